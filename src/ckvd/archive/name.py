@@ -1,0 +1,92 @@
+"""The identity of an archive, its path under a mirror's root, and back.
+
+A path is `data/{spot | futures/um | futures/cm}/{monthly | daily}/{kind}/{SYMBOL}/{interval}/{NAME}.zip`. All kinds
+of one contract share the file name; only the folder tells them apart.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote, unquote
+
+from ckvd.market import Kind, Market, SeriesKey
+from ckvd.timespan import Cadence, Period
+
+_MARKET_FOLDERS: Final = {Market.SPOT: "spot", Market.UM: "futures/um", Market.CM: "futures/cm"}
+_MARKETS: Final = {folder: market for market, folder in _MARKET_FOLDERS.items()}
+_PATH: Final = re.compile(
+    r"data/(?P<market>spot|futures/um|futures/cm)/(?P<cadence>monthly|daily)/(?P<kind>[^/]+)"
+    r"/(?P<symbol>[^/]+)/(?P<interval>[^/]+)/(?P=symbol)-(?P=interval)-(?P<period>[-0-9]+)\.zip"
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ArchiveName:
+    """One archive of Binance Vision.
+
+    Attributes
+    ----------
+    series : SeriesKey
+    period : Period
+        The month or day that it holds.
+    path : str
+        Its path under the root of a mirror, not percent-encoded. Derived from the other two unless a listing
+        showed it under another spelling (`2020-8` for `2020-08`).
+    """
+
+    series: SeriesKey
+    period: Period
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            folder = archive_folder(self.series, self.period.cadence)
+            stem = f"{self.series.symbol}-{self.series.interval}-{self.period.label}"
+            object.__setattr__(self, "path", f"{folder}{stem}.zip")
+
+    @classmethod
+    def of_path(cls, path: str) -> ArchiveName | None:
+        """Read a path under the root of a mirror, percent-encoded or not.
+
+        Returns
+        -------
+        ArchiveName or None
+            None when the path is not that of a kline archive (a CHECKSUM, trades, a kind yet unknown).
+        """
+        path = unquote(path)
+        match = _PATH.fullmatch(path)
+        if match is None:
+            return None
+        try:
+            kind = Kind(match["kind"])
+            series = SeriesKey.of(match["symbol"], match["interval"], market=_MARKETS[match["market"]], kind=kind)
+            period = Period.of_label(match["period"])
+        except ValueError:  # of the identity, the period or the kind
+            return None
+        return cls(series, period, path) if period.cadence == match["cadence"] else None
+
+    @property
+    def file_name(self) -> str:
+        """The last part of the path, `BTCUSDT-1m-2024-01.zip`."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def checksum_path(self) -> str:
+        """The path of the CHECKSUM file beside it."""
+        return self.path + ".CHECKSUM"
+
+    def __str__(self) -> str:
+        return self.path
+
+
+def archive_folder(series: SeriesKey, cadence: Cadence) -> str:
+    """The folder of a series' archives under the root of a mirror, with a slash at the end."""
+    market = _MARKET_FOLDERS[series.market]
+    return f"data/{market}/{cadence}/{series.kind}/{series.symbol}/{series.interval}/"
+
+
+def url_of(base_url: str, path: str) -> str:
+    """The address of a path under a mirror's root, percent-encoded where it is not ASCII."""
+    return f"{base_url.rstrip('/')}/{quote(path)}"

@@ -1,0 +1,180 @@
+"""Every exception that ckvd raises: one root, `CkvdError`, and leaves that also inherit the builtin that fits.
+
+A message says what went wrong, with which file or series, what was expected and what was found, and what to do
+about it. What a program may want to know is an attribute as well. Errors of other packages are translated at the
+boundary where they enter. This module imports nothing of the project at run time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ckvd.timespan import Span
+
+
+class CkvdError(Exception):
+    """The root of all errors of ckvd."""
+
+
+# --- What the caller asked for -----------------------------------------------------------------------------
+
+
+class IdentityError(CkvdError, ValueError):
+    """A market, kind, symbol or interval that names no series."""
+
+
+class TimeError(CkvdError, ValueError):
+    """A time that cannot be understood, or a span that ends before it starts."""
+
+
+class ColumnError(CkvdError, KeyError):
+    """A column that the series does not have."""
+
+    def __str__(self) -> str:
+        # KeyError shows the repr of its argument, which would put the sentence in quotes.
+        return str(self.args[0])
+
+
+# --- Archives ----------------------------------------------------------------------------------------------
+
+
+class ArchiveError(CkvdError, ValueError):
+    """An archive that cannot be believed.
+
+    Attributes
+    ----------
+    archive : str
+        The name of the archive.
+    row : int or None
+        The line of the CSV, counted from 1 and including a header, where there is one to blame.
+    reason : str
+        What was expected and found.
+    """
+
+    def __init__(self, archive: str, reason: str, *, row: int | None = None) -> None:
+        self.archive = archive
+        self.reason = reason
+        self.row = row
+        where = archive if row is None else f"{archive}, line {row}"
+        super().__init__(f"{where}: {reason}")
+
+
+class ChecksumMismatchError(ArchiveError):
+    """The bytes of an archive do not hash to what its CHECKSUM file says.
+
+    Attributes
+    ----------
+    expected, found : str
+        The two SHA-256, as 64 hexadecimal digits.
+    """
+
+    def __init__(self, archive: str, *, expected: str, found: str, remedy: str) -> None:
+        self.expected = expected
+        self.found = found
+        super().__init__(archive, f"its CHECKSUM says SHA-256 {expected}, the bytes hash to {found}; {remedy}")
+
+
+class ChecksumMissingError(ArchiveError):
+    """An archive without a CHECKSUM file, where one is required."""
+
+
+# --- Segments and the cache --------------------------------------------------------------------------------
+
+
+class SegmentError(CkvdError, ValueError):
+    """A segment file that cannot be used.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{path}: {reason}")
+
+
+class SegmentCorruptError(SegmentError):
+    """A segment whose bytes are not what was written: truncated, damaged, or not the file its name says."""
+
+
+class SegmentForeignError(SegmentError):
+    """A file that is no segment."""
+
+
+class SegmentVersionError(SegmentError):
+    """A segment of a later format version, or of another byte order."""
+
+
+class CacheError(CkvdError, OSError):
+    """The cache folder cannot be read or written.
+
+    Attributes
+    ----------
+    path : str
+        The file or folder.
+    """
+
+    def __init__(self, path: str, reason: str, *, errno: int | None = None) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(errno, f"{path}: {reason}")
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+class CacheBusyError(CacheError):
+    """Another process kept changing or locking the series for longer than was waited."""
+
+
+class NotCachedError(CkvdError, LookupError):
+    """Bars were asked for that the cache does not cover.
+
+    Attributes
+    ----------
+    missing : tuple of Span
+        The spans that are not covered, in order.
+    """
+
+    def __init__(self, message: str, missing: Sequence[Span]) -> None:
+        self.missing = tuple(missing)
+        super().__init__(message)
+
+
+# --- Network -----------------------------------------------------------------------------------------------
+
+
+class NetworkError(CkvdError, ConnectionError):
+    """A request that failed for good.
+
+    Attributes
+    ----------
+    url : str
+        What was asked for.
+    status : int or None
+        The HTTP status of the last answer, where there was one.
+    """
+
+    def __init__(self, url: str, reason: str, *, status: int | None = None) -> None:
+        self.url = url
+        self.reason = reason
+        self.status = status
+        super().__init__(f"{url}: {reason}")
+
+
+class NetworkTimeoutError(NetworkError, TimeoutError):
+    """A request that stalled or took longer than its limit."""
+
+
+class HttpStatusError(NetworkError):
+    """An answer with a status that is an error."""
+
+
+class ClientClosedError(CkvdError, RuntimeError):
+    """A client was used after it was closed, or closed while the request was under way."""

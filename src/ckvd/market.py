@@ -1,0 +1,162 @@
+"""What a series *is*: `Market`, `Kind`, `Interval` and the `SeriesKey` made of them and a symbol.
+
+Everything is validated once, here; the rest of the house trusts a `SeriesKey`. Only the standard library and
+`errors` are imported.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, TypeVar
+
+from ckvd.errors import IdentityError
+from ckvd.utils.config import SYMBOL_LENGTH_MAX
+
+SECOND_MS: Final = 1_000
+MINUTE_MS: Final = 60 * SECOND_MS
+HOUR_MS: Final = 60 * MINUTE_MS
+DAY_MS: Final = 24 * HOUR_MS
+
+
+class Market(StrEnum):
+    """A market of the exchange: `spot`, USD-margined futures `um`, coin-margined futures `cm`."""
+
+    SPOT = "spot"
+    UM = "um"
+    CM = "cm"
+
+
+class Kind(StrEnum):
+    """What the bars are made of. Everything but `klines` exists for futures only."""
+
+    KLINES = "klines"
+    MARK_PRICE = "markPriceKlines"
+    INDEX_PRICE = "indexPriceKlines"
+    PREMIUM_INDEX = "premiumIndexKlines"
+
+
+class Interval(StrEnum):
+    """The length of a bar, named as in archive names (`1mo`, where the REST interface writes `1M`)."""
+
+    S1 = "1s"
+    M1 = "1m"
+    M3 = "3m"
+    M5 = "5m"
+    M15 = "15m"
+    M30 = "30m"
+    H1 = "1h"
+    H2 = "2h"
+    H4 = "4h"
+    H6 = "6h"
+    H8 = "8h"
+    H12 = "12h"
+    D1 = "1d"
+    D3 = "3d"
+    W1 = "1w"
+    MO1 = "1mo"
+
+    @property
+    def fixed_ms(self) -> int | None:
+        """Length in milliseconds; None for months, which vary."""
+        return _FIXED_MS[self]
+
+    @property
+    def rest_name(self) -> str:
+        """The name that the REST interface uses."""
+        return "1M" if self is Interval.MO1 else self.value
+
+    @property
+    def has_daily_archives(self) -> bool:
+        """Whether the interval fits into a day: longer ones are published by the month only."""
+        return self not in (Interval.D3, Interval.W1, Interval.MO1)
+
+
+_UNIT_MS: Final = {"s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS}
+_FIXED_MS: Final[dict[Interval, int | None]] = {
+    interval: None if interval is Interval.MO1 else int(interval.value[:-1]) * _UNIT_MS[interval.value[-1]]
+    for interval in Interval
+}
+
+_Choice = TypeVar("_Choice", Market, Kind, Interval)
+
+
+def _choose(choices: type[_Choice], value: str, noun: str) -> _Choice:
+    try:
+        return choices(value)
+    except ValueError:
+        known = ", ".join(choice.value for choice in choices)
+        raise IdentityError(f"unknown {noun} {value!r}: expected one of {known}") from None
+
+
+def parse_interval(value: str) -> Interval:
+    """Read an interval by its archive name, or `1M`, the REST name of a month.
+
+    Raises
+    ------
+    IdentityError
+        There is no such interval.
+    """
+    return Interval.MO1 if value == "1M" else _choose(Interval, value, "interval")
+
+
+def _validate_symbol(symbol: object) -> str:
+    if not isinstance(symbol, str):
+        raise IdentityError(f"a symbol is text, found {type(symbol).__name__}: {symbol!r}")
+    if not 1 <= len(symbol) <= SYMBOL_LENGTH_MAX:
+        raise IdentityError(
+            f"symbol {symbol[:80]!r} has {len(symbol)} characters: expected 1 to {SYMBOL_LENGTH_MAX}"
+        )
+    strange = [char for char in symbol if not (char.isalnum() or char in "_-.")]
+    if strange or ".." in symbol or symbol[0] in ".-" or symbol[-1] == ".":
+        found = f"found {strange[0]!r}" if strange else "found a leading, trailing or double dot, or a leading dash"
+        raise IdentityError(
+            f"symbol {symbol!r} cannot name a folder: expected letters, digits, '_', '-' and single dots; {found}"
+        )
+    if unicodedata.normalize("NFC", symbol) != symbol:
+        raise IdentityError(f"symbol {symbol!r} is not in Unicode normal form C: normalise it first")
+    if symbol != symbol.upper():
+        raise IdentityError(f"symbol {symbol!r} has lower-case letters: did you mean {symbol.upper()!r}?")
+    return symbol
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SeriesKey:
+    """The identity of one series of bars. Build it with `SeriesKey.of`, which takes plain text.
+
+    Attributes
+    ----------
+    market : Market
+    kind : Kind
+    symbol : str
+        As the exchange writes it: `BTCUSDT`, `BTCUSD_PERP`, `BTCUSDT_260626`. Coin-margined index prices are
+        filed under the pair (`BTCUSD`), all other kinds under the contract.
+    interval : Interval
+    """
+
+    market: Market
+    kind: Kind
+    symbol: str
+    interval: Interval
+
+    def __post_init__(self) -> None:
+        _validate_symbol(self.symbol)
+        if self.market is Market.SPOT and self.kind is not Kind.KLINES:
+            raise IdentityError(f"{self.kind} exist for futures only: choose market um or cm, or kind klines")
+        if self.market is not Market.SPOT and self.interval is Interval.S1:
+            raise IdentityError(f"1s bars exist for spot only, not for market {self.market}")
+
+    @classmethod
+    def of(cls, symbol: str, interval: str, *, market: str = "spot", kind: str = "klines") -> SeriesKey:
+        """Validate text into a key.
+
+        Raises
+        ------
+        IdentityError
+            A part is unknown, the parts do not go together, or the symbol could not name a folder safely.
+        """
+        return cls(_choose(Market, market, "market"), _choose(Kind, kind, "kind"), symbol, parse_interval(interval))
+
+    def __str__(self) -> str:
+        return f"{self.market}/{self.kind}/{self.symbol}/{self.interval}"

@@ -1,0 +1,60 @@
+"""Every constant that can be tuned, each with its unit in its name or its comment.
+
+Nothing else lives here, and no other module repeats one of these values. It imports nothing of the project.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- Release -----------------------------------------------------------------------------------------------
+# Seconds an asynchronous step of a cleanup may take before it is cancelled and left behind.
+RESOURCE_CLEANUP_TIMEOUT: Final = 0.1
+HTTP_CLIENT_CLEANUP_TIMEOUT: Final = 0.2
+FILE_CLEANUP_TIMEOUT: Final = 0.3
+# After the time is up, a cancelled closer gets this long to end by itself.
+CLEANUP_GRACE_S: Final = 0.05
+# Collect garbage when a resource is still alive after its cleanup. False turns that off, nothing else.
+ENABLE_FORCED_GC: bool = True
+# Of the time a process runs, forced full collections may take at most this share.
+FORCED_GC_TIME_SHARE: Final = 0.05
+
+# --- Identity ----------------------------------------------------------------------------------------------
+SYMBOL_LENGTH_MAX: Final = 64
+
+# --- Archives ----------------------------------------------------------------------------------------------
+# The largest CSV a kline archive may hold: a month of 1s bars is about 410 MB.
+ARCHIVE_CSV_NBYTES_MAX: Final = 1 << 30
+# Rows parsed at a time: the working set of one block stays in the second-level cache.
+PARSE_BLOCK_NBYTES: Final = 1 << 20
+# How many open times a report lists one by one; it counts all of them.
+REPORT_EXAMPLES_MAX: Final = 1000
+
+# --- Segments ----------------------------------------------------------------------------------------------
+# Columns at least this long start on a page of their own; shorter ones share pages.
+SEGMENT_PAGE_NBYTES: Final = 4096
+# A header longer than this is not read: it holds at most some thousands of provenance records.
+SEGMENT_HEADER_NBYTES_MAX: Final = 64 << 20
+
+# --- Cache -------------------------------------------------------------------------------------------------
+# Readers that a KlineCache keeps open between two reads.
+CACHE_OPEN_SEGMENTS_MAX: Final = 128
+# How often a read that lost a race with a writer looks again before it gives up.
+CACHE_READ_ATTEMPTS_MAX: Final = 16
+# A packed segment holds at most this many rows: five years of 1m.
+PACK_ROWS_MAX: Final = 3_000_000
+
+# --- Network -----------------------------------------------------------------------------------------------
+VISION_URL: Final = "https://data.binance.vision"
+VISION_LISTING_URL: Final = "https://s3-ap-northeast-1.amazonaws.com/data.binance.vision"
+DOWNLOAD_CONCURRENCY: Final = 8
+CONNECT_TIMEOUT_S: Final = 10.0
+# A transfer that brings nothing for this long has stalled.
+STALL_TIMEOUT_S: Final = 20.0
+# One attempt at one archive may take this long in all.
+TRANSFER_TIMEOUT_S: Final = 900.0
+RETRY_ATTEMPTS_MAX: Final = 5
+RETRY_BACKOFF_FIRST_S: Final = 0.5
+RETRY_BACKOFF_MAX_S: Final = 30.0
+# A server that asks for a longer pause than this is reported and not waited for.
+RETRY_AFTER_MAX_S: Final = 120.0
