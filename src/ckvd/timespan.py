@@ -335,6 +335,22 @@ def grid_count(span: Span, interval: Interval) -> int:
     return max(0, -((grid_ceil(span.start_ms, interval) - span.end_ms) // step_ms))
 
 
+def grid_index(moments_ms: npt.NDArray[np.int64], interval: Interval) -> npt.NDArray[np.int64]:
+    """Number the cells of the grid: neighbouring cells differ by one. All moments of a cell have its number."""
+    step_ms = interval.fixed_ms
+    if step_ms is None:
+        return moments_ms.astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64)
+    return (moments_ms - grid_origin_ms(interval)) // step_ms
+
+
+def grid_point(index: int, interval: Interval) -> int:
+    """Where a cell of the grid starts: the inverse of `grid_index`."""
+    step_ms = interval.fixed_ms
+    if step_ms is None:
+        return int(np.datetime64(index, "M").astype("datetime64[ms]").astype(np.int64))
+    return index * step_ms + grid_origin_ms(interval)
+
+
 def grid_floors(opens_ms: npt.NDArray[np.int64], interval: Interval) -> npt.NDArray[np.int64]:
     """`grid_floor` of each of many moments."""
     step_ms = interval.fixed_ms

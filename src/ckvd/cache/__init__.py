@@ -1,0 +1,11 @@
+"""The cache: a folder of segments, and reading bars across them.
+
+`folder` says where segments lie and what their names mean; `ownership` decides, purely, which segment speaks for
+each moment; `kline_cache` reads; `series_store` adds.
+"""
+
+from ckvd.cache.folder import CacheFolder
+from ckvd.cache.kline_cache import KlineCache, open_cache
+from ckvd.cache.series_store import SeriesStore
+
+__all__ = ["CacheFolder", "KlineCache", "SeriesStore", "open_cache"]

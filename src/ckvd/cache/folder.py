@@ -1,0 +1,126 @@
+"""Where segments live: the folder of a cache, the folder of each series in it, and the names of segment files.
+
+`<root>/<market>/<kind>/<symbol>/<interval>/<start>-<end>-r<revision>.ckvd`, such as
+`spot/klines/BTCUSDT/1m/20230101T000000Z-20230201T000000Z-r1.ckvd`. A name says what a listing needs to know, so
+that only segments that are read are opened; the header says the same, and it is the header that is believed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ckvd.errors import CacheError, IdentityError
+from ckvd.market import SeriesKey
+from ckvd.timespan import Span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SEGMENT_SUFFIX: Final = ".ckvd"
+_NAME: Final = re.compile(r"(\d{8}T\d{6}Z)-(\d{8}T\d{6}Z)-r(\d{1,18})\.ckvd", re.ASCII)
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SegmentName:
+    """What the name of a segment file says.
+
+    Attributes
+    ----------
+    span : Span
+        On whole seconds.
+    revision : int
+    """
+
+    span: Span
+    revision: int
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file."""
+        start, end = (_format_second(moment_ms) for moment_ms in (self.span.start_ms, self.span.end_ms))
+        return f"{start}-{end}-r{self.revision}{SEGMENT_SUFFIX}"
+
+
+def _format_second(moment_ms: int) -> str:
+    second, rest = divmod(moment_ms, 1000)
+    if rest:
+        raise ValueError(f"a segment starts and ends on whole seconds, not at {moment_ms} ms")
+    return f"{_EPOCH + dt.timedelta(seconds=second):%Y%m%dT%H%M%SZ}"
+
+
+@lru_cache(maxsize=1 << 16)
+def parse_segment_name(file_name: str) -> SegmentName | None:
+    """Read the name of a segment file; None for any other file."""
+    match = _NAME.fullmatch(file_name)
+    if match is None:
+        return None
+    try:
+        start, end = (dt.datetime.fromisoformat(text) for text in match.groups()[:2])
+        span = Span(int((start - _EPOCH).total_seconds()) * 1000, int((end - _EPOCH).total_seconds()) * 1000)
+    except ValueError:
+        return None
+    return SegmentName(span, int(match[3]))
+
+
+@dataclass(frozen=True, slots=True)
+class CacheFolder:
+    """The folder of a cache.
+
+    Attributes
+    ----------
+    root : Path
+        It need not exist yet.
+    """
+
+    root: Path
+
+    @classmethod
+    def at(cls, root: str | os.PathLike[str] | None = None) -> CacheFolder:
+        """A folder by its path (`~` is understood), or the default one.
+
+        The default is the environment's `CKVD_CACHE_DIR`, else the user's cache folder of the platform.
+        """
+        chosen = root if root is not None else os.environ.get("CKVD_CACHE_DIR")
+        if not chosen:
+            from platformdirs import user_cache_path  # noqa: PLC0415  (needed only where nothing else is said)
+
+            return cls(user_cache_path("ckvd", appauthor=False))
+        return cls(Path(chosen).expanduser())
+
+    def series_path(self, series: SeriesKey) -> Path:
+        """Where the segments of a series lie."""
+        return self.root / series.market / series.kind / series.symbol / series.interval
+
+    def segments(self, series: SeriesKey) -> list[SegmentName]:
+        """Which segments a series has, in no order. Other files are passed over.
+
+        Raises
+        ------
+        CacheError
+            The folder cannot be listed.
+        """
+        # A string is joined and listed faster than a Path, and this is the first step of every read.
+        path = f"{self.root}/{series.market}/{series.kind}/{series.symbol}/{series.interval}"
+        try:
+            file_names = os.listdir(path)  # noqa: PTH208  (see above)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise CacheError(path, f"cannot be listed: {error.strerror}", errno=error.errno) from error
+        return [name for name in map(parse_segment_name, file_names) if name is not None]
+
+    def series(self) -> Iterator[SeriesKey]:
+        """Every series that has a folder, in order of market, kind, symbol and interval."""
+        for path in sorted(self.root.glob("*/*/*/*/")):
+            market, kind, symbol, interval = path.parts[-4:]
+            try:
+                yield SeriesKey.of(symbol, interval, market=market, kind=kind)
+            except IdentityError:
+                continue

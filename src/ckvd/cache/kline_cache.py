@@ -1,0 +1,204 @@
+"""`KlineCache`: reading bars across the segments of a series. Synchronous, offline, without locks."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Literal, Self
+
+from ckvd.cache.folder import CacheFolder
+from ckvd.cache.ownership import Holding, resolve
+from ckvd.errors import CacheBusyError, NotCachedError, SegmentCorruptError
+from ckvd.klines import Klines
+from ckvd.market import SeriesKey
+from ckvd.segment.reader import SegmentReader
+from ckvd.timespan import Span, difference, union
+from ckvd.utils.async_cleanup import direct_resource_cleanup
+from ckvd.utils.config import CACHE_OPEN_SEGMENTS_MAX, CACHE_READ_ATTEMPTS_MAX
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+
+    from ckvd.cache.folder import SegmentName
+    from ckvd.segment.reader import MappedRows
+    from ckvd.timespan import TimeLike
+
+
+class KlineCache:
+    """A folder of segments, for reading.
+
+    A context manager of both kinds. Reading takes no lock and changes no file. What was read stays valid after the
+    cache is closed. One cache may be used by several threads.
+
+    Parameters
+    ----------
+    root : path-like, optional
+        The folder (`~` is understood). The default is the environment's `CKVD_CACHE_DIR`, else the user's cache
+        folder of the platform. A folder that does not exist is an empty cache.
+    """
+
+    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+        self.folder = CacheFolder.at(root)
+        self._open_segments: _OpenSegments | None = _OpenSegments()
+
+    def read(
+        self,
+        symbol: str,
+        interval: str,
+        *,
+        start: TimeLike,
+        end: TimeLike,
+        market: str = "spot",
+        kind: str = "klines",
+        missing: Literal["raise", "ignore"] = "raise",
+    ) -> Klines:
+        """Read the bars that open in a span.
+
+        Parameters
+        ----------
+        symbol, interval, market, kind : str
+            The series, see `SeriesKey.of`.
+        start, end : str, int, datetime or numpy.datetime64
+            The span; `start` is included, `end` is not. See `parse_time`.
+        missing : {"raise", "ignore"}
+            What to do where the cache does not cover the span: raise, or return what is there.
+
+        Returns
+        -------
+        Klines
+            In order of open time, each bar once.
+
+        Raises
+        ------
+        NotCachedError
+            The cache does not cover the whole span; `missing` of the error says which parts.
+        IdentityError, TimeError
+            The series or the span make no sense.
+        SegmentError, CacheError
+            A segment cannot be used, or the folder cannot be read.
+        """
+        series = SeriesKey.of(symbol, interval, market=market, kind=kind)
+        return self.read_series(series, Span.of(start, end), missing=missing)
+
+    def read_series(
+        self, series: SeriesKey, span: Span, *, missing: Literal["raise", "ignore"] = "raise"
+    ) -> Klines:
+        """`read`, by key and span."""
+        for _ in range(CACHE_READ_ATTEMPTS_MAX):
+            holdings = resolve(span, self.folder.segments(series))
+            unheld = difference([span], [holding.span for holding in holdings])
+            if unheld and missing == "raise":
+                raise self._not_cached(series, span, unheld)
+            try:
+                blocks = [self._open_rows(series, holding) for holding in holdings]
+            except FileNotFoundError:
+                # The segment was packed or pruned after it was listed. What stands in for it is there already.
+                continue
+            return Klines(series, span, blocks, unheld)
+        raise CacheBusyError(
+            str(self.folder.series_path(series)),
+            f"its segments were replaced {CACHE_READ_ATTEMPTS_MAX} times while they were read; try again",
+        )
+
+    def _open_rows(self, series: SeriesKey, holding: Holding) -> MappedRows:
+        if self._open_segments is None:
+            raise ValueError(f"the cache {self.folder.root} is closed")
+        path = f"{self.folder.series_path(series)}/{holding.segment.file_name}"
+        rows = self._open_segments.rows(path, holding.segment)
+        if holding.span == holding.segment.span:
+            return rows
+        return rows.between(holding.span.start_ms, holding.span.end_ms)
+
+    def _not_cached(self, series: SeriesKey, span: Span, unheld: Sequence[Span]) -> NotCachedError:
+        shown = ", ".join(map(str, unheld[:5])) + (f" and {len(unheld) - 5} more" if len(unheld) > 5 else "")
+        return NotCachedError(
+            f"{series}: the cache {self.folder.root} does not cover {shown} of {span}; fetch it (ckvd download), "
+            'or pass missing="ignore" to read what is there',
+            unheld,
+        )
+
+    def series(self) -> Iterator[SeriesKey]:
+        """Every series that the cache has a folder for, in order."""
+        return self.folder.series()
+
+    def coverage(self, series: SeriesKey) -> tuple[Span, ...]:
+        """Which spans of a series the cache speaks of, disjoint and in order."""
+        return union(segment.span for segment in self.folder.segments(series))
+
+    def close(self) -> None:
+        """Release every segment that no array uses. Closing twice is quiet."""
+        open_segments, self._open_segments = self._open_segments, None
+        if open_segments is not None:
+            open_segments.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await direct_resource_cleanup(self, ("_open_segments", "open segments", False))
+
+    def __repr__(self) -> str:
+        state = "closed" if self._open_segments is None else "open"
+        return f"<KlineCache {str(self.folder.root)!r} {state}>"
+
+
+class _OpenSegments:
+    """Segments that stay open between reads, the least recently used leaving first.
+
+    A path names the same bytes for ever, because segments are immutable and revisions are not given twice. So a
+    segment that is open needs no second look at its file.
+    """
+
+    def __init__(self) -> None:
+        self._readers: OrderedDict[str, SegmentReader] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def rows(self, path: str, name: SegmentName) -> MappedRows:
+        with self._lock:
+            reader = self._readers.get(path)
+            if reader is None:
+                reader = self._readers[path] = _open_named(path, name)
+                if len(self._readers) > CACHE_OPEN_SEGMENTS_MAX:
+                    self._readers.popitem(last=False)[1].close()
+            else:
+                self._readers.move_to_end(path)
+            return reader.rows
+
+    def close(self) -> None:
+        with self._lock:
+            while self._readers:
+                self._readers.popitem()[1].close()
+
+
+def _open_named(path: str, name: SegmentName) -> SegmentReader:
+    reader = SegmentReader(path)
+    header = reader.header
+    if header.span != name.span or header.revision != name.revision:
+        reader.close()
+        raise SegmentCorruptError(
+            path, f"its header says {header.span}, revision {header.revision}: the file was renamed or swapped"
+        )
+    return reader
+
+
+def open_cache(root: str | os.PathLike[str] | None = None) -> KlineCache:
+    """Open a cache folder for reading: `with open_cache("~/klines") as cache: cache.read(...)`.
+
+    Parameters
+    ----------
+    root : path-like, optional
+        See `KlineCache`.
+    """
+    return KlineCache(root)

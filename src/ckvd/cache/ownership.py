@@ -1,0 +1,65 @@
+"""Which segment speaks for each moment of a span. Pure.
+
+Segments of one series may speak of the same moments: a daily and a monthly archive, a packed segment and those it
+was packed from. The one with the highest revision holds, for its whole span, bars and holes alike, so that every
+bar is read once.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from ckvd.timespan import Span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ckvd.cache.folder import SegmentName
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A part of a span, and the segment that speaks for it."""
+
+    span: Span
+    segment: SegmentName
+
+
+def resolve(span: Span, segments: Iterable[SegmentName]) -> list[Holding]:
+    """Find the segment that speaks for each moment of a span.
+
+    Returns
+    -------
+    list of Holding
+        Disjoint, in order, each as long as can be. Moments that no segment speaks of are in none.
+    """
+    met = sorted((segment for segment in segments if segment.span.overlaps(span)), key=lambda segment: segment.span)
+    if all(one.span.end_ms <= other.span.start_ms for one, other in pairwise(met)):
+        return [Holding(segment.span.intersection(span), segment) for segment in met]
+    return _sweep(span, met)
+
+
+def _sweep(span: Span, met: Sequence[SegmentName]) -> list[Holding]:
+    bounds = sorted({bound for segment in met for bound in (segment.span.start_ms, segment.span.end_ms)})
+    waiting = list(reversed(met))
+    # The highest revision first; of equal ones (which no writer makes) the later start, so that the answer is one.
+    active: list[tuple[int, int, SegmentName]] = []
+    holdings: list[Holding] = []
+    for start_ms, end_ms in pairwise(bounds):
+        while waiting and waiting[-1].span.start_ms <= start_ms:
+            segment = waiting.pop()
+            heapq.heappush(active, (-segment.revision, -segment.span.start_ms, segment))
+        while active and active[0][2].span.end_ms <= start_ms:
+            heapq.heappop(active)
+        part = Span(start_ms, end_ms).intersection(span)
+        if not active or not part:
+            continue
+        holder = active[0][2]
+        if holdings and holdings[-1].segment == holder and holdings[-1].span.end_ms == part.start_ms:
+            holdings[-1] = Holding(Span(holdings[-1].span.start_ms, part.end_ms), holder)
+        else:
+            holdings.append(Holding(part, holder))
+    return holdings

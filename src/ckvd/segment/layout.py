@@ -1,0 +1,438 @@
+r"""The segment format, version 1: what stands where in a segment file.
+
+A segment holds the bars of one series in one span of time, column by column. It is written once and never changed.
+All numbers are little-endian. The file is a header, then columns::
+
+    +----------+--------------+----------+---+----------+---+----------+---
+    | preamble | column table | metadata | 0 | column 0 | 0 | column 1 | ...
+    +----------+--------------+----------+---+----------+---+----------+---
+    |<------------- header_nbytes ---------->|
+
+**Preamble**, 96 bytes (`PREAMBLE`; the code is the table):
+
+===== === ================ =================================================================================
+start len field            meaning
+===== === ================ =================================================================================
+0     8   magic            89 43 4B 56 44 0D 0A 1A: `\x89CKVD\r\n\x1a`. A transfer as text damages it.
+8     2   version          1. A reader refuses a version it does not know.
+10    2   byte_order       0x0102. Read as 0x0201, the file was written in the other byte order.
+12    4   header_crc32     CRC-32 of bytes 16 to header_nbytes.
+16    4   header_nbytes    Where the header ends, a multiple of 64.
+20    4   metadata_nbytes  Length of the metadata.
+24    2   column_count     Entries of the column table.
+26    2   flags            Bit 0: provisional; to be replaced when an archive of the span appears.
+28    4   reserved         0.
+32    8   file_nbytes      Length of the whole file.
+40    8   row_count        Bars.
+48    8   span_start_ms    The segment speaks of open times from here ...
+56    8   span_end_ms      ... to here, which is excluded: also where it has no bar.
+64    8   first_open_ms    Open time of the first bar; 0 without bars.
+72    8   last_open_ms     Open time of the last bar; 0 without bars.
+80    8   recheck_ms       From this time on, something in it should be asked for again; 0 for never.
+88    8   revision         Of two segments of one series that speak of a moment, the one with the higher holds.
+===== === ================ =================================================================================
+
+**Column table**, 64 bytes for each column (`COLUMN_ENTRY`), in the order of the fields of a row:
+
+===== === ================ =================================================================================
+start len field            meaning
+===== === ================ =================================================================================
+0     32  name             ASCII, filled up with zeros.
+32    4   dtype            numpy's code: `<f8`, `<i8`, `<i2`, filled up with zeros.
+36    1   encoding         0 stored, 1 constant, 2 regular (`Encoding`).
+37    1   decimals_least   Fewest and most digits behind the decimal point in the source; 255 where unknown
+38    1   decimals_most    or meaningless.
+39    1   reserved         0.
+40    4   crc32            CRC-32 of the stored bytes; 0 where nothing is stored.
+44    4   reserved         0.
+48    8   offset           Where the stored bytes start in the file; 0 where nothing is stored.
+56    8   constant         The one value of a constant column, its bytes filled up with zeros.
+===== === ================ =================================================================================
+
+A *stored* column is `row_count` values of its dtype. A *constant* one has the same value, bit for bit, in every
+row. A *regular* one follows from the open time: `close_time` is the last millisecond of the bar's interval.
+
+**Metadata**, UTF-8 JSON: an object with `series` (market, kind, symbol, interval), `sources` and `absences` (see
+`ckvd.provenance`), and `writer`, which names the program. The rest of the header is zeros.
+
+**Columns** start at multiples of 4096 where they are at least that long (a page of their own, so that they can be
+advised and given back one by one), else at multiples of 64. Bytes between columns are zeros. The last column ends
+the file. Checksums are CRC-32 as in ZIP and zlib.
+
+This module is pure: it turns values into bytes and back.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ckvd.errors import SegmentCorruptError, SegmentForeignError, SegmentVersionError
+from ckvd.kline import COLUMN_DTYPES, Decimals
+from ckvd.market import SeriesKey
+from ckvd.provenance import Absence, Source
+from ckvd.timespan import Span
+from ckvd.utils.config import SEGMENT_HEADER_NBYTES_MAX, SEGMENT_PAGE_NBYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAGIC: Final = b"\x89CKVD\r\n\x1a"
+VERSION: Final = 1
+BYTE_ORDER: Final = 0x0102
+_SWAPPED_BYTE_ORDER: Final = 0x0201
+_FLAG_PROVISIONAL: Final = 1
+_UNKNOWN_DECIMALS: Final = 255
+_LINE_NBYTES: Final = 64
+
+PREAMBLE: Final = (
+    ("magic", "8s"),
+    ("version", "H"),
+    ("byte_order", "H"),
+    ("header_crc32", "I"),
+    ("header_nbytes", "I"),
+    ("metadata_nbytes", "I"),
+    ("column_count", "H"),
+    ("flags", "H"),
+    ("reserved", "I"),
+    ("file_nbytes", "Q"),
+    ("row_count", "Q"),
+    ("span_start_ms", "q"),
+    ("span_end_ms", "q"),
+    ("first_open_ms", "q"),
+    ("last_open_ms", "q"),
+    ("recheck_ms", "q"),
+    ("revision", "Q"),
+)
+COLUMN_ENTRY: Final = (
+    ("name", "32s"),
+    ("dtype", "4s"),
+    ("encoding", "B"),
+    ("decimals_least", "B"),
+    ("decimals_most", "B"),
+    ("reserved", "x"),
+    ("crc32", "I"),
+    ("reserved", "4x"),
+    ("offset", "Q"),
+    ("constant", "8s"),
+)
+_PREAMBLE_STRUCT: Final = struct.Struct("<" + "".join(code for _, code in PREAMBLE))
+_COLUMN_STRUCT: Final = struct.Struct("<" + "".join(code for _, code in COLUMN_ENTRY))
+PREAMBLE_NBYTES: Final = _PREAMBLE_STRUCT.size
+COLUMN_ENTRY_NBYTES: Final = _COLUMN_STRUCT.size
+# The checksum covers the header from here on; what stands before is compared with the only values it may have.
+CHECKED_FROM: Final = 16
+
+
+class Encoding(IntEnum):
+    """How the values of a column are kept."""
+
+    STORED = 0
+    CONSTANT = 1
+    REGULAR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnLayout:
+    """One entry of the column table.
+
+    Attributes
+    ----------
+    name : str
+    dtype : numpy.dtype
+        Little-endian.
+    encoding : Encoding
+    decimals : Decimals or None
+        How the cells were written in the source.
+    crc32 : int
+        Of the stored bytes.
+    offset : int
+        Of the stored bytes, from the start of the file.
+    constant : bytes
+        The one value, where the encoding says so.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    encoding: Encoding
+    decimals: Decimals | None = None
+    crc32: int = 0
+    offset: int = 0
+    constant: bytes = b""
+
+    @property
+    def constant_value(self) -> np.generic:
+        """The one value, as a scalar of the dtype."""
+        value: np.generic = np.frombuffer(self.constant, self.dtype, 1)[0]
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentHeader:
+    """What a segment says of itself.
+
+    Attributes
+    ----------
+    span : Span
+        What it speaks of.
+    row_count : int
+    first_open_ms, last_open_ms : int
+        Open times of the first and last bar; 0 without bars.
+    revision : int
+        The higher one holds where two segments speak of one moment.
+    columns : tuple of ColumnLayout
+    header_nbytes, file_nbytes : int
+    is_provisional : bool
+    recheck_ms : int
+        When something in it should be asked for again; 0 for never.
+    metadata : bytes
+        The JSON of the series, the sources and the absences, taken apart when it is asked for.
+    """
+
+    span: Span
+    row_count: int
+    first_open_ms: int
+    last_open_ms: int
+    revision: int
+    columns: tuple[ColumnLayout, ...]
+    header_nbytes: int
+    file_nbytes: int
+    is_provisional: bool
+    recheck_ms: int
+    metadata: bytes = field(repr=False)
+
+    @property
+    def series(self) -> SeriesKey:
+        """The series of its bars."""
+        record = json.loads(self.metadata)["series"]
+        return SeriesKey.of(record["symbol"], record["interval"], market=record["market"], kind=record["kind"])
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Where its bars came from."""
+        return tuple(Source.of_json(record) for record in json.loads(self.metadata)["sources"])
+
+    @property
+    def absences(self) -> tuple[Absence, ...]:
+        """Why bars are not in it, where that is known."""
+        return tuple(Absence.of_json(record) for record in json.loads(self.metadata)["absences"])
+
+
+def encode_metadata(
+    series: SeriesKey, sources: Sequence[Source], absences: Sequence[Absence], writer: str
+) -> bytes:
+    """The metadata of a header as bytes; the same values give the same bytes."""
+    record = {
+        "series": {
+            "market": series.market.value,
+            "kind": series.kind.value,
+            "symbol": series.symbol,
+            "interval": series.interval.value,
+        },
+        "sources": [source.to_json() for source in sources],
+        "absences": [absence.to_json() for absence in absences],
+        "writer": writer,
+    }
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def place_columns(
+    columns: Sequence[ColumnLayout], row_count: int, metadata_nbytes: int
+) -> tuple[tuple[ColumnLayout, ...], int, int]:
+    """Decide where every stored column starts.
+
+    Returns
+    -------
+    columns : tuple of ColumnLayout
+        With their offsets.
+    header_nbytes : int
+    file_nbytes : int
+    """
+    header_nbytes = _round_up(PREAMBLE_NBYTES + COLUMN_ENTRY_NBYTES * len(columns) + metadata_nbytes, _LINE_NBYTES)
+    end = header_nbytes
+    placed = []
+    for column in columns:
+        nbytes = row_count * column.dtype.itemsize
+        if column.encoding is not Encoding.STORED or not nbytes:
+            placed.append(replace(column, offset=0))
+            continue
+        offset = _round_up(end, SEGMENT_PAGE_NBYTES if nbytes >= SEGMENT_PAGE_NBYTES else _LINE_NBYTES)
+        placed.append(replace(column, offset=offset))
+        end = offset + nbytes
+    return tuple(placed), header_nbytes, end
+
+
+def _round_up(nbytes: int, unit: int) -> int:
+    return -(-nbytes // unit) * unit
+
+
+def encode_header(header: SegmentHeader) -> bytes:
+    """The header as bytes, `header_nbytes` of them, with its checksum."""
+    table = b"".join(_encode_column(column) for column in header.columns)
+    preamble = _PREAMBLE_STRUCT.pack(
+        MAGIC,
+        VERSION,
+        BYTE_ORDER,
+        0,
+        header.header_nbytes,
+        len(header.metadata),
+        len(header.columns),
+        _FLAG_PROVISIONAL if header.is_provisional else 0,
+        0,
+        header.file_nbytes,
+        header.row_count,
+        header.span.start_ms,
+        header.span.end_ms,
+        header.first_open_ms,
+        header.last_open_ms,
+        header.recheck_ms,
+        header.revision,
+    )
+    content = bytearray((preamble + table + header.metadata).ljust(header.header_nbytes, b"\0"))
+    checksum = zlib.crc32(memoryview(content)[CHECKED_FROM:])
+    content[CHECKED_FROM - 4 : CHECKED_FROM] = checksum.to_bytes(4, "little")
+    return bytes(content)
+
+
+def _encode_column(column: ColumnLayout) -> bytes:
+    decimals = column.decimals or Decimals(_UNKNOWN_DECIMALS, _UNKNOWN_DECIMALS)
+    return _COLUMN_STRUCT.pack(
+        column.name.encode("ascii"),
+        column.dtype.str.encode("ascii"),
+        column.encoding,
+        decimals.least,
+        decimals.most,
+        column.crc32,
+        column.offset,
+        column.constant,
+    )
+
+
+def read_header_nbytes(start: bytes, path: str, file_nbytes: int) -> int:
+    """Check the first 16 bytes of a file and tell how long its header is.
+
+    Parameters
+    ----------
+    start : bytes
+        At least the first `PREAMBLE_NBYTES` of the file, or all of it where it is shorter.
+    path : str
+        For messages.
+    file_nbytes : int
+        How long the file is.
+
+    Raises
+    ------
+    SegmentForeignError
+        The file is no segment.
+    SegmentVersionError
+        It is one of a later version or another byte order.
+    SegmentCorruptError
+        It is too short for a header.
+    """
+    if not start.startswith(MAGIC):
+        if start and MAGIC.startswith(start[: len(MAGIC)]):
+            raise SegmentCorruptError(path, f"truncated: {file_nbytes} bytes are too few for a segment")
+        raise SegmentForeignError(path, f"no segment: it starts with {start[:8]!r} instead of {MAGIC!r}")
+    if len(start) < PREAMBLE_NBYTES:
+        raise SegmentCorruptError(path, f"truncated: {file_nbytes} bytes, a header has at least {PREAMBLE_NBYTES}")
+    version, byte_order, _, header_nbytes = struct.unpack_from("<HHII", start, len(MAGIC))
+    if byte_order == _SWAPPED_BYTE_ORDER:
+        raise SegmentVersionError(path, "written in big-endian byte order; this reader knows little-endian only")
+    if byte_order != BYTE_ORDER:
+        raise SegmentCorruptError(path, f"its byte order mark is {byte_order:#06x}, expected {BYTE_ORDER:#06x}")
+    if version != VERSION:
+        raise SegmentVersionError(
+            path, f"format version {version}, this reader knows version {VERSION}: upgrade ckvd, or fetch it again"
+        )
+    if not PREAMBLE_NBYTES <= header_nbytes <= SEGMENT_HEADER_NBYTES_MAX:
+        raise SegmentCorruptError(path, f"its header claims {header_nbytes} bytes")
+    if header_nbytes > file_nbytes:
+        raise SegmentCorruptError(path, f"truncated: {file_nbytes} bytes, the header alone has {header_nbytes}")
+    return int(header_nbytes)
+
+
+def decode_header(content: bytes, path: str, file_nbytes: int) -> SegmentHeader:
+    """Check a whole header and take it apart.
+
+    Parameters
+    ----------
+    content : bytes
+        The first `read_header_nbytes` bytes of the file.
+    path : str
+        For messages.
+    file_nbytes : int
+        How long the file is.
+
+    Raises
+    ------
+    SegmentForeignError, SegmentVersionError
+        As `read_header_nbytes`.
+    SegmentCorruptError
+        The checksum is wrong, the file is not as long as it says, or the fields contradict each other.
+    """
+    read_header_nbytes(content, path, file_nbytes)
+    (
+        _, _, _, header_crc32, header_nbytes, metadata_nbytes, column_count, flags, reserved, declared_nbytes,
+        row_count, start_ms, end_ms, first_open_ms, last_open_ms, recheck_ms, revision,
+    ) = _PREAMBLE_STRUCT.unpack_from(content)  # fmt: skip
+    found_crc32 = zlib.crc32(memoryview(content)[CHECKED_FROM:])
+    if found_crc32 != header_crc32:
+        raise SegmentCorruptError(
+            path, f"damaged header: its checksum is {found_crc32:#010x}, expected {header_crc32:#010x}"
+        )
+    if declared_nbytes != file_nbytes:
+        state = "truncated" if file_nbytes < declared_nbytes else "too long"
+        raise SegmentCorruptError(path, f"{state}: {file_nbytes} bytes, its header says {declared_nbytes}")
+    table_end = PREAMBLE_NBYTES + COLUMN_ENTRY_NBYTES * column_count
+    if table_end + metadata_nbytes > header_nbytes or end_ms < start_ms or reserved or flags > _FLAG_PROVISIONAL:
+        raise SegmentCorruptError(path, "its header contradicts itself")
+    columns = tuple(
+        _decode_column(content, position, row_count, file_nbytes, path)
+        for position in range(PREAMBLE_NBYTES, table_end, COLUMN_ENTRY_NBYTES)
+    )
+    return SegmentHeader(
+        span=Span(start_ms, end_ms),
+        row_count=row_count,
+        first_open_ms=first_open_ms,
+        last_open_ms=last_open_ms,
+        revision=revision,
+        columns=columns,
+        header_nbytes=header_nbytes,
+        file_nbytes=declared_nbytes,
+        is_provisional=bool(flags & _FLAG_PROVISIONAL),
+        recheck_ms=recheck_ms,
+        metadata=content[table_end : table_end + metadata_nbytes],
+    )
+
+
+_KNOWN_COLUMNS: Final = {
+    name.encode("ascii").ljust(32, b"\0"): (name, dtype, dtype.str.encode("ascii").ljust(4, b"\0"))
+    for name, dtype in COLUMN_DTYPES.items()
+}
+
+
+def _decode_column(content: bytes, position: int, row_count: int, file_nbytes: int, path: str) -> ColumnLayout:
+    raw_name, raw_dtype, encoding, least, most, crc32, offset, constant = _COLUMN_STRUCT.unpack_from(
+        content, position
+    )
+    known = _KNOWN_COLUMNS.get(raw_name)
+    if known is None or known[2] != raw_dtype or encoding > Encoding.REGULAR:
+        raise SegmentCorruptError(path, f"unknown column {raw_name!r}, dtype {raw_dtype!r}, encoding {encoding}")
+    name, dtype, _ = known
+    if encoding == Encoding.STORED and offset + row_count * dtype.itemsize > file_nbytes:
+        raise SegmentCorruptError(path, f"column {name} would end beyond the file")
+    return ColumnLayout(
+        name=name,
+        dtype=dtype,
+        encoding=Encoding(encoding),
+        decimals=None if most == _UNKNOWN_DECIMALS else Decimals(least, most),
+        crc32=crc32,
+        offset=offset,
+        constant=constant,
+    )

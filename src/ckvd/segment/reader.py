@@ -1,0 +1,274 @@
+"""Reading a segment without copying it: `SegmentReader` and the `MappedRows` it gives.
+
+The file is checked, mapped read-only and its descriptor closed, all at construction. A column is
+`numpy.frombuffer` over the map, a range of rows is a slice of it; `numpy.ndarray(buffer=...)` and `numpy.memmap`
+would let the map be closed under a living view, which ends in a segmentation fault, and are not used.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import warnings
+import zlib
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from ckvd.errors import CacheError, SegmentCorruptError
+from ckvd.segment.layout import ColumnLayout, Encoding, SegmentHeader, decode_header, read_header_nbytes
+from ckvd.timespan import regular_close_times
+from ckvd.utils.async_cleanup import direct_file_cleanup, direct_resource_cleanup
+from ckvd.utils.config import SEGMENT_PAGE_NBYTES
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import numpy.typing as npt
+
+    from ckvd.kline import Column, Times
+    from ckvd.market import Interval
+    from ckvd.provenance import Absence, Source
+
+# A map keeps a duplicate of its file's descriptor, unless it is told not to (Python 3.13).
+_UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+
+
+class MappedRows:
+    """Consecutive rows of a mapped segment.
+
+    It holds the map, not the reader: columns taken from it stay valid when the reader is closed and when the file
+    is replaced or removed. The map goes with the last array and the last `MappedRows` that use it.
+
+    Attributes
+    ----------
+    header : SegmentHeader
+        Of the whole segment.
+    start, stop : int
+        The rows, counted in the segment.
+    """
+
+    __slots__ = ("_buffer", "header", "start", "stop")
+
+    def __init__(self, header: SegmentHeader, buffer: npt.NDArray[np.uint8], start: int, stop: int) -> None:
+        self.header = header
+        self._buffer = buffer
+        self.start = start
+        self.stop = stop
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Where the rows of the segment came from."""
+        return self.header.sources
+
+    @property
+    def absences(self) -> tuple[Absence, ...]:
+        """Why rows are not in the segment."""
+        return self.header.absences
+
+    def rows(self, start: int, stop: int) -> MappedRows:
+        """Some of these rows, counted from the first of them."""
+        return MappedRows(self.header, self._buffer, self.start + start, self.start + stop)
+
+    def between(self, start_ms: int, end_ms: int) -> MappedRows:
+        """The rows that open in a half-open span of time."""
+        open_time = self.stored("open_time")
+        if open_time is None:
+            return self.rows(0, 0)
+        start, stop = np.searchsorted(open_time, (start_ms, end_ms))
+        return self.rows(int(start), int(stop))
+
+    def layout(self, name: str) -> ColumnLayout | None:
+        """How a column is kept, or None where the segment has no such column."""
+        for column in self.header.columns:
+            if column.name == name:
+                return column
+        return None
+
+    def stored(self, name: str) -> Column | None:
+        """A column as a read-only view of the map, or None where its values are not in the file.
+
+        Returns
+        -------
+        ndarray, shape (len(self),), or None
+            Contiguous. It keeps the map alive.
+        """
+        column = self.layout(name)
+        if column is None or column.encoding is not Encoding.STORED:
+            return None
+        itemsize = column.dtype.itemsize
+        start = column.offset + self.start * itemsize
+        return self._buffer[start : start + len(self) * itemsize].view(column.dtype)
+
+    def column(self, name: str, interval: Interval) -> Column | None:
+        """A column, whether it is stored or follows from the header.
+
+        Returns
+        -------
+        ndarray, shape (len(self),), or None
+            Read-only. A stored column is a view, a constant one is broadcast from a single value, a regular
+            close time is computed. None where the segment has no such column.
+        """
+        column = self.layout(name)
+        if column is None:
+            return None
+        if column.encoding is Encoding.STORED:
+            return self.stored(name)
+        if column.encoding is Encoding.CONSTANT:
+            return np.broadcast_to(column.constant_value, len(self))
+        open_time = self.stored("open_time")
+        closes = regular_close_times(np.empty(0, np.int64) if open_time is None else open_time, interval)
+        closes.flags.writeable = False
+        return closes
+
+
+class SegmentReader:
+    """A segment, open for reading.
+
+    A context manager of both kinds. Leaving it, or `close`, closes the map at once where no array uses it, and
+    else with the last such array.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Attributes
+    ----------
+    path : str
+    header : SegmentHeader
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    CacheError
+        It cannot be opened or mapped.
+    SegmentForeignError, SegmentVersionError, SegmentCorruptError
+        It is no segment, one of a later version, or damaged.
+    """
+
+    _map: mmap.mmap | None = None
+    _buffer: npt.NDArray[np.uint8] | None = None
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        try:
+            self.header, self._map = _map_segment(self.path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise CacheError(self.path, f"cannot be read: {error.strerror}", errno=error.errno) from error
+        self._buffer = np.frombuffer(self._map, np.uint8)
+
+    @property
+    def rows(self) -> MappedRows:
+        """All rows.
+
+        Raises
+        ------
+        ValueError
+            The reader is closed.
+        """
+        if self._buffer is None:
+            raise ValueError(f"{self.path}: the reader is closed")
+        return MappedRows(self.header, self._buffer, 0, self.header.row_count)
+
+    @property
+    def open_time(self) -> Times:
+        """The open times of all rows, a view; empty where there are none."""
+        stored = self.rows.stored("open_time")
+        return np.empty(0, np.int64) if stored is None else stored
+
+    def __getitem__(self, name: str) -> Column:
+        """A column of all rows. Raises KeyError where the segment has none of that name."""
+        column = self.rows.column(name, self.header.series.interval)
+        if column is None:
+            raise KeyError(name)
+        return column
+
+    def verify(self) -> None:
+        """Compare every stored byte with its checksum, and the zeros between with zeros.
+
+        Raises
+        ------
+        SegmentCorruptError
+            A byte is not what was written.
+        """
+        buffer = self.rows._buffer  # noqa: SLF001  (the two classes are one module's business)
+        end = self.header.header_nbytes
+        for column in self.header.columns:
+            if column.encoding is not Encoding.STORED or not self.header.row_count:
+                continue
+            stored = buffer[column.offset : column.offset + self.header.row_count * column.dtype.itemsize]
+            found = zlib.crc32(stored)
+            if found != column.crc32:
+                raise SegmentCorruptError(
+                    self.path, f"column {column.name}: its checksum is {found:#010x}, expected {column.crc32:#010x}"
+                )
+            if buffer[end : column.offset].any():
+                raise SegmentCorruptError(self.path, f"bytes before column {column.name} are not zero")
+            end = column.offset + len(stored)
+
+    def close(self) -> None:
+        """Release the map. Closing twice is quiet."""
+        direct_file_cleanup(self, "_buffer", "_map")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await direct_resource_cleanup(self, ("_buffer", "segment bytes", True), ("_map", "segment map", False))
+
+    def __del__(self) -> None:
+        if self._map is not None:
+            warnings.warn(f"unclosed segment {self.path}", ResourceWarning, source=self, stacklevel=2)
+            self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._map is None else f"{self.header.row_count} bars of {self.header.span}"
+        return f"<SegmentReader {self.path!r} {state}>"
+
+
+def _map_segment(path: str) -> tuple[SegmentHeader, mmap.mmap]:
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        file_nbytes = os.fstat(descriptor).st_size
+        header = _read_header(descriptor, path, file_nbytes)
+        return header, mmap.mmap(descriptor, file_nbytes, access=mmap.ACCESS_READ, **_UNTRACKED)
+    finally:
+        os.close(descriptor)
+
+
+def read_segment_header(path: str | os.PathLike[str]) -> SegmentHeader:
+    """Read and check the header of a segment alone, without mapping the file. Errors: see `SegmentReader`."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        return _read_header(descriptor, os.fspath(path), os.fstat(descriptor).st_size)
+    finally:
+        os.close(descriptor)
+
+
+def _read_header(descriptor: int, path: str, file_nbytes: int) -> SegmentHeader:
+    # One read holds the whole header of nearly every segment.
+    content = os.read(descriptor, SEGMENT_PAGE_NBYTES)
+    header_nbytes = read_header_nbytes(content, path, file_nbytes)
+    while len(content) < header_nbytes:
+        more = os.read(descriptor, header_nbytes - len(content))
+        if not more:
+            raise SegmentCorruptError(path, f"truncated: its header ends after {len(content)} bytes")
+        content += more
+    return decode_header(content[:header_nbytes], path, file_nbytes)
