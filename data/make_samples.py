@@ -1,0 +1,349 @@
+"""The sample mirror: a small, invented Binance Vision in `data/vision`, with formats and faults of the real one.
+
+    python data/make_samples.py            write what is missing or differs, remove what does not belong
+    python data/make_samples.py --check    only name the first difference, and exit with 1 if there is one
+
+Prices, volumes and turnover are integers until they become text, and the random words are SHAKE-256 of a label: a
+published standard, not the habits of one generator, hence the same text for every Python, numpy and platform.
+Deflate is *not* the same everywhere, as each build of zlib compresses to other bytes. So it is the content and the
+structure of an archive that are compared, and its CHECKSUM is that of the bytes which are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import zipfile
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, zip_longest
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Integers: TypeAlias = npt.NDArray[np.int64]
+Bars: TypeAlias = npt.NDArray[np.void]
+
+MIRROR: Final = Path(__file__).resolve().parent / "vision"
+SEED: Final = "ckvd samples 1"
+COLUMNS: Final = (
+    *("open_time", "open", "high", "low", "close", "volume", "close_time"),
+    *("quote_volume", "count", "taker_buy_volume", "taker_buy_quote_volume", "ignore"),
+)
+BAR: Final = np.dtype([(name, np.int64) for name in COLUMNS])
+LENGTH_MS: Final = {"1s": 1_000, "1m": 60_000, "5m": 300_000, "1h": 3_600_000, "1d": 86_400_000}
+
+
+def ms(moment: str) -> int:
+    """Milliseconds since the epoch of an ISO date or time in UTC."""
+    return int(np.datetime64(moment, "ms").astype(np.int64))
+
+
+def between(bars: Bars, start: str, end: str) -> npt.NDArray[np.bool_]:
+    """Which bars open in a half-open span."""
+    inside: npt.NDArray[np.bool_] = (bars["open_time"] >= ms(start)) & (bars["open_time"] < ms(end))
+    return inside
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """What is traded, and how its archives write it.
+
+    Attributes
+    ----------
+    market, symbol, kind : str
+        The folders of the archives; the market is `spot`, `futures/um` or `futures/cm`.
+    units, shown : tuple of int
+        Decimals that a price, a volume and a quote volume have (the integer 123 with two is 1.23), and are
+        written with.
+    header, zeros_lost : bool
+        Whether the first line names the columns; whether numbers end before their last zeros.
+    """
+
+    market: str
+    symbol: str
+    units: tuple[int, int, int]
+    shown: tuple[int, int, int] = (8, 8, 8)  # as everywhere in spot
+    kind: str = "klines"
+    header: bool = False
+    zeros_lost: bool = False
+
+    def csv(self, bars: Bars) -> bytes:
+        """The bars as the text of an archive member."""
+        cells = [map(self._writer(name), bars[name].tolist()) for name in COLUMNS]
+        lines = chain([COLUMNS] if self.header else [], zip(*cells, strict=True))
+        return "".join(",".join(line) + "\n" for line in lines).encode()
+
+    def _writer(self, name: str) -> Callable[[int], str]:
+        if name.endswith("time"):
+            return self._time
+        if name == "count":
+            return str
+        which = ("volume" in name) + ("quote" in name)
+        unit, shown = (8, 8) if name == "ignore" else (self.units[which], self.shown[which])
+        # Futures write no decimals where nothing was traded.
+        bare_zero = name == "ignore" or (which > 0 and self.market != "spot")
+        text = partial(decimal, unit=unit, shown=shown, zeros_lost=self.zeros_lost)
+        return lambda value: "0" if bare_zero and not value else text(value)
+
+    def _time(self, moment_ms: int) -> str:
+        if self.market != "spot" or moment_ms < ms("2025-01-01"):
+            return str(moment_ms)
+        # A bar opens on a whole second and closes with the last microsecond of a millisecond.
+        return f"{moment_ms}{'000' if moment_ms % 1_000 == 0 else '999'}"
+
+
+def decimal(value: int, unit: int, shown: int, *, zeros_lost: bool = False) -> str:
+    """`value` times 10^-`unit` with `shown` decimals, or with those up to the last that is not zero."""
+    digits = f"{abs(value) * 10 ** (shown - unit):0{shown + 1}d}"
+    whole, decimals = digits[: len(digits) - shown], digits[len(digits) - shown :]
+    if zeros_lost:
+        decimals = decimals.rstrip("0") or decimals[:1]
+    return f"{'-' if value < 0 else ''}{whole}{'.' if decimals else ''}{decimals}"
+
+
+def draws(label: str, rows: int, columns: int) -> Integers:
+    """Random integers below 2^63, one line of `rows` a column, settled by the label."""
+    digest = hashlib.shake_256(f"{SEED}: {label}".encode()).digest(8 * rows * columns)
+    return (np.frombuffer(digest, "<u8") >> 1).astype(np.int64).reshape(columns, rows)
+
+
+def walk(
+    label: str,
+    interval: str,
+    span: tuple[str, str],
+    start: int,
+    stride: int,
+    *,
+    trades: int = 2_000,
+    lots: int = 4_000,
+    busy_permille: int = 1_000,
+    quiet: tuple[str, str] = ("1970-01-01", "1970-01-01"),
+) -> Bars:
+    """A random walk over a half-open span: regular bars without a hole, settled by the label.
+
+    The first price is `start`, and a bar changes it by `stride` at most. `busy_permille` of a thousand bars have
+    some `trades`, but none in the span `quiet`: the others are flat and of zero volume. The mean trade of a bar has
+    up to `lots`, or 0 for prices that nobody trades at.
+    """
+    bars = np.zeros((ms(span[1]) - ms(span[0])) // LENGTH_MS[interval], BAR)
+    bars["open_time"] = ms(span[0]) + np.arange(len(bars)) * LENGTH_MS[interval]
+    bars["close_time"] = bars["open_time"] + (LENGTH_MS[interval] - 1)
+    chance, change, above, under, count, size, share = draws(label, len(bars), 7)
+    busy = (chance % 1_000 < busy_permille) & ~between(bars, *quiet)
+    bars["close"] = start + np.cumsum((change % (2 * stride + 1) - stride) * busy)
+    bars["open"] = np.concatenate([[start], bars["close"][:-1]])
+    bars["high"] = np.maximum(bars["open"], bars["close"]) + above % stride * busy
+    bars["low"] = np.minimum(bars["open"], bars["close"]) - under % stride * busy
+    # A bar may need four trades: an open, a high, a low and a close.
+    bars["count"] = (4 + count % trades) * busy
+    bars["volume"] = bars["count"] * (1 + size % lots) if lots else 0
+    bars["taker_buy_volume"] = bars["volume"] * (share % 1_001) // 1_000
+    turn_over(bars, lambda volume, four_prices: volume * four_prices // 4)
+    return bars
+
+
+def turn_over(bars: Bars, worth: Callable[[Integers, Integers], Integers]) -> None:
+    """Fill the quote columns: what a volume is worth, given the sum of open, high, low and close."""
+    four_prices = bars["open"] + bars["high"] + bars["low"] + bars["close"]
+    for side in ("", "taker_buy_"):
+        bars[f"{side}quote_volume"] = worth(bars[f"{side}volume"], four_prices)
+
+
+def aggregate(bars: Bars, interval: str) -> Bars:
+    """Bars of `1h` or `1mo` out of shorter ones, where there are any. They close when the last of these does."""
+    unit = {"1h": "h", "1mo": "M"}[interval]
+    opens_ms = bars["open_time"].astype("M8[ms]").astype(f"M8[{unit}]").astype("M8[ms]").astype(np.int64)
+    firsts = np.flatnonzero(np.diff(opens_ms, prepend=-1))
+    lasts = np.append(firsts[1:], len(bars)) - 1
+    longer = bars[firsts]
+    longer["open_time"] = opens_ms[firsts]
+    longer["high"] = np.maximum.reduceat(bars["high"], firsts)
+    longer["low"] = np.minimum.reduceat(bars["low"], firsts)
+    longer["close"], longer["close_time"] = bars["close"][lasts], bars["close_time"][lasts]
+    for name in ("volume", "quote_volume", "count", "taker_buy_volume", "taker_buy_quote_volume"):
+        longer[name] = np.add.reduceat(bars[name], firsts)
+    return longer
+
+
+class Archive(NamedTuple):
+    """One archive: the path of its ZIP under the root of the mirror, and the text of its member."""
+
+    path: str
+    csv: bytes
+
+
+def publish(instrument: Instrument, interval: str, bars: Bars, *labels: str) -> Iterator[Archive]:
+    """Cut bars into months and days, as the labels say (`2020-08-31`, `2020-08`, and even `2020-8`)."""
+    series = f"{instrument.kind}/{instrument.symbol}/{interval}/{instrument.symbol}-{interval}"
+    for label in labels:
+        cadence, unit = ("monthly", "M") if label.count("-") == 1 else ("daily", "D")
+        period = np.datetime64("-".join(part.zfill(2) for part in label.split("-")))
+        inside = bars["open_time"].astype("M8[ms]").astype(f"M8[{unit}]") == period
+        yield Archive(f"data/{instrument.market}/{cadence}/{series}-{label}.zip", instrument.csv(bars[inside]))
+
+
+def bitcoin() -> Iterator[Archive]:
+    """Spot minutes and what they add up to: around an outage, and where milliseconds become microseconds."""
+    pair = Instrument("spot", "BTCUSDT", (2, 5, 7))
+    quiet = ("2023-03-24T11:28", "2023-03-24T14:00")
+    minutes = walk("outage", "1m", ("2023-03-01", "2023-04-01"), 2_790_000, 1_500, quiet=quiet)
+    minutes = minutes[~between(minutes, "2023-03-24T12:40", "2023-03-24T14:00")]
+    minutes["close_time"][minutes["open_time"] == ms("2023-03-24T12:39")] = ms("2023-03-24T12:39:41.646")
+    yield from publish(pair, "1m", minutes, "2023-03-23", "2023-03-24", "2023-03-25")
+    yield from publish(pair, "1h", aggregate(minutes, "1h"), "2023-03", "2023-03-24")
+    yield from publish(pair, "1mo", aggregate(minutes, "1mo"), "2023-03")
+
+    minutes = walk("units", "1m", ("2024-12-01", "2025-02-01"), 9_650_000, 4_000)
+    yield from publish(pair, "1m", minutes, "2024-12-31", "2025-01-01")
+    yield from publish(pair, "1h", aggregate(minutes, "1h"), "2024-12", "2025-01")
+    yield from publish(pair, "1mo", aggregate(minutes, "1mo"), "2024-12", "2025-01")
+
+
+def spot_oddities() -> Iterator[Archive]:
+    """Other pairs of the spot market, each with a trait of its own."""
+    second = walk("seconds", "1s", ("2023-01-01", "2023-01-02"), 14_800, 4, trades=20, busy_permille=60)
+    yield from publish(Instrument("spot", "BNBBTC", (6, 2, 8)), "1s", second, "2023-01-01")
+
+    ether = Instrument("spot", "ETHUSDT", (2, 4, 6))
+    hours = walk("lacking day", "1h", ("2023-02-01", "2023-03-01"), 158_500, 1_200)
+    yield from publish(ether, "1h", hours[~between(hours, "2023-02-14", "2023-02-15")], "2023-02")
+    yield from publish(ether, "1h", hours, "2023-02-14")
+
+    hours = walk("off the grid", "1h", ("2017-12-01", "2018-01-01"), 43_000, 300)
+    late = between(hours, "2017-12-04T09:00", "2017-12-17T18:00")
+    for name in ("open_time", "close_time"):
+        hours[name] += 14_789 * late
+    hours["ignore"] = draws("ignored", len(hours), 1)[0] % 10**12 * between(hours, "2017-12-01", "2017-12-18")
+    yield from publish(Instrument("spot", "ETHBTC", (6, 2, 8)), "1h", hours, "2017-12")
+
+    days = walk("tripled", "1d", ("2021-01-01", "2021-02-01"), 237_000, 9_000)
+    yield from publish(Instrument("spot", "XRPUSDT", (5, 0, 5)), "1d", np.repeat(days, 3), "2021-01")
+    days = walk("name without zero", "1d", ("2020-08-01", "2020-09-01"), 160_000, 5_000)
+    yield from publish(Instrument("spot", "ADABKRW", (3, 0, 3)), "1d", days, "2020-8")
+    first = walk("not ascii", "5m", ("2025-10-20T08:00", "2025-10-21"), 120_000, 1_500)
+    yield from publish(Instrument("spot", "币安人生USDT", (6, 0, 6)), "5m", first, "2025-10-20")
+
+
+def usd_margined() -> Iterator[Archive]:
+    """USD-M: with and without header, flat bars for an outage, and prices that nobody trades at."""
+    contract = Instrument("futures/um", "BTCUSDT", (1, 3, 4), (2, 3, 5), header=True)
+    quiet = ("2025-01-29T01:00", "2025-01-29T03:00")
+    hours = walk("contracts", "1h", ("2024-12-01", "2025-02-01"), 965_000, 3_000, lots=1_000, quiet=quiet)
+    yield from publish(contract, "1h", hours, "2024-12", "2025-01")
+    bars = walk("no header", "5m", ("2022-04-30", "2022-05-01"), 385_000, 600, lots=500)
+    yield from publish(replace(contract, header=False), "5m", bars, "2022-04-30")
+
+    kinds = ("markPriceKlines", 9_650_000_000_000, 30_000_000_000), ("premiumIndexKlines", 20_000, 3_000)
+    for kind, start, stride in kinds:
+        prices = walk(kind, "1h", ("2025-01-01", "2025-02-01"), start, stride, lots=0)
+        prices["count"] = 3_600  # a sample a second
+        untraded = replace(contract, units=(8, 0, 0), shown=(8, 0, 0), kind=kind)
+        yield from publish(untraded, "1h", prices, "2025-01")
+
+
+def coin_margined() -> Iterator[Archive]:
+    """COIN-M: volume in contracts of 100 dollars, and coins in the columns that are called quote volume."""
+
+    def hours(label: str, start: int, span: tuple[str, str]) -> Bars:
+        bars = walk(label, "1h", span, start, 1_500, lots=100)
+        # The 8 decimals of the coin and the one of the price are both in the factor.
+        turn_over(bars, lambda contracts, four_prices: contracts * (100 * 10**9 * 4) // four_prices)
+        return bars
+
+    perpetual = Instrument("futures/cm", "BTCUSD_PERP", (1, 0, 8), (1, 0, 8), header=True, zeros_lost=True)
+    bars = hours("perpetual", 423_000, ("2024-01-01", "2024-01-04"))
+    yield from publish(perpetual, "1h", bars, "2024-01-01", "2024-01-02", "2024-01-03")
+    delivery = Instrument("futures/cm", "BTCUSD_200925", (1, 0, 8), (1, 0, 8))
+    yield from publish(delivery, "1h", hours("delivery", 117_000, ("2020-09-01", "2020-09-02")), "2020-09-01")
+
+    index = walk("index", "1d", ("2024-01-01", "2024-02-01"), 4_230_000_000_000, 90_000_000_000, lots=0)
+    index["count"] = 86_400
+    pair = Instrument("futures/cm", "BTCUSD", (8, 0, 0), (8, 0, 0), kind="indexPriceKlines", header=True)
+    yield from publish(pair, "1d", index, "2024-01")
+
+
+def samples() -> Iterator[Archive]:
+    """Everything that the mirror holds."""
+    return chain(bitcoin(), spot_oddities(), usd_margined(), coin_margined())
+
+
+def member_of(archive: Archive) -> zipfile.ZipInfo:
+    """The one member, made as the exchange makes it: on Unix, deflated, a plain file; the date is arbitrary."""
+    member = zipfile.ZipInfo(f"{PurePosixPath(archive.path).stem}.csv", (2025, 3, 1, 8, 30, 0))
+    member.create_system, member.compress_type = 3, zipfile.ZIP_DEFLATED
+    member.external_attr = 0o100644 << 16
+    return member
+
+
+def write(archive: Archive, root: Path) -> None:
+    """Write the ZIP and its CHECKSUM."""
+    path = root / archive.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as zipped:
+        zipped.writestr(member_of(archive), archive.csv, compresslevel=9)
+    path.with_name(f"{path.name}.CHECKSUM").write_bytes(checksum(path))
+
+
+def checksum(path: Path) -> bytes:
+    """What the CHECKSUM of a file says: digits, two spaces, the name, and no newline."""
+    return f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}".encode()
+
+
+def fault(archive: Archive, root: Path) -> str | None:
+    """What is wrong with the files of an archive, or None."""
+    path = root / archive.path
+    try:
+        found, expected = path.with_name(f"{path.name}.CHECKSUM").read_bytes(), checksum(path)
+        if found != expected:
+            return f"CHECKSUM: expected {expected!r}, found {found!r}"
+        with zipfile.ZipFile(path) as zipped:
+            members = zipped.infolist()
+            csv = zipped.read(members[0]) if members else b""
+    except FileNotFoundError as error:
+        return f"there is no {Path(error.filename).name}"
+    except zipfile.BadZipFile as error:
+        return f"cannot be read: {error}"
+    for trait in ("filename", "date_time", "create_system", "compress_type", "external_attr", "extra"):
+        wanted = getattr(member_of(archive), trait)
+        if [getattr(member, trait) for member in members] != [wanted]:
+            return f"expected one member with {trait} {wanted!r}"
+    for number, (line, made) in enumerate(zip_longest(csv.split(b"\n"), archive.csv.split(b"\n")), 1):
+        if line != made:
+            return f"line {number}: expected {made!r}, found {line!r}"
+    return None
+
+
+def differences(root: Path) -> Iterator[tuple[str, Callable[[], object]]]:
+    """What a folder has that the samples have not, or the other way round, each with its remedy."""
+    known: set[Path] = set()
+    for archive in samples():
+        known |= {root / archive.path, root / f"{archive.path}.CHECKSUM"}
+        if (reason := fault(archive, root)) is not None:
+            yield f"{archive.path}: {reason}", partial(write, archive, root)
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and path not in known:
+            yield f"{path.relative_to(root).as_posix()}: not one of the samples", path.unlink
+
+
+def main() -> int:
+    """Make the mirror true, or say where it is not."""
+    parser = argparse.ArgumentParser(description="Make the sample mirror in data/vision.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 at the first difference")
+    options = parser.parse_args()
+    for difference, remedy in differences(MIRROR):
+        print(difference)
+        if options.check:
+            return 1
+        remedy()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
