@@ -1,3 +1,80 @@
-"""A memory-mapped local cache of Binance klines: verified archives in, zero-copy numpy arrays out."""
+"""A memory-mapped local cache of Binance klines: verified archives in, zero-copy numpy arrays out.
+
+Reading needs nothing but numpy::
+
+    with ckvd.open_cache("~/klines") as cache:
+        klines = cache.read("BTCUSDT", "1m", start="2023-01-01", end="2024-01-01", market="spot")
+
+What fetches is loaded when it is first used, so that a backtest that only reads stays free of HTTP.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ckvd.cache import KlineCache, open_cache
+from ckvd.errors import (
+    ArchiveError,
+    CacheError,
+    CkvdError,
+    ClientClosedError,
+    IdentityError,
+    NetworkError,
+    NotCachedError,
+    SegmentCorruptError,
+    SegmentError,
+)
+from ckvd.kline import BarFlag
+from ckvd.klines import Klines
+from ckvd.market import Interval, Kind, Market, SeriesKey
+from ckvd.provenance import Gap, Reason, Source
+from ckvd.segment import SegmentReader, SegmentWriter
+from ckvd.timespan import Span
+
+if TYPE_CHECKING:
+    from ckvd.vision_data_client import VisionDataClient
 
 __version__ = "0.1.0"
+
+_LAZY = {"VisionDataClient": "ckvd.vision_data_client"}
+
+__all__ = [
+    "ArchiveError",
+    "BarFlag",
+    "CacheError",
+    "CkvdError",
+    "ClientClosedError",
+    "Gap",
+    "IdentityError",
+    "Interval",
+    "Kind",
+    "KlineCache",
+    "Klines",
+    "Market",
+    "NetworkError",
+    "NotCachedError",
+    "Reason",
+    "SegmentCorruptError",
+    "SegmentError",
+    "SegmentReader",
+    "SegmentWriter",
+    "SeriesKey",
+    "Source",
+    "Span",
+    "VisionDataClient",
+    "open_cache",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415  (only for what is not loaded yet)
+
+    value = globals()[name] = getattr(import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -58,3 +58,5 @@ RETRY_BACKOFF_FIRST_S: Final = 0.5
 RETRY_BACKOFF_MAX_S: Final = 30.0
 # A server that asks for a longer pause than this is reported and not waited for.
 RETRY_AFTER_MAX_S: Final = 120.0
+# A download that wants at least this many archives of a series asks for the listing first.
+LISTING_WORTH_ARCHIVES_MIN: Final = 4

@@ -1,0 +1,40 @@
+"""What a series' segments say they cover, and until when: what planning wants to know."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ckvd.cache.ownership import resolve
+from ckvd.errors import SegmentError
+from ckvd.planning import Covered
+from ckvd.segment.reader import read_segment_header
+
+if TYPE_CHECKING:
+    from ckvd.cache.folder import CacheFolder
+    from ckvd.market import SeriesKey
+    from ckvd.timespan import Span
+
+logger = logging.getLogger(__name__)
+
+
+def read_coverage(folder: CacheFolder, series: SeriesKey, span: Span) -> list[Covered]:
+    """Read which parts of a span are covered, and when each is to be asked for again.
+
+    Returns
+    -------
+    list of Covered
+        Disjoint and in order. A segment whose header cannot be read covers nothing, so that it is fetched again.
+    """
+    covered = []
+    for holding in resolve(span, folder.segments(series)):
+        path = folder.series_path(series) / holding.segment.file_name
+        try:
+            header = read_segment_header(path)
+        except FileNotFoundError:
+            continue  # packed or pruned since it was listed
+        except SegmentError as error:
+            logger.warning("%s; it will be fetched again", error)
+            continue
+        covered.append(Covered(holding.span, header.recheck_ms))
+    return covered

@@ -1,0 +1,58 @@
+"""Options that several verbs share, and what errors mean for the exit status."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+from ckvd.cli.terminal import complain
+from ckvd.errors import CkvdError, IdentityError, TimeError
+from ckvd.market import Interval, Kind, Market
+
+EXIT_OK = 0
+EXIT_INCOMPLETE = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+IntervalOption: TypeAlias = Annotated[
+    Interval, typer.Option("--interval", "-i", help="Length of a bar, as in archive names.", show_choices=True)
+]
+MarketOption: TypeAlias = Annotated[Market, typer.Option("--market", "-m", help="Spot, USD-M or COIN-M futures.")]
+KindOption: TypeAlias = Annotated[Kind, typer.Option("--kind", "-k", help="What the bars are made of.")]
+StartOption: TypeAlias = Annotated[
+    str,
+    typer.Option("--start", help="First moment: an ISO date or time, such as 2024-01-31T12:00Z."),
+]
+EndOption: TypeAlias = Annotated[
+    str, typer.Option("--end", help="First moment after the span: ISO date or time, or `now`.")
+]
+CacheOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        "-c",
+        help="The cache folder [default: $CKVD_CACHE_DIR, else the user's cache folder].",
+        show_default=False,
+        file_okay=False,
+    ),
+]
+
+
+@contextlib.contextmanager
+def exit_status_of_errors() -> Iterator[None]:
+    """Turn errors into one line on standard error and an exit status."""
+    try:
+        yield
+    except (IdentityError, TimeError) as error:
+        complain(str(error))
+        raise typer.Exit(EXIT_USAGE) from None
+    except CkvdError as error:
+        complain(str(error))
+        raise typer.Exit(EXIT_INCOMPLETE) from None
+    except KeyboardInterrupt:
+        complain("interrupted: what was finished is in the cache, and the same command goes on from there")
+        raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -1,0 +1,86 @@
+"""`ckvd show`: print bars from the cache, and what is known about them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from ckvd.cache import open_cache
+from ckvd.cli.options import (
+    EXIT_INCOMPLETE,
+    CacheOption,
+    EndOption,
+    IntervalOption,
+    KindOption,
+    MarketOption,
+    StartOption,
+    exit_status_of_errors,
+)
+from ckvd.cli.terminal import complain, out
+from ckvd.kline import BarFlag
+from ckvd.klines import Klines
+from ckvd.market import Kind, Market, SeriesKey
+from ckvd.timespan import Span, format_time
+
+
+def show(
+    symbol: Annotated[str, typer.Argument(help="A symbol, such as BTCUSDT.", show_default=False)],
+    interval: IntervalOption,
+    start: StartOption,
+    end: EndOption,
+    market: MarketOption = Market.SPOT,
+    kind: KindOption = Kind.KLINES,
+    cache: CacheOption = None,
+    rows: Annotated[
+        int, typer.Option("--rows", "-n", min=0, help="Bars to print, half from each end; 0 prints all.")
+    ] = 10,
+) -> None:
+    """Show bars of the cache with their gaps, flags and sources. It opens no connection."""
+    with exit_status_of_errors(), open_cache(cache) as opened:
+        series = SeriesKey.of(symbol, interval, market=market, kind=kind)
+        klines = opened.read_series(series, Span.of(start, end), missing="ignore")
+        _print_bars(klines, rows)
+        _print_facts(klines)
+        for span in klines.missing:
+            complain(f"{series}: {span} is not in the cache {opened.folder.root}; fetch it with ckvd download")
+        if klines.missing:
+            raise typer.Exit(EXIT_INCOMPLETE)
+
+
+def _print_bars(klines: Klines, rows: int) -> None:
+    names = [name for name in klines.column_names if name != "ignore"]
+    chosen = np.arange(len(klines))
+    if rows and len(klines) > rows:
+        chosen = np.concatenate((chosen[: -(-rows // 2)], chosen[len(klines) - rows // 2 :]))
+    out.print("\t".join([*names, "flags"]), markup=False)
+    last = -1
+    for row in chosen.tolist():
+        if row != last + 1:
+            out.print("...", markup=False)
+        out.print("\t".join(_cells(klines, names, row)), markup=False)
+        last = row
+
+
+def _cells(klines: Klines, names: list[str], row: int) -> list[str]:
+    cells = [
+        format_time(int(klines[name][row])) if name.endswith("_time") else f"{klines[name][row]}" for name in names
+    ]
+    return [*cells, _flag_names(int(klines.flags[row]))]
+
+
+def _flag_names(flags: int) -> str:
+    return ",".join(flag.name.lower() for flag in BarFlag if flags & flag and flag.name) or "-"
+
+
+def _print_facts(klines: Klines) -> None:
+    kind = "a view of one segment" if klines.is_view else "gathered from several segments"
+    out.print(f"{len(klines)} bars of {klines.series} in {klines.span}, {kind}", markup=False)
+    for flag, count in klines.flag_counts.items():
+        out.print(f"flag {_flag_names(flag)}: {count} bars", markup=False)
+    for gap in klines.gaps:
+        out.print(f"gap {gap}", markup=False)
+    for source in klines.sources:
+        confirmed = "confirmed by CHECKSUM" if source.is_checksum_published else "not confirmed"
+        out.print(f"source {source.name} {source.row_count} rows {source.sha256[:16]} {confirmed}", markup=False)

@@ -1,0 +1,240 @@
+"""One download of archives into the cache: plan, fetch, ingest, learn, and plan again until nothing is left.
+
+Fetching is bounded in number, ingesting runs in worker threads, and every archive that was finished stays, whatever
+happens to the others or to the download.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ckvd.archive.name import ArchiveName
+from ckvd.archive.source import AbsentArchive
+from ckvd.cache.coverage import read_coverage
+from ckvd.errors import CacheError, CkvdError, ClientClosedError
+from ckvd.ingest import ingest_archive
+from ckvd.planning import closed_part, plan
+from ckvd.report import ArchiveReport, DownloadReport, Outcome, Progress
+from ckvd.timespan import Cadence, Period, Span, difference
+from ckvd.utils.config import LISTING_WORTH_ARCHIVES_MIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ckvd.archive.source import ArchiveSource, FetchedArchive, ListedArchive
+    from ckvd.cache.folder import CacheFolder
+    from ckvd.market import SeriesKey
+    from ckvd.provenance import Source
+
+# Archives on their way lie in a folder of this name in the cache's, which goes when the download ends.
+DOWNLOAD_FOLDER_PREFIX: Final = ".download-"
+
+
+class Download:
+    """One download. It is run once.
+
+    Parameters
+    ----------
+    source : ArchiveSource
+    folder : CacheFolder
+    concurrency : int
+        Archives fetched at a time.
+    now_ms : int
+        The present.
+    on_progress : callable, optional
+    """
+
+    def __init__(
+        self,
+        source: ArchiveSource,
+        folder: CacheFolder,
+        *,
+        concurrency: int,
+        now_ms: int,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self._source = source
+        self._folder = folder
+        self._now_ms = now_ms
+        self._fetching = asyncio.Semaphore(concurrency)
+        self._ingesting = asyncio.Semaphore(os.cpu_count() or 1)
+        self._tally = _Tally(on_progress)
+
+    async def run(self, series: Sequence[SeriesKey], span: Span) -> DownloadReport:
+        """Bring what is missing of a span into the cache, for each series.
+
+        Raises
+        ------
+        CacheError
+            The cache folder cannot be written.
+        ClientClosedError
+            The client was closed meanwhile.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._download_series(key, span)) for key in series]
+        except* (CacheError, ClientClosedError) as errors:
+            # One is enough to know: the others failed for the same reason, or were cancelled because of it.
+            raise _first_leaf(errors) from None
+        archives = [report for task in tasks for report in task.result()]
+        return DownloadReport(
+            tuple(series),
+            span,
+            tuple(sorted(archives, key=lambda report: (report.series, report.period))),
+            {key: self._uncovered(key, span) for key in series},
+        )
+
+    def _uncovered(self, series: SeriesKey, span: Span) -> tuple[Span, ...]:
+        covered = read_coverage(self._folder, series, span)
+        wanted = closed_part(span, series.interval, self._now_ms)
+        return difference([wanted], [held.span for held in covered])
+
+    async def _download_series(self, series: SeriesKey, span: Span) -> list[ArchiveReport]:
+        published = _Published()
+        reports: list[ArchiveReport] = []
+        while True:
+            covered = await asyncio.to_thread(read_coverage, self._folder, series, span)
+            steps = plan(series, span, covered, now_ms=self._now_ms, unavailable=published).archives
+            if not steps:
+                return reports
+            if len(steps) >= LISTING_WORTH_ARCHIVES_MIN and not published.is_listed:
+                await self._list(series, published)
+                continue
+            finished = await self._fetch_all(series, [step.period for step in steps], published)
+            published.unavailable.update(report.period for report in finished if report.outcome != Outcome.STORED)
+            reports += finished
+
+    async def _list(self, series: SeriesKey, published: _Published) -> None:
+        """Ask what there is; without a listing every archive is asked for by itself."""
+        published.is_listed = True
+        for cadence in Cadence:
+            if cadence is Cadence.DAILY and not series.interval.has_daily_archives:
+                continue
+            try:
+                listed = await self._source.list_archives(series, cadence)
+            except ClientClosedError:
+                raise
+            except CkvdError:
+                continue
+            published.listed[cadence] = {archive.name.period: archive for archive in listed}
+
+    async def _fetch_all(
+        self, series: SeriesKey, periods: Sequence[Period], published: _Published
+    ) -> list[ArchiveReport]:
+        self._tally.expect(len(periods), published.nbytes_of(periods))
+        place = await asyncio.to_thread(_make_download_folder, self._folder.root)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._fetch_one(published.name_of(series, period), place))
+                    for period in periods
+                ]
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        return [task.result() for task in tasks]
+
+    async def _fetch_one(self, name: ArchiveName, place: Path) -> ArchiveReport:
+        try:
+            report = await self._fetch_and_ingest(name, place)
+        except (CacheError, ClientClosedError):
+            raise
+        except CkvdError as error:
+            report = ArchiveReport(name.series, name.period, Outcome.FAILED, error=error)
+        self._tally.finish(report)
+        return report
+
+    async def _fetch_and_ingest(self, name: ArchiveName, place: Path) -> ArchiveReport:
+        async with self._fetching:
+            fetched = await self._source.fetch(name, place, on_bytes=self._tally.count_bytes)
+        if isinstance(fetched, AbsentArchive):
+            return ArchiveReport(name.series, name.period, Outcome.ABSENT)
+        async with self._ingesting:
+            source = await asyncio.to_thread(_ingest_and_remove, fetched, self._folder)
+        return ArchiveReport(
+            name.series, name.period, Outcome.STORED, fetched.nbytes, fetched.attempt_count, source=source
+        )
+
+
+def _ingest_and_remove(fetched: FetchedArchive, folder: CacheFolder) -> Source:
+    try:
+        return ingest_archive(fetched, folder)
+    finally:
+        if fetched.is_temporary:
+            fetched.path.unlink(missing_ok=True)
+
+
+def _make_download_folder(root: Path) -> Path:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=DOWNLOAD_FOLDER_PREFIX, dir=root))
+    except OSError as error:
+        raise CacheError(str(root), f"cannot be written: {error.strerror}", errno=error.errno) from error
+
+
+def _first_leaf(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    first: BaseException = errors
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
+
+
+class _Published:
+    """What is known of the archives that a source has; the planner asks it what is unavailable."""
+
+    def __init__(self) -> None:
+        self.is_listed = False
+        self.listed: dict[Cadence, dict[Period, ListedArchive]] = {}
+        self.unavailable: set[Period] = set()
+
+    def __contains__(self, period: object) -> bool:
+        if not isinstance(period, Period) or period in self.unavailable:
+            return True
+        listed = self.listed.get(period.cadence)
+        return listed is not None and period not in listed
+
+    def name_of(self, series: SeriesKey, period: Period) -> ArchiveName:
+        """The name as listed, which may be spelled in another way."""
+        archive = self.listed.get(period.cadence, {}).get(period)
+        return ArchiveName(series, period) if archive is None else archive.name
+
+    def nbytes_of(self, periods: Sequence[Period]) -> int | None:
+        """The length of some archives together, where all of them are listed."""
+        listed = [self.listed.get(period.cadence, {}).get(period) for period in periods]
+        sizes = [archive.nbytes for archive in listed if archive is not None]
+        return sum(sizes) if len(sizes) == len(periods) else None
+
+
+class _Tally:
+    """Counts for the progress."""
+
+    def __init__(self, on_progress: Callable[[Progress], None] | None) -> None:
+        self._on_progress = on_progress
+        self._archive_count = 0
+        self._archive_total = 0
+        self._nbytes = 0
+        self._nbytes_total: int | None = 0
+
+    def expect(self, archive_count: int, nbytes: int | None) -> None:
+        self._archive_total += archive_count
+        known = self._nbytes_total
+        self._nbytes_total = None if nbytes is None or known is None else known + nbytes
+        self._tell()
+
+    def count_bytes(self, nbytes: int) -> None:
+        self._nbytes += nbytes
+        self._tell()
+
+    def finish(self, report: ArchiveReport) -> None:
+        self._archive_count += 1
+        self._tell(report)
+
+    def _tell(self, latest: ArchiveReport | None = None) -> None:
+        if self._on_progress is not None:
+            self._on_progress(
+                Progress(self._archive_count, self._archive_total, self._nbytes, self._nbytes_total, latest)
+            )

@@ -1,0 +1,132 @@
+"""What a download did: `DownloadReport`, its `ArchiveReport`s, and `Progress` on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ckvd.errors import CkvdError
+    from ckvd.market import SeriesKey
+    from ckvd.provenance import Source
+    from ckvd.timespan import Period, Span
+
+
+class Outcome(StrEnum):
+    """How it went with one archive."""
+
+    STORED = "stored"
+    ABSENT = "absent"  # the source has no such archive
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveReport:
+    """One archive that was asked for.
+
+    Attributes
+    ----------
+    series : SeriesKey
+    period : Period
+    outcome : Outcome
+    nbytes : int
+        Length of the archive, where it was fetched.
+    attempt_count : int
+        Attempts that it took, where it was fetched.
+    source : Source or None
+        What was found in it, where it was stored: rows, duplicates, conflicts, whether a CHECKSUM confirmed it.
+    error : CkvdError or None
+        Why it failed.
+    """
+
+    series: SeriesKey
+    period: Period
+    outcome: Outcome
+    nbytes: int = 0
+    attempt_count: int = 0
+    source: Source | None = None
+    error: CkvdError | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was unusual, as sentences without a full stop."""
+        source = self.source
+        if source is None:
+            return () if self.error is None else (str(self.error),)
+        notes = []
+        if not source.is_checksum_published:
+            notes.append("no CHECKSUM is published, so its bytes are not confirmed")
+        if source.duplicate_row_count:
+            notes.append(f"{source.duplicate_row_count} duplicate rows collapsed")
+        if source.conflict_count:
+            notes.append(f"{source.conflict_count} open times stand in different rows; the later row was kept")
+        if source.unordered_row_count:
+            notes.append(f"{source.unordered_row_count} rows were out of order and sorted")
+        return tuple(notes)
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadReport:
+    """What a download of one or more series did.
+
+    Attributes
+    ----------
+    series : tuple of SeriesKey
+    span : Span
+        What was asked for.
+    archives : tuple of ArchiveReport
+        Every archive that was asked for, in order. What was in the cache before is not among them.
+    missing : mapping of SeriesKey to tuple of Span
+        What of the span the cache still does not cover, bars that are not closed yet left out.
+    """
+
+    series: tuple[SeriesKey, ...]
+    span: Span
+    archives: tuple[ArchiveReport, ...]
+    missing: dict[SeriesKey, tuple[Span, ...]]
+
+    @property
+    def stored(self) -> tuple[ArchiveReport, ...]:
+        """Archives that are in the cache now and were not before."""
+        return tuple(archive for archive in self.archives if archive.outcome is Outcome.STORED)
+
+    @property
+    def failed(self) -> tuple[ArchiveReport, ...]:
+        """Archives that could not be had or not be believed."""
+        return tuple(archive for archive in self.archives if archive.outcome is Outcome.FAILED)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything that was asked for is in the cache."""
+        return not any(self.missing.values())
+
+    @property
+    def covered_before(self) -> bool:
+        """Whether nothing had to be asked for."""
+        return not self.archives and self.is_complete
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a download is.
+
+    Attributes
+    ----------
+    archive_count : int
+        Archives dealt with.
+    archive_total : int
+        Archives known to be wanted; it grows when a month turns out to be there as days only.
+    nbytes : int
+        Bytes fetched.
+    nbytes_total : int or None
+        Bytes to fetch in all, where a listing told.
+    latest : ArchiveReport or None
+        What was finished just now.
+    """
+
+    archive_count: int
+    archive_total: int
+    nbytes: int
+    nbytes_total: int | None
+    latest: ArchiveReport | None = None

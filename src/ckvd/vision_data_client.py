@@ -1,0 +1,178 @@
+"""`VisionDataClient`: archives of Binance Vision into the cache.
+
+It holds the source of archives and lets go of it; what one download does is in `ckvd.download`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from ckvd.archive.folder_source import FolderArchiveSource
+from ckvd.cache.folder import CacheFolder
+from ckvd.download import Download
+from ckvd.errors import ClientClosedError
+from ckvd.market import SeriesKey
+from ckvd.network.http_source import HttpArchiveSource
+from ckvd.network.transport import Transport
+from ckvd.timespan import Span, now_ms
+from ckvd.utils.async_cleanup import direct_resource_cleanup
+from ckvd.utils.config import DOWNLOAD_CONCURRENCY, VISION_LISTING_URL, VISION_URL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from curl_cffi import AsyncSession
+    from curl_cffi import Response as CurlResponse
+
+    from ckvd.archive.source import ArchiveSource
+    from ckvd.report import DownloadReport, Progress
+    from ckvd.timespan import TimeLike
+
+_URL_SCHEMES: Final = ("http://", "https://")
+
+
+class VisionDataClient:
+    """Downloads kline archives into a cache.
+
+    An asynchronous context manager. Use one for many downloads: connections are kept.
+
+    Parameters
+    ----------
+    base_url : str or path-like, optional
+        The root of a mirror, above `data/`: an http(s) address, or a folder. The default is the environment's
+        `CKVD_VISION_URL`, else Binance Vision.
+    cache : path-like, optional
+        The cache folder, see `KlineCache`.
+    listing_url : str, optional
+        Where the mirror answers S3 listings. The default is the environment's `CKVD_VISION_LISTING_URL`, else the
+        publisher's bucket for the publisher's mirror, else `base_url` itself.
+    client : curl_cffi.AsyncSession, optional
+        A session to use. It is never closed here.
+    concurrency : int
+        Archives fetched at a time.
+    is_checksum_required : bool
+        Refuse archives without a CHECKSUM file. Without it they are taken, and the report says so.
+    clock : callable
+        The present in milliseconds.
+    transport_options
+        Passed on to `Transport`: timeouts and the retry policy.
+    """
+
+    def __init__(
+        self,
+        base_url: str | os.PathLike[str] | None = None,
+        *,
+        cache: str | os.PathLike[str] | None = None,
+        listing_url: str | None = None,
+        client: AsyncSession[CurlResponse] | None = None,
+        concurrency: int = DOWNLOAD_CONCURRENCY,
+        is_checksum_required: bool = False,
+        clock: Callable[[], int] = now_ms,
+        **transport_options: Any,
+    ) -> None:
+        self.folder = CacheFolder.at(cache)
+        self._clock = clock
+        self._concurrency = concurrency
+        self._client = client
+        self._client_is_external = client is not None
+        self._transport: Transport | None = None
+        location = os.fspath(base_url if base_url is not None else os.environ.get("CKVD_VISION_URL") or VISION_URL)
+        if location.startswith(_URL_SCHEMES):
+            # An archive and its CHECKSUM may be on the line together.
+            self._transport = Transport(client, concurrency=2 * concurrency, **transport_options)
+            self._source: ArchiveSource | None = HttpArchiveSource(
+                location,
+                _listing_url(location, listing_url),
+                self._transport,
+                is_checksum_required=is_checksum_required,
+            )
+        else:
+            root = Path(location).expanduser()
+            self._source = FolderArchiveSource(root, is_checksum_required=is_checksum_required)
+
+    async def download(
+        self,
+        symbols: str | Sequence[str],
+        interval: str,
+        *,
+        start: TimeLike,
+        end: TimeLike,
+        market: str = "spot",
+        kind: str = "klines",
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> DownloadReport:
+        """Bring every archive of a span into the cache that is not there yet.
+
+        Closed months come as monthly archives, and as daily ones where a monthly one is not there. An archive is
+        stored whole, also where it reaches beyond the span.
+
+        Parameters
+        ----------
+        symbols : str or sequence of str
+        interval, market, kind : str
+            See `SeriesKey.of`.
+        start, end : str, int, datetime or numpy.datetime64
+            The span; `start` is included, `end` is not.
+        on_progress : callable, optional
+            Called in the event loop whenever bytes came or an archive was finished.
+
+        Returns
+        -------
+        DownloadReport
+            An archive that is absent or failed is in it, and did not keep the others from being stored.
+
+        Raises
+        ------
+        IdentityError, TimeError
+            The series or the span make no sense.
+        CacheError
+            The cache folder cannot be written; what was stored before stays.
+        ClientClosedError
+            The client is or was closed.
+        """
+        names = [symbols] if isinstance(symbols, str) else list(dict.fromkeys(symbols))
+        series = [SeriesKey.of(symbol, interval, market=market, kind=kind) for symbol in names]
+        return await self.download_series(series, Span.of(start, end), on_progress=on_progress)
+
+    async def download_series(
+        self, series: Sequence[SeriesKey], span: Span, *, on_progress: Callable[[Progress], None] | None = None
+    ) -> DownloadReport:
+        """`download`, by keys and span."""
+        if self._source is None:
+            raise ClientClosedError("the Vision client is closed")
+        download = Download(
+            self._source,
+            self.folder,
+            concurrency=self._concurrency,
+            now_ms=self._clock(),
+            on_progress=on_progress,
+        )
+        return await download.run(series, span)
+
+    async def aclose(self) -> None:
+        """End requests under way, whose callers get `ClientClosedError`, and close the session if it is its own."""
+        await self.__aexit__(None, None, None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await direct_resource_cleanup(
+            self,
+            ("_source", "archive source", False),
+            ("_transport", "HTTP transport", False),
+            ("_client", "HTTP client", self._client_is_external),
+        )
+
+    def __repr__(self) -> str:
+        return f"<VisionDataClient {self._source or 'closed'} into {str(self.folder.root)!r}>"
+
+
+def _listing_url(base_url: str, listing_url: str | None) -> str:
+    chosen = listing_url or os.environ.get("CKVD_VISION_LISTING_URL")
+    return chosen or (VISION_LISTING_URL if base_url.rstrip("/") == VISION_URL else base_url)
