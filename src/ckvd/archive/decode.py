@@ -1,0 +1,199 @@
+"""ZIP bytes to columns: rows are named, brought to milliseconds, checked against the archive's span, put in order.
+
+Nothing is dropped but exact duplicates and the earlier of two different rows with one open time, and both are
+counted. `decode_rows` does not know where rows came from: answers of the REST interface go the same way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ckvd.archive.parse import RawRows, parse_rows
+from ckvd.archive.unzip import unzip_csv
+from ckvd.errors import ArchiveError
+from ckvd.kline import (
+    CLOSE_TIME_US,
+    FLOAT_FIELDS,
+    OPEN_TIME_US,
+    REGULAR_CLOSE_US,
+    REGULAR_OPEN_US,
+    KlineTable,
+    fields_of,
+)
+from ckvd.timespan import Span, format_time
+
+if TYPE_CHECKING:
+    from ckvd.archive.name import ArchiveName
+    from ckvd.kline import Column, Times
+    from ckvd.market import SeriesKey
+
+# Times from here on are microseconds: as milliseconds they would lie after the year 5138, and as microseconds
+# earlier ones lie before 1973-03-03.
+_MICROSECONDS_MIN: Final = 10**14
+_OPEN_TIME, _CLOSE_TIME = 0, 6
+# A bar may close at an odd time, but not outside the years that times are understood in.
+_SANE: Final = Span.of("1970-01-01", "2200-01-01")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedArchive:
+    """What an archive, or an answer of the REST interface, holds.
+
+    Attributes
+    ----------
+    table : KlineTable
+        Its bars, strictly ascending by open time.
+    row_count : int
+        Rows in the source, duplicates included, the header line not.
+    duplicate_row_count : int
+        Rows equal to another one in every cell; one of each is in the table.
+    conflict_open_times : ndarray of int64
+        Open times, in milliseconds, ascending, that stood in different rows; the last of them is in the table.
+    unordered_row_count : int
+        Rows that stood after a row with a later open time.
+    has_header : bool
+    time_unit : str
+        `ms`, `us`, or `mixed`.
+    """
+
+    table: KlineTable
+    row_count: int
+    duplicate_row_count: int
+    conflict_open_times: Times
+    unordered_row_count: int
+    has_header: bool
+    time_unit: str
+
+
+def decode_archive(content: bytes | memoryview, name: ArchiveName) -> DecodedArchive:
+    """Decode an archive.
+
+    Parameters
+    ----------
+    content : bytes or memoryview
+        The whole ZIP.
+    name : ArchiveName
+        What it should be.
+
+    Raises
+    ------
+    ArchiveError
+        The ZIP is damaged or unusual, a row is malformed, or a time lies outside the archive's span.
+    """
+    label = name.file_name
+    rows = parse_rows(unzip_csv(content, name), label)
+    return decode_rows(rows, name.series, name.period.span, label)
+
+
+def decode_rows(rows: RawRows, series: SeriesKey, span: Span, label: str) -> DecodedArchive:
+    """Make a table of rows.
+
+    Parameters
+    ----------
+    rows : RawRows
+    series : SeriesKey
+        Names the columns.
+    span : Span
+        Where every open time must lie.
+    label : str
+        What errors call the source.
+
+    Raises
+    ------
+    ArchiveError
+        An open time lies outside the span, or a close time outside the years 1970 to 2200.
+    """
+    open_time, open_us, open_unit = _to_ms(rows.cells[_OPEN_TIME], REGULAR_OPEN_US)
+    close_time, close_us, close_unit = _to_ms(rows.cells[_CLOSE_TIME], REGULAR_CLOSE_US)
+    _check_times(rows, open_time, _OPEN_TIME, span, label)
+    _check_times(rows, close_time, _CLOSE_TIME, _SANE, label)
+    names = fields_of(series)
+    columns = dict(zip(names, rows.cells, strict=True))
+    columns |= {names[_OPEN_TIME]: open_time, names[_CLOSE_TIME]: close_time}
+    columns |= {OPEN_TIME_US: open_us} if open_us is not None else {}
+    columns |= {CLOSE_TIME_US: close_us} if close_us is not None else {}
+    order = _order(columns, open_time)
+    if order.kept is not None:
+        columns = {column: cells[order.kept] for column, cells in columns.items()}
+    decimals = {names[field]: found for field, found in zip(FLOAT_FIELDS, rows.decimals, strict=True)}
+    return DecodedArchive(
+        table=KlineTable(series, columns, decimals),
+        row_count=rows.row_count,
+        duplicate_row_count=order.duplicate_row_count,
+        conflict_open_times=order.conflict_open_times,
+        unordered_row_count=order.unordered_row_count,
+        has_header=rows.has_header,
+        time_unit=open_unit if open_unit == close_unit else "mixed",
+    )
+
+
+def _to_ms(moments: Times, regular_us: int) -> tuple[Times, npt.NDArray[np.int16] | None, str]:
+    """Bring times to milliseconds.
+
+    Returns
+    -------
+    ndarray of int64
+        Milliseconds, rounded down.
+    ndarray of int16 or None
+        Microseconds within the millisecond, `regular_us` for cells in milliseconds; None where all are regular.
+    str
+        The unit of the cells.
+    """
+    is_us = moments >= _MICROSECONDS_MIN
+    if not np.any(is_us):
+        return moments, None, "ms"
+    if np.all(is_us):
+        unit, moments_us = "us", moments
+    else:
+        unit, moments_us = "mixed", np.where(is_us, moments, moments * 1000 + regular_us)
+    moments_ms = moments_us // 1000
+    within_us = (moments_us - moments_ms * 1000).astype(np.int16)
+    return moments_ms, None if np.all(within_us == regular_us) else within_us, unit
+
+
+def _check_times(rows: RawRows, moments_ms: Times, field: int, span: Span, label: str) -> None:
+    outside = (moments_ms < span.start_ms) | (moments_ms >= span.end_ms)
+    if np.any(outside):
+        row = int(np.argmax(outside))
+        found, what = int(rows.cells[field][row]), "open_time" if field == _OPEN_TIME else "close_time"
+        moment_ms = int(moments_ms[row])
+        shown = f" ({format_time(moment_ms)})" if moment_ms in _SANE else ""
+        raise ArchiveError(
+            label,
+            f"{what} lies outside {span}: expected a time within, found {found}{shown}",
+            row=rows.line_of(row),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Order:
+    """Which rows to keep, in which order; `kept` is None where that is all of them as they stand."""
+
+    kept: npt.NDArray[np.intp] | None
+    duplicate_row_count: int
+    conflict_open_times: Times
+    unordered_row_count: int
+
+
+def _order(columns: dict[str, Column], open_time: Times) -> _Order:
+    if np.all(open_time[1:] > open_time[:-1]):
+        return _Order(None, 0, np.empty(0, dtype=np.int64), 0)
+    unordered = int(np.count_nonzero(open_time < np.maximum.accumulate(open_time)))
+    order = np.argsort(open_time, kind="stable")
+    ascending = open_time[order]
+    is_last = np.append(ascending[1:] != ascending[:-1], True)
+    stops = np.flatnonzero(is_last) + 1
+    starts = np.concatenate(([0], stops[:-1]))
+    duplicates, conflicts = 0, []
+    for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+        if stop - start > 1:
+            # Bytes are compared, not values: 0.0 and -0.0 are different cells.
+            distinct = {b"".join(cells[row].tobytes() for cells in columns.values()) for row in order[start:stop]}
+            duplicates += stop - start - len(distinct)
+            if len(distinct) > 1:
+                conflicts.append(int(ascending[start]))
+    return _Order(order[stops - 1], duplicates, np.array(conflicts, dtype=np.int64), unordered)
