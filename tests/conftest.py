@@ -1,0 +1,45 @@
+"""What every test gets: real data where there is some, and nobody who leaves anything behind."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import leaks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_finish() -> None:
+    # What was imported is there to stay. Without it, the collection after each test takes a tenth of the time.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _leave_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaks a descriptor, map, thread or task, or of which asyncio or a finalizer complains."""
+    failed_count = request.session.testsfailed
+    with leaks.watch() as watch:
+        yield
+        # The values of the other fixtures are kept here until the very end.
+        request.node.funcargs.clear()
+        # A test that failed holds all it had, in its traceback.
+        has_failed = request.session.testsfailed > failed_count
+    if watch.findings and not has_failed:
+        pytest.fail("left behind:\n  " + "\n  ".join(watch.findings), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real archives, answers and listings, which is kept beside the repository."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("real data not present: ../shared/data")
+    return folder
