@@ -1,0 +1,144 @@
+"""`FolderArchiveSource`: archives from a folder laid out like the publisher's, without a network.
+
+Files are read in a thread, so that the event loop stays free, and stay where they are. Imports the rooms of
+`archive`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from email.utils import formatdate
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ckvd.archive.checksum import parse_checksum
+from ckvd.archive.listing import ListedFile, archives_of
+from ckvd.archive.name import archive_folder
+from ckvd.archive.source import AbsentArchive, FetchedArchive
+from ckvd.errors import ChecksumMismatchError, ChecksumMissingError, NetworkError
+from ckvd.timespan import Cadence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ckvd.archive.name import ArchiveName
+    from ckvd.archive.source import ListedArchive
+    from ckvd.market import SeriesKey
+
+
+class FolderArchiveSource:
+    """A mirror in a folder: an `ArchiveSource`.
+
+    Parameters
+    ----------
+    root : path
+        The folder that holds `data/`.
+    is_checksum_required : bool
+        Whether to refuse an archive without a CHECKSUM file.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, is_checksum_required: bool = False) -> None:
+        self._root = Path(root)
+        self._is_checksum_required = is_checksum_required
+
+    def __repr__(self) -> str:
+        return f"<FolderArchiveSource: {self._root}>"
+
+    async def fetch(
+        self,
+        name: ArchiveName,
+        folder: Path,  # noqa: ARG002 - for sources that bring a file; here it is there already
+        *,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> FetchedArchive | AbsentArchive:
+        """Verify one archive where it lies.
+
+        Raises
+        ------
+        ChecksumMismatchError, ChecksumMissingError, ArchiveError
+            The bytes cannot be believed.
+        NetworkError
+            The file cannot be read, or the folder is no mirror.
+        """
+        found = await asyncio.to_thread(self._find, name)
+        if found is None:
+            return AbsentArchive(name, str(self._root / name.path))
+        fetched = await asyncio.to_thread(self._verify, found)
+        if on_bytes is not None:
+            on_bytes(fetched.nbytes)
+        return fetched
+
+    async def list_archives(self, series: SeriesKey, cadence: Cadence) -> list[ListedArchive]:
+        """All archives of a series, in the order of their periods.
+
+        Raises
+        ------
+        NetworkError
+            The folder cannot be read, or is no mirror.
+        """
+        return await asyncio.to_thread(self._list, series, cadence)
+
+    def _find(self, name: ArchiveName) -> ArchiveName | None:
+        """The archive under the spelling that it has here: the usual one, or for months another one."""
+        if (self._root / name.path).is_file():
+            return name
+        listed = self._list(name.series, Cadence.MONTHLY) if name.period.cadence is Cadence.MONTHLY else []
+        self._require_mirror()
+        return next((archive.name for archive in listed if archive.name.period == name.period), None)
+
+    def _verify(self, name: ArchiveName) -> FetchedArchive:
+        path = self._root / name.path
+        checksum_path = self._root / name.checksum_path
+        try:
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                status = os.fstat(file.fileno())
+            checksum = checksum_path.read_bytes() if checksum_path.is_file() else None
+        except OSError as error:
+            raise self._unreadable(path, error) from error
+        if checksum is None and self._is_checksum_required:
+            raise ChecksumMissingError(str(path), "it has no CHECKSUM file, and one is required")
+        if checksum is not None:
+            expected = parse_checksum(checksum, name.file_name)
+            if sha256 != expected:
+                raise ChecksumMismatchError(
+                    str(path), expected=expected, found=sha256, remedy="copy both files anew from where they came"
+                )
+        return FetchedArchive(
+            name,
+            path,
+            is_temporary=False,
+            nbytes=status.st_size,
+            sha256=sha256,
+            is_checksum_published=checksum is not None,
+            etag="",
+            last_modified=formatdate(status.st_mtime, usegmt=True),
+            attempt_count=1,
+        )
+
+    def _list(self, series: SeriesKey, cadence: Cadence) -> list[ListedArchive]:
+        self._require_mirror()
+        folder = archive_folder(series, cadence)
+        try:
+            with os.scandir(self._root / folder) as entries:
+                files = [_listed(folder, entry) for entry in entries if entry.is_file()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise self._unreadable(self._root / folder, error) from error
+        return archives_of(files)
+
+    def _require_mirror(self) -> None:
+        # A folder that is not mounted has no archives either: that is no reason to believe that there are none.
+        if not (self._root / "data").is_dir():
+            raise NetworkError(str(self._root), "expected a mirror of the archives, found no folder 'data' in it")
+
+    def _unreadable(self, path: Path, error: OSError) -> NetworkError:
+        return NetworkError(str(path), f"cannot read it: {error.strerror}")
+
+
+def _listed(folder: str, entry: os.DirEntry[str]) -> ListedFile:
+    status = entry.stat()
+    return ListedFile(folder + entry.name, status.st_size, "", formatdate(status.st_mtime, usegmt=True))

@@ -1,0 +1,95 @@
+"""curl_cffi at its boundary: how a session is opened, and what its errors mean.
+
+Nothing of curl_cffi leaves this room: its exceptions become a `Failure` here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Final
+
+from curl_cffi import AsyncSession, CurlECode, CurlError, CurlOpt
+from curl_cffi.requests import exceptions
+
+from ckvd.errors import NetworkError, NetworkTimeoutError
+from ckvd.network.retry import Failure
+
+if TYPE_CHECKING:
+    from curl_cffi import Response
+
+SCHEMES: Final = ("http", "https")
+_LOOPBACK: Final = ("localhost", "127.0.0.0/8", "::1")
+_REDIRECTS_MAX: Final = 5
+
+# The same request will fail in the same way.
+_PERMANENT: Final = (
+    exceptions.InvalidSchema,
+    exceptions.InvalidURL,
+    exceptions.CertificateVerifyError,
+    exceptions.TooManyRedirects,
+    exceptions.InterfaceError,
+    exceptions.SessionClosed,
+)
+_PERMANENT_CODES: Final = (
+    CurlECode.SSL_CERTPROBLEM,
+    CurlECode.SSL_CIPHER,
+    CurlECode.SSL_CACERT_BADFILE,
+    CurlECode.UNKNOWN_OPTION,
+    CurlECode.NOT_BUILT_IN,
+)
+# curl_cffi wraps curl's own sentence in advice for its own users.
+_CURL_MESSAGE: Final = re.compile(r"curl: \(\d+\) (?P<sentence>.*?)\.? See https://", re.DOTALL)
+
+
+def open_session(connections_max: int) -> AsyncSession[Response]:
+    """Open a session on the running loop. Connections are reused; whoever opens it closes it.
+
+    Parameters
+    ----------
+    connections_max : int
+        Requests that may be under way at a time.
+
+    Notes
+    -----
+    curl would follow `file://` and other schemes: only HTTP is allowed, for redirects too. Loopback hosts are
+    reached directly even where the environment names a proxy. Archives are public, so nothing needs to look like
+    a browser, and no cookie is kept.
+    """
+    return AsyncSession(
+        max_clients=connections_max,
+        max_redirects=_REDIRECTS_MAX,
+        discard_cookies=True,
+        headers={"User-Agent": "ckvd"},
+        curl_options={
+            CurlOpt.PROTOCOLS_STR: ",".join(SCHEMES),
+            CurlOpt.REDIR_PROTOCOLS_STR: ",".join(SCHEMES),
+            CurlOpt.NOPROXY: _no_proxy(),
+        },
+    )
+
+
+def _no_proxy() -> str:
+    # The option replaces the variable of the environment, and a lone asterisk is only understood on its own.
+    from_environment = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    return "*" if from_environment.strip() == "*" else ",".join(filter(None, (*_LOOPBACK, from_environment)))
+
+
+def failure_of_curl(error: CurlError, url: str) -> Failure:
+    """Say what an error of curl means for a request."""
+    match = _CURL_MESSAGE.search(str(error))
+    sentence = match["sentence"] if match else str(error)
+    code = int(error.code)
+    is_timeout = isinstance(error, exceptions.Timeout)
+    return Failure(
+        url,
+        f"{sentence} (curl {code})" if code else sentence,
+        is_transient=not isinstance(error, _PERMANENT) and code not in _PERMANENT_CODES,
+        error_type=NetworkTimeoutError if is_timeout else NetworkError,
+    )
+
+
+def answer_of_curl(error: CurlError) -> Response | None:
+    """The answer inside an error, if it is one: a session set to raise for statuses turns answers into errors."""
+    response: Response | None = getattr(error, "response", None)
+    return response if isinstance(error, exceptions.HTTPError) and not error.code else None
