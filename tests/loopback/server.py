@@ -223,6 +223,8 @@ class _Connection(asyncio.Protocol):
             await self._write(reply.tail)
 
     async def _write(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            await asyncio.Event().wait()  # until `connection_lost` cancels this, in the next turn of the loop
         self.transport.write(data)
         await self._is_flushed.wait()
 

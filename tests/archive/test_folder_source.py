@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ckvd.archive.folder_source import FolderArchiveSource
+from ckvd.archive.name import ArchiveName
+from ckvd.archive.source import AbsentArchive, FetchedArchive
+from ckvd.errors import ArchiveError, ChecksumMismatchError, ChecksumMissingError, NetworkError
+from ckvd.market import SeriesKey
+from ckvd.timespan import Cadence, Period
+from loopback.mirror import publish
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BTC = SeriesKey.of("BTCUSDT", "1m")
+NAME = ArchiveName(BTC, Period.of_label("2024-01"))
+BYTES = bytes(range(256)) * 500
+
+
+def fetch(root: Path, name: ArchiveName = NAME, *, seen: list[int] | None = None, **options: Any) -> Any:
+    source = FolderArchiveSource(root, **options)
+    return asyncio.run(source.fetch(name, root, on_bytes=None if seen is None else seen.append))
+
+
+def test_an_archive_is_verified_where_it_lies_and_stays_there(tmp_path: Path) -> None:
+    sha256 = publish(tmp_path, NAME.path, BYTES)
+    os.utime(tmp_path / NAME.path, (0, 86_400))
+    seen: list[int] = []
+    assert fetch(tmp_path, seen=seen) == FetchedArchive(
+        NAME,
+        tmp_path / NAME.path,
+        is_temporary=False,
+        nbytes=len(BYTES),
+        sha256=sha256,
+        is_checksum_published=True,
+        etag="",
+        last_modified="Fri, 02 Jan 1970 00:00:00 GMT",
+        attempt_count=1,
+    )
+    assert seen == [len(BYTES)]
+    assert (tmp_path / NAME.path).read_bytes() == BYTES
+
+
+def test_a_missing_archive_is_absent(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for label in ("2024-01", "2024-01-31"):
+        name = ArchiveName(BTC, Period.of_label(label))
+        assert fetch(tmp_path, name) == AbsentArchive(name, str(tmp_path / name.path))
+
+
+def test_a_folder_that_is_no_mirror_has_no_absent_archives(tmp_path: Path) -> None:
+    for root in (tmp_path, tmp_path / "not mounted"):
+        with pytest.raises(NetworkError, match="found no folder 'data' in it"):
+            fetch(root)
+        with pytest.raises(NetworkError, match="found no folder 'data' in it"):
+            asyncio.run(FolderArchiveSource(root).list_archives(BTC, Cadence.DAILY))
+
+
+def test_a_wrong_checksum_is_an_error(tmp_path: Path) -> None:
+    publish(tmp_path, NAME.path, BYTES, digest="0" * 64)
+    with pytest.raises(ChecksumMismatchError, match="copy both files anew") as caught:
+        fetch(tmp_path)
+    assert caught.value.found == hashlib.sha256(BYTES).hexdigest()
+
+
+def test_a_checksum_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    publish(tmp_path, NAME.path, BYTES, digest="nonsense")
+    with pytest.raises(ArchiveError, match="its CHECKSUM"):
+        fetch(tmp_path)
+
+
+def test_a_missing_checksum_is_noted_or_refused(tmp_path: Path) -> None:
+    publish(tmp_path, NAME.path, BYTES, digest="")
+    assert not fetch(tmp_path).is_checksum_published
+    with pytest.raises(ChecksumMissingError, match="one is required"):
+        fetch(tmp_path, is_checksum_required=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
+    publish(tmp_path, NAME.path, BYTES)
+    (tmp_path / NAME.path).chmod(0)
+    with pytest.raises(NetworkError, match="cannot read it"):
+        fetch(tmp_path)
+
+
+def test_an_odd_spelling_of_a_month_is_found(tmp_path: Path) -> None:
+    odd = NAME.path.replace("2024-01", "2020-8")
+    publish(tmp_path, odd, BYTES)
+    fetched = fetch(tmp_path, ArchiveName(BTC, Period.of_label("2020-08")))
+    assert isinstance(fetched, FetchedArchive)
+    assert (fetched.name.path, fetched.path, fetched.is_checksum_published) == (odd, tmp_path / odd, True)
+    assert isinstance(fetch(tmp_path, ArchiveName(BTC, Period.of_label("2020-09"))), AbsentArchive)
+
+
+def test_a_series_is_listed_by_cadence_in_order(tmp_path: Path) -> None:
+    series = SeriesKey.of("币安人生USDT", "1h", market="um")
+    names = [ArchiveName(series, Period.of_label(label)) for label in ("2025-10", "2025-11", "2025-12-01")]
+    for name in reversed(names):
+        publish(tmp_path, name.path, BYTES, digest="" if name is names[1] else None)
+    (tmp_path / names[0].path).with_name("notes.txt").write_bytes(b"")
+    (tmp_path / names[0].path).with_name("folder.zip").mkdir()
+    source = FolderArchiveSource(tmp_path)
+    listed = asyncio.run(source.list_archives(series, Cadence.MONTHLY))
+    assert [(one.name, one.nbytes, one.has_checksum) for one in listed] == [
+        (names[0], len(BYTES), True),
+        (names[1], len(BYTES), False),
+    ]
+    assert [one.name for one in asyncio.run(source.list_archives(series, Cadence.DAILY))] == names[2:]
+    assert asyncio.run(source.list_archives(BTC, Cadence.DAILY)) == []
+
+
+def test_the_event_loop_is_free_while_a_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(tmp_path, NAME.path, BYTES)
+    threads: list[int] = []
+    genuine = hashlib.file_digest
+
+    def noting(*arguments: Any) -> Any:
+        threads.append(threading.get_ident())
+        return genuine(*arguments)
+
+    monkeypatch.setattr(hashlib, "file_digest", noting)
+    fetch(tmp_path)
+    assert threads != [threading.get_ident()]
+    assert len(threads) == 1
+
+
+def test_real_archives_agree_with_their_checksums(shared_data: Path) -> None:
+    series = SeriesKey.of("BTCUSDT", "1h")
+    source = FolderArchiveSource(shared_data / "vision")
+
+    async def main() -> list[Any]:
+        listed = await source.list_archives(series, Cadence.MONTHLY)
+        return [await source.fetch(archive.name, shared_data) for archive in listed]
+
+    fetched = asyncio.run(main())
+    assert [one.name.period.label for one in fetched[:2]] == ["2017-08", "2017-09"]
+    assert all(one.is_checksum_published for one in fetched)
