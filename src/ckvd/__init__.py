@@ -32,11 +32,20 @@ from ckvd.segment import SegmentReader, SegmentWriter
 from ckvd.timespan import Span
 
 if TYPE_CHECKING:
+    from ckvd.crypto_kline_vision_data import CryptoKlineVisionData
+    from ckvd.rest_data_client import RestDataClient
+    from ckvd.synchronous import ensure, get_klines
     from ckvd.vision_data_client import VisionDataClient
 
 __version__ = "0.1.0"
 
-_LAZY = {"VisionDataClient": "ckvd.vision_data_client"}
+_LAZY = {
+    "CryptoKlineVisionData": "ckvd.crypto_kline_vision_data",
+    "RestDataClient": "ckvd.rest_data_client",
+    "VisionDataClient": "ckvd.vision_data_client",
+    "ensure": "ckvd.synchronous",
+    "get_klines": "ckvd.synchronous",
+}
 
 __all__ = [
     "ArchiveError",
@@ -44,6 +53,7 @@ __all__ = [
     "CacheError",
     "CkvdError",
     "ClientClosedError",
+    "CryptoKlineVisionData",
     "Gap",
     "IdentityError",
     "Interval",
@@ -54,6 +64,7 @@ __all__ = [
     "NetworkError",
     "NotCachedError",
     "Reason",
+    "RestDataClient",
     "SegmentCorruptError",
     "SegmentError",
     "SegmentReader",
@@ -62,6 +73,8 @@ __all__ = [
     "Source",
     "Span",
     "VisionDataClient",
+    "ensure",
+    "get_klines",
     "open_cache",
 ]
 

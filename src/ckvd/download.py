@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive
-from ckvd.cache.coverage import read_coverage
-from ckvd.errors import CacheError, CkvdError, ClientClosedError
+from ckvd.cache.coverage import read_coverage, uncovered_spans
+from ckvd.errors import CacheError, CkvdError, ClientClosedError, NetworkError
 from ckvd.ingest import ingest_archive
-from ckvd.planning import closed_part, plan
+from ckvd.planning import Covered, plan
 from ckvd.report import ArchiveReport, DownloadReport, Outcome, Progress
-from ckvd.timespan import Cadence, Period, Span, difference
+from ckvd.timespan import Cadence, Period, Span
+from ckvd.together import run_together
 from ckvd.utils.config import LISTING_WORTH_ARCHIVES_MIN
 
 if TYPE_CHECKING:
@@ -75,30 +76,21 @@ class Download:
         ClientClosedError
             The client was closed meanwhile.
         """
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._download_series(key, span)) for key in series]
-        except* (CacheError, ClientClosedError) as errors:
-            # One is enough to know: the others failed for the same reason, or were cancelled because of it.
-            raise _first_leaf(errors) from None
-        archives = [report for task in tasks for report in task.result()]
+        reports = await run_together([self._download_series(key, span) for key in series])
+        archives = [report for found in reports for report in found]
         return DownloadReport(
             tuple(series),
             span,
             tuple(sorted(archives, key=lambda report: (report.series, report.period))),
-            {key: self._uncovered(key, span) for key in series},
+            {key: uncovered_spans(self._folder, key, span, self._now_ms) for key in series},
         )
-
-    def _uncovered(self, series: SeriesKey, span: Span) -> tuple[Span, ...]:
-        covered = read_coverage(self._folder, series, span)
-        wanted = closed_part(span, series.interval, self._now_ms)
-        return difference([wanted], [held.span for held in covered])
 
     async def _download_series(self, series: SeriesKey, span: Span) -> list[ArchiveReport]:
         published = _Published()
         reports: list[ArchiveReport] = []
         while True:
             covered = await asyncio.to_thread(read_coverage, self._folder, series, span)
+            covered += [Covered(failed) for failed in published.given_up]
             steps = plan(series, span, covered, now_ms=self._now_ms, unavailable=published).archives
             if not steps:
                 return reports
@@ -106,7 +98,7 @@ class Download:
                 await self._list(series, published)
                 continue
             finished = await self._fetch_all(series, [step.period for step in steps], published)
-            published.unavailable.update(report.period for report in finished if report.outcome != Outcome.STORED)
+            published.learn(finished)
             reports += finished
 
     async def _list(self, series: SeriesKey, published: _Published) -> None:
@@ -127,16 +119,13 @@ class Download:
         self, series: SeriesKey, periods: Sequence[Period], published: _Published
     ) -> list[ArchiveReport]:
         self._tally.expect(len(periods), published.nbytes_of(periods))
-        place = await asyncio.to_thread(_make_download_folder, self._folder.root)
+        place = await asyncio.to_thread(make_download_folder, self._folder.root)
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._fetch_one(published.name_of(series, period), place))
-                    for period in periods
-                ]
+            return await run_together(
+                [self._fetch_one(published.name_of(series, period), place) for period in periods]
+            )
         finally:
             shutil.rmtree(place, ignore_errors=True)
-        return [task.result() for task in tasks]
 
     async def _fetch_one(self, name: ArchiveName, place: Path) -> ArchiveReport:
         try:
@@ -168,19 +157,19 @@ def _ingest_and_remove(fetched: FetchedArchive, folder: CacheFolder) -> Source:
             fetched.path.unlink(missing_ok=True)
 
 
-def _make_download_folder(root: Path) -> Path:
+def make_download_folder(root: Path) -> Path:
+    """Make a folder for archives on their way, in the folder of a cache. Whoever makes it removes it.
+
+    Raises
+    ------
+    CacheError
+        The folder of the cache cannot be written.
+    """
     try:
         root.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=DOWNLOAD_FOLDER_PREFIX, dir=root))
     except OSError as error:
         raise CacheError(str(root), f"cannot be written: {error.strerror}", errno=error.errno) from error
-
-
-def _first_leaf(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    first: BaseException = errors
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return first
 
 
 class _Published:
@@ -190,12 +179,25 @@ class _Published:
         self.is_listed = False
         self.listed: dict[Cadence, dict[Period, ListedArchive]] = {}
         self.unavailable: set[Period] = set()
+        self.given_up: list[Span] = []
 
     def __contains__(self, period: object) -> bool:
         if not isinstance(period, Period) or period in self.unavailable:
             return True
         listed = self.listed.get(period.cadence)
         return listed is not None and period not in listed
+
+    def learn(self, reports: Sequence[ArchiveReport]) -> None:
+        """Take note of what could not be had: days stand in for a month that is absent or damaged.
+
+        An archive that could not be reached may be there, and its days could not be reached either: its span is
+        left for the next time.
+        """
+        for report in reports:
+            if isinstance(report.error, NetworkError):
+                self.given_up.append(report.period.span)
+            elif report.outcome is not Outcome.STORED:
+                self.unavailable.add(report.period)
 
     def name_of(self, series: SeriesKey, period: Period) -> ArchiveName:
         """The name as listed, which may be spelled in another way."""

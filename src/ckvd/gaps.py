@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 def find_gaps(
-    open_time: Times, spans: Sequence[Span], interval: Interval, absences: Sequence[Absence] = ()
+    open_time: Times,
+    spans: Sequence[Span],
+    interval: Interval,
+    absences: Sequence[Absence] = (),
+    *,
+    unexplained: Reason = Reason.NOT_IN_ARCHIVE,
 ) -> tuple[Gap, ...]:
     """Every bar of the grid in `spans` that is not there, with its reason.
 
@@ -31,8 +36,9 @@ def find_gaps(
         Disjoint and in order: where bars are expected.
     interval : Interval
     absences : sequence of Absence
-        What is known of missing bars. Where two speak of one bar the later in the sequence holds; a bar that none
-        speaks of is `Reason.NOT_IN_ARCHIVE`.
+        What is known of missing bars. Where two speak of one bar the later in the sequence holds.
+    unexplained : Reason
+        The reason of a missing bar that no absence speaks of.
 
     Returns
     -------
@@ -44,7 +50,7 @@ def find_gaps(
     for span in spans:
         first, stop = _cells_of(span, interval)
         for start, end in _missing_cells(cells, first, stop):
-            gaps.extend(_with_reasons(start, end, interval, absences))
+            gaps.extend(_with_reasons(start, end, interval, absences, unexplained))
     return tuple(gaps)
 
 
@@ -64,8 +70,10 @@ def _missing_cells(cells: Times, first: int, stop: int) -> Iterator[tuple[int, i
         yield int(present[position]) + 1, int(present[position + 1])
 
 
-def _with_reasons(start: int, end: int, interval: Interval, absences: Sequence[Absence]) -> Iterator[Gap]:
-    reasons: list[tuple[int, int, Reason]] = [(start, end, Reason.NOT_IN_ARCHIVE)]
+def _with_reasons(
+    start: int, end: int, interval: Interval, absences: Sequence[Absence], unexplained: Reason
+) -> Iterator[Gap]:
+    reasons: list[tuple[int, int, Reason]] = [(start, end, unexplained)]
     for absence in absences:
         first, stop = _cells_of(absence.span, interval)
         first, stop = max(first, start), min(stop, end)

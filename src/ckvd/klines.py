@@ -196,6 +196,12 @@ class Klines:
         return tuple(sorted((*found, *unfetched), key=lambda gap: gap.start_ms))
 
     @cached_property
+    def absences(self) -> tuple[Absence, ...]:
+        """What is known of bars that are not there; `gaps` applies it."""
+        found = (absence for block in self._blocks for absence in block.absences)
+        return tuple(absence for absence in found if absence.span.overlaps(self.span))
+
+    @cached_property
     def sources(self) -> tuple[Source, ...]:
         """The archives and requests that the bars came from, in order."""
         met = {

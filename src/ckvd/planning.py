@@ -43,10 +43,13 @@ class Covered:
     span : Span
     recheck_ms : int
         From this time on it counts as not covered, because something better may have appeared; 0 for never.
+    is_answered : bool
+        False for the statement that nothing could be had until then: it is not asked for, and still missing.
     """
 
     span: Span
     recheck_ms: int = 0
+    is_answered: bool = True
 
     def is_due(self, now_ms: int) -> bool:
         """Whether the time to ask again has come."""

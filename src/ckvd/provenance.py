@@ -31,6 +31,11 @@ class Reason(StrEnum):
     ARCHIVE_DAMAGED = "archive damaged"
     NOT_FETCHED = "not fetched"
 
+    @property
+    def is_answer(self) -> bool:
+        """Whether it says that there is no such bar, and not that it could not be had."""
+        return self in (Reason.HALTED, Reason.BEFORE_LISTING, Reason.AFTER_DELISTING)
+
 
 @dataclass(frozen=True, slots=True)
 class Source:

@@ -67,6 +67,28 @@ class ArchiveReport:
 
 
 @dataclass(frozen=True, slots=True)
+class CompletionReport:
+    """What was found beyond the archives of one series.
+
+    Attributes
+    ----------
+    series : SeriesKey
+    rest_bar_count : int
+        Bars that came from the REST interface.
+    conflict_open_times : tuple of int
+        Where sources disagree on a bar, in milliseconds, ascending. The daily archive's was kept before the
+        monthly one's, an archive's before that of the REST interface.
+    errors : tuple of CkvdError
+        What went wrong; it is tried again the next time.
+    """
+
+    series: SeriesKey
+    rest_bar_count: int
+    conflict_open_times: tuple[int, ...]
+    errors: tuple[CkvdError, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DownloadReport:
     """What a download of one or more series did.
 
@@ -79,12 +101,15 @@ class DownloadReport:
         Every archive that was asked for, in order. What was in the cache before is not among them.
     missing : mapping of SeriesKey to tuple of Span
         What of the span the cache still does not cover, bars that are not closed yet left out.
+    completions : tuple of CompletionReport
+        What was found beyond the archives, where it was looked for.
     """
 
     series: tuple[SeriesKey, ...]
     span: Span
     archives: tuple[ArchiveReport, ...]
     missing: dict[SeriesKey, tuple[Span, ...]]
+    completions: tuple[CompletionReport, ...] = ()
 
     @property
     def stored(self) -> tuple[ArchiveReport, ...]:
@@ -97,6 +122,12 @@ class DownloadReport:
         return tuple(archive for archive in self.archives if archive.outcome is Outcome.FAILED)
 
     @property
+    def errors(self) -> tuple[CkvdError, ...]:
+        """What went wrong, in order."""
+        of_archives = (archive.error for archive in self.archives if archive.error is not None)
+        return (*of_archives, *(error for completion in self.completions for error in completion.errors))
+
+    @property
     def is_complete(self) -> bool:
         """Whether everything that was asked for is in the cache."""
         return not any(self.missing.values())
@@ -104,7 +135,8 @@ class DownloadReport:
     @property
     def covered_before(self) -> bool:
         """Whether nothing had to be asked for."""
-        return not self.archives and self.is_complete
+        asked = self.archives or any(one.rest_bar_count or one.errors for one in self.completions)
+        return self.is_complete and not asked
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,18 @@ class VisionDataClient:
             root = Path(location).expanduser()
             self._source = FolderArchiveSource(root, is_checksum_required=is_checksum_required)
 
+    @property
+    def archives(self) -> ArchiveSource:
+        """Where its archives come from.
+
+        Raises
+        ------
+        ClientClosedError
+        """
+        if self._source is None:
+            raise ClientClosedError("the Vision client is closed")
+        return self._source
+
     async def download(
         self,
         symbols: str | Sequence[str],
@@ -141,10 +153,8 @@ class VisionDataClient:
         self, series: Sequence[SeriesKey], span: Span, *, on_progress: Callable[[Progress], None] | None = None
     ) -> DownloadReport:
         """`download`, by keys and span."""
-        if self._source is None:
-            raise ClientClosedError("the Vision client is closed")
         download = Download(
-            self._source,
+            self.archives,
             self.folder,
             concurrency=self._concurrency,
             now_ms=self._clock(),

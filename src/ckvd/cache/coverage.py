@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from ckvd.cache.ownership import resolve
 from ckvd.errors import SegmentError
-from ckvd.planning import Covered
+from ckvd.planning import Covered, closed_part
 from ckvd.segment.reader import read_segment_header
+from ckvd.timespan import difference
 
 if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
@@ -36,5 +37,12 @@ def read_coverage(folder: CacheFolder, series: SeriesKey, span: Span) -> list[Co
         except SegmentError as error:
             logger.warning("%s; it will be fetched again", error)
             continue
-        covered.append(Covered(holding.span, header.recheck_ms))
+        is_answered = header.row_count > 0 or all(absence.reason.is_answer for absence in header.absences)
+        covered.append(Covered(holding.span, header.recheck_ms, is_answered=is_answered))
     return covered
+
+
+def uncovered_spans(folder: CacheFolder, series: SeriesKey, span: Span, now_ms: int) -> tuple[Span, ...]:
+    """Which parts of a span the cache gives no answer to, bars that are not closed yet left out."""
+    answered = [held.span for held in read_coverage(folder, series, span) if held.is_answered]
+    return difference([closed_part(span, series.interval, now_ms)], answered)

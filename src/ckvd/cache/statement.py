@@ -1,0 +1,103 @@
+"""What the cache says of a span, taken out of its segments: `Statement`.
+
+It is what a new segment is made from when a part of an old one is amended: rows, and everything that is known
+about where they came from and why others are not there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from ckvd.cache.ownership import resolve
+from ckvd.kline import COLUMN_DTYPES, Decimals, KlineTable
+from ckvd.merge import merge_tables
+from ckvd.provenance import Absence, Source
+from ckvd.segment.reader import SegmentReader
+from ckvd.timespan import Span, union
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ckvd.cache.folder import CacheFolder
+    from ckvd.market import SeriesKey
+    from ckvd.segment.reader import MappedRows
+
+_Record = TypeVar("_Record", Source, Absence)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statement:
+    """What the cache says of a span.
+
+    Attributes
+    ----------
+    table : KlineTable
+        The bars that open in it, copied out of their segments.
+    covered : tuple of Span
+        Which parts of it the cache speaks of.
+    sources : tuple of Source
+        Where the bars came from, each narrowed to the part that it speaks for.
+    absences : tuple of Absence
+        Why bars are not there, likewise.
+    provisional : tuple of Span
+        Which parts are to be replaced when an archive appears.
+    """
+
+    table: KlineTable
+    covered: tuple[Span, ...]
+    sources: tuple[Source, ...]
+    absences: tuple[Absence, ...]
+    provisional: tuple[Span, ...]
+
+
+def read_statement(folder: CacheFolder, series: SeriesKey, span: Span) -> Statement:
+    """Read what the cache says of a span.
+
+    Raises
+    ------
+    SegmentError, CacheError
+        A segment cannot be used.
+    """
+    tables: list[KlineTable] = []
+    sources: list[Source] = []
+    absences: list[Absence] = []
+    covered: list[Span] = []
+    provisional: list[Span] = []
+    for holding in resolve(span, folder.segments(series)):
+        with SegmentReader(folder.series_path(series) / holding.segment.file_name) as reader:
+            rows = reader.rows.between(holding.span.start_ms, holding.span.end_ms)
+            tables.append(_table_of(rows, series))
+            sources += narrow(reader.header.sources, holding.span)
+            absences += narrow(reader.header.absences, holding.span)
+            covered.append(holding.span)
+            if reader.header.is_provisional:
+                provisional.append(holding.span)
+            del rows
+    merged = merge_tables(series, tables)
+    return Statement(merged.table, union(covered), tuple(sources), tuple(absences), union(provisional))
+
+
+def narrow(records: Iterable[_Record], span: Span) -> list[_Record]:
+    """Sources or absences that speak of a span, cut to it."""
+    return [
+        replace(record, start_ms=max(record.start_ms, span.start_ms), end_ms=min(record.end_ms, span.end_ms))
+        for record in records
+        if record.span.overlaps(span)
+    ]
+
+
+def _table_of(rows: MappedRows, series: SeriesKey) -> KlineTable:
+    columns = {}
+    decimals: dict[str, Decimals] = {}
+    for name in COLUMN_DTYPES:
+        column = rows.column(name, series.interval)
+        layout = rows.layout(name)
+        if column is None or layout is None:
+            continue
+        columns[name] = np.array(column)
+        if layout.decimals is not None:
+            decimals[name] = layout.decimals
+    return KlineTable(series, columns, decimals)

@@ -1,0 +1,121 @@
+"""Completing one series after its archives are in: the tail, the holes, and the reasons for what stays missing.
+
+Archives come first, because they are verified and cost no request limit. What they left open is asked of the REST
+interface (`tail`); what they have but fall short of is looked up in the daily archive and then in the REST
+interface, and merged bar by bar (`healing`). Every moment that was asked for ends as bars or as an absence with a
+reason (`reasons`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ckvd.cache.series_store import SeriesStore
+from ckvd.completion.healing import Healed, Healing
+from ckvd.completion.reasons import Reasons
+from ckvd.completion.tail import Tail
+from ckvd.download import make_download_folder
+from ckvd.errors import CacheError, CkvdError, ClientClosedError
+from ckvd.report import CompletionReport
+from ckvd.together import run_together
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from ckvd.archive.source import ArchiveSource
+    from ckvd.cache.folder import CacheFolder
+    from ckvd.market import SeriesKey
+    from ckvd.rest_data_client import RestDataClient
+    from ckvd.timespan import Span
+
+_T = TypeVar("_T")
+
+
+class Completion:
+    """One series, being completed. It is run once.
+
+    Parameters
+    ----------
+    series : SeriesKey
+    span : Span
+        What is wanted, bars that are not closed left out.
+    folder : CacheFolder
+    archives : ArchiveSource
+    rest : RestDataClient or None
+        None where the REST interface may not be asked.
+    now_ms : int
+    """
+
+    def __init__(
+        self,
+        series: SeriesKey,
+        span: Span,
+        *,
+        folder: CacheFolder,
+        archives: ArchiveSource,
+        rest: RestDataClient | None,
+        now_ms: int,
+    ) -> None:
+        self._series = series
+        self._folder = folder
+        store = SeriesStore(folder, series)
+        reasons = Reasons(series, folder=folder, rest=rest, now_ms=now_ms)
+        self._tail = Tail(span, folder=folder, store=store, rest=rest, reasons=reasons, now_ms=now_ms)
+        self._healing = Healing(
+            span, folder=folder, store=store, archives=archives, rest=rest, reasons=reasons, now_ms=now_ms
+        )
+        self._errors: list[CkvdError] = []
+
+    async def run(self, excluded: Sequence[Span]) -> CompletionReport:
+        """Complete the series.
+
+        Parameters
+        ----------
+        excluded : sequence of Span
+            Where an archive may exist and could not be had: that is left for the next time.
+
+        Returns
+        -------
+        CompletionReport
+            What went wrong is in it, and did not keep the rest from being stored.
+
+        Raises
+        ------
+        CacheError, ClientClosedError
+            Going on would be in vain.
+        """
+        pieces = await self._tail.pieces(excluded)
+        counts = await run_together([self._contain(self._tail.fill(piece)) for piece in pieces])
+        healed = await self._heal(excluded)
+        return CompletionReport(
+            self._series,
+            rest_bar_count=sum(count or 0 for count in counts) + healed.bar_count,
+            conflict_open_times=healed.conflict_open_times,
+            errors=tuple(self._errors),
+        )
+
+    async def _heal(self, excluded: Sequence[Span]) -> Healed:
+        doubts = await self._healing.doubts(excluded)
+        if not doubts:
+            return Healed(0, ())
+        place = await asyncio.to_thread(make_download_folder, self._folder.root)
+        try:
+            gathered = await run_together(
+                [self._contain(self._healing.look_into_archives(doubt, place)) for doubt in doubts]
+            )
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        evidence = [found for found in gathered if found is not None]
+        return await self._contain(self._healing.amend(evidence)) or Healed(0, ())
+
+    async def _contain(self, step: Coroutine[Any, Any, _T]) -> _T | None:
+        """Run a step; keep what went wrong for the report, unless going on would be in vain."""
+        try:
+            return await step
+        except (CacheError, ClientClosedError):
+            raise
+        except CkvdError as error:
+            self._errors.append(error)
+            return None

@@ -1,0 +1,196 @@
+"""What archives fall short of: `Healing` looks it up in the other sources and merges what they say."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ckvd.archive.decode import decode_archive
+from ckvd.archive.name import ArchiveName
+from ckvd.archive.source import AbsentArchive
+from ckvd.cache.kline_cache import KlineCache
+from ckvd.cache.statement import narrow, read_statement
+from ckvd.gaps import find_gaps
+from ckvd.ingest import source_of
+from ckvd.merge import merge_tables, rows_within
+from ckvd.reconciliation import Doubt, find_doubts, join_requests
+from ckvd.timespan import Span, difference, union
+from ckvd.together import run_together
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from ckvd.archive.source import ArchiveSource
+    from ckvd.cache.folder import CacheFolder
+    from ckvd.cache.series_store import SeriesStore
+    from ckvd.completion.reasons import Reasons
+    from ckvd.kline import KlineTable
+    from ckvd.provenance import Source
+    from ckvd.rest_data_client import RestDataClient
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What archives say of a doubt.
+
+    Attributes
+    ----------
+    doubt : Doubt
+    tables : tuple of KlineTable
+        In order of precedence.
+    sources : tuple of Source
+    """
+
+    doubt: Doubt
+    tables: tuple[KlineTable, ...]
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Healed:
+    """What came of it.
+
+    Attributes
+    ----------
+    bar_count : int
+        Bars that the REST interface added.
+    conflict_open_times : tuple of int
+        Where sources disagree, in milliseconds.
+    """
+
+    bar_count: int
+    conflict_open_times: tuple[int, ...]
+
+
+class Healing:
+    """The days of a span that are short.
+
+    Parameters
+    ----------
+    span : Span
+        What is wanted.
+    folder : CacheFolder
+    store : SeriesStore
+    archives : ArchiveSource
+    rest : RestDataClient or None
+        None where it may not be asked.
+    reasons : Reasons
+    now_ms : int
+    """
+
+    def __init__(
+        self,
+        span: Span,
+        *,
+        folder: CacheFolder,
+        store: SeriesStore,
+        archives: ArchiveSource,
+        rest: RestDataClient | None,
+        reasons: Reasons,
+        now_ms: int,
+    ) -> None:
+        self._span = span
+        self._folder = folder
+        self._store = store
+        self._series = store.series
+        self._archives = archives
+        self._rest = rest
+        self._reasons = reasons
+        self._now_ms = now_ms
+
+    async def doubts(self, excluded: Sequence[Span]) -> list[Doubt]:
+        """What is short and was not looked up everywhere; what overlaps `excluded` is left out."""
+        found = await asyncio.to_thread(self._find_doubts)
+        return [doubt for doubt in found if not any(doubt.span.overlaps(span) for span in excluded)]
+
+    def _find_doubts(self) -> tuple[Doubt, ...]:
+        with KlineCache(self._folder.root) as cache:
+            klines = cache.read_series(self._series, self._span, missing="ignore")
+            return find_doubts(
+                klines.open_time,
+                difference([self._span], klines.missing),
+                self._series.interval,
+                sources=klines.sources,
+                absences=klines.absences,
+                now_ms=self._now_ms,
+                use_rest=self._rest is not None,
+            )
+
+    async def look_into_archives(self, doubt: Doubt, place: Path) -> Evidence:
+        """Gather what the cache and the daily archive say of a doubt.
+
+        Parameters
+        ----------
+        doubt : Doubt
+        place : Path
+            A folder for the archive while it is looked into.
+
+        Raises
+        ------
+        CkvdError
+            The archive may exist, and could not be had or not be believed.
+        """
+        statement = await asyncio.to_thread(read_statement, self._folder, self._series, doubt.span)
+        if doubt.daily is None:
+            return Evidence(doubt, (statement.table,), statement.sources)
+        name = ArchiveName(self._series, doubt.daily)
+        fetched = await self._archives.fetch(name, place)
+        if isinstance(fetched, AbsentArchive):
+            return Evidence(doubt, (statement.table,), statement.sources)
+        content = await asyncio.to_thread(fetched.path.read_bytes)
+        decoded = await asyncio.to_thread(decode_archive, content, name)
+        # Where a month and a day were seen to disagree, the day was right.
+        tables = (decoded.table, statement.table)
+        return Evidence(doubt, tables, (*statement.sources, source_of(fetched, decoded)))
+
+    async def amend(self, evidence: Sequence[Evidence]) -> Healed:
+        """Ask the REST interface for what all archives lack, and write every doubtful part anew.
+
+        Raises
+        ------
+        CkvdError
+            It could not be asked. Nothing was written.
+        """
+        gaps = union(gap for found in evidence for gap in self._gaps_of(found))
+        answers = await self._ask_rest(gaps)
+        healed = await run_together([self._amend_one(found, answers) for found in evidence])
+        return Healed(
+            sum(one.bar_count for one in healed),
+            tuple(sorted({moment for one in healed for moment in one.conflict_open_times})),
+        )
+
+    def _gaps_of(self, evidence: Evidence) -> list[Span]:
+        merged = merge_tables(self._series, evidence.tables).table
+        gaps = find_gaps(merged.open_time, [evidence.doubt.span], self._series.interval)
+        return [gap.span for gap in gaps]
+
+    async def _ask_rest(self, gaps: Sequence[Span]) -> list[tuple[KlineTable, Sequence[Source]]]:
+        rest = self._rest
+        if rest is None or not gaps:
+            return []
+        listing_ms = await self._reasons.listing_ms() or 0
+        listed = [Span(max(gap.start_ms, listing_ms), gap.end_ms) for gap in gaps if gap.end_ms > listing_ms]
+        spans = join_requests(listed, self._series.interval)
+        answers = await run_together([rest.fetch(self._series, span) for span in spans])
+        return [(answer.table, answer.sources) for answer in answers]
+
+    async def _amend_one(
+        self, evidence: Evidence, answers: Sequence[tuple[KlineTable, Sequence[Source]]]
+    ) -> Healed:
+        span = evidence.doubt.span
+        relevant = [(rows_within(table, span), narrow(sources, span)) for table, sources in answers]
+        merged = merge_tables(self._series, [*evidence.tables, *(table for table, _ in relevant)])
+        kept_counts = merged.kept_counts[len(evidence.tables) :]
+        used = [
+            source
+            for (_, sources), kept_count in zip(relevant, kept_counts, strict=True)
+            if kept_count
+            for source in sources
+        ]
+        absences = await self._reasons.explain(span, merged.table.open_time)
+        await asyncio.to_thread(
+            self._store.put, merged.table, span, sources=[*evidence.sources, *used], absences=absences
+        )
+        return Healed(sum(kept_counts), tuple(merged.conflict_open_times.tolist()))

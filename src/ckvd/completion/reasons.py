@@ -1,0 +1,96 @@
+"""Why bars are in no source: `Reasons` asks the REST interface when a series began and whether it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ckvd.errors import InvalidSymbolError
+from ckvd.gaps import find_gaps
+from ckvd.market import DAY_MS
+from ckvd.reconciliation import explain
+
+if TYPE_CHECKING:
+    from ckvd.cache.folder import CacheFolder
+    from ckvd.kline import Times
+    from ckvd.market import SeriesKey
+    from ckvd.provenance import Absence
+    from ckvd.rest_data_client import RestDataClient
+    from ckvd.timespan import Span
+
+# A series without bars for less than this is not taken for one that has ended.
+_ENDED_AFTER_MS = DAY_MS
+
+
+class Reasons:
+    """Why bars of one series are not there.
+
+    Parameters
+    ----------
+    series : SeriesKey
+    folder : CacheFolder
+    rest : RestDataClient or None
+        None where it may not be asked.
+    now_ms : int
+    """
+
+    def __init__(self, series: SeriesKey, *, folder: CacheFolder, rest: RestDataClient | None, now_ms: int) -> None:
+        self._series = series
+        self._folder = folder
+        self._rest = rest
+        self._now_ms = now_ms
+        self._asking = asyncio.Lock()
+        self._is_listing_known = False
+        self._listing_ms: int | None = None
+
+    async def listing_ms(self) -> int | None:
+        """When the first bar of the series opens; None where nobody knows. The REST interface is asked once.
+
+        A series that the exchange no longer knows began with the first archive of it that is in the cache.
+
+        Raises
+        ------
+        InvalidSymbolError
+            The exchange does not know the symbol, and there are no archives of it either.
+        """
+        if self._rest is None:
+            return None
+        async with self._asking:
+            if not self._is_listing_known:
+                try:
+                    self._listing_ms = await self._rest.first_open_ms(self._series)
+                except InvalidSymbolError:
+                    self._listing_ms = await self._first_archived_ms()
+                    if self._listing_ms is None:
+                        raise
+                self._is_listing_known = True
+        return self._listing_ms
+
+    async def _first_archived_ms(self) -> int | None:
+        segments = await asyncio.to_thread(self._folder.segments, self._series)
+        return min((segment.span.start_ms for segment in segments), default=None)
+
+    async def explain(self, span: Span, open_time: Times) -> tuple[Absence, ...]:
+        """Why bars of a span are missing among those that every source together has."""
+        gaps = find_gaps(open_time, [span], self._series.interval)
+        if not gaps:
+            return ()
+        last = gaps[-1]
+        may_have_ended = last.end_ms >= span.end_ms and last.span.length_ms >= _ENDED_AFTER_MS
+        return explain(
+            gaps,
+            first_open_ms=await self.listing_ms(),
+            last_open_ms=await self._last_open_before(last.start_ms) if may_have_ended else None,
+            now_ms=self._now_ms,
+            was_rest_asked=self._rest is not None,
+        )
+
+    async def _last_open_before(self, moment_ms: int) -> int | None:
+        """A moment after which the series has no bar, if there is none from `moment_ms` on; else None."""
+        if self._rest is None:
+            return None
+        try:
+            following_ms = await self._rest.first_open_ms(self._series, moment_ms)
+        except InvalidSymbolError:
+            following_ms = None
+        return moment_ms - 1 if following_ms is None else None

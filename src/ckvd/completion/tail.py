@@ -1,0 +1,158 @@
+"""What no archive has: `Tail` asks the REST interface for it, or states that it is not there and why."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from ckvd.cache.coverage import read_coverage
+from ckvd.cache.statement import narrow, read_statement
+from ckvd.errors import InvalidSymbolError
+from ckvd.market import DAY_MS
+from ckvd.merge import empty_table, merge_tables, rows_within
+from ckvd.planning import plan, publication_ms
+from ckvd.provenance import Absence, Reason
+from ckvd.reconciliation import provisional_recheck_ms, recheck_ms
+from ckvd.timespan import Cadence, Period, Span, days_of, difference, months_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ckvd.cache.folder import CacheFolder
+    from ckvd.cache.series_store import SeriesStore
+    from ckvd.completion.reasons import Reasons
+    from ckvd.kline import KlineTable
+    from ckvd.provenance import Source
+    from ckvd.rest_data_client import RestDataClient
+
+# A stretch up to this long is kept day by day, so that each day is replaced when its archive appears.
+_DAILY_PIECES_MAX_MS: Final = 8 * DAY_MS
+
+
+class _Everything:
+    """All periods: their archives were asked for already."""
+
+    def __contains__(self, _period: object) -> bool:
+        return True
+
+
+class Tail:
+    """The part of a span that no archive covers.
+
+    Parameters
+    ----------
+    span : Span
+        What is wanted.
+    folder : CacheFolder
+    store : SeriesStore
+    rest : RestDataClient or None
+        None where it may not be asked.
+    reasons : Reasons
+    now_ms : int
+    """
+
+    def __init__(
+        self,
+        span: Span,
+        *,
+        folder: CacheFolder,
+        store: SeriesStore,
+        rest: RestDataClient | None,
+        reasons: Reasons,
+        now_ms: int,
+    ) -> None:
+        self._span = span
+        self._folder = folder
+        self._store = store
+        self._series = store.series
+        self._rest = rest
+        self._reasons = reasons
+        self._now_ms = now_ms
+
+    async def pieces(self, excluded: Sequence[Span]) -> list[Span]:
+        """What to ask for, in pieces that are stored one by one; what lies in `excluded` is left out."""
+        covered = await asyncio.to_thread(read_coverage, self._folder, self._series, self._span)
+        unplanned = plan(
+            self._series, self._span, covered, now_ms=self._now_ms, unavailable=_Everything()
+        ).unplanned
+        return [piece for span in difference(unplanned, excluded) for piece in self._cut(span)]
+
+    def _cut(self, span: Span) -> list[Span]:
+        is_daily = span.length_ms <= _DAILY_PIECES_MAX_MS and self._series.interval.has_daily_archives
+        periods = days_of(span) if is_daily else months_of(span)
+        return [period.span.intersection(span) for period in periods]
+
+    async def fill(self, piece: Span) -> int:
+        """Bring a piece into the cache, as bars or as an absence.
+
+        Returns
+        -------
+        int
+            How many bars the REST interface had.
+
+        Raises
+        ------
+        CkvdError
+            It could not be asked, or what it answered cannot be believed.
+        """
+        if self._rest is None:
+            await self._state((self._unavailable(piece),), piece)
+            return 0
+        listing_ms = await self._reasons.listing_ms()
+        if listing_ms is not None and piece.end_ms <= listing_ms:
+            await self._state((Absence(piece.start_ms, piece.end_ms, Reason.BEFORE_LISTING),), piece)
+            return 0
+        table, sources = await self._fetch(piece)
+        absences = await self._reasons.explain(piece, table.open_time)
+        if table.row_count:
+            await asyncio.to_thread(self._put, piece, table, sources, absences)
+        else:
+            await self._state(absences, piece)
+        return table.row_count
+
+    async def _fetch(self, piece: Span) -> tuple[KlineTable, Sequence[Source]]:
+        assert self._rest is not None
+        try:
+            answer = await self._rest.fetch(self._series, piece)
+        except InvalidSymbolError:
+            # The exchange forgets a symbol some time after its last trade; its archives stay.
+            return empty_table(self._series), ()
+        return answer.table, answer.sources
+
+    def _put(self, piece: Span, table: KlineTable, sources: Sequence[Source], absences: Sequence[Absence]) -> None:
+        """Store bars of the REST interface, in one segment with those of the same day that were stored before."""
+        day = Span(piece.start_ms // DAY_MS * DAY_MS, piece.start_ms)
+        before = read_statement(self._folder, self._series, day)
+        earlier = next((span for span in before.provisional if span.end_ms == piece.start_ms), None)
+        if earlier is not None:
+            piece = Span(earlier.start_ms, piece.end_ms)
+            table = merge_tables(self._series, [table, rows_within(before.table, earlier)]).table
+            sources = [*narrow(before.sources, earlier), *sources]
+            absences = [*narrow(before.absences, earlier), *absences]
+        self._store.put(
+            table,
+            piece,
+            sources=sources,
+            absences=absences,
+            is_provisional=True,
+            recheck_ms=provisional_recheck_ms(piece, self._now_ms),
+        )
+
+    def _unavailable(self, piece: Span) -> Absence:
+        """Say that archives have nothing, where nothing else may be asked."""
+        last_day = Period((piece.end_ms - 1) // DAY_MS * DAY_MS, Cadence.DAILY)
+        published_ms = publication_ms(last_day)
+        if published_ms > self._now_ms:
+            return Absence(piece.start_ms, piece.end_ms, Reason.NOT_PUBLISHED, published_ms)
+        return Absence(piece.start_ms, piece.end_ms, Reason.NOT_IN_ARCHIVE, recheck_ms(piece, self._now_ms))
+
+    async def _state(self, absences: Sequence[Absence], span: Span) -> None:
+        """Store that a span has no bars, and why."""
+        rechecks = [absence.recheck_ms for absence in absences if absence.recheck_ms]
+        await asyncio.to_thread(
+            self._store.put,
+            empty_table(self._series),
+            span,
+            absences=absences,
+            recheck_ms=min(rechecks, default=0),
+        )

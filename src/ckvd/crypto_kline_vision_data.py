@@ -1,0 +1,221 @@
+"""`CryptoKlineVisionData`: the klines of a span, wherever they have to come from.
+
+Cache first, then the archives of Binance Vision, then the REST interface.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, Self
+
+from ckvd.cache.coverage import uncovered_spans
+from ckvd.cache.folder import CacheFolder
+from ckvd.cache.kline_cache import KlineCache
+from ckvd.completion import Completion
+from ckvd.errors import ClientClosedError, NetworkError, NotCachedError
+from ckvd.market import SeriesKey
+from ckvd.planning import closed_part
+from ckvd.report import DownloadReport
+from ckvd.rest_data_client import RestDataClient
+from ckvd.timespan import Span, now_ms
+from ckvd.together import run_together
+from ckvd.utils.async_cleanup import direct_resource_cleanup
+from ckvd.vision_data_client import VisionDataClient
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from ckvd.klines import Klines
+    from ckvd.report import CompletionReport, Progress
+    from ckvd.timespan import TimeLike
+
+
+class CryptoKlineVisionData:
+    """Klines from the cache, which is filled from Binance Vision and the REST interface as far as it is needed.
+
+    An asynchronous context manager.
+
+    Parameters
+    ----------
+    cache : path-like, optional
+        The cache folder, see `KlineCache`.
+    vision_url : str or path-like, optional
+        A mirror of Binance Vision, see `VisionDataClient`.
+    listing_url : str, optional
+        Where the mirror answers listings, see `VisionDataClient`.
+    rest_url : str or mapping, optional
+        The host of the REST interface, see `RestDataClient`.
+    vision_client : VisionDataClient, optional
+        One to use in place of its own. It is never closed here; it must fill the same cache folder.
+    rest_client : RestDataClient, optional
+        Likewise.
+    use_rest : bool
+        Whether the REST interface may be asked.
+    offline : bool
+        Open no connection at all: what is not in the cache is an error that names it.
+    clock : callable
+        The present in milliseconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        cache: str | os.PathLike[str] | None = None,
+        vision_url: str | os.PathLike[str] | None = None,
+        listing_url: str | None = None,
+        rest_url: str | Mapping[str, str] | None = None,
+        vision_client: VisionDataClient | None = None,
+        rest_client: RestDataClient | None = None,
+        use_rest: bool = True,
+        offline: bool = False,
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
+        self.folder = CacheFolder.at(cache)
+        self._clock = clock
+        self._offline = offline
+        self._is_closed = False
+        self._vision_is_external = vision_client is not None
+        self._rest_is_external = rest_client is not None
+        self._vision: VisionDataClient | None = None
+        self._rest: RestDataClient | None = None
+        if not offline:
+            self._vision = vision_client or VisionDataClient(
+                vision_url, cache=self.folder.root, listing_url=listing_url, clock=clock
+            )
+        if use_rest and not offline:
+            self._rest = rest_client or RestDataClient(base_url=rest_url, clock=clock)
+
+    async def get_klines(
+        self,
+        symbol: str,
+        interval: str,
+        *,
+        start: TimeLike,
+        end: TimeLike = "now",
+        market: str = "spot",
+        kind: str = "klines",
+        missing: Literal["raise", "ignore"] = "raise",
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Klines:
+        """Fetch what the cache lacks of a span, and read the span.
+
+        Parameters
+        ----------
+        symbol, interval, market, kind : str
+            The series, see `SeriesKey.of`.
+        start, end : str, int, datetime or numpy.datetime64
+            The span; `start` is included, `end` is not. Bars that are not closed yet are no data.
+        missing : {"raise", "ignore"}
+            What to do where something could not be fetched.
+        on_progress : callable, optional
+            See `VisionDataClient.download`.
+
+        Returns
+        -------
+        Klines
+            `klines.gaps` tells why bars are missing, `klines.sources` where the others came from.
+
+        Raises
+        ------
+        NotCachedError
+            Something could not be fetched, or it is not in the cache and the connection is not to be used. The
+            first failure is its cause.
+        IdentityError, TimeError
+            The series or the span make no sense.
+        SegmentError, CacheError
+            The cache cannot be used.
+        """
+        series = SeriesKey.of(symbol, interval, market=market, kind=kind)
+        span = closed_part(Span.of(start, end), series.interval, self._clock())
+        report = await self.ensure_series([series], span, on_progress=on_progress)
+        with KlineCache(self.folder.root) as cache:
+            try:
+                return cache.read_series(series, span, missing=missing)
+            except NotCachedError as error:
+                raise error from next(iter(report.errors), None)
+
+    async def ensure(
+        self,
+        symbols: str | Sequence[str],
+        interval: str,
+        *,
+        start: TimeLike,
+        end: TimeLike = "now",
+        market: str = "spot",
+        kind: str = "klines",
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> DownloadReport:
+        """Fetch what the cache lacks of a span, for one or more symbols, and read nothing.
+
+        A failure of one archive or symbol is in the report and does not keep the others from being stored. The
+        parameters are those of `get_klines`.
+
+        Raises
+        ------
+        IdentityError, TimeError
+            The series or the span make no sense.
+        CacheError
+            The cache folder cannot be used.
+        ClientClosedError
+            It is or was closed.
+        """
+        names = [symbols] if isinstance(symbols, str) else list(dict.fromkeys(symbols))
+        series = [SeriesKey.of(symbol, interval, market=market, kind=kind) for symbol in names]
+        return await self.ensure_series(series, Span.of(start, end), on_progress=on_progress)
+
+    async def ensure_series(
+        self, series: Sequence[SeriesKey], span: Span, *, on_progress: Callable[[Progress], None] | None = None
+    ) -> DownloadReport:
+        """`ensure`, by keys and span."""
+        if self._is_closed:
+            raise ClientClosedError("the client is closed")
+        vision = self._vision
+        if vision is None:
+            return DownloadReport(tuple(series), span, (), self._uncovered(series, span))
+        report = await vision.download_series(series, span, on_progress=on_progress)
+        completions = await run_together([self._complete(key, span, report, vision) for key in series])
+        return replace(report, missing=self._uncovered(series, span), completions=tuple(completions))
+
+    async def _complete(
+        self, series: SeriesKey, span: Span, report: DownloadReport, vision: VisionDataClient
+    ) -> CompletionReport:
+        unreachable = [
+            archive.period.span
+            for archive in report.failed
+            if archive.series == series and isinstance(archive.error, NetworkError)
+        ]
+        completion = Completion(
+            series,
+            closed_part(span, series.interval, self._clock()),
+            folder=self.folder,
+            archives=vision.archives,
+            rest=self._rest,
+            now_ms=self._clock(),
+        )
+        return await completion.run(unreachable)
+
+    def _uncovered(self, series: Sequence[SeriesKey], span: Span) -> dict[SeriesKey, tuple[Span, ...]]:
+        return {key: uncovered_spans(self.folder, key, span, self._clock()) for key in series}
+
+    async def aclose(self) -> None:
+        """Close both clients, unless they were handed in. Closing twice is quiet."""
+        await self.__aexit__(None, None, None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_closed = True
+        await direct_resource_cleanup(
+            self,
+            ("_rest", "REST client", self._rest_is_external),
+            ("_vision", "Vision client", self._vision_is_external),
+        )
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else "offline" if self._offline else "open"
+        return f"<CryptoKlineVisionData {str(self.folder.root)!r} {state}>"

@@ -1,0 +1,115 @@
+"""Merging what several sources say of the same bars. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ckvd.kline import (
+    CLOSE_TIME_US,
+    COLUMN_DTYPES,
+    OPEN_TIME_US,
+    REGULAR_CLOSE_US,
+    REGULAR_OPEN_US,
+    KlineTable,
+    fields_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from ckvd.kline import Column, Decimals, Times
+    from ckvd.market import SeriesKey
+    from ckvd.timespan import Span
+
+_REGULAR_US: Final = {OPEN_TIME_US: REGULAR_OPEN_US, CLOSE_TIME_US: REGULAR_CLOSE_US}
+# Early archives hold arbitrary numbers in the field that is to be ignored: a difference there says nothing.
+_NOT_COMPARED: Final = frozenset({"ignore"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MergedTable:
+    """Bars of several tables, each open time once.
+
+    Attributes
+    ----------
+    table : KlineTable
+    conflict_open_times : ndarray of int64
+        Open times, ascending, at which two tables have different bars.
+    kept_counts : tuple of int
+        How many bars were taken from each table.
+    """
+
+    table: KlineTable
+    conflict_open_times: Times
+    kept_counts: tuple[int, ...]
+
+
+def empty_table(series: SeriesKey) -> KlineTable:
+    """A table without bars."""
+    return KlineTable(series, {name: np.empty(0, COLUMN_DTYPES[name]) for name in fields_of(series)}, {})
+
+
+def rows_within(table: KlineTable, span: Span) -> KlineTable:
+    """The rows of a table that open in a span, as views."""
+    start, stop = np.searchsorted(table.open_time, (span.start_ms, span.end_ms)).tolist()
+    return table.rows(start, stop)
+
+
+def merge_tables(series: SeriesKey, tables: Sequence[KlineTable]) -> MergedTable:
+    """Merge tables of one series bar by bar.
+
+    Parameters
+    ----------
+    series : SeriesKey
+    tables : sequence of KlineTable
+        In order of precedence: where two have a bar with one open time, the earlier table's is kept.
+
+    Returns
+    -------
+    MergedTable
+    """
+    if not tables:
+        return MergedTable(empty_table(series), np.empty(0, np.int64), ())
+    names = [*fields_of(series), *(name for name in _REGULAR_US if any(name in table.columns for table in tables))]
+    columns = {name: np.concatenate([_column(table, name) for table in tables]) for name in names}
+    rank = np.repeat(np.arange(len(tables)), [table.row_count for table in tables])
+    # By open time, and by precedence within: the first of each open time is the one to keep.
+    order = np.lexsort((rank, columns["open_time"]))
+    columns = {name: column[order] for name, column in columns.items()}
+    opens = columns["open_time"]
+    is_repeated = np.zeros(len(opens), dtype=bool)
+    is_repeated[1:] = opens[1:] == opens[:-1]
+    kept = ~is_repeated
+    decimals: dict[str, Decimals] = {
+        name: reduce(or_, found)
+        for name in names
+        if (found := [table.decimals[name] for table in tables if name in table.decimals])
+    }
+    return MergedTable(
+        KlineTable(series, {name: column[kept] for name, column in columns.items()}, decimals),
+        np.unique(opens[is_repeated & _differs_from_kept(columns, kept)]),
+        tuple(np.bincount(rank[order][kept], minlength=len(tables)).tolist()),
+    )
+
+
+def _column(table: KlineTable, name: str) -> Column:
+    column = table.columns.get(name)
+    return np.full(table.row_count, _REGULAR_US[name], np.int16) if column is None else column
+
+
+def _differs_from_kept(columns: dict[str, Column], kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Whether each row differs from the kept row of its open time, in any cell, bit for bit."""
+    keeper = np.maximum.accumulate(np.where(kept, np.arange(len(kept)), 0))
+    differs = np.zeros(len(kept), dtype=bool)
+    for name, column in columns.items():
+        if name not in _NOT_COMPARED:
+            bits = column.view(f"u{column.dtype.itemsize}")
+            differs |= bits != bits[keeper]
+    return differs

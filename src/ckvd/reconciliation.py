@@ -1,0 +1,168 @@
+"""Deciding which missing bars to look for elsewhere, and what to believe when they are nowhere. Pure.
+
+An archive is believed only after its bars were counted against the grid. A day that is short is looked up in its
+daily archive, if a monthly one was short, and then in the REST interface. What no source has is an absence with a
+reason, so that it is not asked for again in vain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from ckvd.gaps import find_gaps
+from ckvd.market import DAY_MS, HOUR_MS
+from ckvd.planning import publication_ms
+from ckvd.provenance import Absence, Origin, Reason
+from ckvd.timespan import Cadence, Period, Span, days_of, union
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ckvd.kline import Times
+    from ckvd.market import Interval
+    from ckvd.provenance import Gap, Source
+
+_RECHECK_FIRST_MS: Final = 6 * HOUR_MS
+# Archives were seen to be repaired within weeks; a hole that is older than this is there to stay.
+_HALT_SETTLED_AFTER_MS: Final = 90 * DAY_MS
+# Bars between two gaps up to which one request for both is cheaper than two.
+_JOINED_BARS_MAX: Final = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A part of a series that is to be looked up again.
+
+    Attributes
+    ----------
+    span : Span
+        What is written anew: a day, or the gap itself where bars are longer than a day.
+    gaps : tuple of Gap
+        The missing bars in it.
+    daily : Period or None
+        The daily archive to look into first.
+    """
+
+    span: Span
+    gaps: tuple[Gap, ...]
+    daily: Period | None
+
+
+def find_doubts(
+    open_time: Times,
+    covered: Sequence[Span],
+    interval: Interval,
+    *,
+    sources: Sequence[Source],
+    absences: Sequence[Absence],
+    now_ms: int,
+    use_rest: bool,
+) -> tuple[Doubt, ...]:
+    """Find the missing bars that not every source was asked for.
+
+    Parameters
+    ----------
+    open_time : ndarray of int64
+        The bars that are there, ascending.
+    covered : sequence of Span
+        What archives and requests already spoke of, disjoint and in order.
+    interval : Interval
+    sources, absences : sequence
+        What is known of the span so far.
+    now_ms : int
+    use_rest : bool
+        Whether the REST interface may be asked.
+
+    Returns
+    -------
+    tuple of Doubt
+        In order of time, disjoint.
+    """
+    settled = [absence for absence in absences if not 0 < absence.recheck_ms <= now_ms]
+    gaps = find_gaps(open_time, covered, interval, settled, unexplained=Reason.NOT_FETCHED)
+    unasked = [gap for gap in gaps if gap.reason is Reason.NOT_FETCHED]
+    # What both archives lack was not asked of the REST interface as long as that was not allowed.
+    unasked_of_rest = [gap for gap in gaps if gap.reason is Reason.NOT_IN_ARCHIVE and use_rest]
+    if not interval.has_daily_archives:
+        return tuple(Doubt(gap.span, (gap,), None) for gap in sorted(unasked + unasked_of_rest, key=_start))
+    months = [source.span for source in sources if source.origin is Origin.VISION_MONTHLY]
+    doubts: dict[Period, list[Gap]] = {}
+    for gap in sorted(unasked + unasked_of_rest, key=_start):
+        for day in days_of(gap.span):
+            doubts.setdefault(day, []).append(gap)
+    return tuple(
+        Doubt(day.span, tuple(found), _daily_archive(day, found, months, now_ms)) for day, found in doubts.items()
+    )
+
+
+def _start(gap: Gap) -> int:
+    return gap.start_ms
+
+
+def _daily_archive(day: Period, gaps: Iterable[Gap], months: Sequence[Span], now_ms: int) -> Period | None:
+    is_unasked = any(gap.reason is Reason.NOT_FETCHED for gap in gaps)
+    is_of_month = any(month.overlaps(day.span) for month in months)
+    return day if is_unasked and is_of_month and publication_ms(day) <= now_ms else None
+
+
+def join_requests(spans: Iterable[Span], interval: Interval) -> tuple[Span, ...]:
+    """Join spans to ask for, where the bars between them cost less than another request."""
+    reach_ms = _JOINED_BARS_MAX * (interval.fixed_ms or 31 * DAY_MS)
+    joined: list[Span] = []
+    for span in union(spans):
+        if joined and span.start_ms - joined[-1].end_ms <= reach_ms:
+            joined[-1] = Span(joined[-1].start_ms, span.end_ms)
+        else:
+            joined.append(span)
+    return tuple(joined)
+
+
+def recheck_ms(span: Span, now_ms: int) -> int:
+    """When to ask again for something that may still appear: the older it is, the later."""
+    return now_ms + max(_RECHECK_FIRST_MS, (now_ms - span.end_ms) // 4)
+
+
+def provisional_recheck_ms(span: Span, now_ms: int) -> int:
+    """When the archive of bars from the REST interface may be there: its publication, or later if that passed."""
+    last_day = Period((span.end_ms - 1) // DAY_MS * DAY_MS, Cadence.DAILY)
+    published_ms = publication_ms(last_day)
+    return published_ms if published_ms > now_ms else recheck_ms(span, now_ms)
+
+
+def explain(
+    gaps: Iterable[Gap], *, first_open_ms: int | None, last_open_ms: int | None, now_ms: int, was_rest_asked: bool
+) -> tuple[Absence, ...]:
+    """Why bars that no source has are not there.
+
+    Parameters
+    ----------
+    gaps : iterable of Gap
+    first_open_ms, last_open_ms : int or None
+        The first and last bar that the series ever had; None where that is not known.
+    now_ms : int
+    was_rest_asked : bool
+        Whether the REST interface was among the sources.
+
+    Returns
+    -------
+    tuple of Absence
+    """
+    absences: list[Absence] = []
+    for gap in gaps:
+        span = gap.span
+        if first_open_ms is not None and span.start_ms < first_open_ms:
+            before = Span(span.start_ms, min(span.end_ms, first_open_ms))
+            absences.append(Absence(before.start_ms, before.end_ms, Reason.BEFORE_LISTING))
+            span = Span(before.end_ms, span.end_ms)
+        if not span:
+            continue
+        if last_open_ms is not None and span.start_ms > last_open_ms:
+            absences.append(Absence(span.start_ms, span.end_ms, Reason.AFTER_DELISTING, recheck_ms(span, now_ms)))
+        elif not was_rest_asked:
+            absences.append(Absence(span.start_ms, span.end_ms, Reason.NOT_IN_ARCHIVE, recheck_ms(span, now_ms)))
+        else:
+            is_settled = now_ms - span.end_ms > _HALT_SETTLED_AFTER_MS
+            later_ms = 0 if is_settled else recheck_ms(span, now_ms)
+            absences.append(Absence(span.start_ms, span.end_ms, Reason.HALTED, later_ms))
+    return tuple(absences)

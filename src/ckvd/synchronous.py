@@ -1,0 +1,102 @@
+"""The synchronous door: `get_klines` and `ensure` for scripts, threads and notebooks."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
+
+from ckvd.crypto_kline_vision_data import CryptoKlineVisionData
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+    from ckvd.klines import Klines
+    from ckvd.report import DownloadReport
+    from ckvd.timespan import TimeLike
+
+_T = TypeVar("_T")
+
+
+class DataOptions(TypedDict, total=False):
+    """What `CryptoKlineVisionData` can be told when it is made."""
+
+    cache: str | os.PathLike[str] | None
+    vision_url: str | os.PathLike[str] | None
+    listing_url: str | None
+    rest_url: str | Mapping[str, str] | None
+    use_rest: bool
+    offline: bool
+    clock: Callable[[], int]
+
+
+def get_klines(
+    symbol: str,
+    interval: str,
+    *,
+    start: TimeLike,
+    end: TimeLike = "now",
+    market: str = "spot",
+    kind: str = "klines",
+    missing: Literal["raise", "ignore"] = "raise",
+    **options: Unpack[DataOptions],
+) -> Klines:
+    """Fetch what the cache lacks of a span, and read the span, synchronously.
+
+    It works in a script, in a thread, and where an event loop runs already, which waits meanwhile: in a notebook.
+    The options are those of `CryptoKlineVisionData`; other parameters, result and errors those of its `get_klines`.
+    """
+
+    async def run() -> Klines:
+        async with CryptoKlineVisionData(**options) as data:
+            return await data.get_klines(
+                symbol, interval, start=start, end=end, market=market, kind=kind, missing=missing
+            )
+
+    return run_synchronously(run)
+
+
+def ensure(
+    symbols: str | Sequence[str],
+    interval: str,
+    *,
+    start: TimeLike,
+    end: TimeLike = "now",
+    market: str = "spot",
+    kind: str = "klines",
+    **options: Unpack[DataOptions],
+) -> DownloadReport:
+    """Fetch what the cache lacks of a span, synchronously: see `get_klines`, and `CryptoKlineVisionData.ensure`."""
+
+    async def run() -> DownloadReport:
+        async with CryptoKlineVisionData(**options) as data:
+            return await data.ensure(symbols, interval, start=start, end=end, market=market, kind=kind)
+
+    return run_synchronously(run)
+
+
+def run_synchronously(make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    """Run a coroutine to its end in an event loop of its own.
+
+    Where a loop runs in this thread already, the new one runs in a thread of its own, which is joined.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(make())
+    results: list[_T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(asyncio.run(make()))
+        except BaseException as error:  # noqa: BLE001  (it is raised again, in the thread that asked)
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="ckvd")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors.pop()
+    return results.pop()
