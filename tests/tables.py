@@ -1,0 +1,75 @@
+"""Bars made by hand, and segments of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ckvd.kline import COLUMN_DTYPES, KlineTable, fields_of
+from ckvd.market import SeriesKey
+from ckvd.segment import SegmentStatement, SegmentWriter
+from ckvd.timespan import Span, grid_opens, regular_close_times
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from ckvd.kline import Column, Decimals
+
+BTCUSDT_1M = SeriesKey.of("BTCUSDT", "1m")
+
+
+def make_table(
+    series: SeriesKey,
+    open_times: Sequence[int] | npt.NDArray[np.int64],
+    *,
+    decimals: Mapping[str, Decimals] | None = None,
+    **columns: Any,
+) -> KlineTable:
+    """Bars that open at given times and close regularly. Other cells count up, each column from its own hundred.
+
+    A column given by name holds what is given instead, a scalar in every row. Columns that are not among the twelve
+    fields (`close_time_us`) are added.
+    """
+    opens = np.array(open_times, np.int64)
+    made: dict[str, Column] = {
+        name: 100 * position + np.arange(len(opens), dtype=COLUMN_DTYPES[name])
+        for position, name in enumerate(fields_of(series))
+    }
+    made["open_time"] = opens
+    made["close_time"] = regular_close_times(opens, series.interval)
+    for name, values in columns.items():
+        made[name] = np.broadcast_to(np.asarray(values, COLUMN_DTYPES[name]), opens.shape).copy()
+    return KlineTable(series, made, decimals or {})
+
+
+def regular_table(series: SeriesKey, span: Span, **columns: Any) -> KlineTable:
+    """A bar on every point of the grid in a span."""
+    return make_table(series, grid_opens(span, series.interval), **columns)
+
+
+def write_segment(
+    path: Path, table: KlineTable, span: Span | None = None, revision: int = 1, **statement: Any
+) -> Path:
+    """Publish a table as a segment; by default it speaks of the time from its first bar to past its last."""
+    if span is None:
+        span = Span(int(table.open_time[0]), int(table.columns["close_time"][-1]) + 1)
+    with SegmentWriter.of_table(path, SegmentStatement(table.series, span, revision, **statement), table) as writer:
+        return writer.publish()
+
+
+def same_bits(one: Column, other: Column) -> bool:
+    """Whether two columns are equal in type and in every bit: -0.0 is not 0.0."""
+    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+
+
+def folder_state(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """What lies in a folder and below: of each file its bytes and when it was changed."""
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
