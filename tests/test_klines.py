@@ -1,0 +1,295 @@
+"""`Klines` over blocks of rows: views or gathered columns, flags, gaps and sources."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ckvd.errors import CkvdError, ColumnError
+from ckvd.kline import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, BarFlag, KlineTable, bar_flags, fields_of
+from ckvd.klines import Klines
+from ckvd.market import Interval, Kind, SeriesKey
+from ckvd.provenance import Absence, Gap, Origin, Reason, Source
+from ckvd.timespan import Span
+from models import MINUTE_MS, bar_end, bar_start
+from strategies import MONTHS_WARN, segment_spans, series_keys, tables
+from tables import BTCUSDT_1M, make_table, regular_table, same_bits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ckvd.kline import Column
+
+COIN_1M = SeriesKey.of("BTCUSD_PERP", "1m", market="cm")
+HOUR = Span(0, 60 * MINUTE_MS)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of a table in place of rows of a mapped segment."""
+
+    table: KlineTable
+    sources: Sequence[Source] = ()
+    absences: Sequence[Absence] = ()
+
+    def __len__(self) -> int:
+        return self.table.row_count
+
+    def column(self, name: str, interval: Interval) -> Column | None:
+        return self.table.columns.get(name)
+
+
+def minute_table(*minutes: int, series: SeriesKey = BTCUSDT_1M) -> KlineTable:
+    return make_table(series, [minute * MINUTE_MS for minute in minutes])
+
+
+def source(name: str, start: int = 0, end: int = 60) -> Source:
+    return Source(Origin.VISION_DAILY, name, start * MINUTE_MS, end * MINUTE_MS)
+
+
+# --- Columns -----------------------------------------------------------------------------------------------
+
+
+def test_the_columns_of_one_block_are_the_blocks_own_arrays() -> None:
+    table = minute_table(0, 1, 2)
+    klines = Klines(BTCUSDT_1M, HOUR, [Block(table)])
+    assert klines.is_view
+    assert all(klines[name] is table.columns[name] for name in klines.column_names)
+
+
+def test_blocks_without_rows_do_not_keep_a_column_from_being_a_view() -> None:
+    table, nothing = minute_table(0, 1), minute_table()
+    klines = Klines(BTCUSDT_1M, HOUR, [Block(nothing), Block(table), Block(nothing)])
+    assert klines.is_view
+    assert klines.close is table.columns["close"]
+
+
+@MONTHS_WARN
+@given(st.data(), series_keys())
+def test_several_blocks_are_gathered_in_order_into_read_only_columns(
+    data: st.DataObject, series: SeriesKey
+) -> None:
+    span = data.draw(segment_spans(series.interval))
+    table = data.draw(tables(series, span))
+    count = table.row_count
+    bounds = [0, *sorted(data.draw(st.lists(st.integers(0, count), max_size=4))), count]
+    parts = [table.rows(start, stop) for start, stop in pairwise(bounds)]
+    klines = Klines(series, span, [Block(part) for part in parts])
+    assert len(klines) == count
+    for name in klines.column_names:
+        assert same_bits(klines[name], table.columns[name])
+        assert klines[name] is klines[name]
+    if sum(part.row_count > 0 for part in parts) > 1:
+        assert not klines.is_view
+        for name, column in klines.as_dict().items():
+            assert not column.flags.writeable
+            assert not np.shares_memory(column, table.columns[name])
+    assert klines == Klines(series, span, [Block(table)])
+
+
+def test_no_block_at_all_gives_empty_columns_of_the_right_types() -> None:
+    klines = Klines(COIN_1M, HOUR, [])
+    assert len(klines) == 0
+    assert klines.is_view
+    for name in (*klines.column_names, OPEN_TIME_US, CLOSE_TIME_US):
+        assert klines[name].shape == (0,)
+        assert klines[name].dtype == COLUMN_DTYPES[name]
+    assert klines.flags.shape == (0,)
+    assert klines.sources == ()
+
+
+@MONTHS_WARN
+@given(series_keys())
+def test_every_field_of_the_series_is_a_column_and_an_attribute(series: SeriesKey) -> None:
+    table = make_table(series, [0])
+    klines = Klines(series, Span(0, 1), [Block(table)])
+    assert klines.column_names == tuple(klines.as_dict()) == fields_of(series)
+    assert len(klines.column_names) == 12
+    for name in klines.column_names:
+        assert getattr(klines, name) is klines[name]
+    is_coin = series.market == "cm" and series.kind is Kind.KLINES
+    assert ("base_volume" in klines.column_names) == is_coin == ("quote_volume" not in klines.column_names)
+
+
+def test_a_column_that_the_series_does_not_have_is_refused_and_the_known_ones_are_listed() -> None:
+    klines = Klines(BTCUSDT_1M, HOUR, [Block(minute_table(0))])
+    for name in ("base_volume", "Close", "vwap", ""):
+        with pytest.raises(
+            ColumnError, match=f"has no column {name!r}: expected one of open_time, open, "
+        ) as caught:
+            klines[name]
+        assert isinstance(caught.value, KeyError)
+        assert isinstance(caught.value, CkvdError)
+        assert not str(caught.value).startswith("'")
+
+
+def test_an_attribute_that_is_no_column_of_any_series_is_an_attribute_error() -> None:
+    klines = Klines(BTCUSDT_1M, HOUR, [])
+    assert not hasattr(klines, "vwap")
+    with pytest.raises(AttributeError, match="'Klines' has no attribute 'vwap'"):
+        _ = klines.vwap
+
+
+@pytest.mark.xfail(raises=ColumnError, reason="the KeyError of a column of other markets leaves __getattr__")
+def test_an_attribute_that_is_a_column_of_other_markets_only_is_an_attribute_error() -> None:
+    assert not hasattr(Klines(BTCUSDT_1M, HOUR, []), "base_volume")
+    assert getattr(Klines(COIN_1M, HOUR, []), "quote_volume", None) is None
+
+
+def test_microseconds_that_no_segment_keeps_are_the_regular_ones() -> None:
+    klines = Klines(BTCUSDT_1M, HOUR, [Block(minute_table(0, 1))])
+    assert klines[OPEN_TIME_US].tolist() == [0, 0]
+    assert klines[CLOSE_TIME_US].tolist() == [999, 999]
+    assert klines[OPEN_TIME_US].dtype == klines[CLOSE_TIME_US].dtype == np.int16
+    assert not klines[CLOSE_TIME_US].flags.writeable
+
+
+def test_microseconds_of_some_blocks_are_gathered_with_the_regular_ones_of_others() -> None:
+    odd = make_table(BTCUSDT_1M, [0, MINUTE_MS], close_time_us=[5, 999])
+    klines = Klines(BTCUSDT_1M, HOUR, [Block(odd), Block(minute_table(2))])
+    assert klines[CLOSE_TIME_US].tolist() == [5, 999, 999]
+    assert CLOSE_TIME_US not in klines.column_names
+
+
+# --- Flags -------------------------------------------------------------------------------------------------
+
+
+def flag_one(table: KlineTable, row: int, *, has_volume: bool) -> int:
+    """What is unusual about a bar, one rule after the other."""
+    interval = table.series.interval
+    opens, closes = table.open_time.tolist(), table.columns["close_time"].tolist()
+    start_ms = bar_start(opens[row], interval)
+    length_ms = bar_end(opens[row], interval) - start_ms
+    close_ms = bar_end(opens[row], interval) - 1 if interval is Interval.MO1 else opens[row] + length_ms - 1
+    flags = 0
+    if opens[row] != start_ms:
+        flags |= BarFlag.OFF_GRID
+    if closes[row] != close_ms:
+        flags |= BarFlag.ODD_CLOSE
+    if has_volume and table.columns["volume"].tolist()[row] == 0:
+        flags |= BarFlag.ZERO_VOLUME
+    if row + 1 < len(opens) and closes[row] >= opens[row + 1]:
+        flags |= BarFlag.OVERLAPS_NEXT
+    return flags
+
+
+@MONTHS_WARN
+@given(st.data(), series_keys())
+def test_the_flags_of_each_bar_are_those_of_the_rules(data: st.DataObject, series: SeriesKey) -> None:
+    span = data.draw(segment_spans(series.interval))
+    table = data.draw(tables(series, span))
+    klines = Klines(series, span, [Block(table)])
+    has_volume = series.kind is Kind.KLINES
+    expected = [flag_one(table, row, has_volume=has_volume) for row in range(table.row_count)]
+    assert klines.flags.tolist() == expected
+    assert klines.flags.dtype == np.uint8
+    counts = {flag: sum(bool(one & flag) for one in expected) for flag in BarFlag}
+    assert klines.flag_counts == {flag: count for flag, count in counts.items() if count}
+
+
+def test_each_oddity_has_its_flag() -> None:
+    table = make_table(
+        BTCUSDT_1M,
+        [0, MINUTE_MS, 2 * MINUTE_MS + 14_000, 3 * MINUTE_MS, 4 * MINUTE_MS],
+        close_time=[59_999, 90_000, 194_000 - 1, 240_000 - 1, 300_000 - 1],
+        volume=[1, 1, 1, -0.0, 1],
+    )
+    klines = Klines(BTCUSDT_1M, HOUR, [Block(table)])
+    late = BarFlag.OFF_GRID | BarFlag.OVERLAPS_NEXT
+    assert klines.flags.tolist() == [0, BarFlag.ODD_CLOSE, late, BarFlag.ZERO_VOLUME, 0]
+    assert klines.flag_counts == dict.fromkeys(BarFlag, 1)
+
+
+def test_a_bar_overlaps_the_next_one_also_where_that_lies_in_another_block() -> None:
+    long_bar = make_table(BTCUSDT_1M, [0], close_time=MINUTE_MS)
+    klines = Klines(BTCUSDT_1M, HOUR, [Block(long_bar), Block(minute_table(1))])
+    assert klines.flags.tolist() == [BarFlag.ODD_CLOSE | BarFlag.OVERLAPS_NEXT, 0]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.KLINES])
+def test_a_volume_of_zero_is_usual_where_a_volume_means_nothing(kind: Kind) -> None:
+    series = SeriesKey.of("BTCUSDT", "1m", market="um", kind=kind)
+    klines = Klines(series, HOUR, [Block(make_table(series, [0], volume=0))])
+    assert klines.flag_counts == {}
+
+
+def test_flags_of_no_bars_are_none() -> None:
+    nothing = np.empty(0, np.int64)
+    assert bar_flags(nothing, nothing, None, Interval.M1).shape == (0,)
+
+
+# --- Gaps and sources --------------------------------------------------------------------------------------
+
+
+def test_a_missing_bar_has_the_reason_that_its_block_knows_or_that_nobody_fetched_it() -> None:
+    span = Span(0, 10 * MINUTE_MS)
+    known = Absence(2 * MINUTE_MS, 3 * MINUTE_MS, Reason.HALTED)
+    blocks = [Block(minute_table(0, 1, 4), absences=[known]), Block(minute_table())]
+    klines = Klines(BTCUSDT_1M, span, blocks, [Span(6 * MINUTE_MS, 10 * MINUTE_MS)])
+    assert klines.gaps == (
+        Gap(2 * MINUTE_MS, 3 * MINUTE_MS, 1, Reason.HALTED),
+        Gap(3 * MINUTE_MS, 4 * MINUTE_MS, 1, Reason.NOT_IN_ARCHIVE),
+        Gap(5 * MINUTE_MS, 6 * MINUTE_MS, 1, Reason.NOT_IN_ARCHIVE),
+        Gap(6 * MINUTE_MS, 10 * MINUTE_MS, 4, Reason.NOT_FETCHED),
+    )
+
+
+def test_no_gap_is_where_all_bars_are() -> None:
+    span = Span(0, 5 * MINUTE_MS)
+    assert Klines(BTCUSDT_1M, span, [Block(regular_table(BTCUSDT_1M, span))]).gaps == ()
+
+
+@pytest.mark.xfail(reason="what was not fetched becomes a gap as it is, also off the grid and without a single bar")
+def test_what_was_not_fetched_is_a_gap_of_whole_bars_or_none() -> None:
+    missing = [Span(20_000, 40_000), Span(90_000, 3 * MINUTE_MS)]
+    klines = Klines(BTCUSDT_1M, Span(0, 3 * MINUTE_MS), [Block(minute_table(0, 1))], missing)
+    assert klines.gaps == (Gap(2 * MINUTE_MS, 3 * MINUTE_MS, 1, Reason.NOT_FETCHED),)
+
+
+def test_the_sources_of_a_span_are_each_named_once_and_those_of_other_times_left_out() -> None:
+    day, month, later = source("day", 0, 10), source("month", 0, 60), source("later", 61, 70)
+    blocks = [Block(minute_table(0), [day, month]), Block(minute_table(1), [month, later])]
+    assert Klines(BTCUSDT_1M, HOUR, blocks).sources == (day, month)
+
+
+# --- The object as a whole ---------------------------------------------------------------------------------
+
+
+def test_klines_are_equal_where_all_bits_of_all_bars_are() -> None:
+    one = Klines(BTCUSDT_1M, HOUR, [Block(minute_table(0, 1))])
+    in_parts = Klines(BTCUSDT_1M, Span(0, 1), [Block(minute_table(0)), Block(minute_table(0, 1).rows(1, 2))])
+    assert one == in_parts
+    assert one != Klines(BTCUSDT_1M, HOUR, [Block(minute_table(0, 2))])
+    assert one != Klines(COIN_1M, HOUR, [Block(minute_table(0, 1, series=COIN_1M))])
+    assert one != "klines"
+    zero, minus = (make_table(BTCUSDT_1M, [0], volume=cell) for cell in (0.0, -0.0))
+    assert Klines(BTCUSDT_1M, HOUR, [Block(zero)]) != Klines(BTCUSDT_1M, HOUR, [Block(minus)])
+    late = make_table(BTCUSDT_1M, [0], open_time_us=7)
+    assert Klines(BTCUSDT_1M, HOUR, [Block(late)]) != Klines(BTCUSDT_1M, HOUR, [Block(minute_table(0))])
+
+
+def test_klines_cannot_be_hashed() -> None:
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(Klines(BTCUSDT_1M, HOUR, []))
+
+
+def test_klines_can_be_copied_and_pickled() -> None:
+    klines = Klines(BTCUSDT_1M, HOUR, [Block(minute_table(0, 1))])
+    assert copy.copy(klines) == copy.deepcopy(klines) == pickle.loads(pickle.dumps(klines)) == klines
+
+
+def test_the_representation_tells_the_series_the_bars_and_whether_columns_are_views() -> None:
+    block = Block(minute_table(0))
+    view = Klines(BTCUSDT_1M, HOUR, [block])
+    gathered = Klines(BTCUSDT_1M, HOUR, [block, Block(minute_table(1))], [Span(2, 3)])
+    title = f"<Klines spot/klines/BTCUSDT/1m {HOUR}: "
+    assert repr(view) == title + "1 bars, view>"
+    assert repr(gathered) == title + "2 bars, gathered, 1 spans missing>"

@@ -1,0 +1,183 @@
+"""What names a series, and what cannot."""
+
+from __future__ import annotations
+
+import csv
+import unicodedata
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ckvd.errors import CkvdError, IdentityError
+from ckvd.market import Interval, Kind, Market, SeriesKey, parse_interval
+from models import DAY_MS, HOUR_MS, LENGTHS, MILLISECOND
+from strategies import SYMBOLS, series_keys
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FUTURES = ("um", "cm")
+
+
+@pytest.mark.parametrize("symbol", [*SYMBOLS, "X", "A" * 64, "BTC-USDT", "A.B", "ÅUSDT"])
+def test_a_symbol_that_the_exchange_may_write_is_accepted_as_it_is(symbol: str) -> None:
+    assert SeriesKey.of(symbol, "1m").symbol == symbol
+
+
+@pytest.mark.parametrize("separator", ["/", "\\", ":", "\0"])
+@pytest.mark.parametrize("symbol", ["{}", "{}BTC", "BTC{}", "BTC{}USDT"])
+def test_a_symbol_with_a_path_separator_is_refused(symbol: str, separator: str) -> None:
+    with pytest.raises(IdentityError, match="cannot name a folder"):
+        SeriesKey.of(symbol.format(separator), "1m")
+
+
+@pytest.mark.parametrize("symbol", [".", "..", "...", "BTC..USDT", "..BTC", "BTC..", ".BTC", "BTC.", "-BTC"])
+def test_a_symbol_that_could_lead_out_of_its_folder_or_hide_in_it_is_refused(symbol: str) -> None:
+    with pytest.raises(IdentityError, match="leading, trailing or double dot, or a leading dash"):
+        SeriesKey.of(symbol, "1m")
+
+
+@given(st.characters(categories=["C", "Z", "P", "S"], exclude_characters="_-."), st.integers(0, 3))
+def test_a_symbol_with_a_control_character_space_or_other_mark_is_refused_and_the_mark_is_shown(
+    mark: str, position: int
+) -> None:
+    with pytest.raises(IdentityError) as caught:
+        SeriesKey.of("ABC"[:position] + mark + "ABC"[position:], "1m")
+    assert repr(mark) in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [0, 65, 300, 1_000_000])
+def test_a_symbol_of_absurd_length_is_refused_in_a_short_message(length: int) -> None:
+    with pytest.raises(IdentityError, match=rf"has {length} characters: expected 1 to 64") as caught:
+        SeriesKey.of("A" * length, "1m")
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("symbol", ["btcusdt", "BTCusdt", "BTCUSDt", "ßUSDT"])
+def test_a_symbol_with_lower_case_letters_is_refused_and_the_upper_case_one_proposed(symbol: str) -> None:
+    with pytest.raises(IdentityError, match=f"did you mean '{symbol.upper()}'"):
+        SeriesKey.of(symbol, "1m")
+
+
+def test_a_symbol_that_is_written_in_two_ways_is_accepted_in_normal_form_c_only() -> None:
+    composed, apart = "ガUSDT", unicodedata.normalize("NFD", "ガUSDT")
+    assert composed != apart
+    assert SeriesKey.of(composed, "1m").symbol == composed
+    with pytest.raises(IdentityError):
+        SeriesKey.of(apart, "1m")
+    with pytest.raises(IdentityError, match="normal form C"):
+        # Letters alone, of which the first is one that normalisation replaces.
+        SeriesKey.of("\N{KELVIN SIGN}USDT", "1m")
+
+
+@pytest.mark.parametrize("symbol", [None, 5, b"BTCUSDT", ["BTCUSDT"]])
+def test_a_symbol_that_is_no_text_is_refused_by_its_type(symbol: object) -> None:
+    with pytest.raises(IdentityError, match=f"a symbol is text, found {type(symbol).__name__}"):
+        SeriesKey.of(symbol, "1m")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("market", "futures"),
+        ("market", "SPOT"),
+        ("market", ""),
+        ("kind", "trades"),
+        ("kind", "Klines"),
+        ("interval", "2m"),
+        ("interval", "1M "),
+        ("interval", "1H"),
+        ("interval", "60"),
+        ("interval", ""),
+    ],
+)
+def test_an_unknown_part_is_refused_and_the_known_ones_are_listed(part: str, value: str) -> None:
+    parts = {"interval": "1m", "market": "um", "kind": "klines"} | {part: value}
+    with pytest.raises(IdentityError, match=f"unknown {part} {value!r}: expected one of ") as caught:
+        SeriesKey.of("BTCUSDT", **parts)
+    known = {"market": Market, "kind": Kind, "interval": Interval}[part]
+    assert str(caught.value).endswith(", ".join(choice.value for choice in known))
+
+
+@pytest.mark.parametrize("market", FUTURES)
+@pytest.mark.parametrize("kind", Kind)
+def test_bars_of_a_second_are_refused_on_futures(market: str, kind: str) -> None:
+    with pytest.raises(IdentityError, match=f"1s bars exist for spot only, not for market {market}"):
+        SeriesKey.of("BTCUSDT", "1s", market=market, kind=kind)
+
+
+def test_bars_of_a_second_are_accepted_on_spot() -> None:
+    assert SeriesKey.of("BTCUSDT", "1s").interval is Interval.S1
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.KLINES])
+def test_index_and_premium_kinds_are_refused_on_spot_and_accepted_on_futures(kind: Kind) -> None:
+    with pytest.raises(IdentityError, match=f"{kind} exist for futures only"):
+        SeriesKey.of("BTCUSDT", "1m", kind=kind)
+    for market in FUTURES:
+        assert SeriesKey.of("BTCUSDT", "1m", market=market, kind=kind).kind is kind
+
+
+def test_what_is_refused_can_be_caught_as_value_error_and_as_error_of_ckvd() -> None:
+    assert issubclass(IdentityError, ValueError)
+    assert issubclass(IdentityError, CkvdError)
+
+
+def test_a_minute_and_a_month_stay_apart_however_the_month_is_written() -> None:
+    assert parse_interval("1m") is Interval.M1
+    assert parse_interval("1mo") is Interval.MO1
+    assert parse_interval("1M") is Interval.MO1
+    assert SeriesKey.of("BTCUSDT", "1M") == SeriesKey.of("BTCUSDT", "1mo") != SeriesKey.of("BTCUSDT", "1m")
+
+
+@pytest.mark.parametrize("interval", Interval)
+def test_an_interval_is_found_by_its_archive_name_and_by_its_rest_name(interval: Interval) -> None:
+    assert parse_interval(interval.value) is interval
+    assert parse_interval(interval.rest_name) is interval
+    assert interval.rest_name == ("1M" if interval is Interval.MO1 else interval.value)
+
+
+def test_the_folder_names_of_intervals_markets_and_kinds_differ_where_case_is_ignored() -> None:
+    for names in (Interval, Market, Kind):
+        for one, other in combinations(names, 2):
+            assert one.value.casefold() != other.value.casefold()
+
+
+def test_an_interval_is_as_long_as_its_name_says() -> None:
+    for interval in Interval:
+        if interval is Interval.MO1:
+            assert interval.fixed_ms is None
+        else:
+            assert interval.fixed_ms == LENGTHS[interval] // MILLISECOND
+    assert (Interval.H12.fixed_ms, Interval.W1.fixed_ms) == (12 * HOUR_MS, 7 * DAY_MS)
+
+
+def test_only_intervals_that_fit_into_a_day_have_daily_archives() -> None:
+    without = {interval for interval in Interval if not interval.has_daily_archives}
+    assert without == {Interval.D3, Interval.W1, Interval.MO1}
+
+
+def test_every_symbol_and_interval_of_the_real_listings_is_accepted(shared_data: Path) -> None:
+    listings = sorted((shared_data / "listings").glob("*.csv"))
+    assert listings
+    for path in listings:
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                for interval in row["available_intervals"].split(","):
+                    SeriesKey.of(row["symbol"], interval, market=row["market"])
+
+
+@given(series_keys())
+def test_a_series_is_equal_to_the_one_its_text_names(series: SeriesKey) -> None:
+    market, kind, symbol, interval = str(series).split("/")
+    again = SeriesKey.of(symbol, interval, market=market, kind=kind)
+    assert again == series
+    assert hash(again) == hash(series)
+
+
+@given(series_keys(), series_keys())
+def test_series_differ_where_a_part_differs(one: SeriesKey, other: SeriesKey) -> None:
+    assert (one == other) == (str(one) == str(other))

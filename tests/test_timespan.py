@@ -1,0 +1,322 @@
+"""Understanding and writing times, spans as sets of moments, and the periods of archives."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ckvd.errors import CkvdError, TimeError
+from ckvd.market import Interval
+from ckvd.timespan import (
+    Cadence,
+    Period,
+    Span,
+    TimeLike,
+    days_of,
+    difference,
+    format_time,
+    months_of,
+    now_ms,
+    parse_time,
+    union,
+)
+from models import DAY_MS, bar_end, bar_start, moments_of, ms, runs_of, utc
+from strategies import moments, spans
+
+NOON = ms(2024, 2, 29, 12)
+CET = dt.timezone(dt.timedelta(hours=1))
+
+# --- Times -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2024-02-29T12:00Z",
+        "2024-02-29T12:00:00.000Z",
+        "2024-02-29T12:00:00+00:00",
+        "2024-02-29T13:00+01:00",
+        "2024-02-29 12:00",
+        "20240229T120000Z",
+        dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC),
+        dt.datetime(2024, 2, 29, 13, tzinfo=CET),
+        dt.datetime(2024, 2, 29, 12),  # noqa: DTZ001  (naive on purpose)
+        np.datetime64("2024-02-29T12", "h"),
+        np.datetime64("2024-02-29T12:00:00.000000000", "ns"),
+        1_709_208_000_000,
+        np.int64(1_709_208_000_000),
+        np.uint64(1_709_208_000_000),
+    ],
+)
+def test_one_moment_is_understood_in_every_form(value: TimeLike) -> None:
+    assert parse_time(value) == NOON
+    assert type(parse_time(value)) is int
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["2024-02-01", "2024-02", dt.date(2024, 2, 1), np.datetime64("2024-02-01"), np.datetime64("2024-02", "M")],
+)
+def test_a_date_and_a_month_mean_their_first_moment_in_utc(value: TimeLike) -> None:
+    assert parse_time(value) == ms(2024, 2, 1)
+
+
+@given(st.datetimes(dt.datetime(1970, 1, 1), dt.datetime(2199, 12, 31)))  # noqa: DTZ001  (naive on purpose)
+def test_a_naive_time_means_utc_as_datetime_and_as_text(naive: dt.datetime) -> None:
+    naive = naive.replace(microsecond=naive.microsecond // 1000 * 1000)
+    expected = ms(*naive.timetuple()[:6]) + naive.microsecond // 1000
+    assert parse_time(naive) == parse_time(naive.replace(tzinfo=dt.UTC)) == expected
+    assert parse_time(naive.isoformat()) == expected
+
+
+@given(moments(), st.integers(-14 * 60, 14 * 60))
+def test_an_offset_from_utc_is_honoured(moment_ms: int, minutes: int) -> None:
+    local = utc(moment_ms).astimezone(dt.timezone(dt.timedelta(minutes=minutes)))
+    assert parse_time(local) == parse_time(local.isoformat()) == moment_ms
+
+
+def test_now_is_the_present() -> None:
+    before = now_ms()
+    assert before <= parse_time("now") <= now_ms()
+    assert abs(before - dt.datetime.now(dt.UTC).timestamp() * 1000) < 10_000
+
+
+FINER = [
+    "2024-01-01T00:00:00.0001Z",
+    "2024-01-01T00:00:00.000001",
+    dt.datetime(2024, 1, 1, 0, 0, 0, 1, tzinfo=dt.UTC),
+    np.datetime64("2024-01-01T00:00:00.000001", "us"),
+    np.datetime64("2024-01-01T00:00:00.000000001", "ns"),
+]
+
+
+@pytest.mark.parametrize("value", FINER)
+def test_a_time_finer_than_a_millisecond_is_refused_and_not_rounded(value: TimeLike) -> None:
+    with pytest.raises(TimeError, match="finer than a millisecond"):
+        parse_time(value)
+
+
+@pytest.mark.xfail(reason="datetime.fromisoformat drops the digits after the sixth, so they are cut off in silence")
+@pytest.mark.parametrize("value", ["2024-01-01T00:00:00.0000001", "2024-01-01T00:00:00.001000000001Z"])
+def test_a_text_finer_than_a_microsecond_is_refused_and_not_rounded(value: str) -> None:
+    with pytest.raises(TimeError):
+        parse_time(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "yesterday",
+        "NOW",
+        " 2024-01-01",
+        "2024-13",
+        "2024-02-30",
+        "2024-1-1",
+        "24-01-01",
+        "2024-01-01T25:00",
+        "2024-02-29T12:00+99:00",
+        "1709208000000",
+        "\N{FULLWIDTH DIGIT TWO}024-02",
+    ],
+)
+def test_text_that_is_no_time_is_refused_with_an_example(value: str) -> None:
+    with pytest.raises(TimeError, match="is no time: expected an ISO date or time such as 2024-01-31"):
+        parse_time(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, True, False, 1.7e12, float("nan"), dt.time(12), np.float64(1.7e12), np.datetime64("NaT", "ms"), b"now"],
+)
+def test_what_is_no_time_at_all_is_refused(value: object) -> None:
+    with pytest.raises(TimeError, match="is no time"):
+        parse_time(value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        -1,
+        ms(2200, 1, 1) + 1,
+        ms(2024, 1, 1) * 1000,
+        10**30,
+        "1969-12-31",
+        dt.date(1, 1, 1),
+        dt.date.max,
+        dt.datetime(1, 1, 1, tzinfo=dt.UTC),
+        dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=CET),
+        np.datetime64("1969-12-31"),
+        np.datetime64("2300-01-01"),
+    ],
+)
+def test_a_time_far_away_is_taken_for_a_mistake_of_unit(value: TimeLike) -> None:
+    with pytest.raises(TimeError, match="outside the years 1970 to 2200: integers are milliseconds"):
+        parse_time(value)
+
+
+@pytest.mark.xfail(reason="numpy cannot express such a time in milliseconds, and its OverflowError comes through")
+@pytest.mark.parametrize("value", [np.datetime64(2**62, "s"), np.datetime64(2**62, "D")])
+def test_a_datetime64_beyond_what_milliseconds_can_hold_is_refused(value: np.datetime64) -> None:
+    with pytest.raises(TimeError):
+        parse_time(value)
+
+
+def test_the_first_and_the_last_moment_are_accepted() -> None:
+    assert parse_time(0) == parse_time("1970-01-01") == 0
+    assert parse_time("2200-01-01") == ms(2200, 1, 1)
+
+
+@given(moments(0, ms(2200, 1, 1)))
+def test_what_is_written_is_understood_as_the_same_moment(moment_ms: int) -> None:
+    assert parse_time(format_time(moment_ms)) == moment_ms
+
+
+@pytest.mark.parametrize(
+    ("moment_ms", "text"),
+    [
+        (0, "1970-01-01"),
+        (ms(2024, 2, 29), "2024-02-29"),
+        (ms(2024, 2, 29, 12), "2024-02-29T12:00Z"),
+        (ms(2024, 2, 29, 12, 0, 5), "2024-02-29T12:00:05Z"),
+        (ms(2024, 2, 29, 12, 0, 5) + 7, "2024-02-29T12:00:05.007Z"),
+        (ms(2024, 2, 29) + 7, "2024-02-29T00:00:00.007Z"),
+    ],
+)
+def test_a_time_is_written_as_short_as_it_can_be(moment_ms: int, text: str) -> None:
+    assert format_time(moment_ms) == text
+
+
+# --- Spans -------------------------------------------------------------------------------------------------
+
+small_spans = spans(0, 40)
+span_lists = st.lists(small_spans, max_size=8)
+
+
+def test_a_span_holds_its_start_and_not_its_end() -> None:
+    span = Span.of("2024-01-01", "2024-01-02")
+    assert span.start_ms in span
+    assert span.end_ms - 1 in span
+    assert span.end_ms not in span
+    assert span.start_ms - 1 not in span
+    assert span.length_ms == DAY_MS
+    assert str(span) == "2024-01-01..2024-01-02"
+
+
+def test_a_span_that_ends_before_it_starts_is_refused() -> None:
+    with pytest.raises(TimeError, match="span ends before it starts: 2024-01-02 to 2024-01-01"):
+        Span.of("2024-01-02", "2024-01-01")
+    assert issubclass(TimeError, ValueError)
+    assert issubclass(TimeError, CkvdError)
+
+
+@given(small_spans, small_spans)
+def test_two_spans_meet_as_sets_of_moments_do(one: Span, other: Span) -> None:
+    mine, theirs = moments_of([one]), moments_of([other])
+    assert moments_of([one.intersection(other)]) == mine & theirs
+    assert one.overlaps(other) == other.overlaps(one) == bool(mine & theirs)
+    assert bool(one) == bool(mine)
+    assert one.length_ms == len(mine)
+    if theirs:
+        assert one.covers(other) == (theirs <= mine)
+    assert all((moment in one) == (moment in mine) for moment in range(-1, 42))
+
+
+@given(span_lists)
+def test_the_union_of_spans_is_the_union_of_sets_as_disjoint_runs_in_order(some: list[Span]) -> None:
+    assert union(some) == runs_of(moments_of(some))
+
+
+@given(span_lists, span_lists)
+@example([Span(0, 10), Span(10, 20)], [Span(5, 5), Span(5, 15)])
+def test_the_difference_of_spans_is_the_difference_of_sets_as_disjoint_runs_in_order(
+    some: list[Span], removed: list[Span]
+) -> None:
+    # Where a removed run touches a kept one on both sides, two spans of `some` that touch are one run.
+    assert difference(some, removed) == runs_of(moments_of(some) - moments_of(removed))
+
+
+@given(span_lists)
+def test_nothing_is_left_of_spans_without_themselves_and_all_of_them_without_nothing(some: list[Span]) -> None:
+    assert difference(some, some) == ()
+    assert difference(some, []) == union(some)
+
+
+# --- Periods of archives -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("label", "cadence", "start_ms", "canonical"),
+    [
+        ("2024-02", Cadence.MONTHLY, ms(2024, 2, 1), "2024-02"),
+        ("2020-8", Cadence.MONTHLY, ms(2020, 8, 1), "2020-08"),
+        ("2024-02-29", Cadence.DAILY, ms(2024, 2, 29), "2024-02-29"),
+        ("2020-8-5", Cadence.DAILY, ms(2020, 8, 5), "2020-08-05"),
+        ("2020-08-5", Cadence.DAILY, ms(2020, 8, 5), "2020-08-05"),
+    ],
+)
+def test_a_label_is_read_also_without_its_zeros(
+    label: str, cadence: Cadence, start_ms: int, canonical: str
+) -> None:
+    period = Period.of_label(label)
+    assert period == Period(start_ms, cadence)
+    assert period.label == str(period) == canonical
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "",
+        "2024",
+        "2024-",
+        "2024-00",
+        "2024-13",
+        "2024-02-30",
+        "2023-02-29",
+        "2024-01-00",
+        "0000-01",
+        "2024-001",
+        "2024-01-01-01",
+        "24-01",
+        "2024_01",
+        " 2024-01",
+        "2024-01\n",
+        "-2024-01",
+        "\N{FULLWIDTH DIGIT TWO}024-02",
+    ],
+)
+def test_a_label_that_names_no_month_or_day_is_refused(label: str) -> None:
+    with pytest.raises(TimeError, match="is no archive period: expected YYYY-MM or YYYY-MM-DD"):
+        Period.of_label(label)
+
+
+@given(moments(0, ms(2200, 1, 1) - 1), st.sampled_from(Cadence))
+def test_a_period_is_equal_to_the_one_that_its_label_names(moment_ms: int, cadence: Cadence) -> None:
+    periods = list((months_of if cadence is Cadence.MONTHLY else days_of)(Span(moment_ms, moment_ms + 1)))
+    assert [Period.of_label(period.label) for period in periods] == periods
+    assert [moment_ms in period.span for period in periods] == [True]
+
+
+def test_a_month_is_as_long_as_the_calendar_has_it() -> None:
+    lengths = [Period.of_label(f"{year}-02").span.length_ms // DAY_MS for year in (2000, 2023, 2024, 2100)]
+    assert lengths == [29, 28, 29, 28]
+    assert Period.of_label("2023-12").span == Span(ms(2023, 12, 1), ms(2024, 1, 1))
+    assert Period.of_label("2024-02-29").span == Span(ms(2024, 2, 29), ms(2024, 3, 1))
+
+
+@given(moments(), st.integers(0, 100 * DAY_MS))
+@example(ms(2024, 1, 31), 0)
+@example(ms(2024, 1, 31), DAY_MS)
+@example(ms(2024, 1, 31), DAY_MS + 1)
+def test_the_months_and_days_of_a_span_are_those_that_share_a_moment_with_it(start_ms: int, length_ms: int) -> None:
+    span = Span(start_ms, start_ms + length_ms)
+    for of_span, interval in ((months_of, Interval.MO1), (days_of, Interval.D1)):
+        expected = []
+        point_ms = bar_start(start_ms, interval)
+        while point_ms < span.end_ms and span:
+            expected.append(Span(point_ms, point_ms := bar_end(point_ms, interval)))
+        assert [period.span for period in of_span(span)] == expected
