@@ -20,6 +20,7 @@ from ckvd.rest_data_client import RestDataClient
 from ckvd.timespan import Span, now_ms
 from ckvd.together import run_together
 from ckvd.utils.async_cleanup import direct_resource_cleanup
+from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 from ckvd.vision_data_client import VisionDataClient
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ class CryptoKlineVisionData:
         Whether the REST interface may be asked.
     offline : bool
         Open no connection at all: what is not in the cache is an error that names it.
+    concurrency : int
+        Archives fetched at a time.
+    is_checksum_required : bool
+        Refuse archives without a CHECKSUM file.
     clock : callable
         The present in milliseconds.
     """
@@ -70,6 +75,8 @@ class CryptoKlineVisionData:
         rest_client: RestDataClient | None = None,
         use_rest: bool = True,
         offline: bool = False,
+        concurrency: int = DOWNLOAD_CONCURRENCY,
+        is_checksum_required: bool = False,
         clock: Callable[[], int] = now_ms,
     ) -> None:
         self.folder = CacheFolder.at(cache)
@@ -82,7 +89,12 @@ class CryptoKlineVisionData:
         self._rest: RestDataClient | None = None
         if not offline:
             self._vision = vision_client or VisionDataClient(
-                vision_url, cache=self.folder.root, listing_url=listing_url, clock=clock
+                vision_url,
+                cache=self.folder.root,
+                listing_url=listing_url,
+                concurrency=concurrency,
+                is_checksum_required=is_checksum_required,
+                clock=clock,
             )
         if use_rest and not offline:
             self._rest = rest_client or RestDataClient(base_url=rest_url, clock=clock)

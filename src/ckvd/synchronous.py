@@ -28,6 +28,8 @@ class DataOptions(TypedDict, total=False):
     rest_url: str | Mapping[str, str] | None
     use_rest: bool
     offline: bool
+    concurrency: int
+    is_checksum_required: bool
     clock: Callable[[], int]
 
 

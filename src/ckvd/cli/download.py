@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -21,27 +22,43 @@ from ckvd.cli.options import (
 )
 from ckvd.cli.progress import show_progress
 from ckvd.cli.terminal import complain, format_nbytes, out
-from ckvd.market import Kind, Market
+from ckvd.market import Kind, Market, SeriesKey
 from ckvd.report import DownloadReport, Progress
+from ckvd.timespan import Span
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
+
+VisionUrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--vision-url",
+        help="A mirror of Binance Vision: address or folder [default: $CKVD_VISION_URL, else Binance Vision].",
+        show_default=False,
+    ),
+]
+RestUrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--rest-url",
+        help="Host of the REST interface [default: $CKVD_REST_URL, else Binance's of the market].",
+        show_default=False,
+    ),
+]
 
 
 def download(
     symbols: Annotated[list[str], typer.Argument(help="Symbols, such as BTCUSDT ETHUSDT.", show_default=False)],
     interval: IntervalOption,
     start: StartOption,
-    end: EndOption,
+    end: EndOption = "now",
     market: MarketOption = Market.SPOT,
     kind: KindOption = Kind.KLINES,
     cache: CacheOption = None,
-    vision_url: Annotated[
-        str | None,
-        typer.Option(
-            "--vision-url",
-            help="A mirror of Binance Vision: address or folder [default: $CKVD_VISION_URL, else Binance Vision].",
-            show_default=False,
-        ),
-    ] = None,
+    vision_url: VisionUrlOption = None,
+    rest_url: RestUrlOption = None,
+    no_rest: Annotated[bool, typer.Option("--no-rest", help="Use archives only.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Open no connection: say what the cache lacks.")
+    ] = False,
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=1, max=64, help="Archives fetched at a time.")
     ] = DOWNLOAD_CONCURRENCY,
@@ -51,53 +68,64 @@ def download(
 ) -> None:
     """Download klines into the cache; what is there already is not fetched again."""
     with exit_status_of_errors():
+        series = [SeriesKey.of(symbol, interval, market=market, kind=kind) for symbol in dict.fromkeys(symbols)]
+        sources = _Sources(vision_url, rest_url, not no_rest, offline, jobs, require_checksum)
         with show_progress() as on_progress:
-            report = asyncio.run(
-                _download(
-                    symbols,
-                    (interval, start, end, market, kind),
-                    cache,
-                    vision_url,
-                    jobs,
-                    is_checksum_required=require_checksum,
-                    on_progress=on_progress,
-                )
-            )
+            report = asyncio.run(_download(series, Span.of(start, end), cache, sources, on_progress))
         _print_report(report)
         if not report.is_complete:
             raise typer.Exit(EXIT_INCOMPLETE)
 
 
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """Where to download from, as the options say."""
+
+    vision_url: str | None
+    rest_url: str | None
+    use_rest: bool
+    offline: bool
+    concurrency: int
+    is_checksum_required: bool
+
+
 async def _download(
-    symbols: list[str],
-    wanted: tuple[str, str, str, str, str],
+    series: list[SeriesKey],
+    span: Span,
     cache: Path | None,
-    vision_url: str | None,
-    jobs: int,
-    *,
-    is_checksum_required: bool,
+    sources: _Sources,
     on_progress: Callable[[Progress], None],
 ) -> DownloadReport:
-    from ckvd.vision_data_client import VisionDataClient  # noqa: PLC0415  (loads HTTP; --help does not need it)
+    # Loads HTTP, which --help and the other verbs do not need.
+    from ckvd.crypto_kline_vision_data import CryptoKlineVisionData  # noqa: PLC0415
 
-    interval, start, end, market, kind = wanted
-    async with VisionDataClient(
-        vision_url, cache=cache, concurrency=jobs, is_checksum_required=is_checksum_required
-    ) as vision:
-        return await vision.download(
-            symbols, interval, start=start, end=end, market=market, kind=kind, on_progress=on_progress
-        )
+    async with CryptoKlineVisionData(cache=cache, **asdict(sources)) as data:
+        return await data.ensure_series(series, span, on_progress=on_progress)
 
 
 def _print_report(report: DownloadReport) -> None:
     for archive in report.archives:
         for note in archive.notes:
             complain(note if archive.error is not None else f"{archive.series} {archive.period}: {note}")
+    for completion in report.completions:
+        for error in completion.errors:
+            complain(f"{completion.series}: {error}")
+        if completion.conflict_open_times:
+            count = len(completion.conflict_open_times)
+            complain(f"{completion.series}: sources disagree on {count} bars; the daily archive's were kept")
     for series, spans in report.missing.items():
         for span in spans:
-            complain(f"{series}: no archive for {span}")
-    nbytes = sum(archive.nbytes for archive in report.stored)
+            complain(f"{series}: {span} is not in the cache")
+    _print_totals(report)
+
+
+def _print_totals(report: DownloadReport) -> None:
     if report.covered_before:
         out.print("everything was in the cache already")
-    else:
-        out.print(f"{len(report.stored)} archives stored ({format_nbytes(nbytes)}), {len(report.failed)} failed")
+        return
+    nbytes = sum(archive.nbytes for archive in report.stored)
+    rest_bar_count = sum(completion.rest_bar_count for completion in report.completions)
+    parts = [f"{len(report.stored)} archives stored ({format_nbytes(nbytes)})", f"{len(report.failed)} failed"]
+    if rest_bar_count:
+        parts.append(f"{rest_bar_count} bars from the REST interface")
+    out.print(", ".join(parts))

@@ -86,7 +86,7 @@ class Completion:
         CacheError, ClientClosedError
             Going on would be in vain.
         """
-        pieces = await self._tail.pieces(excluded)
+        pieces = await self._contain(self._tail.pieces(excluded)) or []
         counts = await run_together([self._contain(self._tail.fill(piece)) for piece in pieces])
         healed = await self._heal(excluded)
         return CompletionReport(

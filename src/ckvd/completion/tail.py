@@ -13,7 +13,7 @@ from ckvd.merge import empty_table, merge_tables, rows_within
 from ckvd.planning import plan, publication_ms
 from ckvd.provenance import Absence, Reason
 from ckvd.reconciliation import provisional_recheck_ms, recheck_ms
-from ckvd.timespan import Cadence, Period, Span, days_of, difference, months_of
+from ckvd.timespan import Cadence, Period, Span, days_of, difference, grid_floor, months_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,12 +70,25 @@ class Tail:
         self._now_ms = now_ms
 
     async def pieces(self, excluded: Sequence[Span]) -> list[Span]:
-        """What to ask for, in pieces that are stored one by one; what lies in `excluded` is left out."""
+        """What to ask for, in pieces that are stored one by one; what lies in `excluded` is left out.
+
+        Raises
+        ------
+        CkvdError
+            The REST interface could not be asked when the series began.
+        """
         covered = await asyncio.to_thread(read_coverage, self._folder, self._series, self._span)
         unplanned = plan(
             self._series, self._span, covered, now_ms=self._now_ms, unavailable=_Everything()
         ).unplanned
-        return [piece for span in difference(unplanned, excluded) for piece in self._cut(span)]
+        wanted = difference(unplanned, excluded)
+        listing_ms = await self._reasons.listing_ms() if wanted else None
+        if listing_ms is None:
+            return [piece for span in wanted for piece in self._cut(span)]
+        # All that lies before the listing is one statement.
+        before = [Span(0, grid_floor(listing_ms, self._series.interval))]
+        unlisted = difference(wanted, difference(wanted, before))
+        return [*unlisted, *(piece for span in difference(wanted, before) for piece in self._cut(span))]
 
     def _cut(self, span: Span) -> list[Span]:
         is_daily = span.length_ms <= _DAILY_PIECES_MAX_MS and self._series.interval.has_daily_archives
@@ -102,22 +115,25 @@ class Tail:
         if listing_ms is not None and piece.end_ms <= listing_ms:
             await self._state((Absence(piece.start_ms, piece.end_ms, Reason.BEFORE_LISTING),), piece)
             return 0
-        table, sources = await self._fetch(piece)
+        piece, table, sources = await self._fetch(piece)
         absences = await self._reasons.explain(piece, table.open_time)
+        if not piece:
+            return 0
         if table.row_count:
             await asyncio.to_thread(self._put, piece, table, sources, absences)
         else:
             await self._state(absences, piece)
         return table.row_count
 
-    async def _fetch(self, piece: Span) -> tuple[KlineTable, Sequence[Source]]:
+    async def _fetch(self, piece: Span) -> tuple[Span, KlineTable, Sequence[Source]]:
+        """Ask for a piece; the answer may speak of less of it, by the clock of the exchange."""
         assert self._rest is not None
         try:
             answer = await self._rest.fetch(self._series, piece)
         except InvalidSymbolError:
             # The exchange forgets a symbol some time after its last trade; its archives stay.
-            return empty_table(self._series), ()
-        return answer.table, answer.sources
+            return piece, empty_table(self._series), ()
+        return answer.span, answer.table, answer.sources
 
     def _put(self, piece: Span, table: KlineTable, sources: Sequence[Source], absences: Sequence[Absence]) -> None:
         """Store bars of the REST interface, in one segment with those of the same day that were stored before."""
