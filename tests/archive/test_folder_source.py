@@ -91,6 +91,14 @@ def test_a_file_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
         fetch(tmp_path)
 
 
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path) -> None:
+    folder = (tmp_path / NAME.path).parent
+    folder.parent.mkdir(parents=True)
+    folder.write_bytes(b"a file where the folder of the series should be")
+    with pytest.raises(NetworkError, match="cannot read it: Not a directory"):
+        fetch(tmp_path)
+
+
 def test_an_odd_spelling_of_a_month_is_found(tmp_path: Path) -> None:
     odd = NAME.path.replace("2024-01", "2020-8")
     publish(tmp_path, odd, BYTES)

@@ -16,8 +16,9 @@ import pytest
 from curl_cffi import AsyncSession
 
 from ckvd.errors import CacheError, HttpStatusError, NetworkError, NetworkTimeoutError
+from ckvd.network.answer import Download, Response
 from ckvd.network.retry import RetryPolicy
-from ckvd.network.transport import Download, Response, Transport
+from ckvd.network.transport import Transport
 from loopback.reply import Ending, Framing, Gate
 from loopback.server import LoopbackServer, Reply, Request
 
@@ -245,7 +246,8 @@ def test_a_slow_drip_ends_at_the_limit_for_the_whole(path: Path) -> None:
     assert not path.exists()
 
 
-def test_waiting_for_a_place_in_the_queue_is_no_stall() -> None:
+@pytest.mark.parametrize("is_external", [False, True])
+def test_waiting_for_a_place_in_the_queue_is_no_stall(is_external: bool) -> None:
     gates = [Gate() for _ in range(4)]
     pending = list(gates)
 
@@ -258,7 +260,10 @@ def test_waiting_for_a_place_in_the_queue_is_no_stall() -> None:
         assert [answer.status for answer in await asyncio.gather(*answers)] == [200] * 4
 
     server = LoopbackServer(lambda _: Reply(200, head_gate=pending.pop(0)))
-    run(server, main, concurrency=1, stall_timeout_s=0.35)
+    if is_external:
+        run(server, main, session=lambda: AsyncSession(max_clients=1), stall_timeout_s=0.35)
+    else:
+        run(server, main, concurrency=1, stall_timeout_s=0.35)
 
 
 # --- Connections -------------------------------------------------------------------------------------------
@@ -411,17 +416,25 @@ def test_a_session_set_to_raise_for_statuses_still_answers() -> None:
     assert (answer.status, answer.body) == (404, b"gone")
 
 
-def test_a_session_closed_by_its_owner_in_mid_body_yields_no_download(path: Path) -> None:
+@pytest.mark.parametrize(
+    "reply",
+    [Reply(200, BODY, head_gate=Gate()), Reply(200, BODY, sent_nbytes=1000, body_gate=Gate())],
+    ids=["before the head", "in mid-body"],
+)
+def test_a_session_closed_by_its_owner_under_a_request_yields_no_answer(reply: Reply, path: Path) -> None:
     async def main() -> None:
         session = AsyncSession[Any]()
         transport = Transport(session, retry=AT_ONCE)
-        caller = asyncio.create_task(transport.download(server.url, path))
-        await asyncio.to_thread(server.wait_for_requests, 1)
+        callers = [
+            asyncio.create_task(transport.get(server.url)),
+            asyncio.create_task(transport.download(server.url, path)),
+        ]
+        await asyncio.to_thread(server.wait_for_requests, 2)
         await session.close()
-        with pytest.raises(NetworkError):
-            await caller
+        outcomes = await asyncio.gather(*callers, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [NetworkError] * 2
         await transport.aclose()
 
-    with scripted(Reply(200, BODY, sent_nbytes=1000, body_gate=Gate())) as server:
+    with LoopbackServer(lambda _: reply) as server:
         asyncio.run(main())
     assert not path.exists()

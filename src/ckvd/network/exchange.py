@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from curl_cffi import CurlError
 
 from ckvd.errors import NetworkTimeoutError
+from ckvd.network.answer import Head
 from ckvd.network.retry import Failure
 from ckvd.network.session import SCHEMES, answer_of_curl, failure_of_curl
 from ckvd.network.sink import BodyTooLongError
@@ -45,24 +46,6 @@ class Limits:
     connect_s: float = CONNECT_TIMEOUT_S
     stall_s: float = STALL_TIMEOUT_S
     transfer_s: float = TRANSFER_TIMEOUT_S
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What an answer says before its body.
-
-    Attributes
-    ----------
-    url : str
-        Where it came from, after redirects.
-    status : int
-    headers : mapping of str to str
-        Names in lower case.
-    """
-
-    url: str
-    status: int
-    headers: Mapping[str, str]
 
 
 async def exchange(

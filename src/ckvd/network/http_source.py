@@ -17,7 +17,7 @@ from ckvd.archive.listing import archives_of, parse_listing
 from ckvd.archive.name import archive_folder, url_of
 from ckvd.archive.source import AbsentArchive, FetchedArchive
 from ckvd.errors import ArchiveError, ChecksumMismatchError, ChecksumMissingError, HttpStatusError, NetworkError
-from ckvd.network.transport import Response
+from ckvd.network.answer import Response
 from ckvd.timespan import Cadence
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from ckvd.archive.name import ArchiveName
     from ckvd.archive.source import ListedArchive
     from ckvd.market import SeriesKey
-    from ckvd.network.transport import Download, Transport
+    from ckvd.network.answer import Download
+    from ckvd.network.transport import Transport
     from ckvd.timespan import Period
 
 logger = logging.getLogger(__name__)

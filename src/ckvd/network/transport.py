@@ -10,11 +10,12 @@ import asyncio
 import datetime as dt
 import logging
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 from ckvd.errors import ClientClosedError
+from ckvd.network.answer import Download, Response
 from ckvd.network.exchange import Limits, exchange
 from ckvd.network.requests import RequestsInFlight
 from ckvd.network.retry import Failure, RetryPolicy, failure_of_status
@@ -38,59 +39,14 @@ if TYPE_CHECKING:
     from curl_cffi import AsyncSession
     from curl_cffi import Response as CurlResponse
 
+__all__ = ["Download", "Response", "Transport"]
+
 logger = logging.getLogger(__name__)
 
 # A page of a listing has half a megabyte, the longest answer of the REST interface some fifteen.
 _BODY_NBYTES_MAX: Final = 64 << 20
 # An answer that is no archive is kept this far, to say what it was.
 _REFUSAL_NBYTES_MAX: Final = 64 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """An answer, whole.
-
-    Attributes
-    ----------
-    url : str
-        Where it came from, after redirects.
-    status : int
-    headers : mapping of str to str
-        Names in lower case.
-    body : bytes
-    """
-
-    url: str
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Download:
-    """A file that was downloaded, whole.
-
-    Attributes
-    ----------
-    url : str
-        Where it came from, after redirects.
-    headers : mapping of str to str
-        Names in lower case.
-    path : Path
-    nbytes : int
-    sha256 : str
-        64 hexadecimal digits.
-    attempt_count : int
-        The number of the attempt that succeeded, counted from 1.
-    """
-
-    url: str
-    headers: Mapping[str, str]
-    path: Path
-    nbytes: int
-    sha256: str
-    attempt_count: int = 1
-
 
 _T = TypeVar("_T")
 _Answer = TypeVar("_Answer", bound="Response | Download")
