@@ -178,3 +178,93 @@ class HttpStatusError(NetworkError):
 
 class ClientClosedError(CkvdError, RuntimeError):
     """A client was used after it was closed, or closed while the request was under way."""
+
+
+# --- REST --------------------------------------------------------------------------------------------------
+
+
+class ExchangeError(NetworkError):
+    """The exchange refused a request.
+
+    Attributes
+    ----------
+    code : int or None
+        The exchange's own number of the error, such as -1121; None where it gave none.
+    message : str
+        What the exchange said, or the beginning of it.
+    """
+
+    def __init__(
+        self, url: str, reason: str, *, status: int | None = None, code: int | None = None, message: str = ""
+    ) -> None:
+        self.code = code
+        self.message = message
+        super().__init__(url, reason, status=status)
+
+
+class InvalidSymbolError(ExchangeError, LookupError):
+    """The exchange knows no such symbol or pair, at least not in this market."""
+
+
+class RateLimitError(ExchangeError):
+    """The exchange still finds the requests too many, after waiting as often as the policy allows.
+
+    Attributes
+    ----------
+    retry_after_s : float or None
+        The pause that it asked for at last, in seconds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        reason: str,
+        *,
+        retry_after_s: float | None = None,
+        status: int | None = None,
+        code: int | None = None,
+        message: str = "",
+    ) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(url, reason, status=status, code=code, message=message)
+
+
+class BannedError(ExchangeError):
+    """The exchange has banned this address. Nothing is sent to it before the ban ends.
+
+    Attributes
+    ----------
+    until_ms : int
+        When the ban ends, by the exchange's clock, in milliseconds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        reason: str,
+        *,
+        until_ms: int,
+        status: int | None = None,
+        code: int | None = None,
+        message: str = "",
+    ) -> None:
+        self.until_ms = until_ms
+        super().__init__(url, reason, status=status, code=code, message=message)
+
+
+class RegionRefusedError(ExchangeError):
+    """The exchange does not serve the region of this address, or its firewall refuses it."""
+
+
+class RestAnswerError(NetworkError, ValueError):
+    """An answer of the REST interface that cannot be believed.
+
+    Attributes
+    ----------
+    row : int or None
+        The row, counted from 1, where there is one to blame.
+    """
+
+    def __init__(self, url: str, reason: str, *, row: int | None = None) -> None:
+        self.row = row
+        super().__init__(url, reason if row is None else f"row {row}: {reason}")

@@ -60,3 +60,19 @@ RETRY_BACKOFF_MAX_S: Final = 30.0
 RETRY_AFTER_MAX_S: Final = 120.0
 # A download that wants at least this many archives of a series asks for the listing first.
 LISTING_WORTH_ARCHIVES_MIN: Final = 4
+
+# --- REST --------------------------------------------------------------------------------------------------
+REST_URL_SPOT: Final = "https://api.binance.com"
+REST_URL_UM: Final = "https://fapi.binance.com"
+REST_URL_CM: Final = "https://dapi.binance.com"
+# Market data of spot only, and served where the first address refuses the region.
+REST_URL_SPOT_ALTERNATIVE: Final = "https://data-api.binance.vision"
+REST_CONCURRENCY: Final = 8
+# Request weight that an address may use in a minute of the exchange's clock.
+REST_WEIGHT_LIMIT_SPOT: Final = 6000
+REST_WEIGHT_LIMIT_FUTURES: Final = 2400
+REST_WEIGHT_WINDOW_S: Final = 60.0
+# Of the limit, one client uses at most this share. The rest is for other processes behind the same address.
+REST_WEIGHT_SHARE: Final = 0.8
+# No coin-margined contract or index has bars before 2020.
+REST_CM_EARLIEST_MS: Final = 1_577_836_800_000

@@ -1,0 +1,139 @@
+"""What the exchange says in place of rows: an answer that is a refusal becomes a typed exception. Pure.
+
+Errors come as `{"code": -1121, "msg": "..."}`, those of a firewall as HTML. Imports `errors` and the reading of
+`Retry-After`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypedDict
+
+from ckvd.errors import (
+    BannedError,
+    ExchangeError,
+    HttpStatusError,
+    InvalidSymbolError,
+    NetworkError,
+    RateLimitError,
+    RegionRefusedError,
+)
+from ckvd.market import Market
+from ckvd.network.retry import parse_retry_after
+from ckvd.timespan import format_time
+from ckvd.utils.config import REST_URL_SPOT_ALTERNATIVE
+
+if TYPE_CHECKING:
+    from ckvd.network.transport import Response
+
+_TOO_MANY_REQUESTS: Final = -1003
+_UNKNOWN_SUBJECTS: Final = (-1121, -4144)  # a symbol, a pair
+_BANNED_UNTIL: Final = re.compile(r"banned until ([0-9]{13})\b")
+# The shortest ban there is, for one that does not say how long it is.
+_BAN_MS_MIN: Final = 120_000
+_MESSAGE_SHOWN: Final = 200
+
+
+def refusal_of(response: Response, market: Market, now_ms: int) -> NetworkError | None:
+    """Judge an answer.
+
+    Parameters
+    ----------
+    response : Response
+    market : Market
+        Where it was asked.
+    now_ms : int
+        When it was made, in milliseconds.
+
+    Returns
+    -------
+    NetworkError or None
+        The exception that says what it means; None for an answer with rows.
+    """
+    if response.status == 200:
+        return None
+    code, message = _read_error(response.body)
+    said = f"{response.status}, {message}" if code is None else f"{response.status}, code {code}: {message}"
+    found = _Refusal(response, code, message, said)
+    if response.status == 418:
+        return _banned(found, now_ms)
+    if response.status == 429 or code == _TOO_MANY_REQUESTS:
+        return _rate_limited(found, now_ms)
+    if response.status in (403, 451):
+        return _region_refused(found, market)
+    if code is None:
+        return HttpStatusError(response.url, f"expected rows, found status {said}", status=response.status)
+    is_unknown = code in _UNKNOWN_SUBJECTS
+    reason = f"market {market} has no such symbol ({said})" if is_unknown else f"the exchange answered {said}"
+    return (InvalidSymbolError if is_unknown else ExchangeError)(response.url, reason, **found.attributes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """An answer without rows, with the code and message in it, and both as part of a sentence."""
+
+    response: Response
+    code: int | None
+    message: str
+    said: str
+
+    @property
+    def attributes(self) -> _Attributes:
+        return {"status": self.response.status, "code": self.code, "message": self.message}
+
+
+class _Attributes(TypedDict):
+    status: int
+    code: int | None
+    message: str
+
+
+def _banned(found: _Refusal, now_ms: int) -> BannedError:
+    """A ban, which is over when the later of what the message and the header say has come."""
+    until = _BANNED_UNTIL.search(found.message)
+    ends_ms = [int(until[1])] if until else []
+    pause_s = _retry_after_s(found.response, now_ms)
+    ends_ms += [now_ms + int(pause_s * 1000)] if pause_s is not None else []
+    until_ms = max(ends_ms, default=now_ms + _BAN_MS_MIN)
+    reason = f"the exchange has banned this address until {format_time(until_ms)} ({found.said})"
+    return BannedError(found.response.url, reason, until_ms=until_ms, **found.attributes)
+
+
+def _rate_limited(found: _Refusal, now_ms: int) -> RateLimitError:
+    pause_s = _retry_after_s(found.response, now_ms)
+    asks = "" if pause_s is None else f" and asks to wait {pause_s:g} s"
+    reason = f"the exchange finds the requests too many{asks} ({found.said})"
+    return RateLimitError(found.response.url, reason, retry_after_s=pause_s, **found.attributes)
+
+
+def _region_refused(found: _Refusal, market: Market) -> RegionRefusedError:
+    is_region = found.response.status == 451
+    who = (
+        "does not serve this region" if is_region else "does not serve this region, or finds the requests too many"
+    )
+    way_out = (
+        f"set CKVD_REST_URL_SPOT to {REST_URL_SPOT_ALTERNATIVE}, which has the same market data"
+        if market is Market.SPOT
+        else f"archives are served everywhere; set CKVD_REST_URL_{market.upper()} to another address"
+    )
+    reason = f"the exchange {who} ({found.said}); {way_out}"
+    return RegionRefusedError(found.response.url, reason, **found.attributes)
+
+
+def _read_error(body: bytes) -> tuple[int | None, str]:
+    """The code and message of an error; of any other body its beginning."""
+    try:
+        error = json.loads(body)
+    except (ValueError, RecursionError):
+        error = None
+    if isinstance(error, dict) and isinstance(error.get("code"), int):
+        return error["code"], str(error.get("msg", ""))[:_MESSAGE_SHOWN]
+    return None, " ".join(body[:_MESSAGE_SHOWN].decode("utf-8", "replace").split())
+
+
+def _retry_after_s(response: Response, now_ms: int) -> float | None:
+    now = dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC)
+    return parse_retry_after(response.headers.get("retry-after", ""), now)

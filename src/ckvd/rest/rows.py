@@ -1,0 +1,83 @@
+"""The body of an answer to raw rows: JSON arrays of the twelve fields, exactly as they were written.
+
+Rows are put down as lines of a CSV and go the way of an archive's, so that both are read by one grammar and every
+float equals `float(text)`. What JSON adds, types and nesting, is checked here. Imports `archive.parse` and `kline`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import numpy as np
+
+from ckvd.archive.parse import RawRows, parse_rows
+from ckvd.errors import ArchiveError, RestAnswerError
+from ckvd.kline import FIELD_COUNT, INTEGER_FIELDS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SHOWN: Final = 80
+_SEPARATORS: Final = (",", "\n", "\r")
+
+
+def read_rows(body: bytes, url: str) -> RawRows:
+    """Read the rows of an answer.
+
+    Parameters
+    ----------
+    body : bytes
+        JSON: an array of arrays, integers for times and counts, all other numbers as text or bare.
+    url : str
+        What errors call it.
+
+    Raises
+    ------
+    RestAnswerError
+        It is something else; the error names the row.
+    """
+    try:
+        # A bare number keeps its text: through a float it would lose how it was written.
+        answer = json.loads(body, parse_float=str, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise RestAnswerError(url, f"expected JSON, found {_shown(body)} ({error})") from None
+    if not isinstance(answer, list):
+        raise RestAnswerError(url, f"expected an array of rows, found {_shown(body)}")
+    lines = [_line(row, number, url) for number, row in enumerate(answer, start=1)]
+    try:
+        return parse_rows("\n".join(lines).encode(), url)
+    except ArchiveError as error:
+        raise RestAnswerError(url, error.reason, row=error.row) from None
+
+
+def join_rows(pages: Sequence[RawRows]) -> RawRows:
+    """The rows of at least one page, one after the other."""
+    filled = [page for page in pages if page.row_count] or pages[:1]
+    decimals = filled[0].decimals
+    for page in filled[1:]:
+        decimals = tuple(one | other for one, other in zip(decimals, page.decimals, strict=True))
+    cells = tuple(np.concatenate([page.cells[field] for page in filled]) for field in range(FIELD_COUNT))
+    return RawRows(cells, decimals, has_header=False)
+
+
+def _line(row: object, number: int, url: str) -> str:
+    """A row as a line of a CSV. Its fields are sure to be where they were."""
+    if not isinstance(row, list) or len(row) != FIELD_COUNT:
+        raise RestAnswerError(url, f"expected an array of {FIELD_COUNT} fields, found {_shown(row)}", row=number)
+    for field, cell in enumerate(row):
+        # bool is an int to isinstance.
+        is_right = type(cell) is int or (type(cell) is str and field not in INTEGER_FIELDS)
+        if not is_right or (type(cell) is str and any(separator in cell for separator in _SEPARATORS)):
+            kind = "an integer" if field in INTEGER_FIELDS else "a decimal number"
+            raise RestAnswerError(url, f"field {field + 1}: expected {kind}, found {_shown(cell)}", row=number)
+    return ",".join(map(str, row))
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _shown(value: object) -> str:
+    shown = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else repr(value)
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."

@@ -1,0 +1,128 @@
+"""`WeightBudget`: how much may still be asked of a host in this minute of its clock. Pure: it is told the time.
+
+The exchange adds up the weights of all requests from one address in each minute of its own clock, and says the sum
+with each answer. Here a request counts from before it is sent: while it is under way nobody knows in which minute
+it is counted, so it counts in every minute; once it is answered the sum that came with the answer holds it. A new
+minute begins when it certainly has begun over there.
+
+The invariant: what was sent of a minute, as the exchange counts it, is never more than what is held against that
+minute here. So the limit holds for any number of tasks; other processes behind the same address are seen in the
+sums, and have the share of the limit that is not used here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ckvd.utils.config import REST_WEIGHT_SHARE, REST_WEIGHT_WINDOW_S
+
+if TYPE_CHECKING:
+    from ckvd.rest.server_clock import ServerClock
+
+# Longer than the rounding of a float: whoever waits for a window finds it begun.
+_AFTER_S = 0.001
+
+
+class WeightBudget:
+    """The weight that one client may use of one host.
+
+    Parameters
+    ----------
+    limit : int
+        What the exchange allows in a window.
+    clock : ServerClock
+        It learns from the answers that `settle` is told.
+    window_s : float
+        The length of a window; windows are multiples of it since the epoch.
+    share : float
+        How much of the limit is used here.
+
+    Attributes
+    ----------
+    capacity : int
+        The most that is used of a window.
+    used : int
+        What was used of the present one, by this client and others, as far as it is known.
+    in_flight : int
+        The weight of requests under way.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        clock: ServerClock,
+        *,
+        window_s: float = REST_WEIGHT_WINDOW_S,
+        share: float = REST_WEIGHT_SHARE,
+    ) -> None:
+        self.capacity = max(1, int(limit * share))
+        self.used = 0
+        self.in_flight = 0
+        self._clock = clock
+        self._window_s = window_s
+        self._window = 0
+        self._paused_until_s = float("-inf")
+
+    def __repr__(self) -> str:
+        return f"<WeightBudget: {self.used} used, {self.in_flight} under way, of {self.capacity}>"
+
+    def wait_s(self, weight: int, now_s: float) -> float:
+        """How long a request has to wait at most before it is worth asking again; 0 if it may be sent now.
+
+        It may be worth it earlier, when another one is settled.
+        """
+        if now_s < self._paused_until_s:
+            return self._paused_until_s - now_s
+        self._advance_to(self._window_at(self._clock.earliest_s(now_s)))
+        # A request that weighs more than all there is goes alone.
+        if self.used + self.in_flight + min(weight, self.capacity) <= self.capacity:
+            return 0.0
+        next_s = self._clock.steady_s((self._window + 1) * self._window_s)
+        return max(next_s - now_s, 0.0) + _AFTER_S
+
+    def reserve(self, weight: int) -> None:
+        """Count a request that is about to be sent."""
+        self.in_flight += weight
+
+    def settle(self, weight: int, *, used: int | None, date_s: int | None, sent_s: float, now_s: float) -> None:
+        """Learn from the answer to a request.
+
+        Parameters
+        ----------
+        weight : int
+            As it was reserved.
+        used : int or None
+            The sum that the answer tells; None if it does not.
+        date_s : int or None
+            When the answer was made, see `ServerClock.observe`.
+        sent_s, now_s : float
+            When the request was sent and the answer was here.
+        """
+        self.in_flight -= weight
+        if date_s is not None:
+            is_set_back = self._clock.observe(date_s, sent_s, now_s)
+            window = self._window_at(date_s)
+            self._advance_to(window)
+            if window < self._window:
+                if not is_set_back:
+                    return  # It was counted in a window that is over.
+                # The window was begun too early: the one before goes on, and has what was sent since as well.
+                self._window = window
+        self.used = self.used + weight if used is None else max(self.used, used)
+
+    def lose(self, weight: int) -> None:
+        """Count a request that was not answered: the exchange may have counted it."""
+        self.in_flight -= weight
+        self.used += weight
+
+    def pause(self, until_s: float) -> None:
+        """Let nothing be sent before a time."""
+        self._paused_until_s = max(self._paused_until_s, until_s)
+
+    def _window_at(self, server_s: float) -> int:
+        return int(server_s // self._window_s)
+
+    def _advance_to(self, window: int) -> None:
+        if window > self._window:
+            self._window = window
+            self.used = 0
