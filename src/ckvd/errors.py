@@ -7,7 +7,9 @@ boundary where they enter. This module imports nothing of the project at run tim
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import errno as errno_codes
+import os
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,6 +147,39 @@ class NotCachedError(CkvdError, LookupError):
     def __init__(self, message: str, missing: Sequence[Span]) -> None:
         self.missing = tuple(missing)
         super().__init__(message)
+
+
+# --- Maintenance -------------------------------------------------------------------------------------------
+
+
+_NOT_PERMITTED: Final = "its owner or its rights forbid it: choose another cache folder, or change its rights"
+_REMEDIES: Final = {
+    errno_codes.ENOSPC: "make room on the disk, and run it again: what was stored before is safe",
+    errno_codes.EDQUOT: "the disk quota is used up: make room, and run it again",
+    errno_codes.EFBIG: "the file system or a limit of the process forbids files of this size",
+    errno_codes.EROFS: "the file system is mounted read-only: choose another cache folder",
+    errno_codes.EACCES: _NOT_PERMITTED,
+    errno_codes.EPERM: _NOT_PERMITTED,
+    errno_codes.EMFILE: "too many open files: close readers, or raise the limit (ulimit -n)",
+    errno_codes.ENFILE: "too many open files on the whole system",
+    errno_codes.EIO: "the disk fails: look into the system's log, and copy the cache while it can be read",
+    errno_codes.ENOTDIR: "a file stands where a folder should be: move it away",
+}
+
+
+def cannot(verb: str, path: str | os.PathLike[str], error: OSError) -> CacheError:
+    """Say in a `CacheError` what the operating system refused, and what to do about it.
+
+    Parameters
+    ----------
+    verb : str
+        What could not be done to the path, such as `be written`.
+    path : path-like
+    error : OSError
+    """
+    remedy = _REMEDIES.get(error.errno or 0)
+    reason = f"cannot {verb}: {error.strerror or error}" + (f"; {remedy}" if remedy else "")
+    return CacheError(os.fspath(path), reason, errno=error.errno)
 
 
 # --- Network -----------------------------------------------------------------------------------------------

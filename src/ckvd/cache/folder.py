@@ -7,6 +7,7 @@ that only segments that are read are opened; the header says the same, and it is
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import re
@@ -15,12 +16,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ckvd.errors import CacheError, IdentityError
-from ckvd.market import SeriesKey
+from ckvd.cache import fault_points
+from ckvd.cache.fault_points import Step
+from ckvd.errors import CacheBusyError, IdentityError, cannot
+from ckvd.market import Kind, Market, SeriesKey
+from ckvd.segment.writer import flush_folder
 from ckvd.timespan import Span
+from ckvd.utils.config import LISTING_ATOMIC_NAMES_MAX, LISTING_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 SEGMENT_SUFFIX: Final = ".ckvd"
 _NAME: Final = re.compile(r"(\d{8}T\d{6}Z)-(\d{8}T\d{6}Z)-r(\d{1,18})\.ckvd", re.ASCII)
@@ -98,29 +103,91 @@ class CacheFolder:
         """Where the segments of a series lie."""
         return self.root / series.market / series.kind / series.symbol / series.interval
 
-    def segments(self, series: SeriesKey) -> list[SegmentName]:
-        """Which segments a series has, in no order. Other files are passed over.
+    def make_series_path(self, series: SeriesKey) -> Path:
+        """Make the folder of a series, durably.
 
         Raises
         ------
+        CacheError
+            It cannot be made.
+        """
+        return self.make_path(self.series_path(series))
+
+    def make_path(self, path: Path) -> Path:
+        """Make a folder and those above it where they are not there, and make their names durable.
+
+        Raises
+        ------
+        CacheError
+            It cannot be made.
+        """
+        absent = [folder for folder in (path, *path.parents) if not folder.is_dir()]
+        try:
+            for folder in reversed(absent):
+                folder.mkdir(exist_ok=True)
+                flush_folder(folder.parent)
+                fault_points.reach(Step.FOLDER_MADE)
+        except OSError as error:
+            raise cannot("be made", path, error) from error
+        return path
+
+    def segments(self, series: SeriesKey) -> list[SegmentName]:
+        """Which segments a series has at one moment, in no order. Other files are passed over.
+
+        Raises
+        ------
+        CacheBusyError
+            They changed each time that they were listed.
         CacheError
             The folder cannot be listed.
         """
         # A string is joined and listed faster than a Path, and this is the first step of every read.
         path = f"{self.root}/{series.market}/{series.kind}/{series.symbol}/{series.interval}"
-        try:
-            file_names = os.listdir(path)  # noqa: PTH208  (see above)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise CacheError(path, f"cannot be listed: {error.strerror}", errno=error.errno) from error
+        file_names = _list(path)
+        if len(file_names) > LISTING_ATOMIC_NAMES_MAX:
+            # A long folder is listed piece by piece: a segment that replaces others might be added behind the
+            # reader's back and those removed before it comes to them. Two equal listings missed nothing.
+            file_names = _list_twice(path, file_names)
         return [name for name in map(parse_segment_name, file_names) if name is not None]
 
     def series(self) -> Iterator[SeriesKey]:
-        """Every series that has a folder, in order of market, kind, symbol and interval."""
-        for path in sorted(self.root.glob("*/*/*/*/")):
-            market, kind, symbol, interval = path.parts[-4:]
-            try:
-                yield SeriesKey.of(symbol, interval, market=market, kind=kind)
-            except IdentityError:
-                continue
+        """Every series that has a folder, in order of market, kind, symbol and interval.
+
+        Raises
+        ------
+        CacheError
+            A folder cannot be listed.
+        """
+        for market in Market:
+            for kind in Kind:
+                path = f"{self.root}/{market}/{kind}"
+                for symbol in sorted(_list(path)):
+                    intervals = _list(f"{path}/{symbol}")
+                    yield from sorted(_series_of(market, kind, symbol, intervals))
+
+
+def _series_of(market: Market, kind: Kind, symbol: str, intervals: Sequence[str]) -> Iterator[SeriesKey]:
+    for interval in intervals:
+        with contextlib.suppress(IdentityError):  # a stranger's folder
+            series = SeriesKey.of(symbol, interval, market=market, kind=kind)
+            if series.interval == interval:
+                yield series
+
+
+def _list(path: str) -> list[str]:
+    try:
+        return os.listdir(path)  # noqa: PTH208  (faster than a Path, see above)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise cannot("be listed", path, error) from error
+
+
+def _list_twice(path: str, file_names: list[str]) -> list[str]:
+    for _ in range(LISTING_ATTEMPTS_MAX):
+        again = _list(path)
+        # Temporary files come and go all the time, and say nothing.
+        if {name for name in again if name[0] != "."} == {name for name in file_names if name[0] != "."}:
+            return again
+        file_names = again
+    raise CacheBusyError(path, f"it changed {LISTING_ATTEMPTS_MAX} times while it was listed; try again")

@@ -36,7 +36,9 @@ def resolve(span: Span, segments: Iterable[SegmentName]) -> list[Holding]:
     list of Holding
         Disjoint, in order, each as long as can be. Moments that no segment speaks of are in none.
     """
-    met = sorted((segment for segment in segments if segment.span.overlaps(span)), key=lambda segment: segment.span)
+    met = [segment for segment in segments if segment.span.overlaps(span)]
+    if len(met) > 1:
+        met.sort(key=lambda segment: segment.span)
     if all(one.span.end_ms <= other.span.start_ms for one, other in pairwise(met)):
         return [Holding(segment.span.intersection(span), segment) for segment in met]
     return _sweep(span, met)
@@ -63,3 +65,26 @@ def _sweep(span: Span, met: Sequence[SegmentName]) -> list[Holding]:
         else:
             holdings.append(Holding(part, holder))
     return holdings
+
+
+def superseded(segments: Iterable[SegmentName]) -> dict[SegmentName, tuple[SegmentName, ...]]:
+    """Find the segments that speak for no moment, each with those that speak in its place.
+
+    Returns
+    -------
+    dict of SegmentName to tuple of SegmentName
+        In order of time.
+    """
+    listed = sorted(segments)
+    if not listed:
+        return {}
+    whole = Span(listed[0].span.start_ms, max(segment.span.end_ms for segment in listed))
+    holdings = resolve(whole, listed)
+    holders = {holding.segment for holding in holdings}
+    return {
+        segment: tuple(
+            dict.fromkeys(holding.segment for holding in holdings if holding.span.overlaps(segment.span))
+        )
+        for segment in listed
+        if segment not in holders
+    }

@@ -1,16 +1,27 @@
-"""Adding segments to a series: `SeriesStore`."""
+"""Changing the segments of a series: `SeriesStore` publishes new ones and removes those that nothing needs.
+
+Every change keeps the folder a valid cache at each moment: a segment appears whole under a name that was never used
+before, and is removed only when others speak for all of its span. Rows are written and flushed without a lock; the
+series is locked for the moment in which a revision is taken and the file gets its name.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ckvd.cache import fault_points
+from ckvd.cache.fault_points import Step
 from ckvd.cache.folder import SegmentName
-from ckvd.errors import CacheError
-from ckvd.segment.writer import SegmentStatement, SegmentWriter
+from ckvd.cache.ownership import superseded
+from ckvd.cache.series_lock import SeriesLock
+from ckvd.errors import CacheError, cannot
+from ckvd.segment.reader import SegmentReader
+from ckvd.segment.writer import SegmentStatement, SegmentWriter, flush_folder
+from ckvd.utils.config import SERIES_LOCK_TIMEOUT_S
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder
@@ -22,16 +33,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SeriesStore:
-    """Where new segments of one series go.
+    """Where the segments of one series are published and removed.
+
+    Any number of stores, threads and processes may change one series at a time.
 
     Attributes
     ----------
     folder : CacheFolder
     series : SeriesKey
+    lock_timeout_s : float
+        How long to wait for another writer of the series.
     """
 
     folder: CacheFolder
     series: SeriesKey
+    lock_timeout_s: float = SERIES_LOCK_TIMEOUT_S
 
     def put(
         self,
@@ -50,7 +66,7 @@ class SeriesStore:
         table : KlineTable
             Of this series. Every bar opens in the span; there may be none.
         span : Span
-            On whole seconds. From now on this segment speaks for all of it, holes included.
+            On whole seconds, not empty. From now on this segment speaks for all of it, holes included.
         sources, absences, is_provisional, recheck_ms
             See `SegmentStatement`.
 
@@ -61,17 +77,130 @@ class SeriesStore:
 
         Raises
         ------
+        CacheBusyError
+            Another writer of the series held its lock all the time.
         CacheError
             The folder cannot be made or written.
+        ValueError
+            The span is empty or not on whole seconds, or a bar opens outside it.
         """
-        path = self.folder.series_path(self.series)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CacheError(str(path), f"cannot be made: {error.strerror}", errno=error.errno) from error
-        revision = 1 + max((name.revision for name in self.folder.segments(self.series)), default=0)
+        if not span:
+            raise ValueError(f"{self.series}: a segment speaks of some time, the span {span} is empty")
+        name = self.likely_name(span)
         statement = SegmentStatement(
-            self.series, span, revision, sources, absences, is_provisional=is_provisional, recheck_ms=recheck_ms
+            self.series,
+            span,
+            name.revision,
+            sources,
+            absences,
+            is_provisional=is_provisional,
+            recheck_ms=recheck_ms,
         )
-        with SegmentWriter.of_table(path / SegmentName(span, revision).file_name, statement, table) as writer:
-            return writer.publish()
+        path = self.folder.make_series_path(self.series) / name.file_name
+        with SegmentWriter.of_table(path, statement, table) as writer:
+            fault_points.reach(Step.ROWS_WRITTEN)
+            self.publish(writer, name)
+            return writer.path
+
+    def likely_name(self, span: Span) -> SegmentName:
+        """The name that the next segment will get, if no other writer is faster."""
+        revisions = [name.revision for name in self.folder.segments(self.series)]
+        return SegmentName(span, 1 + max(revisions, default=0))
+
+    def publish(
+        self,
+        writer: SegmentWriter,
+        name: SegmentName,
+        *,
+        condition: Callable[[list[SegmentName]], bool] = lambda _: True,
+    ) -> bool:
+        """Give written rows the next revision and make them a segment.
+
+        Parameters
+        ----------
+        writer : SegmentWriter
+            All rows are appended.
+        name : SegmentName
+            What the writer was made with, from `likely_name`.
+        condition : callable
+            Asked with the series' segments, while it is locked, whether the segment should still be published.
+
+        Returns
+        -------
+        bool
+            Whether it was published; it is durable then.
+
+        Raises
+        ------
+        CacheBusyError, CacheError
+            See `put`. Nothing was published.
+        """
+        writer.flush()
+        fault_points.reach(Step.SEGMENT_FLUSHED)
+        with self.lock() as lock:
+            segments = self.folder.segments(self.series)
+            if not condition(segments):
+                return False
+            revision = lock.take_revision(segments)
+            if revision != name.revision:
+                name = SegmentName(name.span, revision)
+                writer.renumber(self.folder.series_path(self.series) / name.file_name, revision)
+                writer.flush()
+            fault_points.reach(Step.REVISION_TAKEN)
+            if writer.path.exists():
+                raise CacheError(str(writer.path), "is there already, and a segment is never overwritten")
+            writer.rename()
+            fault_points.reach(Step.SEGMENT_NAMED)
+            _flush(writer.path.parent)
+        fault_points.reach(Step.SEGMENT_PUBLISHED)
+        return True
+
+    def remove_superseded(self) -> tuple[SegmentName, ...]:
+        """Remove segments that speak for no moment any more, because newer ones speak for all of theirs.
+
+        Those newer ones are checked whole before anything goes, so that nothing is lost below a damaged one.
+
+        Returns
+        -------
+        tuple of SegmentName
+            What was removed. Arrays that view it stay valid.
+
+        Raises
+        ------
+        CacheBusyError, CacheError
+            The series is locked, or a file cannot be removed.
+        SegmentError
+            A newer segment is damaged; nothing was removed.
+        """
+        if not superseded(self.folder.segments(self.series)):
+            return ()
+        with self.lock():
+            found = superseded(self.folder.segments(self.series))
+            path = self.folder.series_path(self.series)
+            for holder in sorted({holder for holders in found.values() for holder in holders}):
+                with SegmentReader(path / holder.file_name) as reader:
+                    reader.verify()
+            self.remove(found, Step.SUPERSEDED_REMOVED)
+        return tuple(found)
+
+    def remove(self, names: Iterable[SegmentName], step: Step) -> None:
+        """Remove segments; the caller holds the lock. Errors: see `remove_superseded`."""
+        path = self.folder.series_path(self.series)
+        for name in names:
+            try:
+                (path / name.file_name).unlink(missing_ok=True)
+            except OSError as error:
+                raise cannot("be removed", path / name.file_name, error) from error
+            fault_points.reach(step)
+        _flush(path)
+
+    def lock(self) -> SeriesLock:
+        """The lock of the series: to be held while its segments are changed, and for no longer."""
+        return SeriesLock(self.folder, self.series, timeout_s=self.lock_timeout_s)
+
+
+def _flush(path: Path) -> None:
+    try:
+        flush_folder(path)
+    except OSError as error:
+        raise cannot("be flushed", path, error) from error

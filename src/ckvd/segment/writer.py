@@ -7,7 +7,6 @@ renames it into place and flushes the folder. Whatever happens before that, noth
 from __future__ import annotations
 
 import contextlib
-import errno as errno_codes
 import io
 import os
 import secrets
@@ -15,11 +14,11 @@ import warnings
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from ckvd.errors import CacheError
+from ckvd.errors import cannot
 from ckvd.kline import COLUMN_DTYPES
 from ckvd.segment.layout import (
     ColumnLayout,
@@ -40,6 +39,12 @@ if TYPE_CHECKING:
     from ckvd.market import SeriesKey
     from ckvd.provenance import Absence, Source
     from ckvd.timespan import Span
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 TEMPORARY_SUFFIX: Final = ".tmp"
 
@@ -102,6 +107,16 @@ class _UnpublishedFile(io.FileIO):
         name = f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
         self._path = final.with_name(name)
         super().__init__(self._path, "xb")
+        claim_file(self.fileno())
+
+    @property
+    def path(self) -> Path:
+        """Where it lies until it is published."""
+        return self._path
+
+    def aim(self, final: Path) -> None:
+        """Change the name that it will get."""
+        self._final = final
 
     def write_at(self, offset: int, content: bytes | memoryview) -> None:
         """Write all of a content; a single system call may take only a part of it."""
@@ -178,7 +193,7 @@ class SegmentWriter:
             self._file.truncate(self._file_nbytes)
         except OSError as error:
             self.close()
-            raise _translate(error, self.path) from error
+            raise cannot("be written", self.path, error) from error
         except BaseException:
             self.close()
             raise
@@ -224,7 +239,7 @@ class SegmentWriter:
                 for column in self._columns
             )
         except OSError as error:
-            raise _translate(error, self.path) from error
+            raise cannot("be written", self.path, error) from error
         self._rows_written += len(open_time)
         self._last_open_ms = int(open_time[-1])
 
@@ -266,7 +281,7 @@ class SegmentWriter:
         try:
             flush_folder(self.path.parent)
         except OSError as error:
-            raise _translate(error, self.path) from error
+            raise cannot("be written", self.path, error) from error
         return self.path
 
     def flush(self) -> None:
@@ -278,14 +293,37 @@ class SegmentWriter:
             file.write_at(0, encode_header(self._header()))
             os.fsync(file.fileno())
         except OSError as error:
-            raise _translate(error, self.path) from error
+            raise cannot("be written", self.path, error) from error
+
+    @property
+    def temporary_path(self) -> Path:
+        """Where the file lies until it is published: after `flush` it is a whole segment.
+
+        Raises
+        ------
+        ValueError
+            The writer is closed.
+        """
+        return self._require_open().path
+
+    def renumber(self, path: str | os.PathLike[str], revision: int) -> None:
+        """Change the revision, and with it the final name; `flush` writes it down.
+
+        Raises
+        ------
+        ValueError
+            The writer is closed.
+        """
+        self._require_open().aim(Path(path))
+        self.path = Path(path)
+        self._statement = replace(self._statement, revision=revision)
 
     def rename(self) -> None:
         """Give a flushed file its final name and close it; `flush_folder` then makes the name durable."""
         try:
             self._require_open().rename()
         except OSError as error:
-            raise _translate(error, self.path) from error
+            raise cannot("be written", self.path, error) from error
         finally:
             self.close()
 
@@ -339,6 +377,16 @@ class SegmentWriter:
         return f"<SegmentWriter {str(self.path)!r} {state}>"
 
 
+def claim_file(descriptor: int) -> None:
+    """Show other processes that somebody writes an open file: its lock is held until the last descriptor closes.
+
+    Maintenance removes temporary files that nobody holds. Where a file system has no locks, it goes by age alone.
+    """
+    if fcntl is not None:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def flush_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
@@ -346,22 +394,3 @@ def flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-_NOT_WRITABLE: Final = "this user cannot write there: choose another cache folder or change its rights"
-_REMEDIES: Final = {
-    errno_codes.ENOSPC: "make room on the disk, and run it again: what was stored before is safe",
-    errno_codes.EDQUOT: "the disk quota is used up: make room, and run it again",
-    errno_codes.EFBIG: "the file system or a limit of the process forbids files of this size",
-    errno_codes.EROFS: "the file system is mounted read-only: choose another cache folder",
-    errno_codes.EACCES: _NOT_WRITABLE,
-    errno_codes.EPERM: _NOT_WRITABLE,
-    errno_codes.EMFILE: "too many open files: close readers, or raise the limit (ulimit -n)",
-    errno_codes.ENFILE: "too many open files on the whole system",
-}
-
-
-def _translate(error: OSError, path: Path) -> CacheError:
-    remedy = _REMEDIES.get(error.errno or 0)
-    reason = f"cannot be written: {error.strerror or error}" + (f"; {remedy}" if remedy else "")
-    return CacheError(str(path), reason, errno=error.errno)

@@ -44,6 +44,29 @@ CACHE_READ_ATTEMPTS_MAX: Final = 16
 # A packed segment holds at most this many rows: five years of 1m.
 PACK_ROWS_MAX: Final = 3_000_000
 
+# --- Maintenance -------------------------------------------------------------------------------------------
+# How long a writer waits for another one of the same series. Publishing takes milliseconds.
+SERIES_LOCK_TIMEOUT_S: Final = 30.0
+# Between two looks at a lock that another process holds.
+LOCK_PAUSE_FIRST_S: Final = 0.001
+LOCK_PAUSE_MAX_S: Final = 0.05
+# A folder with at most this many names is listed in one system call, and so at one moment.
+LISTING_ATOMIC_NAMES_MAX: Final = 128
+LISTING_ATTEMPTS_MAX: Final = 64
+# Segments are merged when the result is this many times longer than the longest of them, so that a bar is copied
+# about twice in its life: once for every time that its segment grows twelvefold.
+PACK_GROWTH_MIN: Final = 12
+# The last merge, to at least half of PACK_ROWS_MAX, may grow less.
+PACK_LAST_GROWTH_MIN: Final = 2
+# What a segment costs beside its rows, in rows: it keeps those of no or few rows from being copied for nothing.
+PACK_SEGMENT_COST_ROWS: Final = 16
+# Rows copied or compared at a time: it bounds the memory of packing, verifying and exporting.
+MAINTENANCE_CHUNK_ROWS: Final = 1 << 16
+# A temporary file that nobody has locked, and that was not changed for this long, is a leftover.
+LEFTOVER_AGE_MIN_S: Final = 60.0
+# The same for what carries no lock, such as the folder of a download.
+UNLOCKED_LEFTOVER_AGE_MIN_S: Final = 86_400.0
+
 # --- Network -----------------------------------------------------------------------------------------------
 VISION_URL: Final = "https://data.binance.vision"
 VISION_LISTING_URL: Final = "https://s3-ap-northeast-1.amazonaws.com/data.binance.vision"

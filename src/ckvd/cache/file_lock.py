@@ -1,0 +1,319 @@
+"""`FileLock`: one holder at a time, across processes and threads, gone with the process that held it.
+
+It is `flock` on a file that is there for nothing else. The kernel lets go of it when the process ends, however that
+happens. What follows from that:
+
+- Threads exclude each other as well, because each lock opens the file anew, and they do not poll.
+- A child made by `fork` holds nothing: it gives up its copies of the descriptors at once.
+- On NFS, Linux turns `flock` into a lock at the server, so that machines exclude each other. Mounted with `nolock`
+  or `local_lock=flock`, and over sshfs, locks reach only this machine; `lock_reach` tells. A file system without
+  locks is refused with an error.
+- Where there is no `flock` (Windows), only the threads of one process exclude each other.
+"""
+
+from __future__ import annotations
+
+import errno as errno_codes
+import json
+import os
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+from weakref import WeakValueDictionary
+
+from ckvd.errors import CacheBusyError, CacheError, cannot
+from ckvd.timespan import format_time, now_ms
+from ckvd.utils.config import LOCK_PAUSE_FIRST_S, LOCK_PAUSE_MAX_S
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+_RECORD_NBYTES_MAX: Final = 4096
+_NO_LOCKS: Final = (errno_codes.ENOLCK, errno_codes.ENOTSUP, errno_codes.ENOSYS)
+
+# Threads of this process queue here, by path, before one of them asks the kernel.
+_gates: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+_gates_lock = threading.Lock()
+_descriptors: set[int] = set()
+
+
+def _forget_in_child() -> None:
+    """Let go of what a fork copied: the locks are the parent's, and closing a copy does not release them."""
+    global _gates_lock  # noqa: PLW0603  (another thread of the parent may hold it, and is not here to release it)
+    _gates_lock = threading.Lock()
+    _gates.clear()
+    while _descriptors:
+        os.close(_descriptors.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)
+
+
+class FileLock:
+    """An exclusive lock. A context manager; not re-entrant.
+
+    Parameters
+    ----------
+    path : Path
+        The file to lock. It is made where it is not there, in a folder that is, and stays.
+    timeout_s : float
+        How long to wait; 0 to try once.
+
+    Raises
+    ------
+    CacheBusyError
+        Somebody else held it all the time. The message names the holder, where it left its name.
+    CacheError
+        The file cannot be made, or the file system has no locks.
+    """
+
+    def __init__(self, path: Path, *, timeout_s: float) -> None:
+        self.path = path
+        self._timeout_s = timeout_s
+        self._descriptor: int | None = None
+        self._process: int | None = None
+        self._gate: threading.Lock | None = None
+
+    def acquire(self) -> None:
+        """Wait for the lock and take it. Errors: see the class."""
+        deadline = time.monotonic() + self._timeout_s
+        with _gates_lock:
+            gate = _gates.setdefault(os.path.realpath(self.path), threading.Lock())
+        if not gate.acquire(timeout=self._timeout_s):
+            raise self._busy()
+        try:
+            self._descriptor = self._lock_file(deadline)
+        except BaseException:
+            gate.release()
+            raise
+        self._gate = gate
+        self._process = os.getpid()
+
+    def _lock_file(self, deadline: float) -> int:
+        while True:
+            descriptor = _open(self.path)
+            _descriptors.add(descriptor)
+            try:
+                self._wait(descriptor, deadline)
+                # Somebody may have removed the file meanwhile, and others lock the one that came after it.
+                if _is_same_file(descriptor, self.path):
+                    return descriptor
+            except BaseException:
+                _close(descriptor)
+                raise
+            _close(descriptor)
+
+    def _wait(self, descriptor: int, deadline: float) -> None:
+        pause_s = LOCK_PAUSE_FIRST_S
+        while not _try_lock(descriptor, self.path):
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise self._busy()
+            time.sleep(min(pause_s, left_s))
+            pause_s = min(2 * pause_s, LOCK_PAUSE_MAX_S)
+
+    def _busy(self) -> CacheBusyError:
+        waited = f" for {self._timeout_s:g} s" if self._timeout_s else ""
+        holder = describe_holder(self.read_record())
+        return CacheBusyError(str(self.path), f"locked{waited} by {holder}; try again when it is done")
+
+    def read_record(self) -> dict[str, Any]:
+        """What the last holder wrote down; nothing where that cannot be read."""
+        try:
+            if self._descriptor is None:
+                content = self.path.read_bytes()
+            else:
+                os.lseek(self._descriptor, 0, os.SEEK_SET)
+                content = os.read(self._descriptor, _RECORD_NBYTES_MAX)
+            record = json.loads(content)
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def write_record(self, **facts: Any) -> None:
+        """Write down who holds the lock, and whatever else the next holder should know.
+
+        Raises
+        ------
+        CacheError
+            The disk refused.
+        ValueError
+            The lock is not held.
+        """
+        if self._descriptor is None:
+            raise ValueError(f"{self.path}: the lock is not held")
+        record = {**facts, "process": os.getpid(), "host": socket.gethostname(), "since_ms": now_ms()}
+        content = json.dumps(record).encode()
+        try:
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            os.write(self._descriptor, content)
+            os.ftruncate(self._descriptor, len(content))
+        except OSError as error:
+            raise cannot("be written", self.path, error) from error
+
+    def release(self) -> None:
+        """Let go of the lock. Releasing it twice, or in a child that inherited it, is quiet."""
+        descriptor, self._descriptor = self._descriptor, None
+        gate, self._gate = self._gate, None
+        if descriptor is None or gate is None or self._process != os.getpid():
+            return
+        try:
+            if fcntl is not None:
+                # Said aloud, because a child that was forked in another way may hold a copy of the descriptor.
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+        finally:
+            _close(descriptor)
+            gate.release()
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        return f"<FileLock {str(self.path)!r} {'free' if self._descriptor is None else 'held'}>"
+
+
+def is_free(path: Path) -> bool:
+    """Whether nobody holds a lock on a file at this moment: true as well where locks do not work, or it is gone."""
+    if fcntl is None:
+        return True
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+    except OSError as error:
+        raise cannot("be locked", path, error) from error
+
+
+def _close(descriptor: int) -> None:
+    _descriptors.discard(descriptor)
+    os.close(descriptor)
+
+
+def _try_lock(descriptor: int, path: Path) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            reason = (
+                f"cannot be locked: {error.strerror}; this file system has no locks (an NFS mount without lockd?): "
+                "put the cache where there are"
+            )
+            raise CacheError(str(path), reason, errno=error.errno) from error
+        raise cannot("be locked", path, error) from error
+    return True
+
+
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    try:
+        named = path.stat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(descriptor), named)
+
+
+def describe_holder(record: dict[str, Any]) -> str:
+    """Who wrote a record, in words."""
+    try:
+        host, since = record["host"], format_time(int(record["since_ms"]))
+        return f"process {int(record['process'])} on {host}, since {since}"
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return "another process, which left no name"
+
+
+# --- How far locks reach -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LockReach:
+    """How far the locks in a folder reach.
+
+    Attributes
+    ----------
+    file_system : str
+        Its type, as mounted; empty where that is not known.
+    is_shared : bool
+        Whether other machines may have the folder as well.
+    reaches_others : bool
+        Whether locks exclude writers on other machines; true where there are none.
+    """
+
+    file_system: str
+    is_shared: bool
+    reaches_others: bool
+
+
+# Options of a mount that keep locks on this machine, by type of the file system.
+_LOCAL_OPTIONS: Final = {
+    "nfs": ("nolock", "local_lock=all", "local_lock=flock"),
+    "nfs4": ("nolock", "local_lock=all", "local_lock=flock"),
+    "cifs": ("nobrl",),
+    "smb3": ("nobrl",),
+}
+_NEVER_SHARED_LOCKS: Final = ("fuse.sshfs", "fuse.rclone", "fuse.s3fs", "9p")
+
+
+def lock_reach(folder: Path, mounts: str | None = None) -> LockReach:
+    """Find out how far locks in a folder reach.
+
+    Parameters
+    ----------
+    folder : Path
+        It need not exist.
+    mounts : str, optional
+        The table of mounts, as Linux writes it in `/proc/self/mounts`. Elsewhere nothing is known.
+    """
+    if mounts is None:
+        try:
+            mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError:
+            return LockReach("", is_shared=False, reaches_others=True)
+    place = os.path.realpath(folder)
+    best = ("", "", "")
+    for line in mounts.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 4:
+            continue
+        point = fields[1].replace("\\040", " ")
+        is_above = place == point or place.startswith(point.rstrip("/") + "/")
+        if is_above and len(point) >= len(best[0]):
+            best = (point, fields[2], fields[3])
+    _, kind, options = best
+    is_shared = kind in _LOCAL_OPTIONS or kind in _NEVER_SHARED_LOCKS
+    is_local = kind in _NEVER_SHARED_LOCKS or any(
+        option in options.split(",") for option in _LOCAL_OPTIONS.get(kind, ())
+    )
+    return LockReach(kind, is_shared, reaches_others=not (is_shared and is_local))
