@@ -23,6 +23,7 @@ import gc
 import inspect
 import io
 import logging
+import math
 import mmap
 import threading
 import time
@@ -42,11 +43,12 @@ FileHandle: TypeAlias = mmap.mmap | io.IOBase
 _CLOSERS: Final = ("aclose", "close", "__aexit__")
 _CLOSED_FLAGS: Final = ("closed", "is_closed", "_closed")
 
-# How many suspects a collection of the middle generation is made for, and how many may survive such ones before
-# a full collection is made, whatever time it takes. Their sum bounds the descriptors that garbage can hold.
-_BATCH: Final = 20
-_PATIENCE_MIN: Final = 20
+# How many suspects may wait for a collection of each of the three generations: together they bound the descriptors
+# that garbage can hold. More may wait for a full one, up to the maximum, where it was seen to free nothing.
+_PATIENCE: Final = 16
 _PATIENCE_MAX: Final = 512
+# How long the youngest generation is left alone at least, after it was collected and did not help.
+_PAUSE_MIN_S: Final = 0.0005
 
 # The event loop refers to its tasks weakly. Here a closer stays alive until it has ended.
 _closing: set[asyncio.Task[None]] = set()
@@ -289,21 +291,20 @@ def _report(task: asyncio.Task[None]) -> None:
 class _ForcedCollection:
     """Collects garbage on evidence, and no more often than can be afforded.
 
-    What lives on after its release is in a reference cycle, or kept by the caller on purpose. The youngest
-    generation is small and looked through at once; what survives is a suspect until a full collection has shown
-    that it is kept. Full ones take at most a share of the time, unless more suspects wait than patience allows:
-    few where there was garbage, so that descriptors stay few, and more each time that there was none.
-
-    Whatever is alive when a generation is collected moves to the next one, also the cycle that the caller is
-    about to let go of. The middle generation is therefore collected for a batch of suspects, not for each.
+    What lives on after its release is a suspect: it is in a reference cycle, or kept by the caller on purpose.
+    The youngest generation is collected at once, and all of them if that did not help, each as long as it takes
+    but a share of the time. Whatever is alive then, also a cycle that the caller is about to let go of, moves to
+    an older generation. So when there is no time, suspects wait for each generation until they are a handful.
+    What survives a full collection is kept on purpose, and no suspect any more.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._suspects: weakref.WeakValueDictionary[int, object] = weakref.WeakValueDictionary()
-        self._old_suspect_count = 0
-        self._patience = _PATIENCE_MIN
-        self._next_full_s = float("-inf")
+        # For each generation: how many suspects survived it, how many may wait for it, and when it has time again.
+        self._survivors = [0, 0, 0]
+        self._patience = [_PATIENCE, _PATIENCE, _PATIENCE]
+        self._next_s = [-math.inf, math.inf, -math.inf]
         self._lock = threading.Lock()
 
     def settle(self, released: list[weakref.ref[object]]) -> None:
@@ -314,37 +315,36 @@ class _ForcedCollection:
         if not config.ENABLE_FORCED_GC or not self._lock.acquire(blocking=False):
             return
         try:
-            if any(reference() is not None for reference in released):
-                gc.collect(0)
             living = (reference() for reference in released)
             self._suspects.update((id(resource), resource) for resource in living if resource is not None)
-            self._old_suspect_count = min(self._old_suspect_count, len(self._suspects))
-            if len(self._suspects) >= self._old_suspect_count + _BATCH:
-                self._old_suspect_count = self._collect(1)
-            is_due = self._old_suspect_count >= self._patience or self._clock() >= self._next_full_s
-            if self._suspects and is_due:
-                self._collect_fully()
+            for generation in (0, 1, 2):
+                if self._suspects and self._is_due(generation):
+                    self._collect(generation)
         finally:
             self._lock.release()
 
-    def _collect(self, generation: int) -> int:
-        """Collect a generation, and return how many suspects survived. If not all did, patience is short again."""
-        suspect_count = len(self._suspects)
-        gc.collect(generation)
-        if len(self._suspects) < suspect_count:
-            self._patience = _PATIENCE_MIN
-        return len(self._suspects)
+    def _is_due(self, generation: int) -> bool:
+        count = len(self._suspects)
+        self._survivors = [min(survivors, count) for survivors in self._survivors]
+        candidates = self._survivors[generation - 1] if generation else count
+        waiting = candidates - self._survivors[generation]
+        return waiting >= self._patience[generation] or self._clock() >= self._next_s[generation]
 
-    def _collect_fully(self) -> None:
-        start_s = self._clock()
-        suspect_count = len(self._suspects)
-        if self._collect(2) == suspect_count:
-            self._patience = min(2 * self._patience, _PATIENCE_MAX)
-        end_s = self._clock()
-        self._next_full_s = end_s + (end_s - start_s) * (1 / config.FORCED_GC_TIME_SHARE - 1)
-        # Whatever is alive now is kept on purpose: there is no need to look at it again.
-        self._suspects.clear()
-        self._old_suspect_count = 0
+    def _collect(self, generation: int) -> None:
+        count, start_s = len(self._suspects), self._clock()
+        gc.collect(generation)
+        end_s, is_full = self._clock(), generation == 2
+        is_fruitful = len(self._suspects) < count
+        if is_full:
+            self._suspects.clear()
+        self._survivors[: generation + 1] = [len(self._suspects)] * (generation + 1)
+        if is_fruitful:
+            self._patience[2] = _PATIENCE
+        elif is_full:
+            self._patience[2] = min(2 * self._patience[2], _PATIENCE_MAX)
+        if is_full or (generation == 0 and self._suspects):
+            pause_s = (end_s - start_s) * (1 / config.FORCED_GC_TIME_SHARE - 1)
+            self._next_s[generation] = end_s + max(pause_s, _PAUSE_MIN_S)
 
 
 _forced_collection: Final = _ForcedCollection()
