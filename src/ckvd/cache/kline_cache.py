@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Literal, Self
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.ownership import Holding, resolve
@@ -79,8 +80,8 @@ class KlineCache:
         SegmentError, CacheError
             A segment cannot be used, or the folder cannot be read.
         """
-        series = SeriesKey.of(symbol, interval, market=market, kind=kind)
-        return self.read_series(series, Span.of(start, end), missing=missing)
+        series = series_of(symbol, interval, market, kind)
+        return self.read_series(series, span_of(start, end), missing=missing)
 
     def read_series(
         self, series: SeriesKey, span: Span, *, missing: Literal["raise", "ignore"] = "raise"
@@ -88,7 +89,7 @@ class KlineCache:
         """`read`, by key and span."""
         for _ in range(CACHE_READ_ATTEMPTS_MAX):
             holdings = resolve(span, self.folder.segments(series))
-            unheld = difference([span], [holding.span for holding in holdings])
+            unheld = _unheld(span, holdings)
             if unheld and missing == "raise":
                 raise self._not_cached(series, span, unheld)
             try:
@@ -105,11 +106,9 @@ class KlineCache:
     def _open_rows(self, series: SeriesKey, holding: Holding) -> MappedRows:
         if self._open_segments is None:
             raise ValueError(f"the cache {self.folder.root} is closed")
-        path = f"{self.folder.series_path(series)}/{holding.segment.file_name}"
-        rows = self._open_segments.rows(path, holding.segment)
-        if holding.span == holding.segment.span:
-            return rows
-        return rows.between(holding.span.start_ms, holding.span.end_ms)
+        rows = self._open_segments.rows(self.folder, series, holding.segment)
+        span = holding.span
+        return rows if span == holding.segment.span else rows.between(span.start_ms, span.end_ms)
 
     def _not_cached(self, series: SeriesKey, span: Span, unheld: Sequence[Span]) -> NotCachedError:
         shown = ", ".join(map(str, unheld[:5])) + (f" and {len(unheld) - 5} more" if len(unheld) > 5 else "")
@@ -157,23 +156,23 @@ class KlineCache:
 class _OpenSegments:
     """Segments that stay open between reads, the least recently used leaving first.
 
-    A path names the same bytes for ever, because segments are immutable and revisions are not given twice. So a
-    segment that is open needs no second look at its file.
+    A name stands for the same bytes for ever, because segments are immutable and revisions are not given twice. So
+    a segment that is open needs no second look at its file.
     """
 
     def __init__(self) -> None:
-        self._readers: OrderedDict[str, SegmentReader] = OrderedDict()
+        self._readers: OrderedDict[tuple[SeriesKey, SegmentName], SegmentReader] = OrderedDict()
         self._lock = threading.Lock()
 
-    def rows(self, path: str, name: SegmentName) -> MappedRows:
+    def rows(self, folder: CacheFolder, series: SeriesKey, name: SegmentName) -> MappedRows:
         with self._lock:
-            reader = self._readers.get(path)
+            reader = self._readers.get((series, name))
             if reader is None:
-                reader = self._readers[path] = _open_named(path, name)
+                reader = self._readers[series, name] = _open_named(folder, series, name)
                 if len(self._readers) > CACHE_OPEN_SEGMENTS_MAX:
                     self._readers.popitem(last=False)[1].close()
             else:
-                self._readers.move_to_end(path)
+                self._readers.move_to_end((series, name))
             return reader.rows
 
     def close(self) -> None:
@@ -182,15 +181,50 @@ class _OpenSegments:
                 self._readers.popitem()[1].close()
 
 
-def _open_named(path: str, name: SegmentName) -> SegmentReader:
-    reader = SegmentReader(path)
+def _open_named(folder: CacheFolder, series: SeriesKey, name: SegmentName) -> SegmentReader:
+    # The text of a series is where it lies under the root; a string is joined faster than a Path.
+    reader = SegmentReader(f"{folder.root}/{series}/{_file_name(name)}")
     header = reader.header
-    if header.span != name.span or header.revision != name.revision:
+    if header.span != name.span or header.revision != name.revision or not header.is_of(series):
         reader.close()
         raise SegmentCorruptError(
-            path, f"its header says {header.span}, revision {header.revision}: the file was renamed or swapped"
+            reader.path,
+            f"its header says {header.series} {header.span}, revision {header.revision}: "
+            "the file was renamed or swapped",
         )
     return reader
+
+
+# A backtest asks for the same few series and dates again and again, and validating text takes as long as the
+# system calls of a read.
+_validated_series: Final = lru_cache(maxsize=4096)(SeriesKey.of)
+_parsed_span: Final = lru_cache(maxsize=4096)(Span.of)
+
+
+def series_of(symbol: str, interval: str, market: str, kind: str) -> SeriesKey:
+    """`SeriesKey.of`, remembered."""
+    try:
+        return _validated_series(symbol, interval, market=market, kind=kind)
+    except TypeError:  # not hashable, so no text: this says what is wrong with it
+        return SeriesKey.of(symbol, interval, market=market, kind=kind)
+
+
+def span_of(start: TimeLike, end: TimeLike) -> Span:
+    """`Span.of`, remembered for text that means the same whenever it is read."""
+    is_text = isinstance(start, str) and isinstance(end, str)
+    return _parsed_span(start, end) if is_text and "now" not in (start, end) else Span.of(start, end)
+
+
+@lru_cache(maxsize=1 << 14)
+def _file_name(name: SegmentName) -> str:
+    return name.file_name
+
+
+def _unheld(span: Span, holdings: Sequence[Holding]) -> tuple[Span, ...]:
+    """The parts of a span that nothing speaks for. Holdings are disjoint and lie in it."""
+    if sum(holding.span.length_ms for holding in holdings) == span.length_ms:
+        return ()
+    return difference([span], [holding.span for holding in holdings])
 
 
 def open_cache(root: str | os.PathLike[str] | None = None) -> KlineCache:

@@ -67,9 +67,11 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, overload
 
 import numpy as np
 
@@ -81,7 +83,7 @@ from ckvd.timespan import Span
 from ckvd.utils.config import SEGMENT_HEADER_NBYTES_MAX, SEGMENT_PAGE_NBYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
 MAGIC: Final = b"\x89CKVD\r\n\x1a"
 VERSION: Final = 1
@@ -173,6 +175,49 @@ class ColumnLayout:
         return value
 
 
+class ColumnTable(Sequence[ColumnLayout]):
+    """The column table of a header that was read: checked whole, its entries made into objects when asked for.
+
+    A read touches two columns of twelve, and making all twelve would take longer than the rest of it. It equals
+    any sequence of the same entries.
+    """
+
+    __slots__ = ("_entries", "_layouts")
+
+    def __init__(self, entries: Mapping[str, tuple[Any, ...]]) -> None:
+        self._entries = entries
+        self._layouts: dict[str, ColumnLayout] = {}
+
+    def find(self, name: str) -> ColumnLayout | None:
+        """The entry of a column, or None where there is none of that name."""
+        layout = self._layouts.get(name)
+        if layout is None:
+            entry = self._entries.get(name)
+            if entry is None:
+                return None
+            layout = self._layouts[name] = _layout_of(name, entry)
+        return layout
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, index: int) -> ColumnLayout: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[ColumnLayout, ...]: ...
+    def __getitem__(self, index: int | slice) -> ColumnLayout | tuple[ColumnLayout, ...]:
+        return tuple(_layout_of(name, entry) for name, entry in self._entries.items())[index]
+
+    def __eq__(self, other: object) -> bool:
+        return self[:] == tuple(other) if isinstance(other, Sequence) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self[:])
+
+    def __repr__(self) -> str:
+        return repr(self[:])
+
+
 @dataclass(frozen=True, slots=True)
 class SegmentHeader:
     """What a segment says of itself.
@@ -186,7 +231,7 @@ class SegmentHeader:
         Open times of the first and last bar; 0 without bars.
     revision : int
         The higher one holds where two segments speak of one moment.
-    columns : tuple of ColumnLayout
+    columns : sequence of ColumnLayout
     header_nbytes, file_nbytes : int
     is_provisional : bool
     recheck_ms : int
@@ -200,7 +245,7 @@ class SegmentHeader:
     first_open_ms: int
     last_open_ms: int
     revision: int
-    columns: tuple[ColumnLayout, ...]
+    columns: Sequence[ColumnLayout]
     header_nbytes: int
     file_nbytes: int
     is_provisional: bool
@@ -210,8 +255,18 @@ class SegmentHeader:
     @property
     def series(self) -> SeriesKey:
         """The series of its bars."""
-        record = json.loads(self.metadata)["series"]
-        return SeriesKey.of(record["symbol"], record["interval"], market=record["market"], kind=record["kind"])
+        return _series_of(self.metadata)
+
+    def is_of(self, series: SeriesKey) -> bool:
+        """Whether its bars are of a series: `series` compared, at the price of comparing bytes."""
+        return self.metadata.startswith(_series_json(series)) or self.series == series
+
+    def column(self, name: str) -> ColumnLayout | None:
+        """How a column is kept, or None where the segment has no such column."""
+        columns = self.columns
+        if isinstance(columns, ColumnTable):
+            return columns.find(name)
+        return next((column for column in columns if column.name == name), None)
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -222,6 +277,19 @@ class SegmentHeader:
     def absences(self) -> tuple[Absence, ...]:
         """Why bars are not in it, where that is known."""
         return tuple(Absence.of_json(record) for record in json.loads(self.metadata)["absences"])
+
+
+# A backtest opens many segments of few series, and asks one segment for its series at every column.
+@lru_cache(maxsize=1024)
+def _series_of(metadata: bytes) -> SeriesKey:
+    record = json.loads(metadata)["series"]
+    return SeriesKey.of(record["symbol"], record["interval"], market=record["market"], kind=record["kind"])
+
+
+@lru_cache(maxsize=1024)
+def _series_json(series: SeriesKey) -> bytes:
+    """How the metadata that this module writes for a series begins."""
+    return encode_metadata(series, (), (), "").partition(b',"sources"')[0]
 
 
 def encode_metadata(
@@ -376,11 +444,13 @@ def decode_header(content: bytes, path: str, file_nbytes: int) -> SegmentHeader:
     SegmentCorruptError
         The checksum is wrong, the file is not as long as it says, or the fields contradict each other.
     """
-    read_header_nbytes(content, path, file_nbytes)
     (
-        _, _, _, header_crc32, header_nbytes, metadata_nbytes, column_count, flags, reserved, declared_nbytes,
-        row_count, start_ms, end_ms, first_open_ms, last_open_ms, recheck_ms, revision,
-    ) = _PREAMBLE_STRUCT.unpack_from(content)  # fmt: skip
+        magic, version, byte_order, header_crc32, header_nbytes, metadata_nbytes, column_count, flags, reserved,
+        declared_nbytes, row_count, start_ms, end_ms, first_open_ms, last_open_ms, recheck_ms, revision,
+    ) = _PREAMBLE_STRUCT.unpack_from(content.ljust(PREAMBLE_NBYTES))  # fmt: skip
+    if magic != MAGIC or version != VERSION or byte_order != BYTE_ORDER or header_nbytes != len(content):
+        read_header_nbytes(content, path, file_nbytes)
+        raise SegmentCorruptError(path, f"truncated: its header ends after {len(content)} of {header_nbytes} bytes")
     found_crc32 = zlib.crc32(memoryview(content)[CHECKED_FROM:])
     if found_crc32 != header_crc32:
         raise SegmentCorruptError(
@@ -392,10 +462,7 @@ def decode_header(content: bytes, path: str, file_nbytes: int) -> SegmentHeader:
     table_end = PREAMBLE_NBYTES + COLUMN_ENTRY_NBYTES * column_count
     if table_end + metadata_nbytes > header_nbytes or end_ms < start_ms or reserved or flags > _FLAG_PROVISIONAL:
         raise SegmentCorruptError(path, "its header contradicts itself")
-    columns = tuple(
-        _decode_column(content, position, row_count, file_nbytes, path)
-        for position in range(PREAMBLE_NBYTES, table_end, COLUMN_ENTRY_NBYTES)
-    )
+    columns = _read_column_table(content[PREAMBLE_NBYTES:table_end], row_count, file_nbytes, path)
     return SegmentHeader(
         span=Span(start_ms, end_ms),
         row_count=row_count,
@@ -411,25 +478,35 @@ def decode_header(content: bytes, path: str, file_nbytes: int) -> SegmentHeader:
     )
 
 
+# By name as it stands in the file: the name, the dtype as it stands in the file, and the bytes of one value.
 _KNOWN_COLUMNS: Final = {
-    name.encode("ascii").ljust(32, b"\0"): (name, dtype, dtype.str.encode("ascii").ljust(4, b"\0"))
+    name.encode("ascii").ljust(32, b"\0"): (name, dtype.str.encode("ascii").ljust(4, b"\0"), dtype.itemsize)
     for name, dtype in COLUMN_DTYPES.items()
 }
 
 
-def _decode_column(content: bytes, position: int, row_count: int, file_nbytes: int, path: str) -> ColumnLayout:
-    raw_name, raw_dtype, encoding, least, most, crc32, offset, constant = _COLUMN_STRUCT.unpack_from(
-        content, position
-    )
-    known = _KNOWN_COLUMNS.get(raw_name)
-    if known is None or known[2] != raw_dtype or encoding > Encoding.REGULAR:
-        raise SegmentCorruptError(path, f"unknown column {raw_name!r}, dtype {raw_dtype!r}, encoding {encoding}")
-    name, dtype, _ = known
-    if encoding == Encoding.STORED and offset + row_count * dtype.itemsize > file_nbytes:
-        raise SegmentCorruptError(path, f"column {name} would end beyond the file")
+def _read_column_table(table: bytes, row_count: int, file_nbytes: int, path: str) -> ColumnTable:
+    entries = {}
+    for entry in _COLUMN_STRUCT.iter_unpack(table):
+        raw_name, raw_dtype, encoding, _, _, _, offset, _ = entry
+        name, dtype, itemsize = _KNOWN_COLUMNS.get(raw_name, ("", b"", 0))
+        if dtype != raw_dtype or encoding > Encoding.REGULAR:
+            raise SegmentCorruptError(
+                path, f"unknown column {raw_name!r}, dtype {raw_dtype!r}, encoding {encoding}"
+            )
+        if encoding == Encoding.STORED and offset + row_count * itemsize > file_nbytes:
+            raise SegmentCorruptError(path, f"column {name} would end beyond the file")
+        if name in entries:
+            raise SegmentCorruptError(path, f"column {name} stands in its table twice")
+        entries[name] = entry
+    return ColumnTable(entries)
+
+
+def _layout_of(name: str, entry: tuple[Any, ...]) -> ColumnLayout:
+    _, _, encoding, least, most, crc32, offset, constant = entry
     return ColumnLayout(
         name=name,
-        dtype=dtype,
+        dtype=COLUMN_DTYPES[name],
         encoding=Encoding(encoding),
         decimals=None if most == _UNKNOWN_DECIMALS else Decimals(least, most),
         crc32=crc32,

@@ -7,12 +7,13 @@ would let the map be closed under a living view, which ends in a segmentation fa
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import sys
 import warnings
 import zlib
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
@@ -32,7 +33,14 @@ if TYPE_CHECKING:
     from ckvd.provenance import Absence, Source
 
 # A map keeps a duplicate of its file's descriptor, unless it is told not to (Python 3.13).
-_UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+_UNTRACKED: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+_OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+# Asked for huge pages (Linux), the kernel reads a file that it has not cached yet in pieces of two megabytes and
+# maps each with one fault. Pieces of a page, once cached, cost every later reader a fault for each sixteen.
+_HUGE_PAGES: Final[int | None] = getattr(mmap, "MADV_HUGEPAGE", None)
+_HUGE_PAGE_NBYTES: Final = 2 << 20
+# A bar is first looked for this many rows around where it should be if none were missing.
+_SEARCH_REACH_ROWS: Final = 1024
 
 
 class MappedRows:
@@ -75,19 +83,36 @@ class MappedRows:
         return MappedRows(self.header, self._buffer, self.start + start, self.start + stop)
 
     def between(self, start_ms: int, end_ms: int) -> MappedRows:
-        """The rows that open in a half-open span of time."""
+        """The rows that open in a half-open span of time.
+
+        Few pages are touched, however many rows there are: see `_find`.
+        """
         open_time = self.stored("open_time")
         if open_time is None:
             return self.rows(0, 0)
-        start, stop = np.searchsorted(open_time, (start_ms, end_ms))
-        return self.rows(int(start), int(stop))
+        start = self._find(open_time, start_ms)
+        return self.rows(start, max(start, self._find(open_time, end_ms)))
+
+    def _find(self, open_time: Times, moment_ms: int) -> int:
+        """The first row at or after a moment: `open_time.searchsorted`, beginning where the row should be."""
+        header, row_count = self.header, len(open_time)
+        length_ms = header.last_open_ms - header.first_open_ms
+        if length_ms <= 0 or not row_count:
+            return int(open_time.searchsorted(moment_ms))
+        # Bars lie evenly but for holes. The header only makes the guess; the open times themselves confirm it.
+        guess = (moment_ms - header.first_open_ms) * (header.row_count - 1) // length_ms - self.start
+        guess = min(max(guess, 0), row_count)
+        reach = _SEARCH_REACH_ROWS
+        while True:
+            low, high = max(guess - reach, 0), min(guess + reach, row_count)
+            starts_before = low == 0 or open_time[low - 1] < moment_ms
+            if starts_before and (high == row_count or open_time[high] >= moment_ms):
+                return low + int(open_time[low:high].searchsorted(moment_ms))
+            reach *= 8
 
     def layout(self, name: str) -> ColumnLayout | None:
         """How a column is kept, or None where the segment has no such column."""
-        for column in self.header.columns:
-            if column.name == name:
-                return column
-        return None
+        return self.header.column(name)
 
     def stored(self, name: str) -> Column | None:
         """A column as a read-only view of the map, or None where its values are not in the file.
@@ -215,7 +240,8 @@ class SegmentReader:
 
     def close(self) -> None:
         """Release the map. Closing twice is quiet."""
-        direct_file_cleanup(self, "_buffer", "_map")
+        self._buffer = None
+        direct_file_cleanup(self, "_map")
 
     def __enter__(self) -> Self:
         return self
@@ -244,18 +270,23 @@ class SegmentReader:
 
 
 def _map_segment(path: str) -> tuple[SegmentHeader, mmap.mmap]:
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(path, _OPEN_FLAGS)
     try:
         file_nbytes = os.fstat(descriptor).st_size
         header = _read_header(descriptor, path, file_nbytes)
-        return header, mmap.mmap(descriptor, file_nbytes, access=mmap.ACCESS_READ, **_UNTRACKED)
+        mapped = mmap.mmap(descriptor, file_nbytes, access=mmap.ACCESS_READ, **_UNTRACKED)
     finally:
         os.close(descriptor)
+    if _HUGE_PAGES is not None and file_nbytes >= _HUGE_PAGE_NBYTES:
+        # A kernel without huge pages refuses, and reads as it always does.
+        with contextlib.suppress(OSError):
+            mapped.madvise(_HUGE_PAGES)
+    return header, mapped
 
 
 def read_segment_header(path: str | os.PathLike[str]) -> SegmentHeader:
     """Read and check the header of a segment alone, without mapping the file. Errors: see `SegmentReader`."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(path, _OPEN_FLAGS)
     try:
         return _read_header(descriptor, os.fspath(path), os.fstat(descriptor).st_size)
     finally:
