@@ -1,0 +1,310 @@
+"""Reading a segment: views of the map, and nothing changed, copied or left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import leaks
+from ckvd.errors import CacheError, SegmentCorruptError, SegmentError
+from ckvd.segment import SegmentReader, read_segment_header
+from ckvd.segment.layout import Encoding
+from ckvd.timespan import Span
+from models import DAY_MS, MINUTE_MS
+from tables import BTCUSDT_1M, folder_state, make_table, regular_table, same_bits, write_segment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ckvd.kline import Column
+
+HOUR = Span(0, 60 * MINUTE_MS)
+# On 3.13 a map keeps no duplicate of its file's descriptor.
+DESCRIPTORS_OF_A_MAP = 0 if sys.version_info >= (3, 13) else 1
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """An hour of bars, all columns stored but the close times."""
+    return write_segment(tmp_path / "hour.ckvd", regular_table(BTCUSDT_1M, HOUR), HOUR)
+
+
+def map_under(column: Column) -> object:
+    """What the memory of an array belongs to, all views taken off."""
+    owner: object = column
+    while isinstance(owner, (np.ndarray, memoryview)):
+        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
+    return owner
+
+
+# --- Views -------------------------------------------------------------------------------------------------
+
+
+def test_a_stored_column_is_a_view_of_the_map_and_two_of_them_share_its_memory(path: Path) -> None:
+    with SegmentReader(path) as reader:
+        for column in reader.header.columns:
+            one, other = reader[column.name], reader[column.name]
+            if column.encoding is not Encoding.STORED:
+                continue
+            assert np.shares_memory(one, other)
+            assert isinstance(map_under(one), mmap.mmap)
+            assert map_under(one) is map_under(other) is map_under(reader.open_time)
+
+
+def test_a_range_of_rows_is_a_slice_and_shares_memory_with_the_whole(path: Path) -> None:
+    with SegmentReader(path) as reader:
+        part = reader.rows.rows(10, 20).rows(1, 3)
+        closes = part.column("close", BTCUSDT_1M.interval)
+        assert closes is not None
+        assert len(part) == len(closes) == 2
+        assert closes.tolist() == reader["close"][11:13].tolist()
+        assert np.shares_memory(closes, reader["close"])
+
+
+def test_every_column_is_read_only_however_it_is_kept(tmp_path: Path) -> None:
+    table = regular_table(BTCUSDT_1M, HOUR, ignore=0.0)
+    with SegmentReader(write_segment(tmp_path / "file", table)) as reader:
+        assert {column.encoding for column in reader.header.columns} == set(Encoding)
+        for name in table.columns:
+            column = reader[name]
+            assert not column.flags.writeable
+            with pytest.raises(ValueError, match="read-only"):
+                column[0] = 1
+        with pytest.raises(ValueError, match="cannot set WRITEABLE"):
+            reader["close"].flags.writeable = True
+
+
+def test_a_constant_column_takes_the_memory_of_one_value(tmp_path: Path) -> None:
+    table = regular_table(BTCUSDT_1M, Span(0, DAY_MS), ignore=-0.0)
+    with SegmentReader(write_segment(tmp_path / "file", table)) as reader:
+        column = reader["ignore"]
+        assert column.strides == (0,)
+        assert same_bits(column, table.columns["ignore"])
+
+
+def test_long_columns_start_on_pages_and_short_ones_on_lines_of_64_bytes(tmp_path: Path) -> None:
+    day = write_segment(tmp_path / "day", regular_table(BTCUSDT_1M, Span(0, DAY_MS)))
+    hour = write_segment(tmp_path / "hour", regular_table(BTCUSDT_1M, HOUR))
+    for path, unit in ((day, 4096), (hour, 64)):
+        with SegmentReader(path) as reader:
+            stored = [column.name for column in reader.header.columns if column.encoding is Encoding.STORED]
+            assert len(stored) == 11
+            for name in stored:
+                assert reader[name].ctypes.data % unit == 0
+                assert reader[name].flags.c_contiguous
+                assert reader[name].flags.aligned
+
+
+def test_a_column_that_a_segment_does_not_have_is_a_key_error_and_none_of_its_rows(path: Path) -> None:
+    with SegmentReader(path) as reader:
+        for name in ("base_volume", "close_time_us", "vwap"):
+            with pytest.raises(KeyError, match=name):
+                reader[name]
+            assert reader.rows.column(name, BTCUSDT_1M.interval) is None
+            assert reader.rows.stored(name) is None
+            assert reader.rows.layout(name) is None
+
+
+@given(
+    st.lists(st.integers(0, 400), unique=True, max_size=60).map(sorted),
+    st.integers(-10, 410),
+    st.integers(-10, 410),
+    st.integers(1, 8),
+    st.data(),
+)
+def test_the_rows_between_two_moments_are_those_that_open_there_however_uneven_they_lie(
+    tmp_path_factory: pytest.TempPathFactory,
+    opens: list[int],
+    start: int,
+    end: int,
+    reach: int,
+    data: st.DataObject,
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "uneven.ckvd"
+    write_segment(path, make_table(BTCUSDT_1M, opens), Span(0, 401))
+    first = data.draw(st.integers(0, len(opens)))
+    stop = data.draw(st.integers(first, len(opens)))
+    start, end = min(start, end), max(start, end)
+    with SegmentReader(path) as reader, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ckvd.segment.reader._SEARCH_REACH_ROWS", reach)
+        rows = reader.rows.rows(first, stop).between(start, end)
+        found = reader.open_time[rows.start : rows.stop].tolist()
+    assert found == [moment for moment in opens[first:stop] if start <= moment < end]
+
+
+# --- Life of a view ----------------------------------------------------------------------------------------
+
+
+def test_a_view_outlives_its_reader_and_the_removal_of_its_file(path: Path) -> None:
+    with SegmentReader(path) as reader:
+        column, rows = reader["close"], reader.rows
+    expected = (400 + np.arange(60.0)).tolist()
+    path.unlink()
+    assert column.tolist() == expected
+    part = rows.column("close", BTCUSDT_1M.interval)
+    assert part is not None
+    assert part.tolist() == expected
+
+
+def test_a_view_shows_what_was_read_after_its_file_was_replaced(path: Path) -> None:
+    with SegmentReader(path) as reader:
+        before = reader["close"]
+        write_segment(path, regular_table(BTCUSDT_1M, HOUR, close=7.0), HOUR)
+        assert reader["close"].tolist() == before.tolist()
+    assert before.tolist() == (400 + np.arange(60.0)).tolist()
+    with SegmentReader(path) as reader:
+        assert reader["close"].tolist() == [7.0] * 60
+
+
+def test_the_map_is_released_at_once_without_views_and_else_with_the_last_of_them(path: Path) -> None:
+    descriptors, maps = leaks.count_descriptors(), leaks.count_maps()
+    reader = SegmentReader(path)
+    assert leaks.count_descriptors() == descriptors + DESCRIPTORS_OF_A_MAP
+    assert leaks.count_maps() == maps + 1
+    reader.close()
+    assert (leaks.count_descriptors(), leaks.count_maps()) == (descriptors, maps)
+    with SegmentReader(path) as reader:
+        view = reader["close"][5:7]
+    assert leaks.count_maps() == maps + 1
+    del view
+    assert (leaks.count_descriptors(), leaks.count_maps()) == (descriptors, maps)
+
+
+def test_a_closed_reader_is_refused_and_closing_it_again_is_quiet(path: Path) -> None:
+    reader = SegmentReader(path)
+    reader.close()
+    reader.close()
+    for use in (lambda: reader.rows, lambda: reader.open_time, lambda: reader["close"], reader.verify):
+        with pytest.raises(ValueError, match=r"hour\.ckvd: the reader is closed"):
+            use()
+    assert reader.header.row_count == 60
+
+
+def test_leaving_asynchronously_closes_as_well(path: Path) -> None:
+    async def read() -> tuple[SegmentReader, list[float]]:
+        async with SegmentReader(path) as reader:
+            return reader, reader["close"][:2].tolist()
+
+    maps = leaks.count_maps()
+    reader, closes = asyncio.run(read())
+    assert closes == [400, 401]
+    assert leaks.count_maps() == maps
+    with pytest.raises(ValueError, match="the reader is closed"):
+        _ = reader.rows
+
+
+def test_a_reader_that_nobody_closes_warns_and_releases_what_it_holds(path: Path) -> None:
+    descriptors, maps = leaks.count_descriptors(), leaks.count_maps()
+    with pytest.warns(ResourceWarning, match=r"unclosed segment .*hour\.ckvd"):
+        SegmentReader(path)  # not kept: it goes at once, by reference count
+    assert (leaks.count_descriptors(), leaks.count_maps()) == (descriptors, maps)
+
+
+def test_the_representation_tells_the_state(path: Path) -> None:
+    reader = SegmentReader(path)
+    assert repr(reader) == f"<SegmentReader {str(path)!r} 60 bars of {HOUR}>"
+    reader.close()
+    assert repr(reader) == f"<SegmentReader {str(path)!r} closed>"
+
+
+# --- Files -------------------------------------------------------------------------------------------------
+
+
+def test_reading_changes_no_file(path: Path) -> None:
+    before = folder_state(path.parent)
+    read_segment_header(path)
+    with SegmentReader(path) as reader:
+        reader.verify()
+        assert sum(float(reader[column.name].sum()) for column in reader.header.columns)
+        assert len(reader.rows.between(0, 10 * MINUTE_MS)) == 10
+    assert folder_state(path.parent) == before
+
+
+def test_a_header_is_read_alone_as_it_is_with_the_rows(path: Path) -> None:
+    descriptors, maps = leaks.count_descriptors(), leaks.count_maps()
+    header = read_segment_header(path)
+    assert (leaks.count_descriptors(), leaks.count_maps()) == (descriptors, maps)
+    with SegmentReader(path) as reader:
+        assert reader.header == header
+    assert header.span == HOUR
+    assert (header.first_open_ms, header.last_open_ms) == (0, 59 * MINUTE_MS)
+
+
+def test_a_header_longer_than_one_page_is_read_whole(tmp_path: Path) -> None:
+    path = write_segment(tmp_path / "long", make_table(BTCUSDT_1M, [0]), HOUR, writer="w" * 10_000)
+    with SegmentReader(path) as reader:
+        assert reader.header.header_nbytes > 10_000
+        assert reader["close"].tolist() == [400]
+        reader.verify()
+
+
+def test_a_file_that_is_not_there_is_file_not_found(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        SegmentReader(tmp_path / "missing.ckvd")
+    with pytest.raises(FileNotFoundError):
+        read_segment_header(tmp_path / "missing.ckvd")
+
+
+def test_a_file_that_cannot_be_read_is_an_error_of_the_cache(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="cannot be read: ") as caught:
+        SegmentReader(tmp_path)
+    assert caught.value.path == str(tmp_path)
+    assert caught.value.errno
+
+
+@pytest.mark.xfail(raises=IsADirectoryError, reason="read_segment_header lets the OSError through")
+def test_a_header_that_cannot_be_read_is_an_error_of_the_cache(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="cannot be read: "):
+        read_segment_header(tmp_path)
+
+
+def test_any_damaged_byte_of_a_header_is_refused_when_the_file_is_opened_and_nothing_leaks(tmp_path: Path) -> None:
+    whole = write_segment(tmp_path / "whole", make_table(BTCUSDT_1M, [0, MINUTE_MS])).read_bytes()
+    path = tmp_path / "damaged.ckvd"
+    descriptors, maps = leaks.count_descriptors(), leaks.count_maps()
+    for offset in range(read_segment_header(tmp_path / "whole").header_nbytes):
+        path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 0x10]) + whole[offset + 1 :])
+        with pytest.raises(SegmentError, match=r"damaged\.ckvd: "):
+            SegmentReader(path)
+    assert (leaks.count_descriptors(), leaks.count_maps()) == (descriptors, maps)
+
+
+def test_a_file_cut_off_anywhere_or_extended_is_refused_before_it_is_mapped(tmp_path: Path) -> None:
+    whole = write_segment(tmp_path / "whole", make_table(BTCUSDT_1M, [0, MINUTE_MS])).read_bytes()
+    path = tmp_path / "cut.ckvd"
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        with pytest.raises(SegmentError):
+            SegmentReader(path)
+    path.write_bytes(whole + b"\0")
+    with pytest.raises(SegmentCorruptError, match="too long"):
+        SegmentReader(path)
+
+
+def test_verifying_finds_every_damaged_byte_behind_the_header(tmp_path: Path) -> None:
+    whole = write_segment(tmp_path / "whole", make_table(BTCUSDT_1M, [0, MINUTE_MS])).read_bytes()
+    path = tmp_path / "damaged.ckvd"
+    header_nbytes = read_segment_header(tmp_path / "whole").header_nbytes
+    assert len(whole) > header_nbytes + 500
+    for offset in range(header_nbytes, len(whole)):
+        path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 0x10]) + whole[offset + 1 :])
+        with SegmentReader(path) as reader, pytest.raises(SegmentCorruptError) as caught:
+            reader.verify()
+        is_padding = "are not zero" in str(caught.value)
+        assert is_padding or "its checksum is" in str(caught.value)
+        assert not is_padding or whole[offset] == 0
+
+
+@pytest.mark.parametrize("row_count", [0, 1, 600])
+def test_verifying_accepts_what_was_written(tmp_path: Path, row_count: int) -> None:
+    table = make_table(BTCUSDT_1M, np.arange(row_count) * MINUTE_MS)
+    with SegmentReader(write_segment(tmp_path / "file", table, Span(0, DAY_MS))) as reader:
+        reader.verify()
+        assert len(reader.rows) == row_count
