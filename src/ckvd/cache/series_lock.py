@@ -1,9 +1,9 @@
 """`SeriesLock`: writers of one series take turns, and no revision is given twice.
 
 Each series has a lock file of its own in the folder `.locks` of the cache, so that writers of different series
-never wait for each other, and a series' own folder can go. The file remembers the last revision that was given: the
-one of a segment that was pruned is not given again, because a name stands for the same bytes for ever, which readers
-rely on. A cache that was copied without its lock files counts on from its segments.
+never wait for each other, and a series' own folder can go. The file remembers the last revision that was given:
+that of a pruned segment is not given again, because a name stands for the same bytes for ever, which readers rely
+on. A cache that was copied without its lock files counts on from its segments.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class SeriesStore:
         name: SegmentName,
         *,
         condition: Callable[[list[SegmentName]], bool] = lambda _: True,
-    ) -> bool:
+    ) -> SegmentName | None:
         """Give written rows the next revision and make them a segment.
 
         Parameters
@@ -127,8 +127,8 @@ class SeriesStore:
 
         Returns
         -------
-        bool
-            Whether it was published; it is durable then.
+        SegmentName or None
+            What was published, and is durable; None where the condition did not hold.
 
         Raises
         ------
@@ -140,7 +140,7 @@ class SeriesStore:
         with self.lock() as lock:
             segments = self.folder.segments(self.series)
             if not condition(segments):
-                return False
+                return None
             revision = lock.take_revision(segments)
             if revision != name.revision:
                 name = SegmentName(name.span, revision)
@@ -153,7 +153,7 @@ class SeriesStore:
             fault_points.reach(Step.SEGMENT_NAMED)
             _flush(writer.path.parent)
         fault_points.reach(Step.SEGMENT_PUBLISHED)
-        return True
+        return name
 
     def remove_superseded(self) -> tuple[SegmentName, ...]:
         """Remove segments that speak for no moment any more, because newer ones speak for all of theirs.

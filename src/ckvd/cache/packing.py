@@ -1,0 +1,319 @@
+"""Packing a series: merging closed history into large segments, as `ckvd.cache.packing_plan` decides.
+
+A merge copies the rows of mapped segments, piece by piece and chunk by chunk, so that memory stays flat. A piece
+is checked before it is copied, and the result is compared with the pieces, bit for bit, before it gets its name;
+from then on it speaks for their span, and they are removed. If the series changed meanwhile, the merge is dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ckvd.cache import fault_points
+from ckvd.cache.fault_points import Step
+from ckvd.cache.ownership import resolve, superseded
+from ckvd.cache.packing_plan import IMPLIED, Merge, Piece, join_records, merge_columns, plan_packing
+from ckvd.cache.series_store import SeriesStore
+from ckvd.cache.statement import narrow
+from ckvd.errors import SegmentCorruptError, SegmentError, cannot
+from ckvd.kline import COLUMN_DTYPES
+from ckvd.segment.layout import Encoding
+from ckvd.segment.reader import SegmentReader, read_segment_header
+from ckvd.segment.writer import SegmentStatement, SegmentWriter
+from ckvd.timespan import Span, regular_close_times
+from ckvd.utils.config import MAINTENANCE_CHUNK_ROWS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from ckvd.cache.folder import CacheFolder, SegmentName
+    from ckvd.kline import Column
+    from ckvd.market import SeriesKey
+    from ckvd.segment.layout import ColumnLayout, SegmentHeader
+    from ckvd.segment.reader import MappedRows
+
+
+@dataclass(frozen=True, slots=True)
+class PackedSegment:
+    """A segment that packing made.
+
+    Attributes
+    ----------
+    name : SegmentName
+    input_count : int
+        From how many pieces.
+    row_count, nbytes : int
+    """
+
+    name: SegmentName
+    input_count: int
+    row_count: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackReport:
+    """What packing a series did, or would do.
+
+    Attributes
+    ----------
+    series : SeriesKey
+    merges : tuple of Merge
+        What was decided.
+    packed : tuple of PackedSegment
+        What was made of it.
+    removed : tuple of SegmentName
+        Segments that spoke for nothing any more, and are gone; or would be, where nothing was done.
+    removed_nbytes : int
+        How long they were.
+    refusals : tuple of str
+        What could not be packed, and why: damaged segments, mostly.
+    """
+
+    series: SeriesKey
+    merges: tuple[Merge, ...] = ()
+    packed: tuple[PackedSegment, ...] = ()
+    removed: tuple[SegmentName, ...] = ()
+    removed_nbytes: int = 0
+    refusals: tuple[str, ...] = ()
+
+
+def survey_packing(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool = False) -> PackReport:
+    """Decide what packing would do, and do nothing.
+
+    Raises
+    ------
+    CacheError
+        The folder cannot be read.
+    """
+    segments = folder.segments(series)
+    merges = plan_packing(_read_pieces(folder, series, segments), is_thorough=is_thorough)
+    # What merges would leave behind is removed as well: segments that speak for nothing outside of one merge.
+    outside = {
+        holding.segment
+        for holding in resolve(_whole(segments), segments)
+        if not any(merge.span.covers(holding.span) for merge in merges)
+    }
+    replaced = {piece.holding.segment for merge in merges for piece in merge.pieces} - outside
+    removed = tuple(sorted({*superseded(segments), *replaced}))
+    return PackReport(series, merges, removed=removed, removed_nbytes=_nbytes_of(folder, series, removed))
+
+
+def pack_series(
+    folder: CacheFolder,
+    series: SeriesKey,
+    *,
+    is_thorough: bool = False,
+    on_rows: Callable[[int], None] | None = None,
+) -> PackReport:
+    """Merge what should be merged, and remove segments that speak for nothing any more.
+
+    Safe at any time: readers and writers go on meanwhile. Arrays that view a removed segment stay valid.
+
+    Parameters
+    ----------
+    folder : CacheFolder
+    series : SeriesKey
+    is_thorough : bool
+        See `plan_packing`.
+    on_rows : callable, optional
+        Called with the number of rows that each step copied.
+
+    Returns
+    -------
+    PackReport
+        Damaged segments are among its refusals, and did not keep others from being packed.
+
+    Raises
+    ------
+    CacheBusyError
+        Another writer held the lock of the series all the time.
+    CacheError
+        The folder cannot be read or written. What was published before stays.
+    """
+    store = SeriesStore(folder, series)
+    refusals: list[str] = []
+    packed: list[PackedSegment] = []
+    merges = plan_packing(_read_pieces(folder, series, folder.segments(series)), is_thorough=is_thorough)
+    for merge in merges:
+        try:
+            made = _merge(store, merge, on_rows or _ignore)
+        except FileNotFoundError:
+            refusals.append(f"{series}: {merge.span} changed while it was packed; the next time will do")
+        except SegmentError as error:
+            refusals.append(f"{error}; it is kept as it is (see ckvd cache verify)")
+        else:
+            if made is None:
+                refusals.append(f"{series}: {merge.span} changed while it was packed; the next time will do")
+            else:
+                packed.append(made)
+    removed: tuple[SegmentName, ...] = ()
+    removed_nbytes = 0
+    try:
+        before = {name: _nbytes_of(folder, series, [name]) for name in superseded(folder.segments(series))}
+        removed = store.remove_superseded()
+        removed_nbytes = sum(before.get(name, 0) for name in removed)
+    except (SegmentError, FileNotFoundError) as error:
+        refusals.append(f"{error}; what it replaces is kept")
+    return PackReport(series, merges, tuple(packed), removed, removed_nbytes, tuple(refusals))
+
+
+def _ignore(_: int) -> None:
+    pass
+
+
+def _whole(segments: Sequence[SegmentName]) -> Span:
+    if not segments:
+        return Span(0, 0)
+    return Span(min(name.span.start_ms for name in segments), max(name.span.end_ms for name in segments))
+
+
+def _nbytes_of(folder: CacheFolder, series: SeriesKey, names: Sequence[SegmentName]) -> int:
+    nbytes = 0
+    for name in names:
+        try:
+            nbytes += (folder.series_path(series) / name.file_name).stat().st_size
+        except FileNotFoundError:
+            continue
+    return nbytes
+
+
+# --- What there is -----------------------------------------------------------------------------------------
+
+
+def _read_pieces(folder: CacheFolder, series: SeriesKey, segments: Sequence[SegmentName]) -> list[Piece]:
+    path = folder.series_path(series)
+    pieces = []
+    for holding in resolve(_whole(segments), segments):
+        file = path / holding.segment.file_name
+        try:
+            header = read_segment_header(file)
+            row_count = header.row_count
+            if row_count and holding.span != holding.segment.span:
+                row_count = _count_rows(file, holding.span)
+        except (FileNotFoundError, SegmentError):
+            # It went, or is damaged: either way nothing to pack.
+            pieces.append(Piece(holding, 0, is_closed=False))
+        except OSError as error:
+            raise cannot("be read", file, error) from error
+        else:
+            is_closed = _is_closed(header) and _is_named(header, series, holding.segment)
+            pieces.append(Piece(holding, row_count, is_closed))
+    return pieces
+
+
+def _count_rows(file: Path, span: Span) -> int:
+    with SegmentReader(file) as reader:
+        return len(reader.rows.between(span.start_ms, span.end_ms))
+
+
+def _is_closed(header: SegmentHeader) -> bool:
+    """Whether nothing in it will be asked for again, so that it may stand in one segment with years of others."""
+    if header.is_provisional or header.recheck_ms:
+        return False
+    return header.row_count > 0 or all(absence.reason.is_answer for absence in header.absences)
+
+
+def _is_named(header: SegmentHeader, series: SeriesKey, name: SegmentName) -> bool:
+    return header.series == series and header.span == name.span and header.revision == name.revision
+
+
+# --- One merge ---------------------------------------------------------------------------------------------
+
+
+def _merge(store: SeriesStore, merge: Merge, on_rows: Callable[[int], None]) -> PackedSegment | None:
+    """Make one segment of the pieces; None where they did not hold any more when it was ready."""
+    path = store.folder.series_path(store.series)
+    headers = [read_segment_header(path / piece.holding.segment.file_name) for piece in merge.pieces]
+    name = store.likely_name(merge.span)
+    statement = SegmentStatement(
+        store.series,
+        merge.span,
+        name.revision,
+        join_records([narrow(h.sources, p.span) for h, p in zip(headers, merge.pieces, strict=True)]),
+        join_records([narrow(h.absences, p.span) for h, p in zip(headers, merge.pieces, strict=True)]),
+    )
+    columns = merge_columns([header for header in headers if header.row_count] or headers[:1])
+    with SegmentWriter(path / name.file_name, statement, columns, merge.row_count) as writer:
+        for piece in merge.pieces:
+            with SegmentReader(path / piece.holding.segment.file_name) as reader:
+                # A checksum that the copy gets would hide what was damaged before.
+                reader.verify()
+                for chunk in _chunks(reader, piece.span):
+                    writer.append(_stored_columns(chunk, columns, store.series))
+                    on_rows(len(chunk))
+                    del chunk
+        fault_points.reach(Step.ROWS_WRITTEN)
+        writer.flush()
+        _compare(writer.temporary_path, path, merge, store.series)
+        held = [piece.holding for piece in merge.pieces]
+        published = store.publish(writer, name, condition=lambda found: resolve(merge.span, found) == held)
+        if published is None:
+            return None
+    return PackedSegment(
+        published, len(merge.pieces), merge.row_count, _nbytes_of(store.folder, store.series, [published])
+    )
+
+
+def _chunks(reader: SegmentReader, span: Span) -> Iterator[MappedRows]:
+    rows = reader.rows.between(span.start_ms, span.end_ms)
+    for start in range(0, len(rows), MAINTENANCE_CHUNK_ROWS):
+        yield rows.rows(start, min(start + MAINTENANCE_CHUNK_ROWS, len(rows)))
+
+
+def _stored_columns(rows: MappedRows, columns: Sequence[ColumnLayout], series: SeriesKey) -> dict[str, Column]:
+    return {
+        column.name: column_of(rows, column.name, series)
+        for column in columns
+        if column.encoding is Encoding.STORED
+    }
+
+
+def column_of(rows: MappedRows, name: str, series: SeriesKey) -> Column:
+    """A column of some rows, also where their segment leaves it out because it is regular.
+
+    Returns
+    -------
+    ndarray, shape (len(rows),)
+    """
+    layout = rows.layout(name)
+    if layout is None:
+        return np.broadcast_to(np.array(IMPLIED[name], COLUMN_DTYPES[name]), len(rows))
+    if layout.encoding is Encoding.REGULAR:
+        # Computed for these rows alone, where the reader would do it for all of the segment's.
+        opens = rows.stored("open_time")
+        return regular_close_times(np.empty(0, np.int64) if opens is None else opens, series.interval)
+    column = rows.column(name, series.interval)
+    assert column is not None
+    return column
+
+
+def _compare(made: Path, path: Path, merge: Merge, series: SeriesKey) -> None:
+    """Compare a segment that was written with the pieces it was made from, every cell of every column.
+
+    Raises
+    ------
+    SegmentCorruptError
+        What is there is not what was written.
+    """
+    with SegmentReader(made) as packed:
+        packed.verify()
+        start = 0
+        for piece in merge.pieces:
+            with SegmentReader(path / piece.holding.segment.file_name) as reader:
+                for chunk in _chunks(reader, piece.span):
+                    copy = packed.rows.rows(start, start + len(chunk))
+                    for column in packed.header.columns:
+                        was, now = (column_of(rows, column.name, series) for rows in (chunk, copy))
+                        if was.tobytes() != now.tobytes():
+                            raise SegmentCorruptError(
+                                str(made), f"column {column.name} was not written as it was read"
+                            )
+                    start += len(chunk)
+                    del chunk, copy, was, now
+        if start != packed.header.row_count:
+            raise SegmentCorruptError(str(made), f"{packed.header.row_count} rows were written, expected {start}")

@@ -1,0 +1,271 @@
+"""What is merged, and that merging loses nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ckvd.cache import CacheFolder, KlineCache, SeriesStore, fault_points
+from ckvd.cache.fault_points import Step
+from ckvd.cache.folder import SegmentName
+from ckvd.cache.ownership import Holding
+from ckvd.cache.packing import pack_series, survey_packing
+from ckvd.cache.packing_plan import Piece, join_records, plan_packing
+from ckvd.kline import CLOSE_TIME_US
+from ckvd.market import DAY_MS, SeriesKey
+from ckvd.provenance import Absence, Origin, Reason, Source
+from ckvd.segment.reader import read_segment_header
+from ckvd.timespan import Span, days_of
+from tables import BTCUSDT_1M, regular_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+BTCUSDT_1H = SeriesKey.of("BTCUSDT", "1h")
+START = Span.of("2023-01-01", "2023-01-02").start_ms
+
+
+def day(number: int, count: int = 1) -> Span:
+    return Span(START + number * DAY_MS, START + (number + count) * DAY_MS)
+
+
+def pieces_of(row_counts: Sequence[int]) -> list[Piece]:
+    return [
+        Piece(Holding(day(number), SegmentName(day(number), number + 1)), rows, is_closed=True)
+        for number, rows in enumerate(row_counts)
+    ]
+
+
+def source(span: Span, name: str = "a.zip") -> Source:
+    return Source(Origin.VISION_DAILY, name, span.start_ms, span.end_ms, sha256="0" * 64)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> CacheFolder:
+    return CacheFolder(tmp_path / "cache")
+
+
+# --- Deciding ---
+
+
+def test_years_that_came_month_by_month_become_one_segment() -> None:
+    assert [len(merge.pieces) for merge in plan_packing(pieces_of([44_640] * 60))] == [60]
+
+
+def test_a_day_after_five_years_is_left_alone() -> None:
+    assert plan_packing(pieces_of([2_600_000, 1440])) == ()
+    assert plan_packing(pieces_of([2_600_000, *[1440] * 11])) == ()
+
+
+def test_days_after_five_years_are_merged_among_themselves() -> None:
+    (merge,) = plan_packing(pieces_of([2_600_000, *[1440] * 12]))
+    assert merge.row_count == 12 * 1440
+
+
+def test_no_segment_grows_beyond_the_bound() -> None:
+    merges = plan_packing(pieces_of([44_640] * 150))
+    assert [merge.row_count <= 3_000_000 for merge in merges] == [True] * len(merges)
+    assert sum(len(merge.pieces) for merge in merges) == 150
+
+
+def test_nothing_is_merged_across_a_hole_or_something_unfinished() -> None:
+    days = pieces_of([1440] * 40)
+    unfinished = Piece(days[20].holding, 1440, is_closed=False)
+    merges = plan_packing([*days[:20], unfinished, *days[21:]])
+    assert [merge.span for merge in merges] == [day(0, 20), day(21, 19)]
+    merges = plan_packing([*days[:20], *days[21:]])
+    assert [merge.span for merge in merges] == [day(0, 20), day(21, 19)]
+
+
+def test_thorough_merging_merges_whatever_fits() -> None:
+    (merge,) = plan_packing(pieces_of([2_600_000, 1440]), is_thorough=True)
+    assert merge.row_count == 2_601_440
+
+
+@given(
+    st.lists(st.sampled_from([0, 1, 24, 1440, 44_640, 500_000, 2_999_999, 4_000_000]), max_size=60), st.booleans()
+)
+def test_merges_are_disjoint_bounded_and_final(row_counts: list[int], is_thorough: bool) -> None:
+    pieces = pieces_of(row_counts)
+    merges = plan_packing(pieces, is_thorough=is_thorough)
+    merged = [piece for merge in merges for piece in merge.pieces]
+    assert len(set(merged)) == len(merged)
+    assert all(len(merge.pieces) > 1 and merge.row_count <= 3_000_000 for merge in merges)
+    left = [piece for piece in pieces if piece not in merged]
+    left += [Piece(Holding(m.span, SegmentName(m.span, 99)), m.row_count, is_closed=True) for m in merges]
+    left.sort(key=lambda piece: piece.span)
+    if is_thorough:
+        again = plan_packing(left, is_thorough=True)
+        assert sum(len(merge.pieces) for merge in again) <= len(left)
+
+
+@pytest.mark.parametrize("rows", [1, 24, 1440])
+def test_a_life_of_single_days_copies_each_bar_about_three_times(rows: int) -> None:
+    pieces: list[Piece] = []
+    copied = most = 0
+    for number in range(2000):
+        pieces.append(Piece(Holding(day(number), SegmentName(day(number), number)), rows, is_closed=True))
+        for merge in plan_packing(pieces):
+            copied += merge.row_count
+            first = pieces.index(merge.pieces[0])
+            merged = Piece(Holding(merge.span, SegmentName(merge.span, number)), merge.row_count, is_closed=True)
+            pieces[first : first + len(merge.pieces)] = [merged]
+        most = max(most, len(pieces))
+    assert copied <= 3 * 2000 * rows
+    assert most <= 36
+
+
+def test_a_record_that_was_cut_at_a_seam_is_whole_again() -> None:
+    whole = source(day(0, 3))
+    parts = [source(day(0)), source(day(1)), source(day(2))]
+    assert join_records([[part] for part in parts]) == (whole,)
+    other = source(day(1), "b.zip")
+    assert join_records([[parts[0]], [other], [parts[2]]]) == (parts[0], other, parts[2])
+
+
+# --- Doing ---
+
+
+def put_days(folder: CacheFolder, series: SeriesKey, count: int) -> None:
+    for period in days_of(day(0, count)):
+        table = regular_table(series, period.span, open=float(period.start_ms))
+        SeriesStore(folder, series).put(table, period.span, sources=[source(period.span, period.label)])
+
+
+def test_packing_changes_no_bar_and_keeps_all_provenance(folder: CacheFolder) -> None:
+    put_days(folder, BTCUSDT_1H, 30)
+    halt = Absence(day(30).start_ms, day(30).end_ms, Reason.HALTED)
+    empty = regular_table(BTCUSDT_1H, Span(0, 0))
+    SeriesStore(folder, BTCUSDT_1H).put(empty, day(30), absences=[halt])
+    with KlineCache(folder.root) as cache:
+        before = cache.read_series(BTCUSDT_1H, day(0, 31))
+        survey = survey_packing(folder, BTCUSDT_1H)
+        report = pack_series(folder, BTCUSDT_1H)
+        after = cache.read_series(BTCUSDT_1H, day(0, 31))
+        assert len(folder.segments(BTCUSDT_1H)) == 1
+        assert after.is_view
+        assert after == before
+        assert after.sources == before.sources
+        assert after.gaps == before.gaps
+    assert survey.merges == report.merges
+    assert survey.removed == report.removed
+    assert survey.removed_nbytes == report.removed_nbytes > 0
+    assert not report.refusals
+    assert pack_series(folder, BTCUSDT_1H).merges == ()
+
+
+def test_only_what_still_speaks_is_copied(folder: CacheFolder) -> None:
+    put_days(folder, BTCUSDT_1H, 30)
+    newer = regular_table(BTCUSDT_1H, day(10, 2), open=7.0)
+    SeriesStore(folder, BTCUSDT_1H).put(newer, day(10, 2), sources=[source(day(10, 2), "newer")])
+    half = Span(day(20).start_ms, day(20).start_ms + DAY_MS // 2)
+    SeriesStore(folder, BTCUSDT_1H).put(regular_table(BTCUSDT_1H, half, open=8.0), half)
+    with KlineCache(folder.root) as cache:
+        before = cache.read_series(BTCUSDT_1H, day(0, 30))
+        report = pack_series(folder, BTCUSDT_1H)
+        after = cache.read_series(BTCUSDT_1H, day(0, 30))
+        assert after == before
+        names = [record.name for record in after.sources]
+    assert len(report.packed) == 1
+    assert report.packed[0].input_count == 30
+    assert names.count("newer") == 1
+    assert "2023-01-11" not in names
+    assert "2023-01-21" in names
+
+
+def test_a_column_that_only_some_have_is_kept(folder: CacheFolder) -> None:
+    store = SeriesStore(folder, BTCUSDT_1H)
+    for number in range(12):
+        odd = {CLOSE_TIME_US: 500} if number == 3 else {}
+        store.put(regular_table(BTCUSDT_1H, day(number), ignore=0.0, **odd), day(number))
+    late = regular_table(BTCUSDT_1H, day(12), ignore=0.0)
+    late.columns["close_time"][3] -= 5
+    store.put(late, day(12))
+    with KlineCache(folder.root) as cache:
+        before = cache.read_series(BTCUSDT_1H, day(0, 13))
+        expected = before[CLOSE_TIME_US].copy()
+        pack_series(folder, BTCUSDT_1H)
+        after = cache.read_series(BTCUSDT_1H, day(0, 13))
+        assert after == before
+        assert np.array_equal(after[CLOSE_TIME_US], expected)
+    (name,) = folder.segments(BTCUSDT_1H)
+    header = read_segment_header(folder.series_path(BTCUSDT_1H) / name.file_name)
+    encodings = {column.name: column.encoding.name for column in header.columns}
+    assert encodings["ignore"] == "CONSTANT"
+    assert encodings["close_time"] == encodings[CLOSE_TIME_US] == "STORED"
+
+
+def test_what_is_provisional_or_will_be_asked_for_again_is_not_packed(folder: CacheFolder) -> None:
+    put_days(folder, BTCUSDT_1H, 14)
+    store = SeriesStore(folder, BTCUSDT_1H)
+    store.put(regular_table(BTCUSDT_1H, day(14)), day(14), is_provisional=True, recheck_ms=day(16).start_ms)
+    store.put(regular_table(BTCUSDT_1H, day(15)), day(15), recheck_ms=day(99).start_ms)
+    (merge,) = pack_series(folder, BTCUSDT_1H).merges
+    assert merge.span == day(0, 14)
+    assert len(folder.segments(BTCUSDT_1H)) == 3
+
+
+def test_a_view_stays_valid_through_packing(folder: CacheFolder) -> None:
+    put_days(folder, BTCUSDT_1M, 14)
+    with KlineCache(folder.root) as cache:
+        held = cache.read_series(BTCUSDT_1M, day(3))
+        view = held.open
+    pack_series(folder, BTCUSDT_1M)
+    assert (view == float(day(3).start_ms)).all()
+
+
+def test_damage_is_never_packed_and_what_lies_beneath_is_kept(folder: CacheFolder) -> None:
+    put_days(folder, BTCUSDT_1H, 14)
+    victim = folder.series_path(BTCUSDT_1H) / SegmentName(day(5), 6).file_name
+    content = bytearray(victim.read_bytes())
+    content[-1] ^= 1
+    victim.write_bytes(content)
+    report = pack_series(folder, BTCUSDT_1H)
+    assert not report.packed
+    assert victim.name in report.refusals[0]
+    assert len(folder.segments(BTCUSDT_1H)) == 14
+    # A whole segment lies under the damaged one: it is not removed, whatever the names say.
+    above = folder.series_path(BTCUSDT_1H) / SegmentName(day(5), 99).file_name
+    victim.rename(above)
+    SeriesStore(folder, BTCUSDT_1H).put(regular_table(BTCUSDT_1H, day(7)), day(7))
+    pack_series(folder, BTCUSDT_1H)
+    assert above.exists()
+
+
+def test_a_merge_of_what_changed_meanwhile_is_dropped(folder: CacheFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_days(folder, BTCUSDT_1H, 14)
+    table = regular_table(BTCUSDT_1H, day(2), open=5.0)
+
+    def change(step: Step) -> None:
+        if step is Step.ROWS_WRITTEN:
+            monkeypatch.undo()
+            SeriesStore(folder, BTCUSDT_1H).put(table, day(2))
+
+    monkeypatch.setattr(fault_points, "reach", change)
+    report = pack_series(folder, BTCUSDT_1H)
+    assert not report.packed
+    assert "changed while it was packed" in report.refusals[0]
+    with KlineCache(folder.root) as cache:
+        assert (cache.read_series(BTCUSDT_1H, day(2)).open == 5.0).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 6)), min_size=1, max_size=25))
+def test_packing_any_pile_of_segments_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, puts: list[tuple[int, int]]
+) -> None:
+    folder = CacheFolder(tmp_path_factory.mktemp("pile"))
+    for mark, (first, count) in enumerate(puts):
+        span = day(first, count)
+        SeriesStore(folder, BTCUSDT_1H).put(regular_table(BTCUSDT_1H, span, open=float(mark)), span)
+    with KlineCache(folder.root) as cache:
+        before = cache.read_series(BTCUSDT_1H, day(0, 30), missing="ignore")
+        pack_series(folder, BTCUSDT_1H, is_thorough=True)
+        after = cache.read_series(BTCUSDT_1H, day(0, 30), missing="ignore")
+        assert after == before
+        assert after.missing == before.missing
