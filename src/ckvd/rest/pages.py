@@ -10,11 +10,11 @@ an end. Imports `timespan`, `kline` and `endpoint`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ckvd.timespan import Span, grid_count, grid_floors, regular_close_times
+from ckvd.timespan import Span, grid_count, grid_floor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from ckvd.kline import Times
     from ckvd.market import Interval
     from ckvd.rest.endpoint import MarketRules
+
+# Bars have been off their grid where trading was halted, and two have opened in one cell of it. Many more than the
+# grid has are no bars of this interval, and reading on would take for ever.
+_STRAY_BARS_MAX: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +79,10 @@ def fault_of(asked: PageRequest, opens_ms: Times, interval: Interval) -> str | N
     first_ms, last_ms = int(opens_ms[0]), int(opens_ms[-1])
     if first_ms not in asked.span or last_ms not in asked.span:
         return f"expected bars that open in {asked.span}, found {first_ms} to {last_ms}: the page does not advance"
-    # Bars have been off their grid, and two have opened in one cell of it, where trading was halted. Many more
-    # than the grid has are no bars of this interval, and reading on would take for ever.
-    room = 2 * (grid_count(Span(first_ms, last_ms + 1), interval) + 1)
-    return f"found {len(opens_ms)} bars where the grid has room for {room // 2}" if len(opens_ms) > room else None
+    cell_count = grid_count(Span(first_ms, last_ms + 1), interval)
+    if len(opens_ms) > 2 * cell_count + _STRAY_BARS_MAX:
+        return f"found {len(opens_ms)} bars where the grid has {cell_count}"
+    return None
 
 
 def left_over(asked: PageRequest, opens_ms: Times, interval: Interval, rules: MarketRules) -> tuple[Span, ...]:
@@ -104,6 +108,5 @@ def closed_count(open_ms: Times, close_ms: Times, interval: Interval, now_ms: in
     interval : Interval
     now_ms : int
     """
-    last_ms = np.maximum(close_ms, regular_close_times(grid_floors(open_ms, interval), interval))
-    is_open = last_ms >= now_ms
+    is_open = (close_ms >= now_ms) | (open_ms >= grid_floor(now_ms, interval))
     return int(np.argmax(is_open)) if np.any(is_open) else len(open_ms)

@@ -1,0 +1,405 @@
+"""The limits of the exchange: kept by all tasks together, and what happens where they are exceeded."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ckvd.errors import BannedError, ClientClosedError, RateLimitError
+from ckvd.market import Market, SeriesKey
+from ckvd.network.retry import RetryPolicy
+from ckvd.rest.server_clock import ServerClock, date_of
+from ckvd.rest.weight import WeightBudget
+from ckvd.rest_data_client import RestDataClient
+from ckvd.timespan import Span
+from loopback.clock import VirtualTime
+from loopback.exchange import Exchange
+from loopback.reply import Gate, Reply
+from loopback.rows import make_rows
+from models import MINUTE_MS, ms
+
+NOW_MS = ms(2024, 6, 1, 12, 0)
+SERIES = SeriesKey.of("BTCUSDT", "1m", market="um")
+DAY = Span(ms(2024, 5, 1), ms(2024, 5, 2))
+ROWS = {SERIES: make_rows(range(DAY.start_ms, DAY.end_ms, MINUTE_MS), MINUTE_MS)}
+SPENT = Reply(429, b'{"code":-1003,"msg":"Too many requests."}', {"Retry-After": "7"})
+
+
+def client_at(exchange: Exchange, time: VirtualTime, **options: Any) -> RestDataClient:
+    return RestDataClient(
+        base_url=exchange.url,
+        **{"clock": time.now_ms, "steady_clock": time.steady_s, "sleep": time.sleep, **options},
+    )
+
+
+# --- Fifty tasks -------------------------------------------------------------------------------------------
+
+
+def test_fifty_tasks_never_exceed_the_limit() -> None:
+    time = VirtualTime(NOW_MS)
+    limit = 60
+
+    async def main() -> list[int]:
+        async with client_at(exchange, time, weight_limits={"um": limit}, concurrency=16) as client:
+            answers = await asyncio.gather(*(client.fetch(SERIES, DAY) for _ in range(50)))
+        return [answer.table.row_count for answer in answers]
+
+    with Exchange(ROWS, clock=time.now_ms, weight_limits={Market.UM: limit}, patience=1) as exchange:
+        assert asyncio.run(main()) == [1440] * 50
+        account = exchange.accounts[Market.UM]
+    # Three pages of 499 rows each: 2 weights a page.
+    assert account.weights.total() == 50 * 3 * 2
+    assert account.refused_count == account.banned_until_ms == 0
+    assert max(account.weights.values()) <= 0.8 * limit
+    assert len(account.weights) <= -(-300 // 48) + 2
+
+
+def test_fifty_tasks_never_exceed_the_limit_by_the_clock_on_the_wall() -> None:
+    limit = 200
+
+    async def main() -> None:
+        async with RestDataClient(
+            base_url=exchange.url, weight_limits={"um": limit}, weight_window_s=1.0, weight_share=0.9
+        ) as client:
+            await asyncio.gather(*(client.fetch(SERIES, DAY) for _ in range(50)))
+
+    with Exchange(ROWS, weight_limits={Market.UM: limit}, window_ms=1000, patience=1) as exchange:
+        asyncio.run(main())
+        account = exchange.accounts[Market.UM]
+    assert account.weights.total() == 300
+    assert account.refused_count == account.banned_until_ms == 0
+    assert max(account.weights.values()) <= 0.9 * limit
+
+
+def test_what_other_processes_use_is_left_to_them() -> None:
+    time = VirtualTime(NOW_MS)
+
+    async def main() -> None:
+        async with client_at(exchange, time, concurrency=4) as client:
+            await client.fetch(SERIES, DAY)
+            exchange.spend(Market.UM, 2400 - 490)
+            await asyncio.gather(*(client.fetch(SERIES, DAY) for _ in range(30)))
+
+    with Exchange(ROWS, clock=time.now_ms) as exchange:
+        asyncio.run(main())
+        account = exchange.accounts[Market.UM]
+    first, *later = (account.weights[window] for window in sorted(account.weights))
+    # They learn of it from the next answers, when at most so many are under way as the line has places.
+    assert first <= 2400 - 490 + 6 + 4 * 2
+    assert later == [30 * 6 - (first - (2400 - 490 + 6))]
+    assert account.refused_count == 0
+
+
+def test_markets_have_limits_of_their_own() -> None:
+    time = VirtualTime(NOW_MS)
+    spot = SeriesKey.of("BTCUSDT", "1m")
+
+    async def main() -> None:
+        async with client_at(exchange, time, weight_limits={"um": 10}) as client:
+            await client.fetch(SERIES, DAY)
+            await client.fetch(spot, DAY)
+
+    with Exchange({**ROWS, spot: ROWS[SERIES]}, clock=time.now_ms, weight_limits={Market.UM: 10}) as exchange:
+        asyncio.run(main())
+        assert [account.weights.total() for account in exchange.accounts.values()] == [4, 6, 0]
+    assert time.now_ms() == NOW_MS
+
+
+# --- 429 ---------------------------------------------------------------------------------------------------
+
+
+def test_after_a_429_everybody_waits_as_long_as_is_asked_for() -> None:
+    time = VirtualTime(NOW_MS)
+    came_ms: list[int] = []
+
+    def note(genuine: Reply) -> Reply:
+        came_ms.append(time.now_ms())
+        return genuine
+
+    async def main() -> None:
+        async with client_at(exchange, time, concurrency=1) as client:
+            await asyncio.gather(*(client.fetch(SERIES, DAY) for _ in range(3)))
+
+    with Exchange(ROWS, clock=time.now_ms) as exchange:
+        exchange.script(note, SPENT, *[note] * 20)
+        asyncio.run(main())
+    before, *after = came_ms
+    assert before == NOW_MS
+    # The pause, and the rest of the minute: a 429 says that there is nothing left in it.
+    assert min(after) >= NOW_MS + MINUTE_MS
+    assert len(after) == 3 * 3 - 1
+
+
+def test_a_429_without_a_pause_waits_for_the_next_minute() -> None:
+    time = VirtualTime(NOW_MS + 20_000)
+
+    async def main() -> int:
+        async with client_at(exchange, time) as client:
+            return (await client.fetch(SERIES, DAY)).request_count
+
+    with Exchange(ROWS, clock=time.now_ms) as exchange:
+        exchange.script(Reply(429, b"slow down"))
+        assert asyncio.run(main()) == 4
+    assert NOW_MS + MINUTE_MS <= time.now_ms() < NOW_MS + MINUTE_MS + 1000
+
+
+@pytest.mark.parametrize(("retry_after", "request_count"), [("7", 3), ("121", 1)])
+def test_patience_ends(retry_after: str, request_count: int) -> None:
+    time = VirtualTime(NOW_MS)
+
+    async def main() -> None:
+        async with client_at(exchange, time, retry=RetryPolicy(attempts_max=3)) as client:
+            with pytest.raises(RateLimitError, match=f"asks to wait {retry_after} s") as caught:
+                await client.fetch(SERIES, DAY)
+            assert (caught.value.retry_after_s, caught.value.status) == (float(retry_after), 429)
+            assert (caught.value.code, caught.value.message) == (-1003, "Too many requests.")
+
+    with Exchange(ROWS, clock=time.now_ms) as exchange:
+        exchange.script(*[Reply(429, SPENT.body, {"Retry-After": retry_after})] * 5)
+        asyncio.run(main())
+        assert exchange.request_count == request_count
+
+
+# --- 418 ---------------------------------------------------------------------------------------------------
+
+
+def test_a_ban_stops_everything_and_says_until_when() -> None:
+    time = VirtualTime(NOW_MS)
+    until_ms = NOW_MS + 5 * MINUTE_MS
+    body = b'{"code":-1003,"msg":"Way too many requests; IP banned until %d"}' % until_ms
+
+    async def main() -> None:
+        async with client_at(exchange, time, concurrency=2) as client:
+            outcomes = await asyncio.gather(*(client.fetch(SERIES, DAY) for _ in range(50)), return_exceptions=True)
+            assert {type(outcome) for outcome in outcomes} == {BannedError}
+            assert {outcome.until_ms for outcome in outcomes if isinstance(outcome, BannedError)} == {until_ms}
+            assert all("2024-06-01T12:05Z" in str(outcome) for outcome in outcomes)
+            assert exchange.request_count <= 2
+            time.advance_to(until_ms - 1)
+            with pytest.raises(BannedError, match="not sent"):
+                await client.fetch(SERIES, DAY)
+            assert exchange.request_count <= 2
+            time.advance_to(until_ms)
+            assert (await client.fetch(SERIES, DAY)).table.row_count == 1440
+
+    with Exchange(ROWS, clock=time.now_ms) as exchange:
+        exchange.script(*[Reply(418, body, {"Retry-After": "240"})] * 2)
+        asyncio.run(main())
+
+
+def test_a_ban_reaches_those_who_wait_for_the_next_minute() -> None:
+    time = VirtualTime(NOW_MS)
+    gate = Gate()
+
+    async def never(_: float) -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        async with client_at(exchange, time, concurrency=2, weight_limits={"um": 5}, sleep=never) as client:
+            tasks = [asyncio.create_task(client.fetch(SERIES, DAY)) for _ in range(5)]
+            await asyncio.to_thread(exchange.server.wait_for_requests, 2)
+            gate.open()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes] == [BannedError] * 5
+
+    with Exchange(ROWS, clock=time.now_ms) as exchange:
+        exchange.script(*[lambda _: Reply(418, b"banned", head_gate=gate)] * 2)
+        asyncio.run(main())
+        assert exchange.request_count == 2
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "message", "until_ms"),
+    [
+        ("240", "", NOW_MS + 240_000),
+        ("", f"IP banned until {NOW_MS + 300_000}.", NOW_MS + 300_000),
+        ("240", f"IP banned until {NOW_MS + 300_000}.", NOW_MS + 300_000),
+        ("400", f"IP banned until {NOW_MS + 300_000}.", NOW_MS + 400_000),
+        ("", "", NOW_MS + 120_000),
+    ],
+)
+def test_a_ban_ends_when_the_later_of_both_says(retry_after: str, message: str, until_ms: int) -> None:
+    time = VirtualTime(NOW_MS)
+
+    async def main() -> None:
+        async with client_at(exchange, time) as client:
+            with pytest.raises(BannedError) as caught:
+                await client.first_open_ms(SERIES)
+            assert caught.value.until_ms == until_ms
+
+    with Exchange(ROWS, clock=time.now_ms) as exchange:
+        exchange.script(Reply(418, b'{"code":-1003,"msg":"%b"}' % message.encode(), {"Retry-After": retry_after}))
+        asyncio.run(main())
+
+
+def test_who_does_not_heed_the_limit_is_banned() -> None:
+    """What the other tests rely on: the exchange of these tests bans as the real one does."""
+    time = VirtualTime(NOW_MS)
+
+    async def main() -> None:
+        async with client_at(exchange, time, weight_limits={"um": 10**6}, concurrency=16) as client:
+            outcomes = await asyncio.gather(*(client.fetch(SERIES, DAY) for _ in range(50)), return_exceptions=True)
+        assert BannedError in {type(outcome) for outcome in outcomes}
+
+    with Exchange(ROWS, clock=time.now_ms, weight_limits={Market.UM: 60}, patience=5) as exchange:
+        asyncio.run(main())
+        assert exchange.accounts[Market.UM].banned_until_ms > NOW_MS
+
+
+# --- Waiting and leaving -----------------------------------------------------------------------------------
+
+
+def test_closing_ends_those_who_wait_for_the_next_minute() -> None:
+    async def main() -> None:
+        async with RestDataClient(base_url=exchange.url, weight_limits={"um": 3}, weight_share=1.0) as client:
+            tasks = [asyncio.create_task(client.fetch(SERIES, DAY)) for _ in range(20)]
+            await asyncio.to_thread(exchange.server.wait_for_requests, 1)
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [ClientClosedError] * 20
+
+    with Exchange(ROWS) as exchange:
+        asyncio.run(main())
+
+
+def test_who_gives_up_waiting_leaves_the_others_in_order() -> None:
+    time = VirtualTime(NOW_MS)
+    is_awake = asyncio.Event()
+
+    async def sleep(delay_s: float) -> None:
+        await is_awake.wait()
+        await time.sleep(delay_s)
+
+    async def main() -> None:
+        async with client_at(exchange, time, weight_limits={"um": 6}, weight_share=1.0, sleep=sleep) as client:
+            await client.fetch(SERIES, DAY)
+            tasks = [asyncio.create_task(client.fetch(SERIES, DAY)) for _ in range(4)]
+            await asyncio.sleep(0)
+            for task in tasks[:3]:
+                task.cancel()
+            is_awake.set()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes[:3]] == [asyncio.CancelledError] * 3
+            assert not isinstance(outcomes[3], BaseException)
+
+    with Exchange(ROWS, clock=time.now_ms, weight_limits={Market.UM: 6}) as exchange:
+        asyncio.run(main())
+        assert exchange.accounts[Market.UM].weights.total() == 12
+
+
+# --- The budget against a simulated exchange ---------------------------------------------------------------
+
+delays = st.integers(0, 90_000).map(lambda delay_ms: delay_ms / 1000)
+
+
+@given(
+    requests=st.lists(st.tuples(delays, st.integers(1, 10), delays, delays), min_size=1, max_size=40),
+    capacity=st.integers(10, 40),
+    ahead_s=st.floats(-100, 100),
+    guess_s=st.floats(-200, 200),
+    is_dated=st.booleans(),
+)
+def test_no_order_of_events_exceeds_the_capacity(
+    requests: list[tuple[float, int, float, float]],
+    capacity: int,
+    ahead_s: float,
+    guess_s: float,
+    is_dated: bool,
+) -> None:
+    """Requests come at any time, and take any time to the exchange and back; its clock is not this one."""
+    if not is_dated:  # The time of this machine is all there is to go by, and it has to be right.
+        guess_s = ahead_s
+    start_s = 1_700_000_000.0
+    budget = WeightBudget(capacity, ServerClock(guess_s), share=1.0)
+    counted: Counter[int] = Counter()
+    events: list[tuple[float, int, str, tuple[Any, ...]]] = []
+    number = 0
+
+    def at(moment_s: float, what: str, *details: Any) -> None:
+        nonlocal number
+        number += 1
+        heapq.heappush(events, (moment_s, number, what, details))
+
+    for come_s, weight, there_s, back_s in requests:
+        at(start_s + come_s, "ask", weight, there_s, back_s)
+    sent_count = 0
+    while events:
+        now_s, _, what, details = heapq.heappop(events)
+        if what == "ask":
+            weight, there_s, back_s = details
+            if wait_s := budget.wait_s(weight, now_s):
+                at(now_s + wait_s, what, *details)
+            else:
+                budget.reserve(weight)
+                sent_count += 1
+                at(now_s + there_s, "count", weight, now_s, back_s)
+        elif what == "count":
+            weight, sent_s, back_s = details
+            window = int((now_s + ahead_s) // 60)
+            counted[window] += weight
+            assert counted[window] <= capacity
+            date_s = int(now_s + ahead_s) if is_dated else None
+            at(now_s + back_s, "settle", weight, counted[window], date_s, sent_s)
+        else:
+            weight, used, date_s, sent_s = details
+            budget.settle(weight, used=used, date_s=date_s, sent_s=sent_s, now_s=now_s)
+    assert sent_count == len(requests)
+    assert budget.in_flight == 0
+
+
+def test_a_request_heavier_than_the_budget_goes_alone() -> None:
+    budget = WeightBudget(5, ServerClock(0.0), share=1.0)
+    assert budget.wait_s(10, 60.0) == 0
+    budget.reserve(10)
+    assert budget.wait_s(1, 60.0) > 0
+    budget.settle(10, used=10, date_s=60, sent_s=60.0, now_s=60.0)
+    assert budget.wait_s(10, 61.0) == pytest.approx(59.0, abs=0.01)
+    assert budget.wait_s(10, 120.1) == 0
+
+
+def test_requests_without_an_answer_count() -> None:
+    budget = WeightBudget(10, ServerClock(0.0), share=1.0)
+    for _ in range(5):
+        assert budget.wait_s(2, 60.0) == 0
+        budget.reserve(2)
+        budget.lose(2)
+    assert budget.wait_s(2, 60.0) > 0
+    assert repr(budget) == "<WeightBudget: 10 used, 0 under way, of 10>"
+
+
+def test_answers_that_do_not_tell_the_sum_are_added_up() -> None:
+    budget = WeightBudget(10, ServerClock(0.0), share=1.0)
+    for date_s in (60, 61, None):
+        budget.reserve(3)
+        budget.settle(3, used=None, date_s=date_s, sent_s=60.0, now_s=61.0)
+    assert budget.used == 9
+
+
+def test_a_clock_that_was_thought_ahead_is_set_back() -> None:
+    clock = ServerClock(30.0)
+    assert clock.observe(100, 99.5, 100.5)
+    assert clock.earliest_s(100.5) == 100.0
+    assert not clock.observe(101, 101.0, 101.2)
+    assert clock.earliest_s(101.2) == pytest.approx(101.0)
+
+
+def test_a_minute_that_was_begun_too_early_goes_on() -> None:
+    budget = WeightBudget(10, ServerClock(5.0), share=1.0)
+    assert budget.wait_s(8, 56.0) == 0
+    budget.reserve(8)
+    budget.settle(8, used=10, date_s=56, sent_s=56.0, now_s=56.5)
+    assert budget.used == 10
+    assert budget.wait_s(1, 58.0) == pytest.approx(2.5, abs=0.1)
+    assert budget.wait_s(1, 61.0) == 0
+
+
+def test_dates_are_read_in_every_form_and_refused_quietly() -> None:
+    assert date_of({"date": "Sat, 01 Jun 2024 12:00:00 GMT"}) == NOW_MS // 1000
+    assert date_of({"date": "Sat, 01 Jun 2024 12:00:00 -0000"}) == NOW_MS // 1000
+    assert date_of({"date": "soon"}) is None
+    assert date_of({}) is None
