@@ -97,6 +97,8 @@ class KlineCache:
             except FileNotFoundError:
                 # The segment was packed or pruned after it was listed. What stands in for it is there already.
                 continue
+            if missing == "raise" and (unanswered := _unanswered(holdings, blocks)):
+                raise self._not_cached(series, span, unanswered)
             return Klines(series, span, blocks, unheld)
         raise CacheBusyError(
             str(self.folder.series_path(series)),
@@ -151,6 +153,15 @@ class KlineCache:
     def __repr__(self) -> str:
         state = "closed" if self._open_segments is None else "open"
         return f"<KlineCache {str(self.folder.root)!r} {state}>"
+
+
+def _unanswered(holdings: Sequence[Holding], blocks: Sequence[MappedRows]) -> tuple[Span, ...]:
+    """Where all that is said is that nothing could be had yet."""
+    return union(
+        holding.span
+        for holding, rows in zip(holdings, blocks, strict=True)
+        if not rows.header.row_count and not all(absence.reason.is_answer for absence in rows.absences)
+    )
 
 
 class _OpenSegments:

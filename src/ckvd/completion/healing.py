@@ -11,6 +11,7 @@ from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.statement import narrow, read_statement
+from ckvd.errors import InvalidSymbolError
 from ckvd.gaps import find_gaps
 from ckvd.ingest import source_of
 from ckvd.merge import merge_tables, rows_within
@@ -173,7 +174,10 @@ class Healing:
         listing_ms = await self._reasons.listing_ms() or 0
         listed = [Span(max(gap.start_ms, listing_ms), gap.end_ms) for gap in gaps if gap.end_ms > listing_ms]
         spans = join_requests(listed, self._series.interval)
-        answers = await run_together([rest.fetch(self._series, span) for span in spans])
+        try:
+            answers = await run_together([rest.fetch(self._series, span) for span in spans])
+        except InvalidSymbolError:
+            return []  # the exchange forgot the symbol: what its archives lack is nowhere
         return [(answer.table, answer.sources) for answer in answers]
 
     async def _amend_one(

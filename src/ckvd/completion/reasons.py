@@ -42,6 +42,8 @@ class Reasons:
         self._asking = asyncio.Lock()
         self._is_listing_known = False
         self._listing_ms: int | None = None
+        self._ended_ms: int | None = None
+        self._last_known_ms = 0
 
     async def listing_ms(self) -> int | None:
         """When the first bar of the series opens; None where nobody knows. The REST interface is asked once.
@@ -76,7 +78,7 @@ class Reasons:
         if not gaps:
             return ()
         last = gaps[-1]
-        may_have_ended = last.end_ms >= span.end_ms and last.span.length_ms >= _ENDED_AFTER_MS
+        may_have_ended = last.end_ms >= span.end_ms and self._now_ms - last.start_ms >= _ENDED_AFTER_MS
         return explain(
             gaps,
             first_open_ms=await self.listing_ms(),
@@ -89,8 +91,19 @@ class Reasons:
         """A moment after which the series has no bar, if there is none from `moment_ms` on; else None."""
         if self._rest is None:
             return None
+        async with self._asking:
+            is_answered = moment_ms <= self._last_known_ms or (self._ended_ms or moment_ms + 1) <= moment_ms
+            if not is_answered:
+                await self._ask_whether_ended(moment_ms)
+        return moment_ms - 1 if self._ended_ms is not None and self._ended_ms <= moment_ms else None
+
+    async def _ask_whether_ended(self, moment_ms: int) -> None:
+        assert self._rest is not None
         try:
             following_ms = await self._rest.first_open_ms(self._series, moment_ms)
         except InvalidSymbolError:
             following_ms = None
-        return moment_ms - 1 if following_ms is None else None
+        if following_ms is None:
+            self._ended_ms = moment_ms
+        else:
+            self._last_known_ms = max(self._last_known_ms, following_ms)

@@ -1,0 +1,151 @@
+"""A venue of its own for a test: archives, an exchange, a clock and a cache, all real and all on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import zipfile
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+import ckvd
+from ckvd.archive.name import ArchiveName
+from ckvd.market import HOUR_MS, SeriesKey
+from ckvd.network.retry import RetryPolicy
+from ckvd.timespan import Period, parse_time
+from loopback.clock import VirtualTime
+from loopback.exchange import Exchange
+from loopback.mirror import Mirror, publish
+from loopback.rows import Row, make_rows, open_ms_of
+from plain_archives import columns_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from ckvd.report import DownloadReport
+
+
+HOURS = SeriesKey.of("BTCUSDT", "1h")
+
+
+class Venue:
+    """A mirror of archives and an exchange, with one clock.
+
+    Parameters
+    ----------
+    folder : Path
+        An empty folder: `vision` and `klines` are made in it.
+    now : str
+        What the clock shows.
+    mirror_root : Path, optional
+        A mirror to serve in place of an empty one.
+    """
+
+    def __init__(self, folder: Path, now: str, *, mirror_root: Path | None = None) -> None:
+        self.time = VirtualTime(parse_time(now))
+        self.root = mirror_root or folder / "vision"
+        self.root.mkdir(exist_ok=True)
+        self.cache_path = folder / "klines"
+        self.mirror = Mirror(self.root)
+        self.exchange = Exchange({}, clock=self.time.now_ms)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self.mirror)
+        self._stack.enter_context(self.exchange)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def publish(self, series: SeriesKey, label: str, rows: Sequence[Row], *, digest: str | None = None) -> None:
+        """Put an archive of some rows on the mirror."""
+        name = ArchiveName(series, Period.of_label(label))
+        publish(self.root, name.path, zip_of(rows, name.file_name), digest=digest)
+
+    def unpublish(self, series: SeriesKey, label: str) -> None:
+        """Take an archive off the mirror."""
+        path = self.root / ArchiveName(series, Period.of_label(label)).path
+        path.unlink()
+        path.with_name(path.name + ".CHECKSUM").unlink()
+
+    @property
+    def request_count(self) -> int:
+        """Requests to both, from the beginning."""
+        return len(self.mirror.server.requests) + self.exchange.request_count
+
+    def options(self, **changes: Any) -> dict[str, Any]:
+        """What a `CryptoKlineVisionData` of this venue is made with."""
+        return {
+            "cache": self.cache_path,
+            "vision_url": self.mirror.base_url,
+            "listing_url": self.mirror.listing_url,
+            "rest_url": self.exchange.url,
+            "clock": self.time.now_ms,
+            **changes,
+        }
+
+    def data(self, **changes: Any) -> ckvd.CryptoKlineVisionData:
+        """A client of this venue."""
+        return ckvd.CryptoKlineVisionData(**self.options(**changes))
+
+    def rest_client(self) -> ckvd.RestDataClient:
+        """A REST client that gives up at once and whose pauses pass at once."""
+        return ckvd.RestDataClient(
+            base_url=self.exchange.url,
+            clock=self.time.now_ms,
+            steady_clock=self.time.steady_s,
+            sleep=self.time.sleep,
+            retry=RetryPolicy(attempts_max=1),
+        )
+
+
+def zip_of(rows: Iterable[Row], file_name: str) -> bytes:
+    """The bytes of an archive of some rows."""
+    text = "".join(",".join(row) + "\n" for row in rows)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(file_name.removesuffix(".zip") + ".csv", text)
+    return buffer.getvalue()
+
+
+def rows_between(rows: Iterable[Row], start: str, end: str) -> list[Row]:
+    """The rows that open in a span."""
+    start_ms, end_ms = parse_time(start), parse_time(end)
+    return [row for row in rows if start_ms <= open_ms_of(row) < end_ms]
+
+
+def fetch(venue: Venue, start: str, end: str, series: SeriesKey = HOURS, **changes: object) -> ckvd.Klines:
+    async def run() -> ckvd.Klines:
+        async with venue.data(**changes) as data:
+            return await data.get_klines(
+                series.symbol, series.interval, start=start, end=end, market=series.market, kind=series.kind
+            )
+
+    return asyncio.run(run())
+
+
+def ensure(venue: Venue, symbols: Sequence[str], start: str, end: str, **changes: object) -> DownloadReport:
+    async def run() -> DownloadReport:
+        async with venue.data(**changes) as data:
+            return await data.ensure(symbols, "1h", start=start, end=end)
+
+    return asyncio.run(run())
+
+
+def hours(start: str, end: str) -> list[Row]:
+    return make_rows(range(parse_time(start), parse_time(end), HOUR_MS), HOUR_MS)
+
+
+def assert_equal(klines: ckvd.Klines, rows: Sequence[Row]) -> None:
+    """Every cell equals what `float` and `int` make of the text."""
+    table = {open_ms_of(row): list(row) for row in rows}
+    assert len(klines) == len(table)
+    for name, expected in columns_of(table, klines.column_names).items():
+        assert klines[name].tobytes() == np.array(expected, klines[name].dtype).tobytes(), name
