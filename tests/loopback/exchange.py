@@ -13,7 +13,7 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Self, TypeAlias
 
@@ -172,7 +172,7 @@ class Exchange:
             "X-MBX-USED-WEIGHT-1M": str(used),
             **reply.headers,
         }
-        return Reply(reply.status, reply.body, headers)
+        return replace(reply, headers=headers)
 
     def _judge(self, market: Market, now_ms: int, request: Request) -> Reply | None:
         """Count the weight of a request, and refuse it if it is too much."""
