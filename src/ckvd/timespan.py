@@ -366,5 +366,5 @@ def regular_close_times(opens_ms: npt.NDArray[np.int64], interval: Interval) -> 
     step_ms = interval.fixed_ms
     if step_ms is not None:
         return opens_ms + (step_ms - 1)
-    months = opens_ms.astype("datetime64[ms]").astype("datetime64[M]") + 1
+    months = opens_ms.astype("datetime64[ms]").astype("datetime64[M]") + np.timedelta64(1, "M")
     return months.astype("datetime64[ms]").astype(np.int64) - 1
