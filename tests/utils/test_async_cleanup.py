@@ -9,30 +9,23 @@ import logging
 import mmap
 import os
 import signal
-import subprocess
 import sys
-import textwrap
-import threading
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from curl_cffi import AsyncSession
 
 from ckvd.utils import async_cleanup, config
 from ckvd.utils.async_cleanup import (
-    cleanup_client,
     cleanup_file_handle,
     direct_file_cleanup,
     direct_resource_cleanup,
 )
 from closers import TASK_FACTORIES, Closer, Fast, Hanging, Raising, Slow, run
+from subprocesses import run_script
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-ROOT = Path(__file__).resolve().parents[2]
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -168,17 +161,14 @@ def test_leaving_without_having_entered_is_quiet(caplog: pytest.LogCaptureFixtur
 
 
 def test_leaving_on_another_loop_than_the_one_entered_closes_all_the_same() -> None:
-    closer = Slow()
-    owner = Owner(closer=closer)
+    async def enter() -> Owner:
+        closer = Slow()
+        asyncio.get_running_loop().call_soon(closer.started.set)
+        await closer.started.wait()  # By waiting, the event becomes this loop's.
+        return Owner(closer=closer)
 
-    async def use() -> None:
-        await asyncio.wait_for(closer.ended.wait(), 5)
-
-    async def enter() -> None:
-        asyncio.get_running_loop().call_soon(closer.ended.set)
-        await use()
-
-    run(enter)
+    owner = run(enter)
+    closer = owner.closer
     run(lambda: owner.leave("closer"))
     assert closer.was_closed
 
@@ -242,82 +232,6 @@ def test_a_file_that_cannot_be_flushed_is_logged_and_released(caplog: pytest.Log
     assert "BrokenPipeError" in record.getMessage()
 
 
-async def open_session() -> AsyncSession[Any]:
-    """Open a session of curl_cffi that holds what it holds when it is used: descriptors and a task."""
-    session: AsyncSession[Any] = AsyncSession()
-    assert session.acurl is not None
-    await asyncio.sleep(0)
-    return session
-
-
-@pytest.mark.parametrize("is_eager", TASK_FACTORIES)
-def test_a_session_of_curl_is_closed_and_closing_it_again_is_quiet(
-    is_eager: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def main() -> None:
-        session = await open_session()
-        await cleanup_client(session)
-        assert session._closed
-        await cleanup_client(session)
-
-    run(main, is_eager=is_eager)
-    assert not caplog.records
-
-
-def test_a_session_of_curl_that_was_never_used_is_closed() -> None:
-    async def main() -> None:
-        session: AsyncSession[Any] = AsyncSession()
-        await cleanup_client(session)
-        assert session._closed
-
-    run(main)
-
-
-def test_a_session_of_curl_whose_loop_is_closed_is_closed_on_another(caplog: pytest.LogCaptureFixture) -> None:
-    session = run(open_session)
-    run(lambda: cleanup_client(session))
-    assert session._closed
-    assert not caplog.records
-
-
-@pytest.fixture
-def other_loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """A loop that runs in another thread."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    yield loop
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
-
-
-def test_a_session_of_curl_whose_loop_runs_in_another_thread_is_closed_over_there(
-    other_loop: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
-) -> None:
-    session = asyncio.run_coroutine_threadsafe(open_session(), other_loop).result(5)
-    run(lambda: cleanup_client(session))
-    assert session._closed
-    assert not caplog.records
-
-
-def test_a_cancellation_that_curl_would_swallow_reaches_the_caller() -> None:
-    async def main() -> None:
-        session = await open_session()
-
-        async def leave() -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            asyncio.get_running_loop().call_soon(task.cancel)
-            await cleanup_client(session)
-
-        with pytest.raises(asyncio.CancelledError):
-            await asyncio.create_task(leave())
-        assert session._closed
-
-    run(main)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to oneself alone")
 def test_interrupted_while_leaving_closes_and_interrupts() -> None:
     script = """
@@ -351,14 +265,5 @@ def test_interrupted_while_leaving_closes_and_interrupts() -> None:
                 print("interrupted", *(closer.was_closed for closer in closers))
         print(watch.findings)
     """
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(script)],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    assert (result.stdout.split("\n"), result.stderr) == (["interrupted True True", "[]", ""], "")
-    assert result.returncode == 0
+    printed = run_script(script, prepare=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    assert printed.splitlines() == ["interrupted True True", "[]"]
