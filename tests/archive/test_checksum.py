@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckvd.archive.checksum import parse_checksum
@@ -83,18 +83,20 @@ def test_the_digest_of_another_archive_is_refused_by_its_name(named: str | bytes
     assert raw.decode("utf-8", "replace") in str(caught.value)
 
 
+@settings(deadline=None)
 @given(
     st.text("0123456789abcdefABCDEF", min_size=63, max_size=65),
     st.text(" \t\r\n*/", max_size=4),
     st.sampled_from([b"", NAME.encode(), b"x"]) | st.binary(max_size=20),
 )
 def test_any_file_is_refused_or_starts_with_the_digest_that_is_read(digits: str, between: str, rest: bytes) -> None:
+    content = f"{digits}{between}".encode() + rest
     try:
-        digest = parse_checksum(f"{digits}{between}".encode() + rest, NAME)
+        digest = parse_checksum(content, NAME)
     except ArchiveError:
         return
-    assert digest == digits.lower()
     assert len(digest) == 64
+    assert content.lower().startswith(digest.encode())
 
 
 def test_the_checksums_of_the_real_data_are_those_of_their_archives(shared_data: Path) -> None:

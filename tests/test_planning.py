@@ -1,0 +1,301 @@
+"""Plans, against a model that decides for every four hours by themselves."""
+
+from __future__ import annotations
+
+import calendar
+import datetime as dt
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ckvd.market import Interval, SeriesKey
+from ckvd.planning import ArchiveStep, Covered, Plan, RestStep, closed_part, plan, publication_ms
+from ckvd.timespan import Cadence, Period, Span, days_of, months_of
+from models import DAY_MS, EPOCH, HOUR_MS, MILLISECOND, bar_end, moments_of, ms, runs_of, utc
+from strategies import moments, spans
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# The model counts time in slots of four hours: days are published at 08:00, and most bars end on such an hour.
+SLOT_MS = 4 * HOUR_MS
+# The second of these months has a leap day; a Monday follows on the third, which is published then.
+FIRST_MS, LAST_MS = ms(2024, 1, 1), ms(2024, 4, 1)
+MONTHS = list(months_of(Span(FIRST_MS, LAST_MS)))
+PERIODS = [*MONTHS, *days_of(Span(FIRST_MS, LAST_MS))]
+
+
+def slots_of(some: Iterable[Span]) -> set[int]:
+    return moments_of(some, SLOT_MS)
+
+
+@cache
+def slot_end(slot: int, interval: Interval) -> int:
+    """When all bars that hold a moment of a slot are over."""
+    return bar_end((slot + 1) * SLOT_MS - 1, interval)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a plan is made of. All times are bounds of slots."""
+
+    interval: Interval
+    wanted: Span
+    covered: list[Covered]
+    now_ms: int
+    unavailable: frozenset[Period]
+    use_rest: bool
+
+    @property
+    def plan(self) -> Plan:
+        series = SeriesKey.of("BTCUSDT", self.interval)
+        return plan(
+            series,
+            self.wanted,
+            self.covered,
+            now_ms=self.now_ms,
+            unavailable=self.unavailable,
+            use_rest=self.use_rest,
+        )
+
+    @property
+    def firm(self) -> set[int]:
+        """Slots that are covered, and not to be asked for again yet."""
+        return slots_of(held.span for held in self.covered if held.recheck_ms == 0 or held.recheck_ms > self.now_ms)
+
+    @property
+    def needed(self) -> set[int]:
+        """Slots that are wanted, in a bar that has closed, and not firmly covered."""
+        return {
+            slot for slot in slots_of([self.wanted]) - self.firm if slot_end(slot, self.interval) <= self.now_ms
+        }
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> Situation:
+    slots = spans(FIRST_MS, LAST_MS, SLOT_MS)
+    days = spans(FIRST_MS, LAST_MS, DAY_MS)
+    periods = st.sampled_from(PERIODS).map(lambda period: period.span)
+    now_ms = draw(st.integers(FIRST_MS // SLOT_MS, (LAST_MS + 30 * DAY_MS) // SLOT_MS)) * SLOT_MS
+    recheck_ms = st.sampled_from([0, 0, now_ms - DAY_MS, now_ms, now_ms + SLOT_MS])
+    covered = st.lists(st.builds(Covered, slots | days | periods, recheck_ms), max_size=5)
+    return Situation(
+        interval=draw(
+            st.sampled_from([Interval.M1, Interval.H1, Interval.H8, Interval.D1, Interval.W1, Interval.MO1])
+        ),
+        wanted=draw(slots | days),
+        covered=draw(covered),
+        now_ms=now_ms,
+        unavailable=draw(st.frozensets(st.sampled_from(PERIODS), max_size=6)),
+        use_rest=draw(st.booleans()),
+    )
+
+
+# --- Properties --------------------------------------------------------------------------------------------
+
+
+@given(situations())
+def test_every_wanted_closed_moment_is_covered_or_in_one_step_or_unplanned(situation: Situation) -> None:
+    found = situation.plan
+    asked = [*(step.span for step in found.rest), *found.unplanned]
+    parts = [slots_of([part]) for part in (*(step.span for step in found.archives), *asked)]
+    together: set[int] = set().union(*parts)
+    assert sum(map(len, parts)) == len(together), "no two of them share a moment"
+    assert situation.needed <= together
+    assert slots_of(asked) <= situation.needed, "nothing else is asked for"
+
+
+@given(situations())
+def test_nothing_is_fetched_that_is_covered(situation: Situation) -> None:
+    found = situation.plan
+    spans_of_steps = [step.span for step in found.archives] + [step.span for step in found.rest]
+    assert not slots_of(spans_of_steps) & situation.firm
+
+
+@given(situations())
+def test_every_archive_brings_something_that_is_needed(situation: Situation) -> None:
+    for step in situation.plan.archives:
+        assert slots_of([step.span]) & situation.needed
+
+
+@given(situations())
+def test_no_archive_is_planned_before_it_can_be_there_or_known_not_to_be(situation: Situation) -> None:
+    for step in situation.plan.archives:
+        assert publication_ms(step.period) <= situation.now_ms
+        assert step.period not in situation.unavailable
+
+
+@given(situations())
+def test_steps_and_what_is_left_are_in_order_of_time_and_as_long_as_can_be(situation: Situation) -> None:
+    found = situation.plan
+    for one, other in pairwise(found.archives):
+        assert one.span.end_ms <= other.span.start_ms
+    for left in ([step.span for step in found.rest], list(found.unplanned)):
+        assert tuple(left) == runs_of(slots_of(left), SLOT_MS)
+
+
+@given(situations())
+def test_what_no_archive_has_goes_to_rest_where_that_may_be_asked_and_else_nowhere(situation: Situation) -> None:
+    found = situation.plan
+    left = tuple(step.span for step in found.rest) if situation.use_rest else found.unplanned
+    assert (found.unplanned if situation.use_rest else found.rest) == ()
+    brought = slots_of(step.span for step in found.archives)
+    assert left == runs_of(situation.needed - brought, SLOT_MS)
+
+
+@given(situations())
+def test_a_month_is_one_archive_where_none_of_it_is_there_and_days_where_some_is(situation: Situation) -> None:
+    planned = {step.period for step in situation.plan.archives}
+    needed, firm = situation.needed, situation.firm
+    for month in MONTHS:
+        slots = slots_of([month.span])
+        is_published = publication_ms(month) <= situation.now_ms and month not in situation.unavailable
+        is_monthly = bool(slots & needed) and not slots & firm and is_published
+        assert (month in planned) == is_monthly
+        for day in days_of(month.span):
+            day_slots = slots_of([day.span])
+            can_be = publication_ms(day) <= situation.now_ms and day not in situation.unavailable
+            is_daily = bool(day_slots & needed) and not day_slots & firm and can_be
+            assert (day in planned) == (is_daily and not is_monthly and situation.interval.has_daily_archives)
+
+
+@given(situations())
+def test_a_plan_that_was_carried_out_leaves_nothing_to_do(situation: Situation) -> None:
+    found = situation.plan
+    done = [Covered(archive.span) for archive in found.archives] + [Covered(step.span) for step in found.rest]
+    again = Situation(
+        situation.interval,
+        situation.wanted,
+        situation.covered + done,
+        situation.now_ms,
+        situation.unavailable,
+        situation.use_rest,
+    ).plan
+    assert again == Plan((), (), found.unplanned)
+
+
+# --- Publication -------------------------------------------------------------------------------------------
+
+
+@given(moments())
+def test_a_day_is_published_on_the_next_one_after_eight_in_the_morning(moment_ms: int) -> None:
+    (day,) = days_of(Span(moment_ms, moment_ms + 1))
+    next_day = utc(day.start_ms) + dt.timedelta(days=1)
+    assert publication_ms(day) == (next_day.replace(hour=8) - EPOCH) // MILLISECOND
+
+
+@given(moments())
+def test_a_month_is_published_on_the_first_monday_of_the_next_one(moment_ms: int) -> None:
+    (month,) = months_of(Span(moment_ms, moment_ms + 1))
+    start = utc(month.start_ms)
+    first = start + dt.timedelta(days=calendar.monthrange(start.year, start.month)[1])
+    mondays = [
+        first + dt.timedelta(days=day) for day in range(7) if (first + dt.timedelta(days=day)).weekday() == 0
+    ]
+    assert publication_ms(month) == (mondays[0] - EPOCH) // MILLISECOND
+    assert publication_ms(month) >= month.span.end_ms
+
+
+@given(spans(FIRST_MS, LAST_MS), st.sampled_from(Interval), moments(FIRST_MS, LAST_MS))
+def test_the_closed_part_of_a_span_ends_with_the_last_bar_that_closed(
+    span: Span, interval: Interval, now_ms: int
+) -> None:
+    part = closed_part(span, interval, now_ms)
+    assert part.start_ms == span.start_ms
+    assert span.covers(part)
+    if part:
+        assert part.end_ms <= now_ms
+    if part != span:
+        assert bar_end(part.end_ms, interval) > now_ms
+
+
+# --- By example --------------------------------------------------------------------------------------------
+
+BTCUSDT_1M = SeriesKey.of("BTCUSDT", "1m")
+LONG_AFTER_MS = ms(2024, 12, 1)
+
+
+def periods(*labels: str) -> tuple[ArchiveStep, ...]:
+    return tuple(ArchiveStep(Period.of_label(label)) for label in labels)
+
+
+def test_closed_months_come_by_month_the_current_one_by_day_and_the_tail_by_rest() -> None:
+    now_ms = ms(2024, 3, 6, 9, 30)
+    wanted = Span(ms(2024, 1, 15), ms(2024, 4, 1))
+    assert plan(BTCUSDT_1M, wanted, [], now_ms=now_ms, use_rest=True) == Plan(
+        periods("2024-01", "2024-02", "2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04", "2024-03-05"),
+        (RestStep(Span(ms(2024, 3, 6), now_ms)),),
+        (),
+    )
+
+
+def test_days_stand_in_for_a_month_that_is_late_or_absent() -> None:
+    february = [f"2024-02-{day:02}" for day in range(1, 30)]
+    wanted = Span(ms(2024, 2, 1), ms(2024, 3, 1))
+    late = plan(BTCUSDT_1M, wanted, [], now_ms=ms(2024, 3, 3, 9))
+    assert late.archives == periods(*february)
+    absent = frozenset([Period.of_label("2024-02")])
+    assert plan(BTCUSDT_1M, wanted, [], now_ms=LONG_AFTER_MS, unavailable=absent).archives == periods(*february)
+
+
+def test_days_complete_a_month_of_which_a_part_is_there() -> None:
+    wanted = Span(ms(2024, 2, 1), ms(2024, 3, 1))
+    covered = [Covered(Span(ms(2024, 2, 3), ms(2024, 3, 1)))]
+    found = plan(BTCUSDT_1M, wanted, covered, now_ms=LONG_AFTER_MS)
+    assert found == Plan(periods("2024-02-01", "2024-02-02"), (), ())
+
+
+def test_what_is_left_of_a_day_that_is_partly_there_comes_by_rest() -> None:
+    day = Span(ms(2024, 2, 3), ms(2024, 2, 4))
+    covered = [Covered(Span(day.start_ms, ms(2024, 2, 3, 10)))]
+    found = plan(BTCUSDT_1M, day, covered, now_ms=LONG_AFTER_MS, use_rest=True)
+    assert found == Plan((), (RestStep(Span(ms(2024, 2, 3, 10), day.end_ms)),), ())
+
+
+@pytest.mark.parametrize("interval", ["3d", "1w", "1mo"])
+def test_long_bars_have_no_daily_archives(interval: str) -> None:
+    wanted = Span(ms(2024, 2, 1), ms(2024, 3, 1))
+    absent = frozenset([Period.of_label("2024-02")])
+    found = plan(SeriesKey.of("BTCUSDT", interval), wanted, [], now_ms=LONG_AFTER_MS, unavailable=absent)
+    assert found == Plan((), (), (wanted,))
+
+
+@pytest.mark.parametrize("now_ms", [ms(2024, 2, 1), ms(2024, 2, 1) - 1, 0])
+def test_nothing_is_asked_of_the_future(now_ms: int) -> None:
+    wanted = Span(ms(2024, 2, 1), ms(2024, 3, 1))
+    assert plan(BTCUSDT_1M, wanted, [], now_ms=now_ms, use_rest=True) == Plan((), (), ())
+
+
+def test_a_bar_that_has_not_closed_is_not_asked_for() -> None:
+    hourly = SeriesKey.of("BTCUSDT", "1h")
+    wanted = Span(ms(2024, 2, 1), ms(2024, 3, 1))
+    found = plan(hourly, wanted, [], now_ms=ms(2024, 2, 1, 2, 59), use_rest=True)
+    assert found.rest == (RestStep(Span(ms(2024, 2, 1), ms(2024, 2, 1, 2))),)
+
+
+def test_nothing_is_planned_for_an_empty_span() -> None:
+    moment_ms = ms(2024, 2, 1)
+    assert plan(BTCUSDT_1M, Span(moment_ms, moment_ms), [], now_ms=LONG_AFTER_MS) == Plan((), (), ())
+
+
+@pytest.mark.parametrize(("recheck_ms", "is_due"), [(0, False), (999, True), (1000, True), (1001, False)])
+def test_what_is_to_be_asked_for_again_counts_as_covered_until_then(recheck_ms: int, is_due: bool) -> None:
+    assert Covered(Span(0, 1), recheck_ms).is_due(1000) == is_due
+
+
+def test_a_month_is_fetched_again_when_all_that_is_known_of_it_is_due() -> None:
+    wanted = Span(ms(2024, 2, 1), ms(2024, 3, 1))
+    covered = [Covered(wanted, recheck_ms=ms(2024, 6, 1))]
+    assert plan(BTCUSDT_1M, wanted, covered, now_ms=ms(2024, 6, 1) - 1) == Plan((), (), ())
+    assert plan(BTCUSDT_1M, wanted, covered, now_ms=ms(2024, 6, 1)) == Plan(periods("2024-02"), (), ())
+
+
+def test_periods_of_one_day_and_one_month_are_different_steps() -> None:
+    day, month = Period(FIRST_MS, Cadence.DAILY), Period(FIRST_MS, Cadence.MONTHLY)
+    assert ArchiveStep(day) != ArchiveStep(month)
+    assert ArchiveStep(day).span != ArchiveStep(month).span
