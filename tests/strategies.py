@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -27,10 +26,6 @@ FIRST_MS, LAST_MS = ms(2017, 1, 1), ms(2032, 1, 1)
 SECOND_MS = 1000
 INT64 = st.integers(-(2**63), 2**63 - 1)
 SYMBOLS = ("BTCUSDT", "BTCUSD_PERP", "BTCUSDT_260626", "ICPUSDT_SETTLED", "1000SATSUSDT", "币安人生USDT")
-
-# From numpy 2.5 on the addition in `regular_close_times` warns for months; one test in test_timespan_grid.py shows
-# that it should not. Tests of other things that meet months look past it.
-MONTHS_WARN = pytest.mark.filterwarnings("ignore:The 'generic' unit:DeprecationWarning")
 
 
 @st.composite

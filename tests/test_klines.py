@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckvd.errors import CkvdError, ColumnError
@@ -20,7 +20,7 @@ from ckvd.market import Interval, Kind, SeriesKey
 from ckvd.provenance import Absence, Gap, Origin, Reason, Source
 from ckvd.timespan import Span
 from models import MINUTE_MS, bar_end, bar_start
-from strategies import MONTHS_WARN, segment_spans, series_keys, tables
+from strategies import segment_spans, series_keys, tables
 from tables import BTCUSDT_1M, make_table, regular_table, same_bits
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def test_blocks_without_rows_do_not_keep_a_column_from_being_a_view() -> None:
     assert klines.close is table.columns["close"]
 
 
-@MONTHS_WARN
+@settings(max_examples=60)
 @given(st.data(), series_keys())
 def test_several_blocks_are_gathered_in_order_into_read_only_columns(
     data: st.DataObject, series: SeriesKey
@@ -106,7 +106,6 @@ def test_no_block_at_all_gives_empty_columns_of_the_right_types() -> None:
     assert klines.sources == ()
 
 
-@MONTHS_WARN
 @given(series_keys())
 def test_every_field_of_the_series_is_a_column_and_an_attribute(series: SeriesKey) -> None:
     table = make_table(series, [0])
@@ -181,7 +180,7 @@ def flag_one(table: KlineTable, row: int, *, has_volume: bool) -> int:
     return flags
 
 
-@MONTHS_WARN
+@settings(max_examples=60)
 @given(st.data(), series_keys())
 def test_the_flags_of_each_bar_are_those_of_the_rules(data: st.DataObject, series: SeriesKey) -> None:
     span = data.draw(segment_spans(series.interval))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckvd.market import Interval
@@ -28,6 +28,8 @@ from strategies import moments
 
 intervals = st.sampled_from(Interval)
 each_interval = pytest.mark.parametrize("interval", Interval)
+# Of sixteen intervals each gets its share.
+MANY = settings(max_examples=400)
 
 
 @pytest.mark.parametrize(
@@ -54,8 +56,8 @@ def test_bars_of_days_weeks_and_months_lie_where_the_exchange_has_them(
     assert (bar_start(moment_ms, interval), bar_end(moment_ms, interval)) == (start_ms, end_ms)
 
 
-@each_interval
-@given(moments(0))
+@MANY
+@given(intervals, moments(0))
 def test_floor_next_and_ceil_of_a_moment_are_those_of_the_calendar(interval: Interval, moment_ms: int) -> None:
     start_ms, end_ms = bar_start(moment_ms, interval), bar_end(moment_ms, interval)
     assert grid_floor(moment_ms, interval) == start_ms
@@ -69,8 +71,8 @@ def test_the_months_around_a_moment_are_those_of_the_calendar(moment_ms: int) ->
     assert next_month_ms(moment_ms) == bar_end(moment_ms, Interval.MO1)
 
 
-@each_interval
-@given(moments(0), st.integers(0, 20), st.integers(-1, 1))
+@MANY
+@given(intervals, moments(0), st.integers(0, 20), st.integers(-1, 1))
 def test_the_points_of_a_span_are_those_met_walking_and_are_counted_right(
     interval: Interval, start_ms: int, bar_count: int, shift_ms: int
 ) -> None:
@@ -84,8 +86,8 @@ def test_the_points_of_a_span_are_those_met_walking_and_are_counted_right(
     assert grid_count(span, interval) == len(opens)
 
 
-@each_interval
-@given(moments(0))
+@MANY
+@given(intervals, moments(0))
 def test_neighbouring_cells_have_neighbouring_numbers_and_a_number_leads_back_to_its_cell(
     interval: Interval, moment_ms: int
 ) -> None:

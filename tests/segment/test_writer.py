@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckvd.kline import CLOSE_TIME_US, KlineTable
@@ -18,7 +18,7 @@ from ckvd.segment.layout import Encoding
 from ckvd.segment.writer import _UnpublishedFile, plan_columns
 from ckvd.timespan import Span
 from models import MINUTE_MS, ms
-from strategies import FIRST_MS, LAST_MS, MONTHS_WARN, absences, segment_spans, series_keys, sources, spans, tables
+from strategies import FIRST_MS, LAST_MS, absences, segment_spans, series_keys, sources, spans, tables
 from tables import BTCUSDT_1M, folder_state, make_table, regular_table, same_bits, write_segment
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ def assert_holds(path: Path, table: KlineTable) -> None:
 # --- Round trip --------------------------------------------------------------------------------------------
 
 
-@MONTHS_WARN
 @given(st.data(), series_keys())
 def test_any_bars_are_read_as_they_were_written(folder: Path, data: st.DataObject, series: SeriesKey) -> None:
     span = data.draw(segment_spans(series.interval))
@@ -65,6 +64,7 @@ def test_any_bars_are_read_as_they_were_written(folder: Path, data: st.DataObjec
     }
 
 
+@settings(max_examples=50)
 @given(
     st.integers(1, 10**18),
     st.lists(sources(), max_size=2),
@@ -145,7 +145,6 @@ def test_close_times_are_left_out_where_all_are_regular_and_kept_where_one_is_no
         assert column.encoding is encoding
 
 
-@MONTHS_WARN
 def test_months_close_with_the_month_whatever_its_length(tmp_path: Path) -> None:
     series = SeriesKey.of("BTCUSDT", "1mo")
     table = regular_table(series, Span(ms(2023, 12, 1), ms(2024, 5, 1)))
@@ -176,7 +175,7 @@ def test_a_table_of_other_memory_order_is_written_as_it_reads(tmp_path: Path) ->
 # --- Appending ---------------------------------------------------------------------------------------------
 
 
-@MONTHS_WARN
+@settings(max_examples=50)
 @given(st.data(), st.sampled_from([Interval.S1, Interval.M1, Interval.W1, Interval.MO1]))
 def test_rows_appended_in_pieces_make_the_same_file_as_all_at_once(
     folder: Path, data: st.DataObject, interval: Interval
