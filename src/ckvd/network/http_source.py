@@ -199,7 +199,7 @@ class HttpArchiveSource:
             archives = await self.list_archives(series, Cadence.MONTHLY)
         except (NetworkError, ArchiveError) as error:
             self._is_listing_working = False
-            logger.warning("archives are looked for under their usual names only: %s", error)
+            logger.info("archives are looked for under their usual names only: %s", error)
             return {}
         # The usual spelling of a month comes first, and is the one that was asked for in vain.
         return {archive.name.period: archive.name for archive in archives}
