@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from ckvd.archive.folder_source import FolderArchiveSource
 from ckvd.cache.folder import CacheFolder
-from ckvd.download import Download
+from ckvd.download import Download, pack_stored
 from ckvd.errors import ClientClosedError
 from ckvd.market import SeriesKey
 from ckvd.network.http_source import HttpArchiveSource
@@ -52,7 +52,7 @@ class VisionDataClient:
     client : curl_cffi.AsyncSession, optional
         A session to use. It is never closed here.
     concurrency : int
-        Archives fetched at a time.
+        Archives fetched at a time, at least one.
     is_checksum_required : bool
         Refuse archives without a CHECKSUM file. Without it they are taken, and the report says so.
     clock : callable
@@ -73,6 +73,8 @@ class VisionDataClient:
         clock: Callable[[], int] = now_ms,
         **transport_options: Any,
     ) -> None:
+        if concurrency < 1:
+            raise ValueError(f"concurrency is {concurrency}: expected at least 1, or nothing is ever fetched")
         self.folder = CacheFolder.at(cache)
         self._clock = clock
         self._concurrency = concurrency
@@ -153,6 +155,14 @@ class VisionDataClient:
         self, series: Sequence[SeriesKey], span: Span, *, on_progress: Callable[[Progress], None] | None = None
     ) -> DownloadReport:
         """`download`, by keys and span."""
+        report = await self.fetch_archives(series, span, on_progress=on_progress)
+        await pack_stored(self.folder, report)
+        return report
+
+    async def fetch_archives(
+        self, series: Sequence[SeriesKey], span: Span, *, on_progress: Callable[[Progress], None] | None = None
+    ) -> DownloadReport:
+        """`download_series`, but leave every archive in the segment that it was stored in."""
         download = Download(
             self.archives,
             self.folder,
