@@ -1,0 +1,100 @@
+"""Leaving `RestDataClient`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import client_cleanup
+from ckvd.market import SeriesKey
+from ckvd.rest_data_client import RestDataClient
+from ckvd.timespan import Span
+from client_cleanup import FAILING, Subject
+from closers import TASK_FACTORIES
+from loopback.exchange import Exchange
+from loopback.reply import Gate, Reply
+from loopback.rows import make_rows
+from loopback.server import LoopbackServer
+from models import MINUTE_MS, ms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from closers import Closer
+
+SERIES = SeriesKey.of("BTCUSDT", "1m")
+SPAN = Span(ms(2024, 5, 1), ms(2024, 5, 1, 1))
+
+
+def subject_of(server: LoopbackServer) -> Subject:
+    def make(**options: Any) -> RestDataClient:
+        return RestDataClient(base_url=server.url, **options)
+
+    return Subject(server, make, lambda client: client.fetch(SERIES, SPAN), ("_transport", "_hosts", "_client"))
+
+
+@pytest.fixture
+def subject() -> Iterator[Subject]:
+    rows = make_rows(range(SPAN.start_ms, SPAN.end_ms, MINUTE_MS), MINUTE_MS)
+    with Exchange({SERIES: rows}) as exchange:
+        yield subject_of(exchange.server)
+
+
+@pytest.fixture
+def silent() -> Iterator[Subject]:
+    with LoopbackServer(lambda _: Reply(200, b"[]", head_gate=Gate())) as server:
+        yield subject_of(server)
+
+
+@pytest.mark.parametrize("is_eager", TASK_FACTORIES)
+def test_it_leaves_unused_and_after_fetching(subject: Subject, is_eager: bool) -> None:
+    client_cleanup.leaves_unused(subject, is_eager=is_eager)
+    client_cleanup.leaves_after_fetching(subject, is_eager=is_eager)
+
+
+def test_it_leaves_many_times_in_a_row(subject: Subject) -> None:
+    client_cleanup.leaves_many_times_in_a_row(subject, 50)
+
+
+def test_it_leaves_twice_at_once_and_without_entering(subject: Subject) -> None:
+    client_cleanup.leaves_twice_at_once_and_without_entering(subject)
+
+
+def test_it_leaves_on_another_loop(subject: Subject) -> None:
+    client_cleanup.leaves_on_another_loop(subject)
+
+
+def test_it_leaves_a_session_of_the_caller_open(subject: Subject) -> None:
+    client_cleanup.leaves_a_session_of_the_caller_open(subject)
+
+
+@pytest.mark.parametrize("kind", FAILING, ids=lambda kind: kind.__name__)
+def test_it_leaves_quietly_when_closing_fails(
+    subject: Subject, kind: type[Closer], caplog: pytest.LogCaptureFixture
+) -> None:
+    client_cleanup.leaves_quietly_when_closing_fails(subject, kind, caplog)
+
+
+def test_it_raises_the_error_of_the_body_when_closing_fails_too(subject: Subject) -> None:
+    client_cleanup.raises_the_error_of_the_body_when_closing_fails_too(subject)
+
+
+def test_it_is_cancelled_while_leaving_and_says_so(subject: Subject) -> None:
+    client_cleanup.is_cancelled_while_leaving_and_says_so(subject)
+
+
+def test_it_ends_those_who_wait_for_an_answer(silent: Subject) -> None:
+    client_cleanup.ends_those_who_wait_for_an_answer(silent)
+
+
+def test_it_ends_more_callers_than_the_line_has_places(silent: Subject) -> None:
+    client_cleanup.ends_those_who_wait_for_an_answer(silent, 40)
+
+
+def test_it_is_stopped_by_a_failing_sibling(silent: Subject) -> None:
+    client_cleanup.is_stopped_by_a_failing_sibling(silent)
+
+
+def test_it_lets_a_timeout_be_a_timeout(silent: Subject) -> None:
+    client_cleanup.lets_a_timeout_be_a_timeout(silent)

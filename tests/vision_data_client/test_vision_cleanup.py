@@ -1,0 +1,105 @@
+"""Leaving `VisionDataClient`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import client_cleanup
+from ckvd.market import SeriesKey
+from ckvd.timespan import Span
+from ckvd.vision_data_client import VisionDataClient
+from client_cleanup import FAILING, Subject
+from closers import TASK_FACTORIES
+from conftest import REPOSITORY
+from loopback.mirror import Mirror
+from loopback.reply import Gate, Reply
+from loopback.server import LoopbackServer
+from models import ms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from closers import Closer
+
+SERIES = SeriesKey.of("BTCUSDT", "1h")
+SPAN = Span(ms(2024, 12, 1), ms(2025, 1, 1))
+
+
+def subject_of(server: LoopbackServer, folder: Path) -> Subject:
+    """A client with a new cache each time, so that there is something to fetch."""
+    caches = (folder / str(number) for number in range(1000))
+
+    def make(**options: Any) -> VisionDataClient:
+        return VisionDataClient(server.url, listing_url=f"{server.url}/bucket", cache=next(caches), **options)
+
+    return Subject(
+        server, make, lambda client: client.download_series([SERIES], SPAN), ("_transport", "_source", "_client")
+    )
+
+
+@pytest.fixture
+def subject(tmp_path: Path) -> Iterator[Subject]:
+    with Mirror(REPOSITORY / "data" / "vision") as mirror:
+        yield subject_of(mirror.server, tmp_path)
+
+
+@pytest.fixture
+def silent(tmp_path: Path) -> Iterator[Subject]:
+    with LoopbackServer(lambda _: Reply(200, bytes(1000), head_gate=Gate())) as server:
+        yield subject_of(server, tmp_path)
+
+
+@pytest.mark.parametrize("is_eager", TASK_FACTORIES)
+def test_it_leaves_unused_and_after_fetching(subject: Subject, is_eager: bool) -> None:
+    client_cleanup.leaves_unused(subject, is_eager=is_eager)
+    client_cleanup.leaves_after_fetching(subject, is_eager=is_eager)
+
+
+def test_it_leaves_many_times_in_a_row(subject: Subject) -> None:
+    client_cleanup.leaves_many_times_in_a_row(subject, 15)
+
+
+def test_it_leaves_twice_at_once_and_without_entering(subject: Subject) -> None:
+    client_cleanup.leaves_twice_at_once_and_without_entering(subject)
+
+
+def test_it_leaves_on_another_loop(subject: Subject) -> None:
+    client_cleanup.leaves_on_another_loop(subject)
+
+
+def test_it_leaves_a_session_of_the_caller_open(subject: Subject) -> None:
+    client_cleanup.leaves_a_session_of_the_caller_open(subject)
+
+
+@pytest.mark.parametrize("kind", FAILING, ids=lambda kind: kind.__name__)
+def test_it_leaves_quietly_when_closing_fails(
+    subject: Subject, kind: type[Closer], caplog: pytest.LogCaptureFixture
+) -> None:
+    client_cleanup.leaves_quietly_when_closing_fails(subject, kind, caplog)
+
+
+def test_it_raises_the_error_of_the_body_when_closing_fails_too(subject: Subject) -> None:
+    client_cleanup.raises_the_error_of_the_body_when_closing_fails_too(subject)
+
+
+def test_it_is_cancelled_while_leaving_and_says_so(subject: Subject) -> None:
+    client_cleanup.is_cancelled_while_leaving_and_says_so(subject)
+
+
+def test_it_ends_those_who_wait_for_an_answer(silent: Subject) -> None:
+    client_cleanup.ends_those_who_wait_for_an_answer(silent)
+
+
+def test_it_ends_more_callers_than_the_line_has_places(silent: Subject) -> None:
+    client_cleanup.ends_those_who_wait_for_an_answer(silent, 40)
+
+
+def test_it_is_stopped_by_a_failing_sibling(silent: Subject) -> None:
+    client_cleanup.is_stopped_by_a_failing_sibling(silent)
+
+
+def test_it_lets_a_timeout_be_a_timeout(silent: Subject) -> None:
+    client_cleanup.lets_a_timeout_be_a_timeout(silent)
