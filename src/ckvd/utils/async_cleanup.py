@@ -309,14 +309,14 @@ class _ForcedCollection:
 
     def settle(self, released: list[weakref.ref[object]]) -> None:
         """Collect if something that was released is alive, or a suspect is left from before."""
-        if not released and not self._suspects:
+        if not (released or self._suspects) or not config.ENABLE_FORCED_GC:
             return
+        living = (reference() for reference in released)
+        self._suspects.update((id(resource), resource) for resource in living if resource is not None)
         # A finalizer that the collector runs may come back here, and so may another thread: one is enough.
-        if not config.ENABLE_FORCED_GC or not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(blocking=False):
             return
         try:
-            living = (reference() for reference in released)
-            self._suspects.update((id(resource), resource) for resource in living if resource is not None)
             for generation in (0, 1, 2):
                 if self._suspects and self._is_due(generation):
                     self._collect(generation)
