@@ -12,6 +12,7 @@ from ckvd.cache.coverage import uncovered_spans
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.completion import Completion
+from ckvd.download import pack_stored
 from ckvd.errors import ClientClosedError, NetworkError, NotCachedError
 from ckvd.market import SeriesKey
 from ckvd.planning import closed_part
@@ -186,9 +187,11 @@ class CryptoKlineVisionData:
         vision = self._vision
         if vision is None:
             return DownloadReport(tuple(series), span, (), self._uncovered(series, span))
-        report = await vision.download_series(series, span, on_progress=on_progress)
+        report = await vision.fetch_archives(series, span, on_progress=on_progress)
         completions = await run_together([self._complete(key, span, report, vision) for key in series])
-        return replace(report, missing=self._uncovered(series, span), completions=tuple(completions))
+        whole = replace(report, missing=self._uncovered(series, span), completions=tuple(completions))
+        await pack_stored(self.folder, whole)
+        return whole
 
     async def _complete(
         self, series: SeriesKey, span: Span, report: DownloadReport, vision: VisionDataClient

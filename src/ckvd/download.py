@@ -1,12 +1,13 @@
 """One download of archives into the cache: plan, fetch, ingest, learn, and plan again until nothing is left.
 
-Fetching is bounded in number, ingesting runs in worker threads, and every archive that was finished stays, whatever
-happens to the others or to the download.
+Fetching is bounded in number, ingesting runs in worker threads (`ckvd.group_commit`), and every archive that was
+finished stays, whatever happens to the others or to the download.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import tempfile
@@ -16,21 +17,23 @@ from typing import TYPE_CHECKING, Final
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive
 from ckvd.cache.coverage import read_coverage, uncovered_spans
-from ckvd.errors import CacheError, CkvdError, ClientClosedError, NetworkError
-from ckvd.ingest import ingest_archive
+from ckvd.cache.packing import pack_series
+from ckvd.errors import CacheBusyError, CacheError, CkvdError, ClientClosedError, NetworkError
+from ckvd.group_commit import GroupCommit
 from ckvd.planning import Covered, plan
 from ckvd.report import ArchiveReport, DownloadReport, Outcome, Progress
 from ckvd.timespan import Cadence, Period, Span
 from ckvd.together import run_together
-from ckvd.utils.config import LISTING_WORTH_ARCHIVES_MIN
+from ckvd.utils.config import INGEST_GROUP_ARCHIVES_MAX, LISTING_WORTH_ARCHIVES_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ckvd.archive.source import ArchiveSource, FetchedArchive, ListedArchive
+    from ckvd.archive.source import ArchiveSource, ListedArchive
     from ckvd.cache.folder import CacheFolder
     from ckvd.market import SeriesKey
-    from ckvd.provenance import Source
+
+logger = logging.getLogger(__name__)
 
 # Archives on their way lie in a folder of this name in the cache's, which goes when the download ends.
 DOWNLOAD_FOLDER_PREFIX: Final = ".download-"
@@ -63,7 +66,8 @@ class Download:
         self._folder = folder
         self._now_ms = now_ms
         self._fetching = asyncio.Semaphore(concurrency)
-        self._ingesting = asyncio.Semaphore(os.cpu_count() or 1)
+        self._backlog = asyncio.Semaphore(concurrency + INGEST_GROUP_ARCHIVES_MAX)
+        self._commit = GroupCommit(folder)
         self._tally = _Tally(on_progress)
 
     async def run(self, series: Sequence[SeriesKey], span: Span) -> DownloadReport:
@@ -138,23 +142,32 @@ class Download:
         return report
 
     async def _fetch_and_ingest(self, name: ArchiveName, place: Path) -> ArchiveReport:
-        async with self._fetching:
-            fetched = await self._source.fetch(name, place, on_bytes=self._tally.count_bytes)
-        if isinstance(fetched, AbsentArchive):
-            return ArchiveReport(name.series, name.period, Outcome.ABSENT)
-        async with self._ingesting:
-            source = await asyncio.to_thread(_ingest_and_remove, fetched, self._folder)
+        # What was fetched and is not stored yet lies on disk, and is bounded in number.
+        async with self._backlog:
+            async with self._fetching:
+                fetched = await self._source.fetch(name, place, on_bytes=self._tally.count_bytes)
+            if isinstance(fetched, AbsentArchive):
+                return ArchiveReport(name.series, name.period, Outcome.ABSENT)
+            source = await self._commit.ingest(fetched)
         return ArchiveReport(
             name.series, name.period, Outcome.STORED, fetched.nbytes, fetched.attempt_count, source=source
         )
 
 
-def _ingest_and_remove(fetched: FetchedArchive, folder: CacheFolder) -> Source:
-    try:
-        return ingest_archive(fetched, folder)
-    finally:
-        if fetched.is_temporary:
-            fetched.path.unlink(missing_ok=True)
+async def pack_stored(folder: CacheFolder, report: DownloadReport) -> None:
+    """Pack the series that a download added something to; a series that somebody else is changing is left alone."""
+    workers = asyncio.Semaphore(os.cpu_count() or 1)
+
+    async def pack(series: SeriesKey) -> None:
+        async with workers:
+            try:
+                await asyncio.to_thread(pack_series, folder, series)
+            except CacheBusyError as error:
+                logger.info("%s; it will be packed another time", error)
+
+    changed = {archive.series for archive in report.stored}
+    changed |= {completion.series for completion in report.completions if completion.has_changed}
+    await run_together([pack(series) for series in sorted(changed)])
 
 
 def make_download_folder(root: Path) -> Path:

@@ -1,54 +1,104 @@
-"""From a fetched archive to a segment in the cache: decode, state where it came from, publish. Synchronous."""
+"""From fetched archives to segments in the cache: decode, state where it came from, publish. Synchronous."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from ckvd.archive.decode import decode_archive
 from ckvd.cache.series_store import SeriesStore
 from ckvd.errors import ArchiveError
+from ckvd.merge import join_tables
 from ckvd.provenance import Origin, Source
-from ckvd.timespan import Cadence
+from ckvd.timespan import Cadence, Span
 from ckvd.utils.config import REPORT_EXAMPLES_MAX
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from ckvd.archive.decode import DecodedArchive
     from ckvd.archive.source import FetchedArchive
     from ckvd.cache.folder import CacheFolder
 
-_ORIGINS = {Cadence.MONTHLY: Origin.VISION_MONTHLY, Cadence.DAILY: Origin.VISION_DAILY}
+_ORIGINS: Final = {Cadence.MONTHLY: Origin.VISION_MONTHLY, Cadence.DAILY: Origin.VISION_DAILY}
 
 
-def ingest_archive(fetched: FetchedArchive, folder: CacheFolder) -> Source:
-    """Decode a fetched archive and publish it as a segment.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Arrival:
+    """An archive that was decoded, and its place among those that arrived with it."""
+
+    position: int
+    span: Span
+    decoded: DecodedArchive
+    source: Source
+
+
+def ingest_archives(archives: Sequence[FetchedArchive], folder: CacheFolder) -> list[Source | ArchiveError]:
+    """Decode fetched archives of one series and publish them; those that follow on each other become one segment.
+
+    What is published together costs one flush to disk: many days cost little more than one month.
 
     Parameters
     ----------
-    fetched : FetchedArchive
-        Its file is read, not removed.
+    archives : sequence of FetchedArchive
+        Of one series. Their files are read, not removed.
     folder : CacheFolder
         The cache.
 
     Returns
     -------
-    Source
-        What the archive was, and what was unusual about it. The segment is durable when this returns.
+    list of Source or ArchiveError
+        For each archive, what it was and what was unusual about it, or why it cannot be believed. What was not
+        refused is durable when this returns.
 
     Raises
     ------
-    ArchiveError
-        The archive cannot be believed; nothing was written.
     CacheError
-        The segment cannot be written.
+        A segment cannot be written.
     """
+    results: dict[int, Source | ArchiveError] = {}
+    arrivals: list[_Arrival] = []
+    for position, fetched in enumerate(archives):
+        try:
+            decoded = decode_archive(_read(fetched), fetched.name)
+        except ArchiveError as error:
+            results[position] = error
+            continue
+        source = source_of(fetched, decoded)
+        arrivals.append(_Arrival(position, fetched.name.period.span, decoded, source))
+    for run in _runs(arrivals):
+        table = join_tables([arrival.decoded.table for arrival in run])
+        span = Span(run[0].span.start_ms, run[-1].span.end_ms)
+        SeriesStore(folder, table.series).put(table, span, sources=[arrival.source for arrival in run])
+        results.update((arrival.position, arrival.source) for arrival in run)
+    return [results[position] for position in range(len(archives))]
+
+
+def ingest_archive(fetched: FetchedArchive, folder: CacheFolder) -> Source:
+    """`ingest_archives` of one archive, raising what it was refused for."""
+    (result,) = ingest_archives([fetched], folder)
+    if isinstance(result, ArchiveError):
+        raise result
+    return result
+
+
+def _read(fetched: FetchedArchive) -> bytes:
     try:
-        content = fetched.path.read_bytes()
+        return fetched.path.read_bytes()
     except OSError as error:
         raise ArchiveError(str(fetched.path), f"cannot be read: {error.strerror}") from error
-    decoded = decode_archive(content, fetched.name)
-    source = source_of(fetched, decoded)
-    SeriesStore(folder, fetched.name.series).put(decoded.table, fetched.name.period.span, sources=[source])
-    return source
+
+
+def _runs(arrivals: Sequence[_Arrival]) -> Iterator[list[_Arrival]]:
+    """Archives whose spans follow on each other without a hole or an overlap."""
+    run: list[_Arrival] = []
+    for arrival in sorted(arrivals, key=lambda arrival: arrival.span):
+        if run and run[-1].span.end_ms != arrival.span.start_ms:
+            yield run
+            run = []
+        run.append(arrival)
+    if run:
+        yield run
 
 
 def source_of(fetched: FetchedArchive, decoded: DecodedArchive) -> Source:

@@ -56,6 +56,27 @@ def empty_table(series: SeriesKey) -> KlineTable:
     return KlineTable(series, {name: np.empty(0, COLUMN_DTYPES[name]) for name in fields_of(series)}, {})
 
 
+def join_tables(tables: Sequence[KlineTable]) -> KlineTable:
+    """One table of several that follow on each other: each opens after all bars of the one before."""
+    if len(tables) == 1:
+        return tables[0]
+    columns = {name: np.concatenate([_column(table, name) for table in tables]) for name in _names_of(tables)}
+    return KlineTable(tables[0].series, columns, _decimals_of(tables))
+
+
+def _names_of(tables: Sequence[KlineTable]) -> list[str]:
+    """The columns that a table made of others has: the microseconds only where one of them has them."""
+    extra = (name for name in _REGULAR_US if any(name in table.columns for table in tables))
+    return [*fields_of(tables[0].series), *extra]
+
+
+def _decimals_of(tables: Sequence[KlineTable]) -> dict[str, Decimals]:
+    names = dict.fromkeys(name for table in tables for name in table.decimals)
+    return {
+        name: reduce(or_, [table.decimals[name] for table in tables if name in table.decimals]) for name in names
+    }
+
+
 def rows_within(table: KlineTable, span: Span) -> KlineTable:
     """The rows of a table that open in a span, as views."""
     start, stop = np.searchsorted(table.open_time, (span.start_ms, span.end_ms)).tolist()
@@ -77,8 +98,7 @@ def merge_tables(series: SeriesKey, tables: Sequence[KlineTable]) -> MergedTable
     """
     if not tables:
         return MergedTable(empty_table(series), np.empty(0, np.int64), ())
-    names = [*fields_of(series), *(name for name in _REGULAR_US if any(name in table.columns for table in tables))]
-    columns = {name: np.concatenate([_column(table, name) for table in tables]) for name in names}
+    columns = {name: np.concatenate([_column(table, name) for table in tables]) for name in _names_of(tables)}
     rank = np.repeat(np.arange(len(tables)), [table.row_count for table in tables])
     # By open time, and by precedence within: the first of each open time is the one to keep.
     order = np.lexsort((rank, columns["open_time"]))
@@ -87,13 +107,8 @@ def merge_tables(series: SeriesKey, tables: Sequence[KlineTable]) -> MergedTable
     is_repeated = np.zeros(len(opens), dtype=bool)
     is_repeated[1:] = opens[1:] == opens[:-1]
     kept = ~is_repeated
-    decimals: dict[str, Decimals] = {
-        name: reduce(or_, found)
-        for name in names
-        if (found := [table.decimals[name] for table in tables if name in table.decimals])
-    }
     return MergedTable(
-        KlineTable(series, {name: column[kept] for name, column in columns.items()}, decimals),
+        KlineTable(series, {name: column[kept] for name, column in columns.items()}, _decimals_of(tables)),
         np.unique(opens[is_repeated & _differs_from_kept(columns, kept)]),
         tuple(np.bincount(rank[order][kept], minlength=len(tables)).tolist()),
     )

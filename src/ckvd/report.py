@@ -80,12 +80,15 @@ class CompletionReport:
         monthly one's, an archive's before that of the REST interface.
     errors : tuple of CkvdError
         What went wrong; it is tried again the next time.
+    has_changed : bool
+        Whether something was stored.
     """
 
     series: SeriesKey
     rest_bar_count: int
     conflict_open_times: tuple[int, ...]
     errors: tuple[CkvdError, ...]
+    has_changed: bool
 
 
 @dataclass(frozen=True, slots=True)

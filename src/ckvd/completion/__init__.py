@@ -13,7 +13,7 @@ import shutil
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ckvd.cache.series_store import SeriesStore
-from ckvd.completion.healing import Healed, Healing
+from ckvd.completion.healing import NOTHING_HEALED, Healed, Healing
 from ckvd.completion.reasons import Reasons
 from ckvd.completion.tail import Tail
 from ckvd.download import make_download_folder
@@ -94,12 +94,13 @@ class Completion:
             rest_bar_count=sum(count or 0 for count in counts) + healed.bar_count,
             conflict_open_times=healed.conflict_open_times,
             errors=tuple(self._errors),
+            has_changed=bool(pieces) or healed.part_count > 0,
         )
 
     async def _heal(self, excluded: Sequence[Span]) -> Healed:
         doubts = await self._healing.doubts(excluded)
         if not doubts:
-            return Healed(0, ())
+            return NOTHING_HEALED
         place = await asyncio.to_thread(make_download_folder, self._folder.root)
         try:
             gathered = await run_together(
@@ -108,7 +109,7 @@ class Completion:
         finally:
             shutil.rmtree(place, ignore_errors=True)
         evidence = [found for found in gathered if found is not None]
-        return await self._contain(self._healing.amend(evidence)) or Healed(0, ())
+        return await self._contain(self._healing.amend(evidence)) or NOTHING_HEALED
 
     async def _contain(self, step: Coroutine[Any, Any, _T]) -> _T | None:
         """Run a step; keep what went wrong for the report, unless going on would be in vain."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ckvd.archive.decode import decode_archive
 from ckvd.archive.name import ArchiveName
@@ -55,14 +55,20 @@ class Healed:
 
     Attributes
     ----------
+    part_count : int
+        Doubtful parts that were written anew.
     bar_count : int
         Bars that the REST interface added.
     conflict_open_times : tuple of int
         Where sources disagree, in milliseconds.
     """
 
+    part_count: int
     bar_count: int
     conflict_open_times: tuple[int, ...]
+
+
+NOTHING_HEALED: Final = Healed(0, 0, ())
 
 
 class Healing:
@@ -158,6 +164,7 @@ class Healing:
         answers = await self._ask_rest(gaps)
         healed = await run_together([self._amend_one(found, answers) for found in evidence])
         return Healed(
+            len(healed),
             sum(one.bar_count for one in healed),
             tuple(sorted({moment for one in healed for moment in one.conflict_open_times})),
         )
@@ -197,4 +204,4 @@ class Healing:
         await asyncio.to_thread(
             self._store.put, merged.table, span, sources=[*evidence.sources, *used], absences=absences
         )
-        return Healed(sum(kept_counts), tuple(merged.conflict_open_times.tolist()))
+        return Healed(1, sum(kept_counts), tuple(merged.conflict_open_times.tolist()))

@@ -41,6 +41,9 @@ SEGMENT_HEADER_NBYTES_MAX: Final = 64 << 20
 CACHE_OPEN_SEGMENTS_MAX: Final = 128
 # How often a read that lost a race with a writer looks again before it gives up.
 CACHE_READ_ATTEMPTS_MAX: Final = 16
+# What waits to be stored is stored in groups: at most so many archives, of so many bytes together.
+INGEST_GROUP_ARCHIVES_MAX: Final = 64
+INGEST_GROUP_NBYTES_MAX: Final = 4 << 20
 # A packed segment holds at most this many rows: five years of 1m.
 PACK_ROWS_MAX: Final = 3_000_000
 
