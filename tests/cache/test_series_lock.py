@@ -134,8 +134,8 @@ def test_a_child_holds_nothing_and_takes_nothing_away(folder: CacheFolder) -> No
 def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(folder: CacheFolder) -> None:
     script = HOLDER.replace(
         'print("held", flush=True)',
-        "import os\n    child = os.fork()\n    if not child:\n        sys.stdin.readline()\n        os._exit(0)\n"
-        '    print("held", flush=True)\n    os._exit(0)',
+        "import os\n    if os.fork():\n        os._exit(0)\n"
+        '    print("held", flush=True)\n    sys.stdin.readline()\n    os._exit(0)',
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, str(folder.root)],

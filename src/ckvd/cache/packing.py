@@ -141,7 +141,7 @@ def pack_series(
     merges = plan_packing(_read_pieces(folder, series, folder.segments(series)), is_thorough=is_thorough)
     for merge in merges:
         try:
-            made = _merge(store, merge, on_rows or _ignore)
+            made = merge_pieces(store, merge, on_rows or ignore_rows)
         except FileNotFoundError:
             refusals.append(f"{series}: {merge.span} changed while it was packed; the next time will do")
         except SegmentError as error:
@@ -162,8 +162,8 @@ def pack_series(
     return PackReport(series, merges, tuple(packed), removed, removed_nbytes, tuple(refusals))
 
 
-def _ignore(_: int) -> None:
-    pass
+def ignore_rows(_: int) -> None:
+    """Take no notice of progress."""
 
 
 def _whole(segments: Sequence[SegmentName]) -> Span:
@@ -194,7 +194,7 @@ def _read_pieces(folder: CacheFolder, series: SeriesKey, segments: Sequence[Segm
             header = read_segment_header(file)
             row_count = header.row_count
             if row_count and holding.span != holding.segment.span:
-                row_count = _count_rows(file, holding.span)
+                row_count = count_rows(file, holding.span)
         except (FileNotFoundError, SegmentError):
             # It went, or is damaged: either way nothing to pack.
             pieces.append(Piece(holding, 0, is_closed=False))
@@ -206,7 +206,8 @@ def _read_pieces(folder: CacheFolder, series: SeriesKey, segments: Sequence[Segm
     return pieces
 
 
-def _count_rows(file: Path, span: Span) -> int:
+def count_rows(file: Path, span: Span) -> int:
+    """How many bars of a segment open in a span. Errors: see `SegmentReader`."""
     with SegmentReader(file) as reader:
         return len(reader.rows.between(span.start_ms, span.end_ms))
 
@@ -225,17 +226,43 @@ def _is_named(header: SegmentHeader, series: SeriesKey, name: SegmentName) -> bo
 # --- One merge ---------------------------------------------------------------------------------------------
 
 
-def _merge(store: SeriesStore, merge: Merge, on_rows: Callable[[int], None]) -> PackedSegment | None:
-    """Make one segment of the pieces; None where they did not hold any more when it was ready."""
+def merge_pieces(store: SeriesStore, merge: Merge, on_rows: Callable[[int], None]) -> PackedSegment | None:
+    """Make one segment of pieces.
+
+    Parameters
+    ----------
+    store : SeriesStore
+    merge : Merge
+        Even of a single piece: that cuts it out of its segment.
+    on_rows : callable
+        Called with the number of rows that each step copied.
+
+    Returns
+    -------
+    PackedSegment or None
+        None where the pieces did not hold any more when it was ready.
+
+    Raises
+    ------
+    FileNotFoundError
+        A segment went meanwhile.
+    SegmentError
+        A segment is damaged; nothing was made of it.
+    CacheBusyError, CacheError
+        The series is locked, or the disk refused.
+    """
     path = store.folder.series_path(store.series)
     headers = [read_segment_header(path / piece.holding.segment.file_name) for piece in merge.pieces]
     name = store.likely_name(merge.span)
+    rechecks = [header.recheck_ms for header in headers if header.recheck_ms]
     statement = SegmentStatement(
         store.series,
         merge.span,
         name.revision,
         join_records([narrow(h.sources, p.span) for h, p in zip(headers, merge.pieces, strict=True)]),
         join_records([narrow(h.absences, p.span) for h, p in zip(headers, merge.pieces, strict=True)]),
+        is_provisional=any(header.is_provisional for header in headers),
+        recheck_ms=min(rechecks, default=0),
     )
     columns = merge_columns([header for header in headers if header.row_count] or headers[:1])
     with SegmentWriter(path / name.file_name, statement, columns, merge.row_count) as writer:

@@ -7,8 +7,9 @@ series is locked for the moment in which a revision is taken and the file gets i
 
 from __future__ import annotations
 
+import errno as errno_codes
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from ckvd.market import SeriesKey
     from ckvd.provenance import Absence, Source
     from ckvd.timespan import Span
+
+
+_FOLDER_ATTEMPTS_MAX: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +100,21 @@ class SeriesStore:
             is_provisional=is_provisional,
             recheck_ms=recheck_ms,
         )
-        path = self.folder.make_series_path(self.series) / name.file_name
-        with SegmentWriter.of_table(path, statement, table) as writer:
+        with self._write(name, statement, table) as writer:
             fault_points.reach(Step.ROWS_WRITTEN)
             self.publish(writer, name)
             return writer.path
+
+    def _write(self, name: SegmentName, statement: SegmentStatement, table: KlineTable) -> SegmentWriter:
+        for attempts_left in range(_FOLDER_ATTEMPTS_MAX - 1, -1, -1):
+            path = self.folder.make_series_path(self.series) / name.file_name
+            try:
+                return SegmentWriter.of_table(path, statement, table)
+            except CacheError as error:
+                # Pruning removes a folder that it emptied: maybe a moment after it was found to be there.
+                if error.errno != errno_codes.ENOENT or not attempts_left:
+                    raise
+        raise AssertionError
 
     def likely_name(self, span: Span) -> SegmentName:
         """The name that the next segment will get, if no other writer is faster."""

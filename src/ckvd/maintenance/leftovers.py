@@ -1,0 +1,106 @@
+"""What processes leave behind when they are killed: temporary files of segments, and folders of downloads.
+
+A writer holds a lock on its temporary file, so that what nobody holds is nobody's: whatever its process was called,
+on this machine or another, and whoever has its number now. A new one is left alone for a while, because it is made
+a moment before it is locked. A folder of a download counts by its lock file where it has one, else by its age.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from ckvd.cache import fault_points
+from ckvd.cache.fault_points import Step
+from ckvd.cache.file_lock import is_free
+from ckvd.errors import cannot
+from ckvd.segment.writer import TEMPORARY_SUFFIX
+from ckvd.timespan import now_ms
+from ckvd.utils.config import LEFTOVER_AGE_MIN_S, UNLOCKED_LEFTOVER_AGE_MIN_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from ckvd.cache.folder import CacheFolder
+
+# Archives on their way lie in folders of this name.
+_DOWNLOAD_PREFIX: Final = ".download-"
+# A download that wants its folder judged by a lock holds one on a file of this name in it.
+FOLDER_LOCK_NAME: Final = ".lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A file or folder that a process left behind.
+
+    Attributes
+    ----------
+    path : Path
+    nbytes : int
+    """
+
+    path: Path
+    nbytes: int
+
+
+def find_leftovers(folder: CacheFolder, *, at_ms: int | None = None) -> list[Leftover]:
+    """Find what processes that are gone left behind.
+
+    Parameters
+    ----------
+    folder : CacheFolder
+    at_ms : int, optional
+        The present.
+
+    Raises
+    ------
+    CacheError
+        A folder cannot be listed.
+    """
+    now_s = (now_ms() if at_ms is None else at_ms) / 1000
+    found = []
+    for path in _candidates(folder):
+        try:
+            files = [path] if path.is_file() else [path, *(file for file in path.rglob("*") if file.is_file())]
+            age_s = now_s - max(file.stat().st_mtime for file in files)
+            nbytes = sum(file.stat().st_size for file in files if file.is_file())
+        except OSError:
+            continue  # it goes at this moment
+        if _is_abandoned(path, age_s):
+            found.append(Leftover(path, nbytes))
+    return found
+
+
+def remove_leftovers(folder: CacheFolder, *, at_ms: int | None = None) -> list[Leftover]:
+    """Remove what processes that are gone left behind, and return it. Errors: see `find_leftovers`."""
+    found = find_leftovers(folder, at_ms=at_ms)
+    for leftover in found:
+        try:
+            if leftover.path.is_dir():
+                shutil.rmtree(leftover.path)
+            else:
+                leftover.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot("be removed", leftover.path, error) from error
+        fault_points.reach(Step.LEFTOVER_REMOVED)
+    return found
+
+
+def _candidates(folder: CacheFolder) -> Iterator[Path]:
+    try:
+        yield from sorted(path for path in folder.root.glob(f"{_DOWNLOAD_PREFIX}*") if path.is_dir())
+        for series in folder.series():
+            yield from sorted(folder.series_path(series).glob(f".*{TEMPORARY_SUFFIX}"))
+    except OSError as error:
+        raise cannot("be listed", folder.root, error) from error
+
+
+def _is_abandoned(path: Path, age_s: float) -> bool:
+    if path.is_file():
+        return age_s >= LEFTOVER_AGE_MIN_S and is_free(path)
+    lock = path / FOLDER_LOCK_NAME
+    if lock.is_file():
+        return age_s >= LEFTOVER_AGE_MIN_S and is_free(lock)
+    return age_s >= UNLOCKED_LEFTOVER_AGE_MIN_S

@@ -1,0 +1,192 @@
+"""Setting right what verification found.
+
+A file that cannot be believed is set aside, never deleted. One that merely bears the name of another gets its own
+back. What the cache does not have any more after that is fetched again, where a source is given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ckvd.cache.folder import SegmentName, parse_segment_name
+from ckvd.cache.ownership import resolve
+from ckvd.errors import CacheError, SegmentError
+from ckvd.maintenance.findings import REPAIRABLE, Finding, Trouble
+from ckvd.maintenance.leftovers import Leftover, remove_leftovers
+from ckvd.maintenance.quarantine import Quarantined, quarantine_file, restore
+from ckvd.maintenance.refetch import Refetched, refetch
+from ckvd.maintenance.verification import verify_segment
+from ckvd.segment.reader import read_segment_header
+from ckvd.timespan import Span, difference, now_ms, union
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from ckvd.archive.source import ArchiveSource
+    from ckvd.cache.folder import CacheFolder
+    from ckvd.market import SeriesKey
+
+
+@dataclass(frozen=True, slots=True)
+class RepairStep:
+    """One file that is to be set aside.
+
+    Attributes
+    ----------
+    finding : Finding
+    series : SeriesKey
+    lost : tuple of Span
+        What it speaks for, and nothing else can be trusted to.
+    nbytes : int
+    """
+
+    finding: Finding
+    series: SeriesKey
+    lost: tuple[Span, ...]
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """What a repair did.
+
+    Attributes
+    ----------
+    steps : tuple of RepairStep
+        What was to be done.
+    quarantined : tuple of Quarantined
+        Files that were set aside; `restore` puts them back.
+    renamed : tuple of Path
+        Files that got their own names back.
+    refetched : tuple of Refetched
+    leftovers : tuple of Leftover
+        What was removed of what dead processes had left.
+    unrepaired : dict of SeriesKey to tuple of Span
+        What the cache has lost, because no source was given or it did not have it.
+    """
+
+    steps: tuple[RepairStep, ...]
+    quarantined: tuple[Quarantined, ...]
+    renamed: tuple[Path, ...]
+    refetched: tuple[Refetched, ...]
+    leftovers: tuple[Leftover, ...]
+    unrepaired: dict[SeriesKey, tuple[Span, ...]]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the cache has again all that it had."""
+        return not self.unrepaired
+
+
+def plan_repair(folder: CacheFolder, findings: Iterable[Finding]) -> tuple[RepairStep, ...]:
+    """Decide which files to set aside, and find out what the cache loses with them. It changes nothing."""
+    steps = {}
+    for finding in findings:
+        series = finding.series
+        name = parse_segment_name(finding.path.name)
+        if finding.trouble not in REPAIRABLE or series is None or name is None or finding.path in steps:
+            continue
+        held = resolve(name.span, folder.segments(series))
+        lost = tuple(holding.span for holding in held if holding.segment == name)
+        try:
+            nbytes = finding.path.stat().st_size
+        except OSError:
+            nbytes = 0
+        steps[finding.path] = RepairStep(finding, series, lost, nbytes)
+    return tuple(steps.values())
+
+
+async def repair(
+    folder: CacheFolder,
+    findings: Sequence[Finding],
+    source: ArchiveSource | None = None,
+    *,
+    at_ms: int | None = None,
+) -> RepairReport:
+    """Repair what can be repaired.
+
+    Parameters
+    ----------
+    folder : CacheFolder
+    findings : sequence of Finding
+        From `verify_cache`.
+    source : ArchiveSource, optional
+        Where to fetch again what was lost. Without one it is reported, and `ckvd download` fetches it.
+    at_ms : int, optional
+        The present.
+
+    Raises
+    ------
+    CacheError
+        A file cannot be moved, or the cache not be written. What was done before stays done.
+    """
+    present_ms = now_ms() if at_ms is None else at_ms
+    steps = plan_repair(folder, findings)
+    quarantined = []
+    for step in steps:
+        reason = f"{step.finding.trouble}: {step.finding.message}"
+        if (moved := quarantine_file(folder, step.series, step.finding.path.name, reason)) is not None:
+            quarantined.append((step, moved))
+    renamed, aside = _rename_swapped(folder, quarantined)
+    lost = _lost_by_series(steps, renamed)
+    refetched = []
+    if source is not None:
+        for series, spans in lost.items():
+            refetched.append(await refetch(source, folder, series, spans, now_ms=present_ms))
+        lost = {result.series: result.unfetched for result in refetched}
+    leftovers: tuple[Leftover, ...] = ()
+    if any(finding.trouble is Trouble.LEFTOVER for finding in findings):
+        leftovers = tuple(remove_leftovers(folder, at_ms=present_ms))
+    return RepairReport(
+        steps,
+        tuple(aside),
+        tuple(path for path, _, _ in renamed),
+        tuple(refetched),
+        leftovers,
+        {series: spans for series, spans in lost.items() if spans},
+    )
+
+
+_Renamed = tuple["Path", "SeriesKey", SegmentName]
+
+
+def _rename_swapped(
+    folder: CacheFolder, quarantined: Iterable[tuple[RepairStep, Quarantined]]
+) -> tuple[list[_Renamed], list[Quarantined]]:
+    """Give whole segments that bore other names their own, where nothing is in the way."""
+    renamed: list[_Renamed] = []
+    aside: list[Quarantined] = []
+    for step, moved in quarantined:
+        if step.finding.trouble is Trouble.SWAPPED and (home := _home_of(moved)) is not None:
+            series, name = home
+            try:
+                path = restore(folder, replace(moved, series=series), name.file_name)
+            except CacheError:
+                pass  # the name is taken: what it says is in the cache already
+            else:
+                renamed.append((path, series, name))
+                continue
+        aside.append(moved)
+    return renamed, aside
+
+
+def _home_of(moved: Quarantined) -> tuple[SeriesKey, SegmentName] | None:
+    """Where a segment that was set aside belongs by its header; None where it is damaged as well."""
+    try:
+        header = read_segment_header(moved.path)
+        series, name = header.series, SegmentName(header.span, header.revision)
+    except (OSError, SegmentError, ValueError, KeyError):
+        return None
+    return None if verify_segment(moved.path, series, name) else (series, name)
+
+
+def _lost_by_series(steps: Iterable[RepairStep], renamed: Iterable[_Renamed]) -> dict[SeriesKey, tuple[Span, ...]]:
+    lost: dict[SeriesKey, tuple[Span, ...]] = {}
+    for step in steps:
+        lost[step.series] = union([*lost.get(step.series, ()), *step.lost])
+    for _, series, name in renamed:
+        if series in lost:
+            lost[series] = difference(lost[series], [name.span])
+    return {series: spans for series, spans in lost.items() if spans}

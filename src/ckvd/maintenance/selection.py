@@ -1,0 +1,51 @@
+"""Choosing series of a cache: `SeriesFilter`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ckvd.cache.folder import CacheFolder
+    from ckvd.market import Interval, Kind, Market, SeriesKey
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesFilter:
+    """Which series are meant. What is left empty chooses all.
+
+    Attributes
+    ----------
+    markets : tuple of Market
+    kinds : tuple of Kind
+    symbols : tuple of str
+        Patterns in which `*` stands for any text, `?` for one character, and `[AB]` for one of some.
+    intervals : tuple of Interval
+    """
+
+    markets: tuple[Market, ...] = ()
+    kinds: tuple[Kind, ...] = ()
+    symbols: tuple[str, ...] = ()
+    intervals: tuple[Interval, ...] = ()
+
+    def __contains__(self, series: SeriesKey) -> bool:
+        return (
+            (not self.markets or series.market in self.markets)
+            and (not self.kinds or series.kind in self.kinds)
+            and (not self.intervals or series.interval in self.intervals)
+            and (not self.symbols or any(fnmatchcase(series.symbol, symbol.upper()) for symbol in self.symbols))
+        )
+
+    def choose(self, folder: CacheFolder) -> list[SeriesKey]:
+        """The series of a cache that are meant, in order.
+
+        Raises
+        ------
+        CacheError
+            The folder cannot be listed.
+        """
+        return [series for series in folder.series() if series in self]
+
+
+EVERYTHING = SeriesFilter()

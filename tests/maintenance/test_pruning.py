@@ -1,0 +1,114 @@
+"""What is pruned is gone, what is not stays as it was, and nothing old speaks again."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ckvd.cache import CacheFolder, KlineCache, SeriesStore
+from ckvd.maintenance.pruning import plan_pruning, plan_pruning_to_size, prune_span
+from ckvd.maintenance.selection import SeriesFilter
+from ckvd.maintenance.verification import verify_cache
+from ckvd.market import DAY_MS, SeriesKey
+from ckvd.segment.reader import read_segment_header
+from ckvd.timespan import Span, difference
+from tables import BTCUSDT_1M, regular_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HOURS = SeriesKey.of("BTCUSDT", "1h")
+START = Span.of("2023-01-01", "2023-01-02").start_ms
+
+
+def day(number: int, count: int = 1) -> Span:
+    return Span(START + number * DAY_MS, START + (number + count) * DAY_MS)
+
+
+def put(folder: CacheFolder, span: Span, series: SeriesKey = HOURS, **columns: float) -> Path:
+    return SeriesStore(folder, series).put(regular_table(series, span, **columns), span)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> CacheFolder:
+    return CacheFolder(tmp_path / "cache")
+
+
+def test_a_plan_tells_and_changes_nothing(folder: CacheFolder) -> None:
+    put(folder, day(0, 10))
+    put(folder, day(2, 3))
+    (pruning,) = plan_pruning(folder, span=day(0, 4))
+    assert pruning.bar_count == 96
+    assert len(pruning.segments) == 2
+    assert pruning.nbytes == sum(path.stat().st_size for path in folder.root.rglob("*.ckvd"))
+    assert len(folder.segments(HOURS)) == 2
+
+
+def test_a_series_that_is_pruned_leaves_no_folder(folder: CacheFolder) -> None:
+    put(folder, day(0))
+    put(folder, day(0), BTCUSDT_1M)
+    prune_span(folder, HOURS)
+    assert list(folder.series()) == [BTCUSDT_1M]
+    prune_span(folder, BTCUSDT_1M)
+    assert list(folder.series()) == []
+    assert not (folder.root / "spot").exists()
+    put(folder, day(0))
+
+
+def test_a_cut_segment_keeps_its_standing(folder: CacheFolder) -> None:
+    store = SeriesStore(folder, HOURS)
+    store.put(regular_table(HOURS, day(0, 4)), day(0, 4), is_provisional=True, recheck_ms=123)
+    prune_span(folder, HOURS, day(1))
+    headers = [read_segment_header(folder.series_path(HOURS) / n.file_name) for n in folder.segments(HOURS)]
+    assert [(header.is_provisional, header.recheck_ms) for header in headers] == [(True, 123)] * 2
+
+
+def test_a_view_outlives_its_segment(folder: CacheFolder) -> None:
+    put(folder, day(0), open=5.0)
+    with KlineCache(folder.root) as cache:
+        view = cache.read_series(HOURS, day(0)).open
+    prune_span(folder, HOURS)
+    assert (view == 5.0).all()
+
+
+def test_to_a_size_the_longest_unread_go_first(folder: CacheFolder) -> None:
+    paths = [put(folder, day(number)) for number in range(4)]
+    for path, age in zip(paths, (300, 100, 400, 200), strict=True):
+        os.utime(path, (1_700_000_000 - age, 1_600_000_000))
+    one = paths[0].stat().st_size
+    prunings = plan_pruning_to_size(folder, 2 * one)
+    assert [pruning.span for pruning in prunings] == [day(2), day(0)]
+    assert plan_pruning_to_size(folder, 4 * one) == []
+    assert plan_pruning_to_size(folder, 0, SeriesFilter(symbols=("ETH*",))) == []
+
+
+def test_a_span_that_no_segment_can_be_cut_at_is_refused(folder: CacheFolder) -> None:
+    with pytest.raises(ValueError, match="whole seconds"):
+        plan_pruning(folder, span=Span(0, 1))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.integers(1, 8)), min_size=1, max_size=12),
+    st.tuples(st.integers(0, 20), st.integers(1, 8)),
+)
+def test_pruning_removes_the_span_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, puts: list[tuple[int, int]], pruned: tuple[int, int]
+) -> None:
+    folder = CacheFolder(tmp_path_factory.mktemp("pile"))
+    for mark, (first, count) in enumerate(puts):
+        put(folder, day(first, count), open=float(mark))
+    span = day(*pruned)
+    outside = difference([day(0, 30)], [span])
+    with KlineCache(folder.root) as cache:
+        before = [cache.read_series(HOURS, part, missing="ignore") for part in outside]
+        prune_span(folder, HOURS, span)
+        after = [cache.read_series(HOURS, part, missing="ignore") for part in outside]
+        assert after == before
+        assert [one.missing for one in after] == [one.missing for one in before]
+        assert cache.read_series(HOURS, span, missing="ignore").missing == (span,)
+    assert not [finding for finding in verify_cache(folder) if finding.trouble != "impossible bars"]
