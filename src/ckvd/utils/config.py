@@ -57,8 +57,8 @@ LOCK_PAUSE_MAX_S: Final = 0.05
 LISTING_ATOMIC_NAMES_MAX: Final = 128
 LISTING_ATTEMPTS_MAX: Final = 64
 # Segments are merged when the result is this many times longer than the longest of them, so that a bar is copied
-# about twice in its life: once for every time that its segment grows twelvefold.
-PACK_GROWTH_MIN: Final = 12
+# about three times in its life. A year is 11.8 times as long as its longest month, and becomes one segment.
+PACK_GROWTH_MIN: Final = 11
 # The last merge, to at least half of PACK_ROWS_MAX, may grow less.
 PACK_LAST_GROWTH_MIN: Final = 2
 # What a segment costs beside its rows, in rows: it keeps those of no or few rows from being copied for nothing.
