@@ -20,6 +20,7 @@ from ckvd.market import DAY_MS, SeriesKey
 from ckvd.provenance import Absence, Origin, Reason, Source
 from ckvd.segment.reader import read_segment_header
 from ckvd.timespan import Span, days_of
+from ckvd.utils.config import PACK_GROWTH_MIN
 from tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:
@@ -59,12 +60,12 @@ def test_years_that_came_month_by_month_become_one_segment() -> None:
 
 def test_a_day_after_five_years_is_left_alone() -> None:
     assert plan_packing(pieces_of([2_600_000, 1440])) == ()
-    assert plan_packing(pieces_of([2_600_000, *[1440] * 11])) == ()
+    assert plan_packing(pieces_of([2_600_000, *[1440] * (PACK_GROWTH_MIN - 1)])) == ()
 
 
 def test_days_after_five_years_are_merged_among_themselves() -> None:
-    (merge,) = plan_packing(pieces_of([2_600_000, *[1440] * 12]))
-    assert merge.row_count == 12 * 1440
+    (merge,) = plan_packing(pieces_of([2_600_000, *[1440] * PACK_GROWTH_MIN]))
+    assert merge.row_count == PACK_GROWTH_MIN * 1440
 
 
 def test_no_segment_grows_beyond_the_bound() -> None:
