@@ -23,7 +23,7 @@ from ckvd.rest.endpoint import Endpoint
 from ckvd.rest.host import ExchangeHost
 from ckvd.rest.pages import fault_of, left_over, request_for, windows
 from ckvd.rest.rows import read_rows
-from ckvd.timespan import Span, grid_floor, now_ms
+from ckvd.timespan import Span, difference, grid_floor, now_ms
 from ckvd.utils.async_cleanup import direct_resource_cleanup
 from ckvd.utils.config import (
     REST_CM_EARLIEST_MS,
@@ -214,10 +214,11 @@ class RestDataClient:
                 fault = fault_of(asked, rows.cells[0], series.interval)
                 if fault is not None:
                     raise RestAnswerError(url, fault)
-                parts = urlsplit(url)
-                name = f"{endpoint.path}?{parts.query}"
-                pages.append(Page(asked.span, rows, url, name, answer.date_ms, answer.attempt_count))
-                left += left_over(asked, rows.cells[0], series.interval, endpoint.rules)
+                still = left_over(asked, rows.cells[0], series.interval, endpoint.rules)
+                left += still
+                (held,) = difference([asked.span], still)
+                name = f"{endpoint.path}?{urlsplit(url).query}"
+                pages.append(Page(held, rows, url, name, answer.date_ms, answer.attempt_count))
         return pages
 
     def _host_of(self, series: SeriesKey) -> ExchangeHost:

@@ -17,7 +17,7 @@ from ckvd.provenance import Origin
 from ckvd.rest.endpoint import RULES, Endpoint, MarketRules
 from ckvd.rest.pages import PageRequest, closed_count, fault_of, left_over, request_for, windows
 from ckvd.rest_data_client import RestAnswer, RestDataClient
-from ckvd.timespan import Span
+from ckvd.timespan import Span, union
 from loopback.clock import VirtualTime
 from loopback.exchange import Exchange
 from loopback.rows import make_row, make_rows, open_ms_of
@@ -63,7 +63,8 @@ def test_two_days_come_in_pages_and_each_bar_comes_once(series: SeriesKey, page_
     assert answer.span == span
     assert answer.request_count == page_count == exchange.request_count == len(answer.sources)
     assert all(source.origin is Origin.REST for source in answer.sources)
-    assert [source.start_ms for source in answer.sources] == sorted(source.start_ms for source in answer.sources)
+    assert union(source.span for source in answer.sources) == (span,)
+    assert sum(source.span.length_ms for source in answer.sources) == span.length_ms
     assert sum(source.row_count for source in answer.sources) == 2880
 
 

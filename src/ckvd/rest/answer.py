@@ -30,7 +30,7 @@ class Page:
     Attributes
     ----------
     span : Span
-        What was asked for.
+        What it speaks of: what was asked for, but what is left of that to other pages.
     rows : RawRows
     url : str
     name : str
@@ -101,13 +101,15 @@ def assemble(series: SeriesKey, wanted: Span, pages: Sequence[Page], now_ms: int
     table = decoded.table
     count = closed_count(table.open_time, table.columns["close_time"], series.interval, seen_ms)
     end_ms = min(wanted.end_ms, grid_floor(seen_ms, series.interval), *table.open_time[count : count + 1].tolist())
+    span = Span(wanted.start_ms, max(wanted.start_ms, end_ms))
     return RestAnswer(
-        Span(wanted.start_ms, max(wanted.start_ms, end_ms)),
+        span,
         table.rows(0, count),
-        tuple(_source_of(page) for page in ordered),
+        tuple(_source_of(page, span) for page in ordered),
         sum(page.request_count for page in ordered),
     )
 
 
-def _source_of(page: Page) -> Source:
-    return Source(Origin.REST, page.name, page.span.start_ms, page.span.end_ms, row_count=page.rows.row_count)
+def _source_of(page: Page, span: Span) -> Source:
+    used = page.span.intersection(span)
+    return Source(Origin.REST, page.name, used.start_ms, used.end_ms, row_count=page.rows.row_count)

@@ -2,8 +2,8 @@
 
 All tasks of a client ask through here, in the order in which they came. A request waits until the budget has room
 and the line has a place, and is counted before it is sent. When the exchange finds the requests too many, nobody
-sends anything until the pause is over; when it bans this address, whoever waits is told so at once, and nothing is
-sent until the ban ends.
+sends anything until the pause is over. When it bans this address, or asks for a longer pause than is bearable,
+whoever waits is told so at once, and nothing is sent until that has ended.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ckvd.errors import BannedError, NetworkError, RateLimitError
+from ckvd.errors import BannedError, ExchangeError, NetworkError, RateLimitError
 from ckvd.network.retry import Failure, RetryPolicy
 from ckvd.rest.refusal import refusal_of
 from ckvd.rest.server_clock import ServerClock, date_of
 from ckvd.rest.weight import WeightBudget
-from ckvd.timespan import format_time
+from ckvd.timespan import now_ms
 from ckvd.utils.config import REST_WEIGHT_SHARE, REST_WEIGHT_WINDOW_S
 
 if TYPE_CHECKING:
@@ -53,10 +53,21 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ban:
-    until_s: float  # by the clock that is never set
-    until_ms: int  # by the clock of the exchange
-    message: str
+class _Stop:
+    """Nothing is sent before a time, by the clock that is never set, because of a refusal."""
+
+    until_s: float
+    refusal: BannedError | RateLimitError
+
+    def error(self, url: str) -> BannedError | RateLimitError:
+        """What to raise in place of a request."""
+        refusal = self.refusal
+        reason = f"not sent: {refusal.reason}"
+        status, code, said = refusal.status, refusal.code, refusal.message
+        if isinstance(refusal, BannedError):
+            return BannedError(url, reason, until_ms=refusal.until_ms, status=status, code=code, message=said)
+        pause_s = refusal.retry_after_s
+        return RateLimitError(url, reason, retry_after_s=pause_s, status=status, code=code, message=said)
 
 
 class ExchangeHost:
@@ -103,7 +114,7 @@ class ExchangeHost:
         self._budget = WeightBudget(weight_limit, clock, window_s=window_s, share=share)
         self._turn = asyncio.Lock()
         self._sleeper: asyncio.Task[None] | None = None
-        self._ban: _Ban | None = None
+        self._stop: _Stop | None = None
 
     def __repr__(self) -> str:
         return f"<ExchangeHost {self.base_url}: {self._budget!r}>"
@@ -152,18 +163,21 @@ class ExchangeHost:
         """Settle a request by its answer, and return what the answer refuses."""
         now_s = self._steady_s()
         date_s = date_of(response.headers)
-        refusal = refusal_of(response, self._market, int(1000 * (time.time() if date_s is None else date_s)))
+        made_ms = now_ms() if date_s is None else 1000 * date_s
+        refusal = refusal_of(response, self._market, made_ms)
         used = _read_count(response.headers.get(_USED_WEIGHT, ""))
-        if isinstance(refusal, RateLimitError):
+        if isinstance(refusal, BannedError):
+            logger.warning("%s", refusal)
+            self._stop = _Stop(now_s + (refusal.until_ms - made_ms) / 1000, refusal)
+        elif isinstance(refusal, RateLimitError):
+            pause_s = refusal.retry_after_s or 0.0
             # Whatever the sum is, there is no more to be had in this window.
             used = max(used or 0, self._budget.capacity)
-            self._budget.pause(now_s + (refusal.retry_after_s or 0.0))
+            if pause_s <= self._retry.retry_after_max_s:
+                self._budget.pause(now_s + pause_s)
+            else:
+                self._stop = _Stop(now_s + pause_s, refusal)
         self._budget.settle(weight, used=used, date_s=date_s, sent_s=sent_s, now_s=now_s)
-        if isinstance(refusal, BannedError):
-            made_ms = int(1000 * (time.time() if date_s is None else date_s))
-            until_s = now_s + (refusal.until_ms - made_ms) / 1000
-            self._ban = _Ban(until_s, refusal.until_ms, refusal.message)
-            logger.warning("%s", refusal)
         return refusal
 
     async def _wait_after(self, error: NetworkError, number: int) -> None:
@@ -188,10 +202,10 @@ class ExchangeHost:
                 while wait_s := self._wait_s(url, weight):
                     await self._pause(wait_s)
                 await self._line.acquire()
-                # What was room may be gone, or a ban have come, while the line was full.
+                # What was room may be gone, or a ban may have come, while the line was full.
                 try:
                     is_room = not self._wait_s(url, weight)
-                except BannedError:
+                except ExchangeError:
                     self._line.release()
                     raise
                 if is_room:
@@ -201,12 +215,8 @@ class ExchangeHost:
 
     def _wait_s(self, url: str, weight: int) -> float:
         now_s = self._steady_s()
-        if self._ban is not None and now_s < self._ban.until_s:
-            reason = (
-                f"not sent: the exchange has banned this address until {format_time(self._ban.until_ms)} "
-                f"({self._ban.message})"
-            )
-            raise BannedError(url, reason, until_ms=self._ban.until_ms, status=418, message=self._ban.message)
+        if self._stop is not None and now_s < self._stop.until_s:
+            raise self._stop.error(url)
         return self._budget.wait_s(weight, now_s)
 
     async def _pause(self, wait_s: float) -> None:
