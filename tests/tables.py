@@ -66,6 +66,17 @@ def same_bits(one: Column, other: Column) -> bool:
     return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
+def memory_owner(column: Column) -> object:
+    """What the memory of an array belongs to, all views taken off: a memory map, where it is one of a segment."""
+    owner: object = column
+    while isinstance(owner, (np.ndarray, memoryview)):
+        base = owner.base if isinstance(owner, np.ndarray) else owner.obj
+        if base is None:
+            break
+        owner = base
+    return owner
+
+
 def folder_state(folder: Path) -> dict[str, tuple[bytes, int]]:
     """What lies in a folder and below: of each file its bytes and when it was changed."""
     return {

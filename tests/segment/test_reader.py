@@ -18,12 +18,10 @@ from ckvd.segment import SegmentReader, read_segment_header
 from ckvd.segment.layout import Encoding
 from ckvd.timespan import Span
 from models import DAY_MS, MINUTE_MS
-from tables import BTCUSDT_1M, folder_state, make_table, regular_table, same_bits, write_segment
+from tables import BTCUSDT_1M, folder_state, make_table, memory_owner, regular_table, same_bits, write_segment
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from ckvd.kline import Column
 
 HOUR = Span(0, 60 * MINUTE_MS)
 # On 3.13 a map keeps no duplicate of its file's descriptor.
@@ -36,14 +34,6 @@ def path(tmp_path: Path) -> Path:
     return write_segment(tmp_path / "hour.ckvd", regular_table(BTCUSDT_1M, HOUR), HOUR)
 
 
-def map_under(column: Column) -> object:
-    """What the memory of an array belongs to, all views taken off."""
-    owner: object = column
-    while isinstance(owner, (np.ndarray, memoryview)):
-        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
-    return owner
-
-
 # --- Views -------------------------------------------------------------------------------------------------
 
 
@@ -54,8 +44,8 @@ def test_a_stored_column_is_a_view_of_the_map_and_two_of_them_share_its_memory(p
             if column.encoding is not Encoding.STORED:
                 continue
             assert np.shares_memory(one, other)
-            assert isinstance(map_under(one), mmap.mmap)
-            assert map_under(one) is map_under(other) is map_under(reader.open_time)
+            assert isinstance(memory_owner(one), mmap.mmap)
+            assert memory_owner(one) is memory_owner(other) is memory_owner(reader.open_time)
 
 
 def test_a_range_of_rows_is_a_slice_and_shares_memory_with_the_whole(path: Path) -> None:
