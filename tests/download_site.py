@@ -128,10 +128,10 @@ class DownloadSite:
         with ckvd.open_cache(self.cache) as cache:
             return cache.read(symbol, interval, start=start, end=end, **names)
 
-    @property
-    def segments(self) -> list[str]:
-        """The first days of the segments in the cache."""
-        return sorted(path.name.partition("T")[0] for path in self.cache.rglob("*.ckvd"))
+    def covered(self, symbol: str, interval: str) -> list[str]:
+        """Which spans of a series are in the cache."""
+        with ckvd.open_cache(self.cache) as cache:
+            return [str(span) for span in cache.coverage(ckvd.SeriesKey.of(symbol, interval))]
 
     @property
     def leftovers(self) -> list[str]:

@@ -18,7 +18,7 @@ from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive
 from ckvd.cache.coverage import read_coverage, uncovered_spans
 from ckvd.cache.packing import pack_series
-from ckvd.errors import CacheBusyError, CacheError, CkvdError, ClientClosedError, NetworkError
+from ckvd.errors import CacheBusyError, CacheError, CkvdError, ClientClosedError, NetworkError, cannot
 from ckvd.group_commit import GroupCommit
 from ckvd.planning import Covered, plan
 from ckvd.report import ArchiveReport, DownloadReport, Outcome, Progress
@@ -123,7 +123,7 @@ class Download:
         self, series: SeriesKey, periods: Sequence[Period], published: _Published
     ) -> list[ArchiveReport]:
         self._tally.expect(len(periods), published.nbytes_of(periods))
-        place = await asyncio.to_thread(make_download_folder, self._folder.root)
+        place = make_download_folder(self._folder.root)
         try:
             return await run_together(
                 [self._fetch_one(published.name_of(series, period), place) for period in periods]
@@ -173,6 +173,8 @@ async def pack_stored(folder: CacheFolder, report: DownloadReport) -> None:
 def make_download_folder(root: Path) -> Path:
     """Make a folder for archives on their way, in the folder of a cache. Whoever makes it removes it.
 
+    It is not made in a thread: whoever was cancelled meanwhile would not know of it.
+
     Raises
     ------
     CacheError
@@ -182,7 +184,7 @@ def make_download_folder(root: Path) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=DOWNLOAD_FOLDER_PREFIX, dir=root))
     except OSError as error:
-        raise CacheError(str(root), f"cannot be written: {error.strerror}", errno=error.errno) from error
+        raise cannot("be written", root, error) from error
 
 
 class _Published:

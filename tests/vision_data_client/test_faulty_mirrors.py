@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ckvd.report import ArchiveReport, DownloadReport
     from download_site import DownloadSite
 
+DAYS = ckvd.SeriesKey.of("BTCUSDT", "1d")
 FEBRUARY = path_of("BTCUSDT", "1d", "2023-02")
 MARCH = path_of("BTCUSDT", "1d", "2023-03")
 WRONG = hashlib.sha256(b"another version").hexdigest()
@@ -56,8 +57,8 @@ def of_march(report: DownloadReport) -> ArchiveReport:
 
 
 def assert_only_march_is_missing(site: DownloadSite, report: DownloadReport) -> None:
-    assert site.segments == ["20230201", "20230401"]
-    assert [str(span) for spans in report.missing.values() for span in spans] == ["2023-03-01..2023-04-01"]
+    assert site.covered("BTCUSDT", "1d") == ["2023-02-01..2023-03-01", "2023-04-01..2023-05-01"]
+    assert [str(span) for span in report.missing[DAYS]] == ["2023-03-01..2023-04-01"]
     assert not report.is_complete
 
 
@@ -154,7 +155,7 @@ def test_a_right_checksum_does_not_make_a_damaged_archive_good(spring: DownloadS
     assert isinstance(error, ArchiveError)
     assert "BTCUSDT-1d-2023-03.zip" in str(error)
     assert spring.mirror.count(MARCH) == 1
-    assert spring.segments == ["20230201", "20230307", "20230401"]
+    assert [str(span) for span in report.missing[DAYS]] == ["2023-03-01..2023-03-07", "2023-03-08..2023-04-01"]
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_what_nobody_has_is_absent_and_missing_and_no_failure(samples: DownloadS
     assert not report.is_complete
     assert (report.failed, report.errors, report.stored) == ((), (), ())
     assert list(report.missing.values()) == [(Span.of("2023-03-30", "2023-04-01"),)]
-    assert samples.segments == []
+    assert list(samples.cache.rglob("*.ckvd")) == []
 
 
 # --- What is there -----------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def test_arguments_come_before_the_environment(
     monkeypatch.setenv("CKVD_VISION_URL", str(tmp_path / "nowhere"))
     monkeypatch.setenv("CKVD_CACHE_DIR", str(tmp_path / "elsewhere"))
     assert samples.download("BTCUSDT", "1h", "2023-03-01", "2023-04-01").is_complete
-    assert samples.segments == ["20230301"]
+    assert samples.covered("BTCUSDT", "1h") == ["2023-03-01..2023-04-01"]
     assert not (tmp_path / "elsewhere").exists()
 
 

@@ -8,7 +8,6 @@ reason (`reasons`).
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -101,7 +100,7 @@ class Completion:
         doubts = await self._healing.doubts(excluded)
         if not doubts:
             return NOTHING_HEALED
-        place = await asyncio.to_thread(make_download_folder, self._folder.root)
+        place = make_download_folder(self._folder.root)
         try:
             gathered = await run_together(
                 [self._contain(self._healing.look_into_archives(doubt, place)) for doubt in doubts]

@@ -10,12 +10,14 @@ import contextlib
 import hashlib
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from ckvd.errors import CacheError
+from ckvd.errors import cannot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
+
+    from ckvd.errors import CacheError
 
 # Pieces come in 16 KiB; the disk likes them larger.
 _BUFFER_NBYTES: Final = 1 << 18
@@ -133,4 +135,4 @@ class FileSink:
 
 
 def _disk_error(path: Path, error: OSError) -> CacheError:
-    return CacheError(str(path), f"cannot write what is downloaded: {error.strerror}", errno=error.errno)
+    return cannot("be written with what is downloaded", path, error)

@@ -1,0 +1,117 @@
+"""Disks that refuse: an error of the cache that says what to do, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from archives import SAMPLES
+from ckvd.errors import CacheError
+from conftest import REPOSITORY
+from download_site import leftovers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from download_site import DownloadSite
+
+# An archive of 46 kB, and the segment of 84 kB that it becomes.
+SPAN = ("BTCUSDT", "1h", "2023-03-01", "2023-04-01")
+
+
+@contextlib.contextmanager
+def files_no_longer_than(nbytes: int) -> Iterator[None]:
+    """The system refuses to write more into any file, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "refused"), [(10_000, ".part"), (60_000, ".ckvd")], ids=["the archive", "the segment"]
+)
+def test_a_full_disk_is_an_error_of_the_cache_and_leaves_nothing_behind(
+    samples: DownloadSite, nbytes: int, refused: str
+) -> None:
+    with files_no_longer_than(nbytes), pytest.raises(CacheError, match=r"too large; .* a limit of") as caught:
+        samples.download(*SPAN)
+    assert caught.value.errno == errno.EFBIG
+    assert caught.value.path.endswith(refused)
+    assert caught.value.path.startswith(str(samples.cache))
+    assert samples.leftovers == []
+    assert samples.covered("BTCUSDT", "1h") == []
+    assert len(samples.asked) == 1
+
+
+def test_a_large_archive_is_refused_while_it_comes(samples: DownloadSite) -> None:
+    with files_no_longer_than(10_000), pytest.raises(CacheError, match="too large"):
+        samples.download("BNBBTC", "1s", "2023-01-01", "2023-01-02")
+    assert samples.leftovers == []
+
+
+def test_what_was_stored_before_the_disk_was_full_stays_and_the_download_goes_on(samples: DownloadSite) -> None:
+    samples.download("BTCUSDT", "1mo", "2023-03-01", "2023-04-01")
+    with files_no_longer_than(10_000), pytest.raises(CacheError):
+        samples.download(*SPAN)
+    assert len(samples.read("BTCUSDT", "1mo", "2023-03-01", "2023-04-01")) == 1
+    assert samples.download(*SPAN).is_complete
+
+
+def test_a_file_where_the_cache_should_be_is_named(samples: DownloadSite) -> None:
+    samples.cache.write_text("not a folder", encoding="utf-8")
+    with pytest.raises(CacheError, match="cache"):
+        samples.download(*SPAN)
+    assert samples.mirror.server.requests == []
+
+
+READ_ONLY = """
+import asyncio, os, sys
+import ckvd
+
+async def download(end):
+    async with ckvd.VisionDataClient(sys.argv[1], cache=".") as client:
+        report = await client.download("BTCUSDT", "1h", start="2024-12-01", end=end)
+        print("complete:", report.is_complete)
+
+asyncio.run(download("2025-01-01"))         # everything is imported now
+os.chmod(".", 0o555)
+if os.geteuid() == 0:
+    os.seteuid(65534)                       # rights do not concern root
+asyncio.run(download("2025-01-01"))
+try:
+    asyncio.run(download("2025-02-01"))
+except ckvd.CacheError as error:
+    print(error)
+with ckvd.open_cache(".") as cache:
+    print(len(cache.read("BTCUSDT", "1h", start="2024-12-01", end="2025-01-01")), "bars")
+"""
+
+
+def test_a_folder_without_the_right_to_write_is_an_error_and_can_be_read(tmp_path: Path) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-W", "error", "-c", READ_ONLY, str(SAMPLES)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    tmp_path.chmod(0o755)
+    first, again, refusal, bars = finished.stdout.splitlines()
+    assert first == again == "complete: True"
+    assert "Permission denied; its owner or its rights forbid it" in refusal
+    assert bars == "744 bars"
+    assert finished.stderr == ""
+    assert leftovers(tmp_path) == []
