@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ckvd.kline import Column, Times
     from ckvd.market import Interval, SeriesKey
     from ckvd.provenance import Absence, Source
+    from ckvd.resample import ResampledKlines
 
 _REGULAR_US = {OPEN_TIME_US: REGULAR_OPEN_US, CLOSE_TIME_US: REGULAR_CLOSE_US}
 
@@ -212,6 +213,14 @@ class Klines:
     def as_dict(self) -> dict[str, Column]:
         """All columns by name, in order."""
         return {name: self[name] for name in self.column_names}
+
+    # --- What is made of them ---
+
+    def resample(self, interval: str) -> ResampledKlines:
+        """Make longer bars: see `ckvd.resample.resample`."""
+        from ckvd.resample import resample  # noqa: PLC0415  (only for those who use it)
+
+        return resample(self, interval)
 
     def __eq__(self, other: object) -> bool:
         """Whether both have the same bars of the same series, bit for bit. Coverage and sources do not count."""

@@ -1,0 +1,382 @@
+"""Making longer bars of shorter ones: `resample`, and the `ResampledKlines` it returns. Pure.
+
+A bar of the result is labelled by its open time and made of the source bars that *open* in it, and of nothing else:
+no later bar, no filling, no bar where there was none. It opens with the first of them, closes with the last (price
+and time), spans their highest and lowest prices, and everything that was counted is summed. Where it lacks source
+bars it says so.
+
+Sums are those of the published decimals. A price or volume is text with up to eight digits behind the point; adding
+its binary approximations one after the other is wrong in the last digit half of the time. Here they are added as
+whole numbers of 1e-8, exactly, and rounded once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ckvd.errors import ColumnError, IdentityError
+from ckvd.market import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Interval
+from ckvd.timespan import Span, grid_index, grid_origin_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ckvd.kline import Column, Times
+    from ckvd.klines import Klines
+    from ckvd.market import SeriesKey
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+_UNITS_MS: Final = {"s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS}
+_MONTH_UNITS: Final = ("mo", "M")
+# Bars whose edges are guessed and confirmed together, and rows that are summed together (a megabyte).
+_EDGE_BLOCK: Final = 1024
+_SUM_BLOCK_ROWS: Final = 1 << 17
+# Below this, starting threads takes longer than they save.
+_THREADS_WORTH_ROWS_MIN: Final = 1 << 18
+
+# A double between 2**52 and 2**53 is a whole number, and its bits count up with it.
+_WHOLE: Final = 2.0**52
+_WHOLE_BITS: Final = int(np.float64(_WHOLE).view(np.int64))
+_EXPONENT_MAX: Final = 1020
+_DECIMAL_SCALE: Final = 10**8
+# What plain summation of cells of one sign may be wrong by, as a share of the sum: twice its worst case for a bar
+# made of 2**20.
+_PLAIN_SUM_ERROR: Final = 64 * 2.0**-53
+
+
+@dataclass(frozen=True, slots=True)
+class BarLength:
+    """How long a bar is: a fixed time, or whole months.
+
+    Attributes
+    ----------
+    fixed_ms : int
+        Milliseconds; 0 for months. Bars are counted from the Unix epoch, whole weeks from the Monday after it.
+    months : int
+        Months; 0 for a fixed time. Bars are counted from January 1970, so that quarters and years are those of the
+        calendar.
+    origin_ms : int
+        An open time.
+    """
+
+    fixed_ms: int
+    months: int
+    origin_ms: int
+
+    @classmethod
+    def of(cls, text: str) -> BarLength:
+        """Read a length such as `15m`, `1h`, `3d`, `1w`, `1mo`: a whole number and `s`, `m`, `h`, `d`, `w` or `mo`.
+
+        Raises
+        ------
+        IdentityError
+            The text is no length.
+        """
+        match = re.fullmatch(r"(\d{1,6})(s|m|h|d|w|mo|M)", str(text), re.ASCII)
+        if match is None or int(match[1]) == 0:
+            raise IdentityError(
+                f"{text!r} is no length of a bar: expected a number and s, m, h, d, w or mo, as in 4h"
+            )
+        count, unit = int(match[1]), match[2]
+        if unit in _MONTH_UNITS:
+            return cls(0, count, 0)
+        return cls(count * _UNITS_MS[unit], 0, grid_origin_ms(Interval.W1) if unit == "w" else 0)
+
+    def holds_whole(self, source: BarLength) -> bool:
+        """Whether bars of this length hold only whole bars of another."""
+        if source.months:
+            return self.months % source.months == 0 if self.months else False
+        if self.months:
+            return DAY_MS % source.fixed_ms == 0
+        return self.fixed_ms % source.fixed_ms == 0 and (self.origin_ms - source.origin_ms) % source.fixed_ms == 0
+
+    def edges(self, first_ms: int, last_ms: int) -> Times:
+        """The open times of the bars that hold two moments and of all between, and where the last of them ends."""
+        if self.months:
+            bounds = np.array([first_ms, last_ms]).astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64)
+            first, last = (bounds // self.months).tolist()
+            months = np.arange(first, last + 2, dtype=np.int64) * self.months
+            return months.astype("datetime64[M]").astype("datetime64[ms]").astype(np.int64)
+        first, last = ((moment - self.origin_ms) // self.fixed_ms for moment in (first_ms, last_ms))
+        return np.arange(first, last + 2, dtype=np.int64) * self.fixed_ms + self.origin_ms
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ResampledKlines:
+    """Longer bars made of shorter ones. Columns are attributes (`bars.close`) and items (`bars["close"]`).
+
+    Attributes
+    ----------
+    series : SeriesKey
+        What they were made of.
+    interval : str
+        How long they are, as it was asked for.
+    span : Span
+        What the source bars were asked for, from the open of the first longer bar on.
+    columns : mapping of str to ndarray, each of shape (n,)
+        Named, ordered and typed as those of the source. `open_time` is the label, int64 milliseconds on the grid of
+        the interval, strictly ascending; a bar without source bars is not there. `close_time` is that of the last
+        source bar.
+    source_count : ndarray of int64, shape (n,)
+        Source bars in each bar.
+    complete : ndarray of bool, shape (n,)
+        False where a source bar is missing in the bar, also because it lies outside the span.
+    """
+
+    series: SeriesKey
+    interval: str
+    span: Span
+    columns: Mapping[str, Column]
+    source_count: Times
+    complete: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.source_count)
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The names of the columns, in order."""
+        return tuple(self.columns)
+
+    def as_dict(self) -> dict[str, Column]:
+        """All columns by name, in order."""
+        return dict(self.columns)
+
+    def __getitem__(self, name: str) -> Column:
+        """A column by name. Raises ColumnError where there is none."""
+        column = self.columns.get(name)
+        if column is None:
+            raise ColumnError(f"{self.series} has no column {name!r}: expected one of {', '.join(self.columns)}")
+        return column
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self.columns:
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+        return self.columns[name]
+
+    def __repr__(self) -> str:
+        incomplete = int(np.count_nonzero(~self.complete))
+        bars = f"{len(self)} bars, {incomplete} incomplete"
+        return f"<ResampledKlines {self.series} to {self.interval} {self.span}: {bars}>"
+
+
+def resample(klines: Klines, interval: str) -> ResampledKlines:
+    """Make longer bars.
+
+    Parameters
+    ----------
+    klines : Klines
+        Bars off their grid belong to the longer bar in which they open.
+    interval : str
+        See `BarLength.of`. A longer bar must hold whole source bars.
+
+    Returns
+    -------
+    ResampledKlines
+        New arrays, read-only. Prices, counts and times are exact. Of cells that are decimals of up to eight digits
+        and below 4e7, a sum is the decimal sum, rounded to a double; of others it is the sum of the doubles, wrong
+        by at most 64 * 2**-53 of itself, and mostly not at all.
+
+    Raises
+    ------
+    IdentityError
+        The interval is none, or does not hold whole source bars.
+    """
+    source, target = BarLength.of(klines.series.interval), BarLength.of(interval)
+    if not target.holds_whole(source):
+        raise IdentityError(
+            f"{interval} bars cannot be made of {klines.series.interval} bars: {interval} is no whole multiple of "
+            f"{klines.series.interval}; read a shorter interval"
+        )
+    open_time = klines.open_time
+    if not len(open_time):
+        empty = {name: klines[name] for name in klines.column_names}
+        return ResampledKlines(
+            klines.series, interval, klines.span, empty, np.empty(0, np.int64), np.empty(0, np.bool_)
+        )
+    edges = target.edges(int(open_time[0]), int(open_time[-1]))
+    starts = _first_rows(open_time, edges)
+    counts = np.diff(starts)
+    is_there = counts > 0
+    starts, counts, opens, ends = starts[:-1][is_there], counts[is_there], edges[:-1][is_there], edges[1:][is_there]
+    columns = _aggregate(klines, starts, counts) | {"open_time": opens}
+    columns = {name: columns[name] for name in klines.column_names}
+    complete = _filled_cells(open_time, starts, counts, klines.series.interval) == _cell_count(opens, ends, source)
+    for array in (*columns.values(), counts, complete):
+        array.flags.writeable = False
+    span = Span(min(klines.span.start_ms, int(opens[0])), klines.span.end_ms)
+    return ResampledKlines(klines.series, interval, span, columns, counts, complete)
+
+
+# --- Which rows make a bar ---------------------------------------------------------------------------------
+
+
+def _first_rows(open_time: Times, edges: Times) -> Times:
+    """The first row at or after each edge: `open_time.searchsorted(edges)`, faster where bars are evenly spaced."""
+    rows = np.empty(len(edges), np.int64)
+    for start in range(0, len(edges), _EDGE_BLOCK):
+        block = edges[start : start + _EDGE_BLOCK]
+        first = int(open_time.searchsorted(block[0]))
+        last = first + int(open_time[first:].searchsorted(block[-1]))
+        steps = max(len(block) - 1, 1)
+        guess = first + np.arange(len(block)) * ((last - first) // steps)
+        # Open times ascend strictly: a row that opens on the edge is the first at or after it.
+        if last >= len(open_time) or (open_time[guess] != block).any():
+            guess = first + open_time[first : last + 1].searchsorted(block)
+        rows[start : start + len(block)] = guess
+    return rows
+
+
+def _cell_count(opens: Times, ends: Times, source: BarLength) -> Times:
+    """How many source bars a bar would have without holes."""
+    if not source.months:
+        return (ends - opens) // source.fixed_ms
+    bounds = np.stack([opens, ends]).astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64)
+    months: Times = (bounds[1] - bounds[0]) // source.months
+    return months
+
+
+def _filled_cells(open_time: Times, starts: Times, counts: Times, interval: Interval) -> Times:
+    """In how many cells of the source's grid some bar opens: all bars, unless two of them share a cell."""
+    step_ms = interval.fixed_ms or 31 * DAY_MS
+    if not _is_any_closer(open_time, step_ms):
+        return counts
+    cells = grid_index(open_time, interval)
+    shares = np.concatenate(([False], cells[1:] == cells[:-1]))
+    # The first bar of a longer bar shares its cell with no bar of the longer bar before: cells nest.
+    filled: Times = counts - np.add.reduceat(shares, starts, dtype=np.int64)
+    return filled
+
+
+def _is_any_closer(open_time: Times, step_ms: int) -> bool:
+    for start in range(0, len(open_time), _SUM_BLOCK_ROWS):
+        block = open_time[start : start + _SUM_BLOCK_ROWS + 1]
+        if len(block) > 1 and np.min(block[1:] - block[:-1]) < step_ms:
+            return True
+    return False
+
+
+# --- What a bar is made of its rows ------------------------------------------------------------------------
+
+
+def _aggregate(klines: Klines, starts: Times, counts: Times) -> dict[str, Column]:
+    names = [name for name in klines.column_names if name != "open_time"]
+    # Gathered here and not in the threads: `Klines` keeps what it gathers.
+    columns = [klines[name] for name in names]
+    rules = [_RULES.get(name, _sums) for name in names]
+    if len(klines) < _THREADS_WORTH_ROWS_MIN or (os.cpu_count() or 1) == 1:
+        made = [rule(column, starts, counts) for rule, column in zip(rules, columns, strict=True)]
+    else:
+        # numpy works without the interpreter's lock.
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
+            made = list(pool.map(lambda rule, column: rule(column, starts, counts), rules, columns))
+    return dict(zip(names, made, strict=True))
+
+
+def _firsts(column: Column, starts: Times, _counts: Times) -> Column:
+    firsts: Column = column[starts]
+    return firsts
+
+
+def _lasts(column: Column, starts: Times, counts: Times) -> Column:
+    lasts: Column = column[starts + counts - 1]
+    return lasts
+
+
+def _highest(column: Column, starts: Times, _counts: Times) -> Column:
+    highest: Column = np.maximum.reduceat(column, starts)
+    return highest
+
+
+def _lowest(column: Column, starts: Times, _counts: Times) -> Column:
+    lowest: Column = np.minimum.reduceat(column, starts)
+    return lowest
+
+
+def _sums(column: Column, starts: Times, counts: Times) -> Column:
+    if column.strides == (0,):
+        product: Column = column[starts] * counts
+        return product
+    if column.dtype.kind == "i":
+        total: Column = np.add.reduceat(column, starts)
+        return total
+    sums = np.empty(len(starts))
+    ends = starts + counts
+    # One buffer that stays in the processor's cache, instead of a fresh one for each block.
+    buffer = np.empty(max(min(_SUM_BLOCK_ROWS, len(column)), int(np.max(counts))))
+    first = 0
+    while first < len(starts):
+        start = int(starts[first])
+        stop = max(first + 1, int(ends.searchsorted(start + _SUM_BLOCK_ROWS, side="right")))
+        rows = column[start : ends[stop - 1]]
+        sums[first:stop] = _float_sums(rows, starts[first:stop] - start, counts[first:stop], buffer[: len(rows)])
+        first = stop
+    return sums
+
+
+_RULES: Final[dict[str, Callable[[Column, Times, Times], Column]]] = {
+    "open": _firsts,
+    "high": _highest,
+    "low": _lowest,
+    "close": _lasts,
+    "close_time": _lasts,
+}
+
+
+# --- Sums --------------------------------------------------------------------------------------------------
+
+
+def _float_sums(values: Floats, starts: Times, counts: Times, buffer: Floats) -> Floats:
+    """Sum runs of values: as decimals, or as doubles where that does not agree with plain summation."""
+    plain: Floats = np.add.reduceat(values, starts)
+    if not np.isfinite(plain).all():
+        return plain
+    decimal = _decimal_sums(values, starts, counts, buffer)
+    # It does only if every cell was a decimal of eight digits, none left its range, and the sum did not overflow.
+    is_right = np.abs(decimal - plain) <= _PLAIN_SUM_ERROR * np.abs(plain)
+    return decimal if is_right.all() else np.where(is_right, decimal, _split_sums(values, starts, counts))
+
+
+def _decimal_sums(values: Floats, starts: Times, counts: Times, buffer: Floats) -> Floats:
+    """Sum runs of decimals of up to eight digits, exactly, and round once; wrong for anything else."""
+    with np.errstate(over="ignore"):
+        np.multiply(values, float(_DECIMAL_SCALE), out=buffer)
+    # In this range a double holds whole numbers only, so that adding rounds to the number that was meant ...
+    np.add(buffer, _WHOLE, out=buffer)
+    # ... and its bits, read as an integer, are that number and a constant. Integers add without an error.
+    totals = np.add.reduceat(buffer.view(np.int64), starts)
+    totals -= counts * _WHOLE_BITS
+    whole, rest = np.divmod(totals, _DECIMAL_SCALE)
+    # One division rounds once, while the number fits into a double; whole and rest do so but for rare ties.
+    is_small = np.abs(totals) <= 2**53
+    sums: Floats = np.where(is_small, totals / _DECIMAL_SCALE, whole + rest / _DECIMAL_SCALE)
+    return sums
+
+
+def _split_sums(values: Floats, starts: Times, counts: Times) -> Floats:
+    """Sum runs of any doubles as if exactly, and round once.
+
+    Each value is split without an error into a multiple of a power of two so large that the multiples of a run add
+    up exactly in any order, and a rest so small that the errors of adding the rests do not show (Rump, Ogita and
+    Oishi, Accurate floating-point summation, 2008). Values near the largest double leave no room for that.
+    """
+    highest = float(max(abs(np.max(values)), abs(np.min(values))))
+    exponent = math.frexp(highest)[1] + math.frexp(int(np.max(counts)) + 2)[1]
+    if exponent >= _EXPONENT_MAX:
+        plain: Floats = np.add.reduceat(values, starts)
+        return plain
+    unit = math.ldexp(1.0, exponent)
+    high = values + unit
+    high -= unit
+    sums: Floats = np.add.reduceat(high, starts)
+    sums += np.add.reduceat(values - high, starts)
+    return sums

@@ -1,0 +1,352 @@
+"""Longer bars: they are what an ordinary loop over exact decimals makes, and what the exchange published."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from decimal import Decimal
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ckvd.archive.decode import decode_archive
+from ckvd.archive.name import ArchiveName
+from ckvd.cache import CacheFolder, SeriesStore, open_cache
+from ckvd.errors import ColumnError, IdentityError
+from ckvd.kline import COLUMN_DTYPES, KlineTable, fields_of
+from ckvd.klines import Klines
+from ckvd.market import Interval, SeriesKey
+from ckvd.resample import BarLength
+from ckvd.timespan import Span, regular_close_times
+from models import DAY_MS, HOUR_MS, MINUTE_MS, bar_end, bar_start, bar_starts, ms
+from strategies import moments, open_times
+from tables import BTCUSDT_1M, make_table, regular_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ckvd.kline import Column, Times
+    from ckvd.resample import ResampledKlines
+
+FLOAT_SUMS = ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume", "ignore")
+NESTING = [
+    (Interval.S1, Interval.M1), (Interval.M1, Interval.M3), (Interval.M1, Interval.H1),
+    (Interval.M5, Interval.M30), (Interval.H1, Interval.H2), (Interval.H12, Interval.MO1),
+    (Interval.D1, Interval.D3), (Interval.D1, Interval.W1), (Interval.H8, Interval.D1),
+    (Interval.D1, Interval.MO1), (Interval.H4, Interval.H4), (Interval.MO1, Interval.MO1),
+]  # fmt: skip
+
+
+class TableRows:
+    """The rows of a table, as a block of `Klines`."""
+
+    def __init__(self, table: KlineTable) -> None:
+        self._table = table
+        self.sources = self.absences = ()
+
+    def __len__(self) -> int:
+        return self._table.row_count
+
+    def column(self, name: str, interval: Interval) -> Column | None:
+        return self._table.columns.get(name)
+
+
+def klines_of(table: KlineTable, span: Span) -> Klines:
+    return Klines(table.series, span, [TableRows(table)])
+
+
+def series_of(interval: Interval) -> SeriesKey:
+    return SeriesKey.of("BTCUSDT", interval)
+
+
+@st.composite
+def decimal_tables(draw: st.DrawFn, source: Interval, target: Interval) -> tuple[KlineTable, Span]:
+    """Bars as published: holes, late bars, cells of up to eight digits behind the point."""
+    start_ms = end_ms = draw(moments())
+    for _ in range(draw(st.integers(1, 24))):
+        end_ms = bar_end(end_ms, source)
+    span = Span(start_ms, end_ms)
+    opens = np.array(draw(open_times(span, source)), np.int64)
+    if draw(st.booleans()):
+        # Far apart: whole bars of the target are missing.
+        span = Span(start_ms, bar_end(bar_end(end_ms, target), target))
+        opens = np.unique(np.append(opens, draw(st.integers(start_ms, span.end_ms - 1))))
+    series = series_of(source)
+    columns: dict[str, Any] = {}
+    for name in fields_of(series):
+        if COLUMN_DTYPES[name].kind == "i":
+            cells = st.integers(0, 10**12)
+        else:
+            digits = draw(st.integers(0, 8))
+            cells = st.integers(0, 4 * 10 ** (7 + digits) >> draw(st.integers(0, 50))).map(
+                lambda number, digits=digits: float(Decimal(number).scaleb(-digits))
+            )
+        columns[name] = np.array(
+            draw(st.lists(cells, min_size=len(opens), max_size=len(opens))), COLUMN_DTYPES[name]
+        )
+    columns["open_time"] = opens
+    columns["close_time"] = regular_close_times(opens, source)
+    return KlineTable(series, columns, {}), span
+
+
+def model_of(table: KlineTable, target: Interval) -> dict[int, list[int]]:
+    """The rows that open in each longer bar, by walking over all of them."""
+    groups: dict[int, list[int]] = {}
+    for row, moment in enumerate(table.open_time.tolist()):
+        groups.setdefault(bar_start(moment, target), []).append(row)
+    return groups
+
+
+def decimal_sum(cells: Column) -> Fraction:
+    """The sum of the numbers as they are written."""
+    return sum((Fraction(Decimal(repr(cell))) for cell in cells.tolist()), Fraction(0))
+
+
+# --- Against a loop ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("source", "target"), NESTING)
+@settings(max_examples=25)
+@given(st.data())
+def test_each_bar_is_made_of_the_bars_that_open_in_it(
+    source: Interval, target: Interval, data: st.DataObject
+) -> None:
+    table, span = data.draw(decimal_tables(source, target))
+    bars = klines_of(table, span).resample(target)
+    groups = model_of(table, target)
+    assert bars.open_time.tolist() == sorted(groups)
+    assert bars.source_count.tolist() == [len(rows) for rows in groups.values()]
+    cells = table.columns
+    for position, rows in enumerate(groups.values()):
+        assert bars.open[position] == cells["open"][rows[0]]
+        assert bars.high[position] == max(cells["high"][rows])
+        assert bars.low[position] == min(cells["low"][rows])
+        assert bars.close[position] == cells["close"][rows[-1]]
+        assert bars.close_time[position] == cells["close_time"][rows[-1]]
+        assert bars.count[position] == sum(cells["count"][rows].tolist())
+
+
+@pytest.mark.parametrize(("source", "target"), NESTING)
+@settings(max_examples=25)
+@given(st.data())
+def test_a_bar_is_complete_when_every_cell_of_the_shorter_grid_has_a_bar(
+    source: Interval, target: Interval, data: st.DataObject
+) -> None:
+    table, span = data.draw(decimal_tables(source, target))
+    bars = klines_of(table, span).resample(target)
+    filled = {bar_start(moment, source) for moment in table.open_time.tolist()}
+    for open_ms, is_complete in zip(bars.open_time.tolist(), bars.complete.tolist(), strict=True):
+        cells = bar_starts(Span(open_ms, bar_end(open_ms, target)), source)
+        assert is_complete == filled.issuperset(cells)
+
+
+@given(st.data())
+def test_a_sum_is_the_decimal_sum_rounded(data: st.DataObject) -> None:
+    table, span = data.draw(decimal_tables(Interval.M1, Interval.H1))
+    bars = klines_of(table, span).resample("1h")
+    for position, rows in enumerate(model_of(table, Interval.H1).values()):
+        for name in FLOAT_SUMS:
+            exact = decimal_sum(table.columns[name][rows])
+            found = Fraction(float(bars[name][position]))
+            assert abs(found - exact) <= Fraction(math.ulp(float(exact))) * Fraction(501, 1000)
+
+
+@given(st.lists(st.floats(0, 1e200), min_size=1, max_size=300), st.integers(1, 60))
+def test_cells_that_are_no_decimals_sum_as_doubles(cells: list[float], minute_count: int) -> None:
+    table = make_table(BTCUSDT_1M, np.arange(len(cells)) * MINUTE_MS, volume=cells)
+    span = Span(0, len(cells) * MINUTE_MS)
+    bars = klines_of(table, span).resample(f"{minute_count}m")
+    for position, volume in enumerate(bars.volume.tolist()):
+        exact = math.fsum(cells[position * minute_count : (position + 1) * minute_count])
+        assert volume == pytest.approx(exact, rel=64 * 2**-53, abs=0)
+
+
+def test_sums_hold_where_a_bar_is_longer_than_a_block_and_blocks_differ() -> None:
+    rng = np.random.default_rng(7)
+    opens = np.arange(400_000, dtype=np.int64) * MINUTE_MS
+    volume = np.round(rng.random(len(opens)) * 10.0 ** rng.integers(-6, 6, len(opens)), 8)
+    volume[300_000:] = rng.random(100_000) * 1e12
+    table = make_table(BTCUSDT_1M, opens, volume=volume)
+    klines = klines_of(table, Span(0, int(opens[-1]) + MINUTE_MS))
+    for length, row_count in (("1h", 60), ("200000m", 200_000)):
+        exact = [math.fsum(volume[start : start + row_count]) for start in range(0, len(volume), row_count)]
+        assert np.abs(klines.resample(length).volume - exact).max() <= np.spacing(max(exact))
+
+
+@pytest.mark.parametrize("cell", [math.inf, -math.inf, math.nan, 1e308])
+def test_cells_beyond_all_numbers_stay_what_they_are(cell: float) -> None:
+    table = make_table(BTCUSDT_1M, [0, MINUTE_MS], volume=[cell, 1.0])
+    assert klines_of(table, Span(0, HOUR_MS)).resample("1h").volume.tolist() == pytest.approx(
+        [cell + 1.0], nan_ok=True
+    )
+
+
+# --- What it promises --------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 200), st.sampled_from(["5m", "1h", "7m"]))
+def test_a_bar_knows_nothing_of_what_comes_after_it(row_count: int, length: str) -> None:
+    whole = regular_table(BTCUSDT_1M, Span(0, 240 * MINUTE_MS))
+    now_ms = row_count * MINUTE_MS
+    seen = klines_of(whole.rows(0, row_count), Span(0, now_ms)).resample(length)
+    later = klines_of(whole, Span(0, 240 * MINUTE_MS)).resample(length)
+    closed = int(np.count_nonzero(seen.complete))
+    assert closed == now_ms // BarLength.of(length).fixed_ms
+    for name in seen.column_names:
+        assert seen[name][:closed].tobytes() == later[name][:closed].tobytes()
+
+
+def test_holes_stay_holes() -> None:
+    opens = [0, MINUTE_MS, 3 * HOUR_MS + 5 * MINUTE_MS]
+    bars = klines_of(make_table(BTCUSDT_1M, opens), Span(0, DAY_MS)).resample("1h")
+    assert bars.open_time.tolist() == [0, 3 * HOUR_MS]
+    assert bars.source_count.tolist() == [2, 1]
+    assert not bars.complete.any()
+
+
+def test_a_bar_off_the_grid_belongs_to_the_bar_in_which_it_opens_and_fills_its_cell() -> None:
+    opens = [minute * MINUTE_MS for minute in range(60)]
+    opens[59] += 14_789
+    bars = klines_of(make_table(BTCUSDT_1M, opens), Span(0, HOUR_MS)).resample("1h")
+    assert (bars.open_time.tolist(), bars.source_count.tolist(), bars.complete.tolist()) == ([0], [60], [True])
+
+
+def test_two_bars_in_one_cell_do_not_make_up_for_a_missing_one() -> None:
+    opens = sorted({minute * MINUTE_MS for minute in range(59)} | {MINUTE_MS + 1})
+    bars = klines_of(make_table(BTCUSDT_1M, opens), Span(0, HOUR_MS)).resample("1h")
+    assert (bars.source_count.tolist(), bars.complete.tolist()) == ([60], [False])
+
+
+def test_a_span_that_starts_within_a_bar_gives_an_incomplete_first_bar() -> None:
+    span = Span(30 * MINUTE_MS, 2 * HOUR_MS)
+    bars = klines_of(regular_table(BTCUSDT_1M, span), span).resample("1h")
+    assert (bars.open_time.tolist(), bars.complete.tolist()) == ([0, HOUR_MS], [False, True])
+    assert bars.span == Span(0, 2 * HOUR_MS)
+
+
+def test_lengths_that_the_exchange_does_not_have_are_made_as_well() -> None:
+    span = Span(ms(2023, 11, 1), ms(2024, 8, 1))
+    klines = klines_of(regular_table(series_of(Interval.D1), span), span)
+    quarters = [ms(2023, 10, 1), ms(2024, 1, 1), ms(2024, 4, 1), ms(2024, 7, 1)]
+    assert klines.resample("3mo").open_time.tolist() == quarters
+    assert klines.resample("3M").source_count.tolist() == [61, 91, 91, 31]
+    assert klines.resample("3mo").complete.tolist() == [False, True, True, False]
+    fortnights = klines.resample("2w").open_time
+    assert {dt.datetime.fromtimestamp(moment / 1000, dt.UTC).weekday() for moment in fortnights.tolist()} == {0}
+
+
+@pytest.mark.parametrize(
+    ("source", "length"),
+    [
+        ("5m", "3m"),
+        ("5m", "1m"),
+        ("3m", "10m"),
+        ("3d", "1w"),
+        ("3d", "1mo"),
+        ("1w", "1mo"),
+        ("1mo", "1w"),
+        ("1mo", "31d"),
+    ],
+)
+def test_a_length_that_holds_no_whole_bars_is_refused(source: str, length: str) -> None:
+    table = make_table(SeriesKey.of("BTCUSDT", source), [])
+    with pytest.raises(IdentityError, match=f"^{length} bars cannot be made of {source} bars: "):
+        klines_of(table, Span(0, DAY_MS)).resample(length)
+
+
+@pytest.mark.parametrize("length", ["", "h", "0h", "1.5h", "-1h", "1y", "1H", " 1h", 60, None])
+def test_what_is_no_length_is_refused(length: Any) -> None:
+    with pytest.raises(IdentityError, match="is no length of a bar: expected"):
+        klines_of(make_table(BTCUSDT_1M, [0]), Span(0, DAY_MS)).resample(length)
+
+
+def test_no_bars_make_no_bars() -> None:
+    bars = klines_of(make_table(BTCUSDT_1M, []), Span(0, DAY_MS)).resample("1h")
+    assert len(bars) == len(bars.complete) == len(bars.close) == 0
+    assert bars.close.dtype == np.float64
+
+
+def test_the_result_is_read_only_and_says_what_it_is() -> None:
+    bars = klines_of(make_table(BTCUSDT_1M, [0, HOUR_MS]), Span(0, DAY_MS)).resample("1h")
+    assert not any(
+        column.flags.writeable for column in [*bars.as_dict().values(), bars.source_count, bars.complete]
+    )
+    assert repr(bars) == (
+        "<ResampledKlines spot/klines/BTCUSDT/1m to 1h 1970-01-01..1970-01-02: 2 bars, 2 incomplete>"
+    )
+    assert bars["close"] is bars.close
+    assert bars.column_names == fields_of(BTCUSDT_1M)
+    with pytest.raises(ColumnError, match="has no column 'base_volume': expected one of open_time"):
+        bars["base_volume"]
+    with pytest.raises(AttributeError, match="has no attribute 'base_volume'"):
+        _ = bars.base_volume
+
+
+def test_bars_read_from_a_cache_resample_across_segments(tmp_path: Path) -> None:
+    store = SeriesStore(CacheFolder(tmp_path), BTCUSDT_1M)
+    table = regular_table(BTCUSDT_1M, Span(0, 2 * DAY_MS))
+    for day in range(2):
+        store.put(table.rows(day * 1440, (day + 1) * 1440), Span(day * DAY_MS, (day + 1) * DAY_MS))
+    with open_cache(tmp_path) as cache:
+        klines = cache.read("BTCUSDT", "1m", start=0, end=2 * DAY_MS)
+    whole = klines_of(table, Span(0, 2 * DAY_MS)).resample("7h")
+    for name, column in klines.resample("7h").as_dict().items():
+        assert column.tobytes() == whole[name].tobytes()
+
+
+# --- Against the exchange ----------------------------------------------------------------------------------
+
+
+def read_archives(shared_data: Path, symbol: str, interval: str) -> KlineTable:
+    root = shared_data / "vision"
+    folder = root / "data" / "spot" / "daily" / "klines" / symbol / interval
+    tables = []
+    for path in sorted(folder.glob("*-2023-*.zip")):
+        name = ArchiveName.of_path(path.relative_to(root).as_posix())
+        assert name is not None
+        tables.append(decode_archive(path.read_bytes(), name).table)
+    columns = {name: np.concatenate([table.columns[name] for table in tables]) for name in tables[0].columns}
+    return KlineTable(tables[0].series, columns, {})
+
+
+def published_hours(shared_data: Path, symbol: str) -> tuple[ResampledKlines, KlineTable, Times]:
+    """Hours made of all minutes that there are, the published hours, and where to find the former in the latter."""
+    span = Span(ms(2023, 1, 1), ms(2024, 1, 1))
+    made = klines_of(read_archives(shared_data, symbol, "1m"), span).resample("1h")
+    published = read_archives(shared_data, symbol, "1h")
+    rows = published.open_time.searchsorted(made.open_time)
+    assert (published.open_time[rows] == made.open_time).all()
+    return made, published, rows
+
+
+# 2023-03-24: no trading from 12:39:41.646 to 14:00. The hour of 13:00 was never published, that of 12:00 was cut.
+OUTAGE = ms(2023, 3, 24, 12)
+# The minute of 16:59 is missing in the archive of the minutes, and its trades are in that of the hours.
+SOLUSDT_CUT = ms(2023, 2, 14, 16)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "hour_count", "incomplete", "wrong"),
+    [("BTCUSDT", 365 * 24 - 1, [OUTAGE], []), ("SOLUSDT", 59 * 24 - 1, [SOLUSDT_CUT, OUTAGE], [SOLUSDT_CUT])],
+)
+def test_hours_made_of_real_minutes_are_the_published_hours(
+    shared_data: Path, symbol: str, hour_count: int, incomplete: list[int], wrong: list[int]
+) -> None:
+    made, published, rows = published_hours(shared_data, symbol)
+    assert len(made) == hour_count
+    assert made.open_time[~made.complete].tolist() == incomplete
+    assert OUTAGE + HOUR_MS not in made.open_time
+    is_right = ~np.isin(made.open_time, wrong)
+    for name in ("open_time", "open", "high", "low", "close", "close_time", "count"):
+        differing = made.open_time[made[name] != published.columns[name][rows]]
+        assert set(differing.tolist()) <= set(wrong), name
+    for name in FLOAT_SUMS:
+        found, expected = made[name][is_right], published.columns[name][rows][is_right]
+        # A double holds eight digits behind the point as long as they, without the point, are below 2**53.
+        is_held = np.abs(expected) * 10**8 < 2**53
+        assert (found == expected)[is_held].all(), name
+        assert (np.abs(found - expected) <= np.spacing(expected)).all(), name
