@@ -167,6 +167,14 @@ _REMEDIES: Final = {
 }
 
 
+class DataLockError(CkvdError, ValueError):
+    """A file that should pin a data set, and is no such lock."""
+
+
+class ExportError(CkvdError, ValueError):
+    """An export that cannot be made: of nothing, or in a format whose package is not installed."""
+
+
 def cannot(verb: str, path: str | os.PathLike[str], error: OSError) -> CacheError:
     """Say in a `CacheError` what the operating system refused, and what to do about it.
 

@@ -65,6 +65,8 @@ PACK_LAST_GROWTH_MIN: Final = 2
 PACK_SEGMENT_COST_ROWS: Final = 16
 # Rows copied or compared at a time: it bounds the memory of packing, verifying and exporting.
 MAINTENANCE_CHUNK_ROWS: Final = 1 << 16
+# Rows of a record batch or row group in exported files.
+EXPORT_GROUP_ROWS: Final = 1 << 18
 # A temporary file that nobody has locked, and that was not changed for this long, is a leftover.
 LEFTOVER_AGE_MIN_S: Final = 60.0
 # The same for what carries no lock, such as the folder of a download.

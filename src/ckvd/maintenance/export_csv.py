@@ -1,0 +1,147 @@
+"""Writing bars as the CSV of archives: the same fields, units of time, digits and line ends.
+
+A cell is written with the digits that its column had in the archive. As long as doubles lie closer together than
+its last digit counts, rounding brings back every digit. Above that (from 2^26 on, for eight digits) the shortest
+text that means the double is filled up with zeros. Where another text of so many digits means the same double, as
+always above 2^53 units of the last digit, nobody can tell which one it was: these cells are counted.
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from typing import IO, TYPE_CHECKING, Final, TypeAlias
+
+import numpy as np
+
+from ckvd.cache.packing import column_of
+from ckvd.kline import CLOSE_TIME_US, FLOAT_FIELDS, OPEN_TIME_US, Decimals, fields_of
+from ckvd.market import Market, SeriesKey
+from ckvd.provenance import Origin
+from ckvd.timespan import parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    import numpy.typing as npt
+
+    from ckvd.kline import Column, Times
+    from ckvd.provenance import Source
+    from ckvd.segment.reader import MappedRows
+
+_CellFormat: TypeAlias = "str | Callable[[float], str]"
+
+# Spot archives are in microseconds from here on.
+_MICROSECONDS_FROM_MS: Final = parse_time("2025-01-01")
+_TIMES: Final = {0: OPEN_TIME_US, 6: CLOSE_TIME_US}
+# The header of all archives that have one. Coin-margined ones call base volumes quote volumes.
+HEADER: Final = (",".join(fields_of(SeriesKey.of("X", "1m"))) + "\n").encode("ascii")
+
+
+def write_csv(file: IO[bytes], chunks: Iterable[MappedRows], series: SeriesKey, *, has_header: bool) -> int:
+    """Write rows.
+
+    Returns
+    -------
+    int
+        How many cells stand for a double that another text of as many digits means as well.
+    """
+    if has_header:
+        file.write(HEADER)
+    inexact_count = 0
+    for rows in chunks:
+        columns = [column_of(rows, name, series) for name in fields_of(series)]
+        formats: list[_CellFormat] = ["%d"] * len(columns)
+        for field in FLOAT_FIELDS:
+            layout = rows.layout(fields_of(series)[field])
+            decimals = None if layout is None else layout.decimals
+            formats[field] = cell_format(decimals, series.market, float(np.max(np.abs(columns[field]))))
+            inexact_count += 0 if decimals is None else count_ambiguous(columns[field], decimals.most)
+        is_us = in_microseconds(columns[0], rows.sources, series)
+        for field, within in _TIMES.items():
+            columns[field] = np.where(
+                is_us, columns[field] * 1000 + column_of(rows, within, series), columns[field]
+            )
+        file.write(format_rows(columns, formats))
+        del rows, columns
+    return inexact_count
+
+
+def format_rows(columns: Sequence[Column], formats: Sequence[_CellFormat]) -> bytes:
+    """Rows of text.
+
+    Parameters
+    ----------
+    columns : sequence of ndarray, each of shape (n,)
+    formats : sequence of str or callable
+        How to write the cells of each: a printf format, or what gives the text.
+    """
+    cells: list[list[object]] = []
+    line = []
+    for column, how in zip(columns, formats, strict=True):
+        values = column.tolist()
+        cells.append(values if isinstance(how, str) else [how(value) for value in values])
+        line.append(how if isinstance(how, str) else "%s")
+    template = ",".join(line) + "\n"
+    return "".join([template % row for row in zip(*cells, strict=True)]).encode("ascii")
+
+
+def cell_format(decimals: Decimals | None, market: Market, largest: float = 0.0) -> _CellFormat:
+    """How the cells of a column were written, as far as that is known.
+
+    Parameters
+    ----------
+    decimals : Decimals or None
+    market : Market
+    largest : float
+        Of the values without their signs.
+
+    Notes
+    -----
+    Where the number of digits varies, spot archives write zeros short and all else in full, and those of futures
+    leave out zeros at the end.
+    """
+    if decimals is None:
+        return "%r"
+    least, most = decimals.least, decimals.most
+    if least == most and largest < rounding_max(most):
+        return f"%.{most}f"
+    if least == most or market is Market.SPOT:
+        return lambda value: _full(value, most) if value else f"{value:.{least}f}"
+    return lambda value: _trim(_full(value, most), most - least)
+
+
+def rounding_max(digits: int) -> float:
+    """Up to where doubles lie at least as close to each other as numbers of so many digits: a power of two."""
+    return 2.0 ** (math.floor(52 - digits * math.log2(10)) + 1)
+
+
+def count_ambiguous(values: npt.NDArray[np.float64], digits: int) -> int:
+    """How many values are meant by more than one number of so many digits behind the point."""
+    large = np.abs(values[np.abs(values) >= rounding_max(digits)])
+    unit = 10.0**digits
+    nearest = np.rint(large * unit)
+    return int(np.count_nonzero(((nearest - 1) / unit == large) | ((nearest + 1) / unit == large)))
+
+
+def _full(value: float, digits: int) -> str:
+    if abs(value) < rounding_max(digits):
+        return f"{value:.{digits}f}"
+    whole, _, fraction = f"{Decimal(repr(value)):f}".partition(".")
+    return f"{whole}.{fraction[:digits]:0<{digits}}" if digits else whole
+
+
+def _trim(text: str, count_max: int) -> str:
+    kept = text.rstrip("0")
+    kept += "0" * (len(text) - count_max - len(kept))
+    return kept.removesuffix(".")
+
+
+def in_microseconds(opens: Times, sources: Sequence[Source], series: SeriesKey) -> npt.NDArray[np.bool_]:
+    """For each bar, whether an archive gives its times in microseconds: as its source did, where that was one."""
+    is_spot = series.market is Market.SPOT
+    is_us = (opens >= _MICROSECONDS_FROM_MS) & is_spot
+    for source in sources:
+        if source.origin is not Origin.REST and source.time_unit in ("ms", "us"):
+            is_us[(opens >= source.start_ms) & (opens < source.end_ms)] = source.time_unit == "us"
+    return is_us

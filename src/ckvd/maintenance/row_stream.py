@@ -1,0 +1,82 @@
+"""Reading a series from its first bar to its last with flat memory: one segment open at a time, rows in chunks.
+
+All segments of the span are opened before the first row is given, so that what is read is one state of the cache,
+whatever is packed or pruned meanwhile; a map that nobody touches costs no memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from ckvd.cache.ownership import resolve
+from ckvd.errors import CacheBusyError, NotCachedError
+from ckvd.segment.reader import SegmentReader
+from ckvd.timespan import difference
+from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX, MAINTENANCE_CHUNK_ROWS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ckvd.cache.folder import CacheFolder
+    from ckvd.market import SeriesKey
+    from ckvd.segment.reader import MappedRows
+    from ckvd.timespan import Span
+
+
+def stream_rows(
+    folder: CacheFolder, series: SeriesKey, span: Span, *, chunk_rows: int = MAINTENANCE_CHUNK_ROWS
+) -> Iterator[MappedRows]:
+    """Give the rows that open in a span, in order, some at a time.
+
+    Parameters
+    ----------
+    folder : CacheFolder
+    series : SeriesKey
+    span : Span
+    chunk_rows : int
+        At most so many at a time.
+
+    Yields
+    ------
+    MappedRows
+        Never empty. Columns taken from them stay valid.
+
+    Raises
+    ------
+    NotCachedError
+        The cache does not cover the span.
+    CacheBusyError
+        Its segments were replaced again and again while they were opened.
+    SegmentError, CacheError
+        A segment cannot be used.
+    """
+    parts = open_rows(folder, series, span)
+    while parts:
+        yield from chunks_of([parts.pop(0)], chunk_rows)
+
+
+def chunks_of(parts: Sequence[MappedRows], chunk_rows: int = MAINTENANCE_CHUNK_ROWS) -> Iterator[MappedRows]:
+    """The same rows, at most so many at a time, never none."""
+    for part in parts:
+        for start in range(0, len(part), chunk_rows):
+            yield part.rows(start, min(start + chunk_rows, len(part)))
+
+
+def open_rows(folder: CacheFolder, series: SeriesKey, span: Span) -> list[MappedRows]:
+    """Map the segments that hold a span: the rows of each that open in it, in order. Errors: see `stream_rows`."""
+    path = folder.series_path(series)
+    for _ in range(CACHE_READ_ATTEMPTS_MAX):
+        holdings = resolve(span, folder.segments(series))
+        missing = difference([span], [holding.span for holding in holdings])
+        if missing:
+            raise NotCachedError(
+                f"{series}: the cache {folder.root} does not cover {missing[0]} of {span}", missing
+            )
+        parts: list[MappedRows] = []
+        with contextlib.suppress(FileNotFoundError):  # packed or pruned since it was listed
+            for holding in holdings:
+                with SegmentReader(path / holding.segment.file_name) as reader:
+                    parts.append(reader.rows.between(holding.span.start_ms, holding.span.end_ms))
+            return parts
+    raise CacheBusyError(str(path), f"its segments were replaced {CACHE_READ_ATTEMPTS_MAX} times; try again")

@@ -1,0 +1,165 @@
+"""What a cache says of itself: summaries, gaps, hashes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from ckvd.cache import CacheFolder, KlineCache, SeriesStore
+from ckvd.cache.packing import pack_series
+from ckvd.errors import DataLockError, NotCachedError
+from ckvd.maintenance.content_hash import hash_span
+from ckvd.maintenance.data_lock import Verdict, check_lock, format_lock, lock_data, parse_lock
+from ckvd.maintenance.gap_report import fill_by_month, report_gaps
+from ckvd.maintenance.inventory import describe_segments, list_series, total
+from ckvd.maintenance.selection import SeriesFilter
+from ckvd.market import DAY_MS, Interval, Market, SeriesKey
+from ckvd.provenance import Absence, Origin, Reason, Source
+from ckvd.timespan import Span
+from tables import BTCUSDT_1M, make_table, regular_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HOURS = SeriesKey.of("BTCUSDT", "1h")
+START = Span.of("2023-01-30", "2023-01-31").start_ms
+
+
+def day(number: int, count: int = 1) -> Span:
+    return Span(START + number * DAY_MS, START + (number + count) * DAY_MS)
+
+
+def source(span: Span) -> Source:
+    return Source(Origin.VISION_DAILY, 'odd "origin":"rest" name', span.start_ms, span.end_ms)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> CacheFolder:
+    """Four days of hours: the third lacks six hours and the fourth is provisional; and a day of another series."""
+    cache = CacheFolder(tmp_path / "cache")
+    store = SeriesStore(cache, HOURS)
+    store.put(regular_table(HOURS, day(0, 2)), day(0, 2), sources=[source(day(0)), source(day(1))])
+    opens = regular_table(HOURS, day(2)).open_time
+    halt = Absence(int(opens[6]), int(opens[12]), Reason.HALTED)
+    store.put(make_table(HOURS, np.delete(opens, slice(6, 12))), day(2), absences=[halt])
+    store.put(regular_table(HOURS, day(3)), day(3), is_provisional=True, recheck_ms=day(5).start_ms)
+    other = SeriesKey.of("ETHUSDT", "1h", market="um")
+    SeriesStore(cache, other).put(regular_table(other, day(9)), day(9))
+    return cache
+
+
+def test_series_are_summarised(folder: CacheFolder) -> None:
+    (summary,) = list_series(folder, SeriesFilter(symbols=("btc*",)))
+    assert summary.series == HOURS
+    assert summary.coverage == (day(0, 4),)
+    assert (summary.segment_count, summary.bar_count, summary.unreadable_count) == (3, 90, 0)
+    assert summary.nbytes == sum(path.stat().st_size for path in folder.series_path(HOURS).glob("*.ckvd"))
+    assert summary.origins == {Origin.VISION_DAILY: 2}
+    assert summary.provisional == (day(3),)
+    assert 0 < summary.oldest_file_ms <= summary.newest_file_ms
+    assert len(list(list_series(folder))) == 2
+
+
+def test_bars_are_counted_once(folder: CacheFolder) -> None:
+    half = Span(day(0).start_ms + DAY_MS // 2, day(1).start_ms)
+    SeriesStore(folder, HOURS).put(make_table(HOURS, []), half)
+    (summary,) = list_series(folder, SeriesFilter(markets=(Market.SPOT,)))
+    assert summary.bar_count == 78
+
+
+def test_one_series_is_described_in_full(folder: CacheFolder) -> None:
+    SeriesStore(folder, HOURS).put(regular_table(HOURS, day(0, 2)), day(0, 2))
+    segments = describe_segments(folder, HOURS)
+    assert [segment.held for segment in segments] == [(), (day(0, 2),), (day(2),), (day(3),)]
+    assert segments[2].absences[0].reason is Reason.HALTED
+    assert segments[3].is_provisional
+    segments[0].to_json()
+
+
+def test_a_segment_that_cannot_be_read_is_counted_and_told(folder: CacheFolder) -> None:
+    next(folder.series_path(HOURS).glob("*r2.ckvd")).write_bytes(b"")
+    (summary,) = list_series(folder, SeriesFilter(symbols=("BTC*",)))
+    assert (summary.segment_count, summary.unreadable_count, summary.bar_count) == (3, 1, 72)
+    assert "no segment" in describe_segments(folder, HOURS)[1].trouble
+
+
+def test_totals_tell_what_packing_would_merge(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path / "cache")
+    store = SeriesStore(folder, HOURS)
+    for number in range(20):
+        store.put(regular_table(HOURS, day(number)), day(number))
+    store.put(regular_table(HOURS, day(0)), day(0))
+    totals = total(folder)
+    (((market, interval), sums),) = totals.groups.items()
+    assert (market, interval) == ("spot", "1h")
+    assert sums[:3] == (1, 21, 480)
+    assert totals.packable_segment_count == 20
+    assert totals.packable_nbytes == 20 * totals.superseded_nbytes
+    pack_series(folder, HOURS)
+    assert total(folder).packable_nbytes == total(folder).superseded_nbytes == 0
+
+
+def test_gaps_agree_with_what_is_read(folder: CacheFolder) -> None:
+    wanted = Span(day(0).start_ms, day(6).start_ms)
+    report = report_gaps(folder, HOURS, wanted)
+    with KlineCache(folder.root) as cache:
+        klines = cache.read_series(HOURS, wanted, missing="ignore")
+    assert report.gaps == klines.gaps
+    assert report.bar_counts == {Reason.HALTED: 6, Reason.NOT_FETCHED: 48}
+    fills = fill_by_month(report, Interval.H1)
+    assert [(fill.expected_count, fill.bar_count) for fill in fills] == [(48, 48), (96, 42)]
+
+
+def test_a_gap_that_a_seam_cuts_is_one_gap(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path / "cache")
+    opens = regular_table(HOURS, day(0, 2)).open_time
+    SeriesStore(folder, HOURS).put(make_table(HOURS, opens[:20]), day(0))
+    SeriesStore(folder, HOURS).put(make_table(HOURS, opens[30:]), day(1))
+    (gap,) = report_gaps(folder, HOURS).gaps
+    assert gap.bar_count == 10
+    assert report_gaps(folder, BTCUSDT_1M).gaps == ()
+
+
+def test_a_hash_does_not_depend_on_segments(tmp_path: Path) -> None:
+    one, many = CacheFolder(tmp_path / "one"), CacheFolder(tmp_path / "many")
+    table = regular_table(BTCUSDT_1M, day(0, 20))
+    SeriesStore(one, BTCUSDT_1M).put(table, day(0, 20))
+    for number in range(20):
+        SeriesStore(many, BTCUSDT_1M).put(table.rows(number * 1440, (number + 1) * 1440), day(number))
+    lock = format_lock(lock_data(one))
+    assert format_lock(lock_data(many)) == lock
+    pack_series(many, BTCUSDT_1M)
+    assert format_lock(lock_data(many)) == lock
+    assert [check.verdict for check in check_lock(many, parse_lock(lock))] == [Verdict.SAME]
+    assert hash_span(one, BTCUSDT_1M, day(3)) == hash_span(many, BTCUSDT_1M, day(3))
+
+
+def test_a_single_bit_changes_the_hash(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path / "cache")
+    table = regular_table(BTCUSDT_1M, day(0))
+    SeriesStore(folder, BTCUSDT_1M).put(table, day(0))
+    (line,) = lock_data(folder)
+    table.columns["volume"][7] = -0.0
+    table.columns["volume"][7:8].view(np.uint64)[0] ^= 1
+    SeriesStore(folder, BTCUSDT_1M).put(table, day(0))
+    (check,) = check_lock(folder, [line])
+    assert check.verdict is Verdict.DIFFERENT
+    (missing,) = check_lock(CacheFolder(tmp_path / "other"), [line])
+    assert missing.verdict is Verdict.MISSING
+    check.to_json()
+    missing.to_json()
+
+
+def test_a_span_that_is_not_covered_has_no_hash(folder: CacheFolder) -> None:
+    with pytest.raises(NotCachedError):
+        hash_span(folder, HOURS, day(3, 2))
+
+
+@pytest.mark.parametrize(
+    "line", ["x", "0 1 2023-01-01..2023-01-02 spot/klines/BTCUSDT/1h", f"{'0' * 64} 1 2023-01-01 spot/klines/B/1h"]
+)
+def test_a_file_that_is_no_lock_is_refused(line: str) -> None:
+    with pytest.raises(DataLockError, match="line 2"):
+        parse_lock(f"# comment\n{line}\n")
