@@ -100,7 +100,6 @@ def test_a_time_finer_than_a_millisecond_is_refused_and_not_rounded(value: TimeL
         parse_time(value)
 
 
-@pytest.mark.xfail(reason="datetime.fromisoformat drops the digits after the sixth, so they are cut off in silence")
 @pytest.mark.parametrize("value", ["2024-01-01T00:00:00.0000001", "2024-01-01T00:00:00.001000000001Z"])
 def test_a_text_finer_than_a_microsecond_is_refused_and_not_rounded(value: str) -> None:
     with pytest.raises(TimeError):
@@ -159,7 +158,6 @@ def test_a_time_far_away_is_taken_for_a_mistake_of_unit(value: TimeLike) -> None
         parse_time(value)
 
 
-@pytest.mark.xfail(reason="numpy cannot express such a time in milliseconds, and its OverflowError comes through")
 @pytest.mark.parametrize("value", [np.datetime64(2**62, "s"), np.datetime64(2**62, "D")])
 def test_a_datetime64_beyond_what_milliseconds_can_hold_is_refused(value: np.datetime64) -> None:
     with pytest.raises(TimeError):

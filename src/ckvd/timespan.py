@@ -82,7 +82,10 @@ def _to_ms(value: TimeLike) -> int:
 def _datetime64_to_ms(value: np.datetime64) -> int:
     if np.isnat(value):
         raise TimeError("NaT is no time: expected an ISO date, a datetime or integer milliseconds")
-    moment = value.astype("datetime64[ms]")
+    try:
+        moment = value.astype("datetime64[ms]")
+    except OverflowError:
+        raise TimeError(f"time {value} lies outside the years {_YEAR_MIN} to {_YEAR_MAX}") from None
     if moment != value:
         raise TimeError(f"time {value} is finer than a millisecond: round it first")
     return int(moment.astype(np.int64))
@@ -93,6 +96,10 @@ def _text_to_ms(text: str) -> int:
         return now_ms()
     if re.fullmatch(r"\d{4}-\d{2}", text):
         text += "-01"
+    fraction = re.search(r"[.,](\d+)", text)
+    if fraction is not None and fraction[1][3:].strip("0"):
+        # Beyond the sixth digit `fromisoformat` would cut off in silence.
+        raise TimeError(f"time {text!r} is finer than a millisecond: round it first")
     try:
         return _to_ms(dt.datetime.fromisoformat(text))
     except ValueError as error:

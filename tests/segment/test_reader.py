@@ -249,7 +249,6 @@ def test_a_file_that_cannot_be_read_is_an_error_of_the_cache(tmp_path: Path) -> 
     assert caught.value.errno
 
 
-@pytest.mark.xfail(raises=IsADirectoryError, reason="read_segment_header lets the OSError through")
 def test_a_header_that_cannot_be_read_is_an_error_of_the_cache(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="cannot be read: "):
         read_segment_header(tmp_path)

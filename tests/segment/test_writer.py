@@ -250,9 +250,6 @@ def test_a_segment_of_too_few_rows_is_not_published(tmp_path: Path) -> None:
     assert_holds(tmp_path / "file", TABLE)
 
 
-@pytest.mark.xfail(
-    reason="append looks at the length of open_time only; the others may be shorter or overlap the next"
-)
 @pytest.mark.parametrize("count", [1, 2, 4, 40])
 def test_a_column_that_is_not_as_long_as_the_open_times_is_refused(tmp_path: Path, count: int) -> None:
     columns = {**TABLE.columns, "close": np.arange(count, dtype=np.float64)}

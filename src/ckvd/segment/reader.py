@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from ckvd.errors import CacheError, SegmentCorruptError
+from ckvd.errors import SegmentCorruptError, cannot
 from ckvd.segment.layout import ColumnLayout, Encoding, SegmentHeader, decode_header, read_header_nbytes
 from ckvd.timespan import regular_close_times
 from ckvd.utils.async_cleanup import direct_file_cleanup, direct_resource_cleanup
@@ -186,7 +186,7 @@ class SegmentReader:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise CacheError(self.path, f"cannot be read: {error.strerror}", errno=error.errno) from error
+            raise cannot("be read", self.path, error) from error
         self._buffer = np.frombuffer(self._map, np.uint8)
 
     @property
@@ -286,11 +286,16 @@ def _map_segment(path: str) -> tuple[SegmentHeader, mmap.mmap]:
 
 def read_segment_header(path: str | os.PathLike[str]) -> SegmentHeader:
     """Read and check the header of a segment alone, without mapping the file. Errors: see `SegmentReader`."""
-    descriptor = os.open(path, _OPEN_FLAGS)
     try:
-        return _read_header(descriptor, os.fspath(path), os.fstat(descriptor).st_size)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, _OPEN_FLAGS)
+        try:
+            return _read_header(descriptor, os.fspath(path), os.fstat(descriptor).st_size)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise cannot("be read", path, error) from error
 
 
 def _read_header(descriptor: int, path: str, file_nbytes: int) -> SegmentHeader:

@@ -224,13 +224,15 @@ class SegmentWriter:
         CacheError
             The disk refused.
         ValueError
-            The writer is closed, or the rows are more than were announced or out of order.
+            The writer is closed, or the rows are more than were announced, out of order, or not as many
+            in each column.
         """
         file = self._require_open()
         open_time = columns["open_time"]
         if not len(open_time):
             return
         self._check_order(open_time)
+        self._check_lengths(columns, len(open_time))
         try:
             self._columns = tuple(
                 self._append_column(file, column, columns[column.name])
@@ -242,6 +244,13 @@ class SegmentWriter:
             raise cannot("be written", self.path, error) from error
         self._rows_written += len(open_time)
         self._last_open_ms = int(open_time[-1])
+
+    def _check_lengths(self, columns: Mapping[str, Column], row_count: int) -> None:
+        for column in self._columns:
+            if column.encoding is Encoding.STORED and len(columns[column.name]) != row_count:
+                raise ValueError(
+                    f"{self.path.name}: column {column.name} has {len(columns[column.name])} rows, not {row_count}"
+                )
 
     def _check_order(self, open_time: Column) -> None:
         first_ms = int(open_time[0])
