@@ -137,7 +137,6 @@ def test_an_attribute_that_is_no_column_of_any_series_is_an_attribute_error() ->
         _ = klines.vwap
 
 
-@pytest.mark.xfail(raises=ColumnError, reason="the KeyError of a column of other markets leaves __getattr__")
 def test_an_attribute_that_is_a_column_of_other_markets_only_is_an_attribute_error() -> None:
     assert not hasattr(Klines(BTCUSDT_1M, HOUR, []), "base_volume")
     assert getattr(Klines(COIN_1M, HOUR, []), "quote_volume", None) is None
@@ -246,7 +245,6 @@ def test_no_gap_is_where_all_bars_are() -> None:
     assert Klines(BTCUSDT_1M, span, [Block(regular_table(BTCUSDT_1M, span))]).gaps == ()
 
 
-@pytest.mark.xfail(reason="what was not fetched becomes a gap as it is, also off the grid and without a single bar")
 def test_what_was_not_fetched_is_a_gap_of_whole_bars_or_none() -> None:
     missing = [Span(20_000, 40_000), Span(90_000, 3 * MINUTE_MS)]
     klines = Klines(BTCUSDT_1M, Span(0, 3 * MINUTE_MS), [Block(minute_table(0, 1))], missing)

@@ -21,8 +21,8 @@ from ckvd.kline import (
     fields_of,
 )
 from ckvd.market import Kind
-from ckvd.provenance import Gap, Reason
-from ckvd.timespan import Span, difference, grid_count
+from ckvd.provenance import Gap, Reason, narrow
+from ckvd.timespan import Span, difference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,12 +74,20 @@ class Klines:
     """
 
     def __init__(
-        self, series: SeriesKey, span: Span, blocks: Sequence[RowBlock], missing: Sequence[Span] = ()
+        self,
+        series: SeriesKey,
+        span: Span,
+        blocks: Sequence[RowBlock],
+        missing: Sequence[Span] = (),
+        *,
+        held: Sequence[Span] | None = None,
     ) -> None:
         self.series = series
         self.span = span
         self.missing = tuple(missing)
         self._blocks = tuple(blocks)
+        # What each block speaks for. Beyond that, what it says of sources and absences does not count.
+        self._held = [span] * len(self._blocks) if held is None else held
         self._length = sum(map(len, self._blocks))
         self._columns: dict[str, Column] = {}
 
@@ -167,6 +175,11 @@ class Klines:
     # --- What is known about them ---
 
     @property
+    def blocks(self) -> tuple[RowBlock, ...]:
+        """The bars as they lie, in order: the segments' parts of the span, some of them without bars."""
+        return self._blocks
+
+    @property
     def is_view(self) -> bool:
         """Whether all bars lie in one block, so that columns are views and cost no memory."""
         return sum(len(block) > 0 for block in self._blocks) <= 1
@@ -189,26 +202,21 @@ class Klines:
         """Every bar of the grid that is not there, with its reason, in order."""
         interval = self.series.interval
         covered = difference([self.span], self.missing)
-        absences = [absence for block in self._blocks for absence in block.absences]
-        found = find_gaps(self.open_time, covered, interval, absences)
-        unfetched = (
-            Gap(span.start_ms, span.end_ms, grid_count(span, interval), Reason.NOT_FETCHED) for span in self.missing
-        )
+        found = find_gaps(self.open_time, covered, interval, self.absences)
+        unfetched = find_gaps(self.open_time, self.missing, interval, unexplained=Reason.NOT_FETCHED)
         return tuple(sorted((*found, *unfetched), key=lambda gap: gap.start_ms))
 
     @cached_property
     def absences(self) -> tuple[Absence, ...]:
-        """What is known of bars that are not there; `gaps` applies it."""
-        found = (absence for block in self._blocks for absence in block.absences)
-        return tuple(absence for absence in found if absence.span.overlaps(self.span))
+        """What is known of bars that are not there, in order; `gaps` applies it."""
+        spoken = zip(self._blocks, self._held, strict=True)
+        return tuple(absence for block, span in spoken for absence in narrow(block.absences, span))
 
     @cached_property
     def sources(self) -> tuple[Source, ...]:
-        """The archives and requests that the bars came from, in order."""
-        met = {
-            source: None for block in self._blocks for source in block.sources if source.span.overlaps(self.span)
-        }
-        return tuple(met)
+        """The archives and requests that the bars came from, each cut to the part that it speaks for, in order."""
+        spoken = zip(self._blocks, self._held, strict=True)
+        return tuple(dict.fromkeys(source for block, span in spoken for source in narrow(block.sources, span)))
 
     def as_dict(self) -> dict[str, Column]:
         """All columns by name, in order."""
@@ -239,6 +247,6 @@ class Klines:
 
     def __getattr__(self, name: str) -> Any:
         # The columns that only some markets have: quote_volume, base_volume, taker_buy_base_volume and so on.
-        if name in COLUMN_DTYPES:
+        if name in COLUMN_DTYPES and (name in _REGULAR_US or name in fields_of(self.series)):
             return self[name]
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")

@@ -5,11 +5,14 @@ These are plain values. A segment keeps sources and absences in its header as JS
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ckvd.timespan import Span, format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Origin(StrEnum):
@@ -141,6 +144,18 @@ class Absence:
     def of_json(cls, record: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
         return cls(record["start_ms"], record["end_ms"], Reason(record["reason"]), record.get("recheck_ms", 0))
+
+
+_Record = TypeVar("_Record", Source, Absence)
+
+
+def narrow(records: Iterable[_Record], span: Span) -> list[_Record]:
+    """Sources or absences that speak of a span, cut to it."""
+    return [
+        replace(record, start_ms=max(record.start_ms, span.start_ms), end_ms=min(record.end_ms, span.end_ms))
+        for record in records
+        if record.span.overlaps(span)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,6 @@ def test_another_name_is_no_segment(file_name: str) -> None:
     assert parse_segment_name(file_name) is None
 
 
-@pytest.mark.xfail(reason="a revision with leading zeros is read, and the name written from it is another file's")
 def test_a_name_that_would_be_written_otherwise_is_no_segment() -> None:
     assert parse_segment_name(FILE_NAME.replace("-r1", "-r01")) is None
 

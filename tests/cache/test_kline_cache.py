@@ -188,7 +188,6 @@ def test_that_nothing_could_be_had_is_no_answer_and_its_reason_is_told(tmp_path:
         assert klines.gaps == (Gap(nothing.start_ms, nothing.end_ms, 30, reason),)
 
 
-@pytest.mark.xfail(reason="the absences of a segment are applied beyond the part that it speaks for")
 def test_a_reason_counts_only_where_its_segment_speaks(tmp_path: Path) -> None:
     store = SeriesStore(CacheFolder(tmp_path), BTCUSDT_1M)
     bars = regular_table(BTCUSDT_1M, WINDOW)

@@ -198,7 +198,6 @@ def test_a_closed_cache_is_refused(folder: CacheFolder) -> None:
         cache.read_series(BTCUSDT_1M, HOUR)
 
 
-@pytest.mark.xfail(reason="a closed cache is noticed only where there is a segment to open")
 def test_a_closed_cache_is_refused_whether_or_not_it_has_what_is_asked_for(folder: CacheFolder) -> None:
     cache = KlineCache(folder.root)
     cache.close()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.ownership import Holding, resolve
-from ckvd.errors import CacheBusyError, NotCachedError, SegmentCorruptError
+from ckvd.errors import CacheBusyError, IdentityError, NotCachedError, SegmentCorruptError
 from ckvd.klines import Klines
 from ckvd.market import SeriesKey
+from ckvd.scan import SCAN_ROWS, scan_holdings
 from ckvd.segment.reader import SegmentReader
 from ckvd.timespan import Span, difference, union
 from ckvd.utils.async_cleanup import direct_resource_cleanup
@@ -19,10 +20,11 @@ from ckvd.utils.config import CACHE_OPEN_SEGMENTS_MAX, CACHE_READ_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
 
     from ckvd.cache.folder import SegmentName
+    from ckvd.panel import Panel
     from ckvd.segment.reader import MappedRows
     from ckvd.timespan import TimeLike
 
@@ -83,27 +85,116 @@ class KlineCache:
         series = series_of(symbol, interval, market, kind)
         return self.read_series(series, span_of(start, end), missing=missing)
 
+    def scan(
+        self,
+        symbol: str,
+        interval: str,
+        *,
+        start: TimeLike,
+        end: TimeLike,
+        market: str = "spot",
+        kind: str = "klines",
+        rows: int = SCAN_ROWS,
+        missing: Literal["raise", "ignore"] = "raise",
+    ) -> Iterator[Klines]:
+        """Read the bars that open in a span, block by block, in memory that does not grow with the span.
+
+        Parameters
+        ----------
+        symbol, interval, start, end, market, kind, missing
+            As for `read`. What the cache does not cover is looked for when this is called.
+        rows : int
+            Bars in a block at most.
+
+        Yields
+        ------
+        Klines
+            In order of open time, none of them empty. Each lies in one segment, so that its columns are views.
+            They stay valid, but their memory is given back when the next block is asked for: using them later
+            means reading them again.
+
+        Raises
+        ------
+        NotCachedError, IdentityError, TimeError, SegmentError, CacheError
+            See `read`.
+        ValueError
+            `rows` is not positive.
+        """
+        if rows < 1:
+            raise ValueError(f"a block holds at least one bar, not {rows}")
+        series, span = series_of(symbol, interval, market, kind), span_of(start, end)
+        return scan_holdings(series, span, rows, partial(self._holdings, series, missing), self._open_rows)
+
+    def panel(
+        self,
+        symbols: Iterable[str],
+        interval: str,
+        start: TimeLike,
+        end: TimeLike,
+        columns: Sequence[str] = ("close",),
+        *,
+        market: str = "spot",
+        kind: str = "klines",
+        missing: Literal["raise", "ignore"] = "raise",
+    ) -> Panel:
+        """Read columns of many symbols onto one grid.
+
+        Parameters
+        ----------
+        symbols : iterable of str
+        interval, start, end, market, kind, missing
+            As for `read`.
+        columns : sequence of str
+            Any but `open_time`, which is the grid.
+
+        Returns
+        -------
+        Panel
+            Arrays of shape (open times, symbols), NaN where there is no bar.
+
+        Raises
+        ------
+        ColumnError
+            There is no such column.
+        NotCachedError, IdentityError, TimeError, SegmentError, CacheError
+            See `read`.
+        """
+        from ckvd.panel import build_panel  # noqa: PLC0415  (only for those who use it)
+
+        names = (symbols,) if isinstance(symbols, str) else symbols
+        series = [series_of(symbol, interval, market, kind) for symbol in names]
+        if not series:
+            raise IdentityError("a panel is made of at least one symbol, none was given")
+        span = span_of(start, end)
+        return build_panel(series, span, columns, partial(self.read_series, span=span, missing=missing))
+
     def read_series(
         self, series: SeriesKey, span: Span, *, missing: Literal["raise", "ignore"] = "raise"
     ) -> Klines:
         """`read`, by key and span."""
+        if self._open_segments is None:
+            raise ValueError(f"the cache {self.folder.root} is closed")
         for _ in range(CACHE_READ_ATTEMPTS_MAX):
-            holdings = resolve(span, self.folder.segments(series))
-            unheld = _unheld(span, holdings)
-            if unheld and missing == "raise":
-                raise self._not_cached(series, span, unheld)
+            holdings, unheld = self._holdings(series, missing, span)
             try:
                 blocks = [self._open_rows(series, holding) for holding in holdings]
             except FileNotFoundError:
                 # The segment was packed or pruned after it was listed. What stands in for it is there already.
                 continue
-            if missing == "raise" and (unanswered := _unanswered(holdings, blocks)):
-                raise self._not_cached(series, span, unanswered)
             return Klines(series, span, blocks, unheld)
         raise CacheBusyError(
             str(self.folder.series_path(series)),
             f"its segments were replaced {CACHE_READ_ATTEMPTS_MAX} times while they were read; try again",
         )
+
+    def _holdings(
+        self, series: SeriesKey, missing: Literal["raise", "ignore"], span: Span
+    ) -> tuple[list[Holding], tuple[Span, ...]]:
+        holdings = resolve(span, self.folder.segments(series))
+        unheld = _unheld(span, holdings)
+        if unheld and missing == "raise":
+            raise self._not_cached(series, span, unheld)
+        return holdings, unheld
 
     def _open_rows(self, series: SeriesKey, holding: Holding) -> MappedRows:
         if self._open_segments is None:

@@ -17,9 +17,9 @@ from ckvd.cache.fault_points import Step
 from ckvd.cache.ownership import resolve, superseded
 from ckvd.cache.packing_plan import IMPLIED, Merge, Piece, join_records, merge_columns, plan_packing
 from ckvd.cache.series_store import SeriesStore
-from ckvd.cache.statement import narrow
 from ckvd.errors import SegmentCorruptError, SegmentError, cannot
 from ckvd.kline import COLUMN_DTYPES
+from ckvd.provenance import narrow
 from ckvd.segment.layout import Encoding
 from ckvd.segment.reader import SegmentReader, read_segment_header
 from ckvd.segment.writer import SegmentStatement, SegmentWriter

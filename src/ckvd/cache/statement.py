@@ -6,26 +6,22 @@ about where they came from and why others are not there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ckvd.cache.ownership import resolve
 from ckvd.kline import COLUMN_DTYPES, Decimals, KlineTable
 from ckvd.merge import merge_tables
-from ckvd.provenance import Absence, Source
+from ckvd.provenance import Absence, Source, narrow
 from ckvd.segment.reader import SegmentReader
 from ckvd.timespan import Span, union
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from ckvd.cache.folder import CacheFolder
     from ckvd.market import SeriesKey
     from ckvd.segment.reader import MappedRows
-
-_Record = TypeVar("_Record", Source, Absence)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,15 +74,6 @@ def read_statement(folder: CacheFolder, series: SeriesKey, span: Span) -> Statem
             del rows
     merged = merge_tables(series, tables)
     return Statement(merged.table, union(covered), tuple(sources), tuple(absences), union(provisional))
-
-
-def narrow(records: Iterable[_Record], span: Span) -> list[_Record]:
-    """Sources or absences that speak of a span, cut to it."""
-    return [
-        replace(record, start_ms=max(record.start_ms, span.start_ms), end_ms=min(record.end_ms, span.end_ms))
-        for record in records
-        if record.span.overlaps(span)
-    ]
 
 
 def _table_of(rows: MappedRows, series: SeriesKey) -> KlineTable:

@@ -10,11 +10,12 @@ from ckvd.archive.decode import decode_archive
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive
 from ckvd.cache.kline_cache import KlineCache
-from ckvd.cache.statement import narrow, read_statement
+from ckvd.cache.statement import read_statement
 from ckvd.errors import InvalidSymbolError
 from ckvd.gaps import find_gaps
 from ckvd.ingest import source_of
 from ckvd.merge import merge_tables, rows_within
+from ckvd.provenance import narrow
 from ckvd.reconciliation import Doubt, find_doubts, join_requests
 from ckvd.timespan import Span, difference, union
 from ckvd.together import run_together

@@ -6,12 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from ckvd.cache.coverage import read_coverage
-from ckvd.cache.statement import narrow, read_statement
+from ckvd.cache.statement import read_statement
 from ckvd.errors import InvalidSymbolError
 from ckvd.market import DAY_MS
 from ckvd.merge import empty_table, merge_tables, rows_within
 from ckvd.planning import plan, publication_ms
-from ckvd.provenance import Absence, Reason
+from ckvd.provenance import Absence, Reason, narrow
 from ckvd.reconciliation import provisional_recheck_ms, recheck_ms
 from ckvd.timespan import Cadence, Period, Span, days_of, difference, grid_floor, months_of
 
