@@ -286,6 +286,18 @@ def test_pages_of_any_size_bring_every_bar_once(
     assert walk(opens, wanted, interval, rules, is_newest_first) == expected
 
 
+@pytest.mark.parametrize(
+    ("opens", "is_newest_first"),
+    [([60, 120, 130], False), ([10, 60, 120], True)],
+    ids=["the last is cut off", "the first is cut off"],
+)
+def test_a_stray_bar_behind_a_full_page_is_not_lost(opens: list[int], is_newest_first: bool) -> None:
+    opens_ms = [minute * MINUTE_MS for minute in opens]
+    span = Span(opens_ms[0] - 1, opens_ms[-1] + 1)
+    rules = MarketRules("", ((2, 1),), is_newest_first=is_newest_first)
+    assert walk(opens_ms, span, Interval.H1, rules, is_newest_first) == opens_ms
+
+
 # --- The first bar -----------------------------------------------------------------------------------------
 
 

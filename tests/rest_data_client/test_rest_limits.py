@@ -28,7 +28,7 @@ NOW_MS = ms(2024, 6, 1, 12, 0)
 SERIES = SeriesKey.of("BTCUSDT", "1m", market="um")
 DAY = Span(ms(2024, 5, 1), ms(2024, 5, 2))
 ROWS = {SERIES: make_rows(range(DAY.start_ms, DAY.end_ms, MINUTE_MS), MINUTE_MS)}
-SPENT = Reply(429, b'{"code":-1003,"msg":"Too many requests."}', {"Retry-After": "7"})
+SPENT = Reply(429, b'{"code":-1003,"msg":"Too many requests."}', {"Retry-After": "100"})
 
 
 def client_at(exchange: Exchange, time: VirtualTime, **options: Any) -> RestDataClient:
@@ -132,9 +132,21 @@ def test_after_a_429_everybody_waits_as_long_as_is_asked_for() -> None:
         asyncio.run(main())
     before, *after = came_ms
     assert before == NOW_MS
-    # The pause, and the rest of the minute: a 429 says that there is nothing left in it.
-    assert min(after) >= NOW_MS + MINUTE_MS
+    assert min(after) >= NOW_MS + 100_000
     assert len(after) == 3 * 3 - 1
+
+
+def test_after_a_429_nothing_is_left_of_the_minute() -> None:
+    time = VirtualTime(NOW_MS)
+
+    async def main() -> None:
+        async with client_at(exchange, time) as client:
+            await client.fetch(SERIES, DAY)
+
+    with Exchange(ROWS, clock=time.now_ms) as exchange:
+        exchange.script(Reply(429, SPENT.body, {"Retry-After": "7"}))
+        asyncio.run(main())
+    assert time.now_ms() >= NOW_MS + MINUTE_MS
 
 
 def test_a_429_without_a_pause_waits_for_the_next_minute() -> None:
@@ -405,6 +417,9 @@ def test_a_clock_that_was_thought_ahead_is_set_back() -> None:
     assert clock.earliest_s(100.5) == 100.0
     assert not clock.observe(101, 101.0, 101.2)
     assert clock.earliest_s(101.2) == pytest.approx(101.0)
+    # An answer that was long under way tells less, and takes nothing back.
+    assert not clock.observe(101, 101.3, 105.0)
+    assert clock.earliest_s(105.0) == pytest.approx(104.8)
 
 
 def test_a_minute_that_was_begun_too_early_goes_on() -> None:

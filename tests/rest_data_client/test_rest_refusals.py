@@ -217,6 +217,12 @@ def test_a_row_of_another_form_is_refused_by_its_number(row: object) -> None:
     assert isinstance(caught.value, ValueError)
 
 
+@pytest.mark.parametrize("cell", [bool(1), "1714521600000", None, 1.5])
+def test_a_first_row_without_a_time_is_no_header(cell: object) -> None:
+    with pytest.raises(RestAnswerError, match="row 1: field 1: expected an integer"):
+        read_rows(json.dumps([changed(0, cell)]).encode(), "http://host/path")
+
+
 @pytest.mark.parametrize(
     "body",
     [
