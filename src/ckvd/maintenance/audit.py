@@ -1,0 +1,344 @@
+"""Comparing a cache with its source: archives are corrected in place, mostly unannounced.
+
+The listing of the source tells which archives may have changed since they were fetched (ETag, else LastModified);
+those are fetched again and, if their bytes are others, compared with the cache bar by bar.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ckvd.cache.packing import column_of
+from ckvd.cache.series_store import SeriesStore
+from ckvd.errors import CacheError, CkvdError, ClientClosedError
+from ckvd.kline import COLUMN_DTYPES, Decimals, KlineTable
+from ckvd.maintenance.bar_difference import BarDifference, compare_tables, unite_tables
+from ckvd.maintenance.inventory import describe_segments
+from ckvd.maintenance.refetch import download_folder, fetch_table
+from ckvd.maintenance.row_stream import open_rows
+from ckvd.maintenance.selection import EVERYTHING
+from ckvd.provenance import Absence, Origin, Source, narrow
+from ckvd.timespan import Cadence, Span, union
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+    from ckvd.archive.name import ArchiveName
+    from ckvd.archive.source import ArchiveSource, ListedArchive
+    from ckvd.cache.folder import CacheFolder
+    from ckvd.maintenance.selection import SeriesFilter
+    from ckvd.market import SeriesKey
+
+_CADENCES = {Origin.VISION_MONTHLY: Cadence.MONTHLY, Origin.VISION_DAILY: Cadence.DAILY}
+
+
+class Change(StrEnum):
+    """How an archive of the cache compares with its source."""
+
+    UNCHANGED = "unchanged"
+    CHANGED = "changed"
+    GONE = "gone"  # the source does not have it any more
+    DISAGREES = "disagrees"  # a daily archive says other things than the monthly one
+    FAILED = "failed"  # it could not be looked up, fetched or believed
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveAudit:
+    """One archive that bars of the cache came from, compared with its source.
+
+    Attributes
+    ----------
+    series : SeriesKey
+    archive : str
+        Its path.
+    change : Change
+    difference : BarDifference
+        From the bars of the cache to those of the archive as it is now.
+    is_stored : bool
+        Whether the archive as it is now was put into the cache.
+    message : str
+        How it was noticed, or why it failed.
+    """
+
+    series: SeriesKey
+    archive: str
+    change: Change
+    difference: BarDifference = field(default_factory=BarDifference)
+    is_stored: bool = False
+    message: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            "series": str(self.series),
+            "archive": self.archive,
+            "change": self.change.value,
+            "difference": self.difference.to_json(),
+            "is_stored": self.is_stored,
+            "message": self.message,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An archive of the cache: what it was, what of it still speaks, and whether others speak there as well."""
+
+    source: Source
+    spans: tuple[Span, ...]
+    is_mixed: bool
+    absences: tuple[Absence, ...]
+
+
+async def audit_cache(
+    folder: CacheFolder,
+    source: ArchiveSource,
+    chosen: SeriesFilter = EVERYTHING,
+    *,
+    is_thorough: bool = False,
+    fix: bool = False,
+) -> AsyncIterator[ArchiveAudit]:
+    """Compare the archives that a cache was filled from with what the source has now.
+
+    Parameters
+    ----------
+    folder : CacheFolder
+    source : ArchiveSource
+    chosen : SeriesFilter
+    is_thorough : bool
+        Fetch every archive, also where the listing says that it is the same.
+    fix : bool
+        Put archives that changed into the cache, for the spans that they spoke for. Bars that another source
+        brought, and that the archive lacks, are kept.
+
+    Yields
+    ------
+    ArchiveAudit
+        In order of series and time.
+
+    Raises
+    ------
+    CacheError
+        The cache cannot be read or written.
+    ClientClosedError
+        The source was closed.
+    """
+    with download_folder(folder) as place:
+        audit = _Audit(folder, source, place, is_thorough=is_thorough, fix=fix)
+        for series in chosen.choose(folder):
+            held = await asyncio.to_thread(_archives_of, folder, series)
+            listings: dict[Cadence, dict[str, ListedArchive] | str] = {}
+            for archive in held:
+                cadence = _CADENCES[archive.source.origin]
+                if cadence not in listings:
+                    listings[cadence] = await _list(source, series, cadence)
+                yield await audit.look_up(series, archive, listings[cadence])
+
+
+async def audit_days(
+    folder: CacheFolder, source: ArchiveSource, chosen: SeriesFilter = EVERYTHING
+) -> AsyncIterator[ArchiveAudit]:
+    """Compare the bars that came from monthly archives with the daily archives of the same days.
+
+    Every daily archive that is listed is fetched. What disagrees is told, and not changed: which of them is right
+    is for somebody to judge.
+
+    Yields
+    ------
+    ArchiveAudit
+        One for each day. Errors: see `audit_cache`.
+    """
+    with download_folder(folder) as place:
+        for series in chosen.choose(folder):
+            months = [
+                archive
+                for archive in await asyncio.to_thread(_archives_of, folder, series)
+                if archive.source.origin is Origin.VISION_MONTHLY
+            ]
+            if not months or not series.interval.has_daily_archives:
+                continue
+            listed = await _list(source, series, Cadence.DAILY)
+            if isinstance(listed, str):
+                yield ArchiveAudit(series, "", Change.FAILED, message=listed)
+                continue
+            for day in listed.values():
+                spans = [span.intersection(day.name.period.span) for month in months for span in month.spans]
+                if any(spans):
+                    yield await _compare_day(folder, source, day.name, [span for span in spans if span], place)
+
+
+async def _compare_day(
+    folder: CacheFolder, source: ArchiveSource, name: ArchiveName, spans: Sequence[Span], place: Path
+) -> ArchiveAudit:
+    series = name.series
+    try:
+        fetched = await fetch_table(source, name, place)
+        if fetched is None:
+            return ArchiveAudit(series, name.path, Change.GONE, message="listed, and not there")
+        difference = await asyncio.to_thread(_difference, folder, series, spans, fetched[1])
+    except (CacheError, ClientClosedError):
+        raise
+    except CkvdError as error:
+        return ArchiveAudit(series, name.path, Change.FAILED, message=str(error))
+    return ArchiveAudit(series, name.path, Change.DISAGREES if difference else Change.UNCHANGED, difference)
+
+
+async def _list(source: ArchiveSource, series: SeriesKey, cadence: Cadence) -> dict[str, ListedArchive] | str:
+    try:
+        listed = await source.list_archives(series, cadence)
+    except ClientClosedError:
+        raise
+    except CkvdError as error:
+        return str(error)
+    return {archive.name.path: archive for archive in listed}
+
+
+@dataclass(frozen=True, slots=True)
+class _Audit:
+    """What all archives of one audit have in common."""
+
+    folder: CacheFolder
+    source: ArchiveSource
+    place: Path
+    is_thorough: bool
+    fix: bool
+
+    async def look_up(self, series: SeriesKey, held: _Held, listed: dict[str, ListedArchive] | str) -> ArchiveAudit:
+        """Compare one archive with its line in the listing, and fetch it if that is not enough."""
+        path = held.source.name
+        if isinstance(listed, str):
+            return ArchiveAudit(series, path, Change.FAILED, message=listed)
+        if path not in listed:
+            return ArchiveAudit(series, path, Change.GONE, message="the source does not list it any more")
+        suspicion = suspect(held.source, listed[path])
+        if not suspicion and not self.is_thorough:
+            return ArchiveAudit(series, path, Change.UNCHANGED)
+        try:
+            return await self._compare(series, held, listed[path].name, suspicion or "its bytes are others")
+        except (CacheError, ClientClosedError):
+            raise
+        except CkvdError as error:
+            return ArchiveAudit(series, path, Change.FAILED, message=str(error))
+
+    async def _compare(self, series: SeriesKey, held: _Held, name: ArchiveName, suspicion: str) -> ArchiveAudit:
+        path = held.source.name
+        fetched = await fetch_table(self.source, name, self.place)
+        if fetched is None:
+            return ArchiveAudit(series, path, Change.GONE, message="listed, and not there")
+        found, table = fetched
+        if found.sha256 == held.source.sha256:
+            return ArchiveAudit(series, path, Change.UNCHANGED, message="fetched: its bytes are the same")
+        difference = await asyncio.to_thread(
+            _difference, self.folder, series, held.spans, table, is_mixed=held.is_mixed
+        )
+        if self.fix:
+            await asyncio.to_thread(_store, self.folder, series, held, found, table)
+        return ArchiveAudit(series, path, Change.CHANGED, difference, self.fix, suspicion)
+
+
+def suspect(known: Source, listed: ListedArchive) -> str:
+    """Why an archive may have changed since it was fetched; empty where the listing says that it has not."""
+    if known.etag and listed.etag:
+        one, other = (tag.removeprefix("W/").strip('"') for tag in (known.etag, listed.etag))
+        return "" if one == other else f"its ETag was {one} and is {other}"
+    if known.last_modified and listed.last_modified:
+        before, now = _moment(known.last_modified), _moment(listed.last_modified)
+        if before is not None and now is not None:
+            return (
+                ""
+                if before == now
+                else f"it was last modified {before:%Y-%m-%d %H:%M:%S}, now {now:%Y-%m-%d %H:%M:%S}"
+            )
+    return "the listing does not tell"
+
+
+def _moment(text: str) -> dt.datetime | None:
+    """A time of a header (RFC 9110) or a listing (ISO 8601), to the second."""
+    for parse in (dt.datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            moment = parse(text)
+        except ValueError:
+            continue
+        return moment.replace(microsecond=0, tzinfo=moment.tzinfo or dt.UTC).astimezone(dt.UTC)
+    return None
+
+
+def _archives_of(folder: CacheFolder, series: SeriesKey) -> list[_Held]:
+    """Every archive that bars of a series came from and that still speaks, in order."""
+    sources: dict[str, Source] = {}
+    spans: dict[str, list[Span]] = {}
+    absences: list[Absence] = []
+    for segment in describe_segments(folder, series):
+        for part in segment.held:
+            absences += narrow(segment.absences, part)
+            for source in narrow(segment.sources, part):
+                sources[source.name] = source
+                spans.setdefault(source.name, []).append(source.span)
+    held = []
+    for name, source in sources.items():
+        if source.origin not in _CADENCES:
+            continue
+        mine = union(spans[name])
+        is_mixed = any(
+            span.overlaps(other)
+            for key, others in spans.items()
+            if key != name
+            for other in others
+            for span in mine
+        )
+        held.append(_Held(source, mine, is_mixed, tuple(absences)))
+    return sorted(held, key=lambda one: (one.spans, one.source.name))
+
+
+def _difference(
+    folder: CacheFolder, series: SeriesKey, spans: Sequence[Span], table: KlineTable, *, is_mixed: bool = False
+) -> BarDifference:
+    difference = BarDifference()
+    for span in spans:
+        found = compare_tables(_read_table(folder, series, span), _within(table, span))
+        if is_mixed:
+            # What the archive lacks, another source may have brought.
+            found = BarDifference(
+                found.added, (), found.changed, found.added_count, 0, found.changed_count, found.columns
+            )
+        difference += found
+    return difference
+
+
+def _store(folder: CacheFolder, series: SeriesKey, held: _Held, found: Source, table: KlineTable) -> None:
+    for span in held.spans:
+        rows = _within(table, span)
+        if held.is_mixed:
+            before = _read_table(folder, series, span)
+            rows = KlineTable(series, unite_tables(series, before, rows), {**before.decimals, **rows.decimals})
+        absences = narrow(held.absences, span)
+        rechecks = [absence.recheck_ms for absence in absences if absence.recheck_ms]
+        SeriesStore(folder, series).put(
+            rows, span, sources=narrow([found], span), absences=absences, recheck_ms=min(rechecks, default=0)
+        )
+
+
+def _within(table: KlineTable, span: Span) -> KlineTable:
+    start, stop = np.searchsorted(table.open_time, (span.start_ms, span.end_ms)).tolist()
+    return table.rows(start, stop)
+
+
+def _read_table(folder: CacheFolder, series: SeriesKey, span: Span) -> KlineTable:
+    parts = open_rows(folder, series, span)
+    names = [name for name in COLUMN_DTYPES if any(part.layout(name) is not None for part in parts)]
+    decimals: dict[str, Decimals] = {}
+    for part in parts:
+        for name in names:
+            layout = part.layout(name)
+            if layout is not None and layout.decimals is not None:
+                known = decimals.get(name)
+                decimals[name] = layout.decimals if known is None else known | layout.decimals
+    columns = {name: np.concatenate([column_of(part, name, series) for part in parts]) for name in names}
+    return KlineTable(series, columns, decimals)

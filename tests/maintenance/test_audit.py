@@ -1,0 +1,186 @@
+"""Archives that were corrected at the source are found, with the bars that changed, and fetched again."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from ckvd.archive.folder_source import FolderArchiveSource
+from ckvd.archive.name import ArchiveName
+from ckvd.archive.source import ListedArchive
+from ckvd.cache import CacheFolder, KlineCache, SeriesStore
+from ckvd.maintenance.audit import ArchiveAudit, Change, audit_cache, audit_days, suspect
+from ckvd.market import SeriesKey
+from ckvd.provenance import Origin, Source
+from ckvd.timespan import Period, Span
+from ckvd.vision_data_client import VisionDataClient
+from tables import make_table
+
+SAMPLES = Path(__file__).resolve().parents[2] / "data" / "vision"
+HOURS = SeriesKey.of("BTCUSDT", "1h")
+MARCH = Span.of("2023-03-01", "2023-04-01")
+MONTH = "data/spot/monthly/klines/BTCUSDT/1h/BTCUSDT-1h-2023-03.zip"
+DAY = "data/spot/daily/klines/BTCUSDT/1h/BTCUSDT-1h-2023-03-24.zip"
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(SAMPLES, tmp_path / "mirror"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, mirror: Path) -> CacheFolder:
+    cache = CacheFolder(tmp_path / "cache")
+
+    async def download() -> None:
+        async with VisionDataClient(mirror, cache=cache.root) as vision:
+            await vision.download_series([HOURS], MARCH)
+
+    asyncio.run(download())
+    return cache
+
+
+def audit(folder: CacheFolder, mirror: Path, *, is_thorough: bool = False, fix: bool = False) -> list[ArchiveAudit]:
+    async def run() -> list[ArchiveAudit]:
+        source = FolderArchiveSource(mirror)
+        return [found async for found in audit_cache(folder, source, is_thorough=is_thorough, fix=fix)]
+
+    return asyncio.run(run())
+
+
+def rewrite(path: Path, change: list[tuple[bytes, bytes]] | None = None, drop_line: int | None = None) -> None:
+    """Correct an archive as the publisher does: in place, with a new CHECKSUM."""
+    with zipfile.ZipFile(path) as archive:
+        (member,) = archive.namelist()
+        lines = archive.read(member).splitlines(keepends=True)
+    if drop_line is not None:
+        del lines[drop_line]
+    content = b"".join(lines)
+    for old, new in change or []:
+        assert old in content
+        content = content.replace(old, new, 1)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(member, content)
+    path.write_bytes(packed.getvalue())
+    digest = hashlib.sha256(packed.getvalue()).hexdigest()
+    path.with_name(path.name + ".CHECKSUM").write_text(f"{digest}  {path.name}")
+    os.utime(path, (1_900_000_000, 1_900_000_000))
+
+
+def first_cells(path: Path) -> list[bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(archive.namelist()[0]).split(b"\n")[0].split(b",")
+
+
+def test_what_did_not_change_is_not_fetched(folder: CacheFolder, mirror: Path) -> None:
+    (found,) = audit(folder, mirror)
+    assert (found.archive, found.change, found.message) == (MONTH, Change.UNCHANGED, "")
+
+
+def test_what_was_only_touched_is_fetched_and_the_same(folder: CacheFolder, mirror: Path) -> None:
+    os.utime(mirror / MONTH, (1_900_000_000, 1_900_000_000))
+    (found,) = audit(folder, mirror)
+    assert (found.change, found.message) == (Change.UNCHANGED, "fetched: its bytes are the same")
+
+
+def test_changed_bars_are_told_and_not_touched_unasked(folder: CacheFolder, mirror: Path) -> None:
+    cells = first_cells(mirror / MONTH)
+    rewrite(mirror / MONTH, [(b",".join(cells[:2]), cells[0] + b",12345.00000000")], drop_line=5)
+    before = folder.segments(HOURS)
+    (found,) = audit(folder, mirror)
+    assert found.change is Change.CHANGED
+    assert not found.is_stored
+    assert found.difference.changed == (MARCH.start_ms,)
+    assert found.difference.columns == ("open",)
+    assert found.difference.removed == (MARCH.start_ms + 5 * 3_600_000,)
+    assert found.difference.added_count == 0
+    assert folder.segments(HOURS) == before
+    found.to_json()
+
+
+def test_changed_archives_are_stored_when_asked(folder: CacheFolder, mirror: Path) -> None:
+    cells = first_cells(mirror / MONTH)
+    rewrite(mirror / MONTH, [(b",".join(cells[:2]), cells[0] + b",12345.00000000")])
+    (found,) = audit(folder, mirror, fix=True)
+    assert found.is_stored
+    with KlineCache(folder.root) as cache:
+        assert cache.read_series(HOURS, MARCH).open[0] == 12345.0
+    (again,) = audit(folder, mirror, is_thorough=True)
+    assert again.change is Change.UNCHANGED
+
+
+def test_bars_of_another_source_are_kept(folder: CacheFolder, mirror: Path) -> None:
+    with KlineCache(folder.root) as cache:
+        before = cache.read_series(HOURS, MARCH)
+        hole_ms = before.gaps[0].start_ms
+        columns = before.as_dict()
+    day = Span.of("2023-03-24", "2023-03-25")
+    opens = [int(moment) for moment in columns["open_time"] if int(moment) in day] + [hole_ms]
+    healed = make_table(HOURS, sorted(opens), open=7.0)
+    sources = [
+        Source(Origin.VISION_MONTHLY, MONTH, day.start_ms, day.end_ms, sha256="0" * 64),
+        Source(Origin.REST, "/api/v3/klines", day.start_ms, day.end_ms),
+    ]
+    SeriesStore(folder, HOURS).put(healed, day, sources=sources)
+    rewrite(mirror / MONTH)
+    (found,) = audit(folder, mirror, fix=True)
+    assert found.difference.removed_count == 0
+    with KlineCache(folder.root) as cache:
+        after = cache.read_series(HOURS, day)
+        assert hole_ms in after.open_time
+        assert after.open[list(after.open_time).index(hole_ms)] == 7.0
+
+
+def test_what_the_source_lost_and_what_cannot_be_believed_is_told(folder: CacheFolder, mirror: Path) -> None:
+    (mirror / (MONTH + ".CHECKSUM")).write_text("0" * 64)
+    os.utime(mirror / MONTH, (1_900_000_000, 1_900_000_000))
+    (found,) = audit(folder, mirror)
+    assert found.change is Change.FAILED
+    assert "CHECKSUM" in found.message
+    (mirror / MONTH).unlink()
+    (found,) = audit(folder, mirror)
+    assert found.change is Change.GONE
+    shutil.rmtree(mirror)
+    (found,) = audit(folder, mirror)
+    assert found.change is Change.FAILED
+
+
+def test_daily_archives_are_compared_with_the_month(folder: CacheFolder, mirror: Path) -> None:
+    async def run() -> list[ArchiveAudit]:
+        return [found async for found in audit_days(folder, FolderArchiveSource(mirror))]
+
+    (found,) = asyncio.run(run())
+    assert (found.archive, found.change) == (DAY, Change.UNCHANGED)
+    cells = first_cells(mirror / DAY)
+    rewrite(mirror / DAY, [(b",".join(cells[:2]), cells[0] + b",12345.00000000")])
+    (found,) = asyncio.run(run())
+    assert found.change is Change.DISAGREES
+    assert found.difference.changed_count == 1
+
+
+@pytest.mark.parametrize(
+    ("known", "listed", "is_suspect"),
+    [
+        (('"abc"', ""), ('"abc"', ""), False),
+        (('W/"abc"', ""), ("abc", ""), False),
+        (('"abc"', ""), ('"abd"', ""), True),
+        (("", "Mon, 03 Apr 2023 10:11:12 GMT"), ("x", "2023-04-03T10:11:12.000Z"), False),
+        (("", "Mon, 03 Apr 2023 10:11:12 GMT"), ("", "2023-04-03T10:11:13.000Z"), True),
+        (("", ""), ("", "2023-04-03T10:11:13.000Z"), True),
+        (("", "yesterday"), ("", "2023-04-03T10:11:13.000Z"), True),
+    ],
+)
+def test_the_listing_tells_what_may_have_changed(
+    known: tuple[str, str], listed: tuple[str, str], is_suspect: bool
+) -> None:
+    source = Source(Origin.VISION_MONTHLY, MONTH, 0, 1, etag=known[0], last_modified=known[1])
+    name = ArchiveName(HOURS, Period.of_label("2023-03"))
+    assert bool(suspect(source, ListedArchive(name, 1, listed[0], listed[1], has_checksum=True))) == is_suspect
