@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import mmap
 import sys
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -102,31 +103,39 @@ def test_a_column_that_a_segment_does_not_have_is_a_key_error_and_none_of_its_ro
             assert reader.rows.layout(name) is None
 
 
-@given(
-    st.lists(st.integers(0, 400), unique=True, max_size=60).map(sorted),
-    st.integers(-10, 410),
-    st.integers(-10, 410),
-    st.integers(1, 8),
-    st.data(),
-)
+@st.composite
+def uneven_times(draw: st.DrawFn) -> list[int]:
+    """Ascending times in runs and leaps, so that few lie where they would if they lay evenly."""
+    leaps = st.sampled_from([1, 1, 1, 5, 100])
+    steps = [draw(leaps) for _ in range(draw(st.sampled_from([1, 3, 40])))]
+    return list(accumulate(steps))[: draw(st.integers(0, 40))]
+
+
+@given(uneven_times(), st.integers(1, 3), st.data())
 def test_the_rows_between_two_moments_are_those_that_open_there_however_uneven_they_lie(
-    tmp_path_factory: pytest.TempPathFactory,
-    opens: list[int],
-    start: int,
-    end: int,
-    reach: int,
-    data: st.DataObject,
+    tmp_path_factory: pytest.TempPathFactory, opens: list[int], reach: int, data: st.DataObject
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "uneven.ckvd"
-    write_segment(path, make_table(BTCUSDT_1M, opens), Span(0, 401))
-    first = data.draw(st.integers(0, len(opens)))
-    stop = data.draw(st.integers(first, len(opens)))
-    start, end = min(start, end), max(start, end)
+    write_segment(path, make_table(BTCUSDT_1M, opens), Span(0, 100_000))
+    near = st.sampled_from([0, *opens]).flatmap(lambda moment: st.integers(moment - 1, moment + 1))
+    start, end = sorted((data.draw(near), data.draw(near)))
+    first, stop = sorted((data.draw(st.integers(0, len(opens))), data.draw(st.integers(0, len(opens)))))
     with SegmentReader(path) as reader, pytest.MonkeyPatch.context() as patch:
         patch.setattr("ckvd.segment.reader._SEARCH_REACH_ROWS", reach)
         rows = reader.rows.rows(first, stop).between(start, end)
         found = reader.open_time[rows.start : rows.stop].tolist()
     assert found == [moment for moment in opens[first:stop] if start <= moment < end]
+
+
+@pytest.mark.parametrize("opens", [[*range(20), 400], [0, *range(380, 400)], [0, *range(200, 220), 400]])
+def test_the_first_row_after_a_moment_is_found_however_far_from_its_guess(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opens: list[int]
+) -> None:
+    monkeypatch.setattr("ckvd.segment.reader._SEARCH_REACH_ROWS", 1)
+    path = write_segment(tmp_path / "file", make_table(BTCUSDT_1M, opens), HOUR)
+    with SegmentReader(path) as reader:
+        for moment in range(402):
+            assert reader.rows.between(moment, 1000).start == sum(open_ms < moment for open_ms in opens)
 
 
 # --- Life of a view ----------------------------------------------------------------------------------------
