@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SHOWN: Final = 80
 _SEPARATORS: Final = (",", "\n", "\r")
+_USUAL_TYPES: Final = [int if field in INTEGER_FIELDS else str for field in range(FIELD_COUNT)]
 
 
 def read_rows(body: bytes, url: str) -> RawRows:
@@ -46,7 +47,7 @@ def read_rows(body: bytes, url: str) -> RawRows:
         raise RestAnswerError(url, f"expected an array of rows, found {_shown(body)}")
     lines = [_line(row, number, url) for number, row in enumerate(answer, start=1)]
     try:
-        return parse_rows("\n".join(lines).encode(), url)
+        return parse_rows("".join(lines).encode(), url)
     except ArchiveError as error:
         raise RestAnswerError(url, error.reason, row=error.row) from None
 
@@ -65,13 +66,20 @@ def _line(row: object, number: int, url: str) -> str:
     """A row as a line of a CSV. Its fields are sure to be where they were."""
     if not isinstance(row, list) or len(row) != FIELD_COUNT:
         raise RestAnswerError(url, f"expected an array of {FIELD_COUNT} fields, found {_shown(row)}", row=number)
+    line = ",".join(map(str, row)) + "\n"
+    is_usual = list(map(type, row)) == _USUAL_TYPES and line.count(",") == FIELD_COUNT - 1
+    if not is_usual or line.count("\n") > 1 or "\r" in line:
+        _check_cells(row, number, url)
+    return line
+
+
+def _check_cells(row: list[object], number: int, url: str) -> None:
     for field, cell in enumerate(row):
-        # bool is an int to isinstance.
-        is_right = type(cell) is int or (type(cell) is str and field not in INTEGER_FIELDS)
-        if not is_right or (type(cell) is str and any(separator in cell for separator in _SEPARATORS)):
+        is_number = type(cell) is int  # and not bool, which is one to isinstance
+        is_text = isinstance(cell, str) and not any(separator in cell for separator in _SEPARATORS)
+        if not is_number and (field in INTEGER_FIELDS or not is_text):
             kind = "an integer" if field in INTEGER_FIELDS else "a decimal number"
             raise RestAnswerError(url, f"field {field + 1}: expected {kind}, found {_shown(cell)}", row=number)
-    return ",".join(map(str, row))
 
 
 def _refuse_constant(name: str) -> NoReturn:
