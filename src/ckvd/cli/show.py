@@ -18,7 +18,7 @@ from ckvd.cli.options import (
     StartOption,
     exit_status_of_errors,
 )
-from ckvd.cli.terminal import complain, out
+from ckvd.cli.terminal import complain, out, print_row
 from ckvd.kline import BarFlag
 from ckvd.klines import Klines
 from ckvd.market import Kind, Market, SeriesKey
@@ -54,12 +54,12 @@ def _print_bars(klines: Klines, rows: int) -> None:
     chosen = np.arange(len(klines))
     if rows and len(klines) > rows:
         chosen = np.concatenate((chosen[: -(-rows // 2)], chosen[len(klines) - rows // 2 :]))
-    out.print("\t".join([*names, "flags"]), markup=False)
+    print_row([*names, "flags"])
     last = -1
     for row in chosen.tolist():
         if row != last + 1:
             out.print("...", markup=False)
-        out.print("\t".join(_cells(klines, names, row)), markup=False)
+        print_row(_cells(klines, names, row))
         last = row
 
 

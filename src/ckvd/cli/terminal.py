@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typer
 from rich.console import Console
 
 out = Console(highlight=False, soft_wrap=True)
@@ -11,6 +12,11 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 def complain(message: str) -> None:
     """Print an error as one line on standard error."""
     err.print(f"ckvd: {message}", markup=False)
+
+
+def print_row(cells: list[str]) -> None:
+    """Print cells with tabs between them; rich would make blanks of these, and `cut` could not tell cells apart."""
+    typer.echo("\t".join(cells))
 
 
 def format_nbytes(nbytes: int) -> str:
