@@ -42,6 +42,7 @@ def make_archive(path: str) -> bytes:
 def zip_text(file_name: str, rows: Iterable[str]) -> bytes:
     """A ZIP with one CSV in it."""
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as zipped:
-        zipped.writestr(zipfile.ZipInfo(file_name.replace(".zip", ".csv")), "".join(rows))
+    with zipfile.ZipFile(content, "w") as zipped:
+        member = zipfile.ZipInfo(file_name.replace(".zip", ".csv"))
+        zipped.writestr(member, "".join(rows), zipfile.ZIP_DEFLATED)
     return content.getvalue()

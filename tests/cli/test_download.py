@@ -1,0 +1,229 @@
+"""`ckvd download`: exit status, messages and progress, with and without a terminal, and Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+import command
+from archives import SAMPLES, make_archive, path_of
+from ckvd.market import SeriesKey
+from command import Terminal
+from download_site import DownloadSite
+from loopback.mirror import publish
+from loopback.reply import Gate, Reply
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from command import Finished
+
+MARCH = ("--interval", "1h", "--start", "2023-03-01", "--end", "2023-04-01")
+HALF_YEAR = ("BTCUSDT", "--interval", "1d", "--start", "2022-01-01", "--end", "2022-07-01")
+MONTHS = [f"2022-{month:02}" for month in range(1, 7)]
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Iterator[DownloadSite]:
+    with DownloadSite(SAMPLES, tmp_path / "klines") as site:
+        yield site
+
+
+@pytest.fixture
+def half_year(tmp_path: Path) -> Iterator[DownloadSite]:
+    """A mirror with six months."""
+    with DownloadSite(tmp_path / "mirror", tmp_path / "klines") as site:
+        site.publish("BTCUSDT", "1d", *MONTHS)
+        yield site
+
+
+def hold_june(site: DownloadSite) -> None:
+    path = path_of("BTCUSDT", "1d", "2022-06")
+    site.mirror.script(path, Reply(200, make_archive(path), sent_nbytes=200, body_gate=Gate()))
+
+
+def arguments_of(site: DownloadSite, *arguments: str) -> tuple[str, ...]:
+    return ("download", *arguments, "--cache", str(site.cache), "--vision-url", site.mirror.base_url, "--no-rest")
+
+
+def download(site: DownloadSite, *arguments: str) -> Finished:
+    return command.run(*arguments_of(site, *arguments), home=site.cache.parent)
+
+
+# --- What is said ------------------------------------------------------------------------------------------
+
+
+def test_what_was_stored_is_counted_on_standard_output_and_told_line_by_line_on_standard_error(
+    samples: DownloadSite,
+) -> None:
+    finished = download(samples, "BTCUSDT", *MARCH)
+    assert (finished.status, finished.err) == (0, "1/1 spot/klines/BTCUSDT/1h 2023-03 stored\n")
+    nbytes = (SAMPLES / path_of("BTCUSDT", "1h", "2023-03")).stat().st_size
+    assert finished.out == f"1 archives stored ({nbytes / 1000:.1f} kB), 0 failed\n"
+    assert len(samples.read("BTCUSDT", "1h", "2023-03-01", "2023-04-01")) == 743
+
+
+def test_what_is_there_is_not_asked_for_again(samples: DownloadSite) -> None:
+    day = ("BNBBTC", "--interval", "1s", "--start", "2023-01-01", "--end", "2023-01-02")
+    assert download(samples, *day).status == 0
+    samples.forget_requests()
+    finished = download(samples, *day)
+    assert (finished.status, finished.out, finished.err) == (0, "everything was in the cache already\n", "")
+    assert samples.mirror.server.requests == []
+
+
+def test_what_nobody_has_is_named_with_status_1_and_the_others_are_stored(samples: DownloadSite) -> None:
+    finished = download(samples, "NOSUCHUSDT", "BTCUSDT", "币安人生USDT", *MARCH, "--jobs", "2")
+    assert finished.status == 1
+    assert finished.out.startswith("1 archives stored")
+    complaints = [line for line in finished.err.splitlines() if line.startswith("ckvd: ")]
+    assert complaints == [
+        f"ckvd: spot/klines/{symbol}/1h: 2023-03-01..2023-04-01 is not in the cache"
+        for symbol in ("NOSUCHUSDT", "币安人生USDT")
+    ]
+    assert samples.mirror.server.peak_concurrency <= 2
+
+
+def test_an_archive_that_cannot_be_believed_is_named_with_status_1(half_year: DownloadSite) -> None:
+    path = path_of("BTCUSDT", "1d", "2022-03")
+    publish(half_year.root, path, make_archive(path), digest="0" * 64)
+    finished = download(half_year, *HALF_YEAR)
+    assert finished.status == 1
+    assert finished.out.startswith("5 archives stored")
+    assert ", 1 failed" in finished.out
+    assert f"ckvd: {path}: " in finished.err
+    assert f"ckvd: {SeriesKey.of('BTCUSDT', '1d')}: 2022-03-01..2022-04-01 is not in the cache" in finished.err
+
+
+@pytest.fixture
+def june(half_year: DownloadSite) -> tuple[str, ...]:
+    """What asks for June, which has no CHECKSUM."""
+    (half_year.root / (path_of("BTCUSDT", "1d", "2022-06") + ".CHECKSUM")).unlink()
+    return ("BTCUSDT", "--interval", "1d", "--start", "2022-06-01", "--end", "2022-07-01")
+
+
+def test_a_missing_checksum_is_noted(half_year: DownloadSite, june: tuple[str, ...]) -> None:
+    finished = download(half_year, *june)
+    assert finished.status == 0
+    assert "ckvd: spot/klines/BTCUSDT/1d 2022-06: no CHECKSUM is published" in finished.err
+
+
+def test_a_missing_checksum_is_refused_where_one_is_required(
+    half_year: DownloadSite, june: tuple[str, ...]
+) -> None:
+    finished = download(half_year, *june, "--require-checksum")
+    assert finished.status == 1
+    assert "it has no CHECKSUM" in finished.err
+    assert "2022-06-01..2022-07-01 is not in the cache" in finished.err
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_status_1(samples: DownloadSite) -> None:
+    home = samples.cache.parent
+    (home / "file").write_text("not a folder", encoding="utf-8")
+    arguments = ("download", "BTCUSDT", *MARCH, "--cache", "file/klines", "--vision-url", str(SAMPLES), "--no-rest")
+    finished = command.run(*arguments, home=home)
+    assert (finished.status, finished.out) == (1, "")
+    (line,) = finished.err.splitlines()
+    assert line.startswith("ckvd: file/klines: cannot be ")
+
+
+# --- Where from, where to ----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other platforms keep caches elsewhere")
+def test_the_environment_stands_in_for_options_and_the_platform_for_both(tmp_path: Path) -> None:
+    arguments = ("download", "BTCUSDT", *MARCH, "--no-rest")
+    mirror = {"CKVD_VISION_URL": str(SAMPLES)}
+    assert command.run(*arguments, home=tmp_path, CKVD_CACHE_DIR=str(tmp_path / "named"), **mirror).status == 0
+    assert command.run(*arguments, home=tmp_path, **mirror).status == 0
+    roots = {path.relative_to(tmp_path).as_posix().partition("/spot/")[0] for path in tmp_path.rglob("*.ckvd")}
+    assert roots == {".cache/ckvd", "named"}
+
+
+def test_a_folder_that_is_no_mirror_is_an_error_and_no_absence(tmp_path: Path) -> None:
+    finished = command.run("download", "BTCUSDT", *MARCH, "--no-rest", "--cache", "klines", home=tmp_path)
+    assert finished.status == 1
+    assert "no-mirror: expected a mirror of the archives" in finished.err
+
+
+def test_offline_nothing_is_asked_and_what_lacks_is_named(samples: DownloadSite) -> None:
+    finished = download(samples, "BTCUSDT", *MARCH, "--offline")
+    assert finished.status == 1
+    assert "2023-03-01..2023-04-01 is not in the cache" in finished.err
+    assert samples.mirror.server.requests == []
+
+
+# --- A terminal --------------------------------------------------------------------------------------------
+
+
+def test_a_terminal_shows_a_bar_that_goes_when_all_is_done(half_year: DownloadSite) -> None:
+    home = half_year.cache.parent
+    gate, path = Gate(), path_of("BTCUSDT", "1d", "2022-06")
+    half_year.mirror.script(path, Reply(200, make_archive(path), head_gate=gate))
+    with Terminal() as terminal:
+        environment = command.environment(home, TERM="xterm", COLUMNS="100")
+        arguments = arguments_of(half_year, *HALF_YEAR)
+        with command.started(*arguments, home=home, **terminal.options, env=environment) as process:
+            terminal.read_until("5 of 6 archives")
+            gate.open()
+            terminal.read_to_the_end()
+            assert process.wait(command.TIMEOUT_S) == 0
+    assert "━" in terminal.shown
+    assert "kB" in terminal.shown
+    assert terminal.shown.rstrip().endswith("0 failed")
+    assert terminal.shown.count("\x1b[?25l") == terminal.shown.count("\x1b[?25h")  # the cursor is there again
+    assert " stored\r\n" not in terminal.shown
+
+
+def test_a_bar_that_is_interrupted_gives_the_cursor_back(half_year: DownloadSite) -> None:
+    home = half_year.cache.parent
+    hold_june(half_year)
+    with Terminal() as terminal:
+        environment = command.environment(home, TERM="xterm", COLUMNS="100")
+        arguments = arguments_of(half_year, *HALF_YEAR)
+        with command.started(*arguments, home=home, **terminal.options, env=environment) as process:
+            terminal.read_until("5 of 6 archives")
+            interrupt(process)
+            terminal.read_to_the_end()
+    assert "ckvd: interrupted" in terminal.shown
+    assert terminal.shown.count("\x1b[?25l") == terminal.shown.count("\x1b[?25h")
+
+
+# --- Ctrl-C ------------------------------------------------------------------------------------------------
+
+
+def interrupt(process: subprocess.Popen[str], times: int = 1) -> None:
+    """Press Ctrl-C; the command ends within a second."""
+    start_s = time.monotonic()
+    for _ in range(times):
+        process.send_signal(signal.SIGINT)
+    assert process.wait(command.TIMEOUT_S) == 130
+    assert time.monotonic() - start_s < 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_keeps_what_was_finished_and_the_same_command_goes_on_from_there(
+    half_year: DownloadSite, times: int
+) -> None:
+    hold_june(half_year)
+    arguments = arguments_of(half_year, *HALF_YEAR)
+    with command.started(*arguments, home=half_year.cache.parent) as process:
+        assert process.stderr is not None
+        assert [process.stderr.readline().split()[-1] for _ in MONTHS[:5]] == ["stored"] * 5
+        interrupt(process, times)
+        assert process.stderr.read() == (
+            "ckvd: interrupted: what was finished is in the cache, and the same command goes on from there\n"
+        )
+    assert half_year.covered("BTCUSDT", "1d") == ["2022-01-01..2022-06-01"]
+    assert half_year.leftovers == []
+    half_year.forget_requests()
+    finished = download(half_year, *HALF_YEAR)
+    assert finished.status == 0, finished.err
+    assert half_year.asked == ["BTCUSDT-1d-2022-06.zip"]
+    assert len(half_year.read("BTCUSDT", "1d", "2022-01-01", "2022-07-01")) == 181

@@ -1,0 +1,105 @@
+"""`ckvd` itself: help, version, and what is wrong usage."""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+
+import ckvd
+import command
+from conftest import REPOSITORY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+VERBS = ("download", "show")
+SPAN = ("--start", "2023-03-24", "--end", "2023-03-25")
+
+
+def test_the_version_is_that_of_the_project(tmp_path: Path) -> None:
+    finished = command.run("--version", home=tmp_path)
+    assert (finished.status, finished.out, finished.err) == (0, f"ckvd {PROJECT['version']}\n", "")
+    assert ckvd.__version__ == PROJECT["version"]
+
+
+def test_the_entry_point_is_there() -> None:
+    module, _, function = PROJECT["scripts"]["ckvd"].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_the_help_names_every_verb_and_the_exit_status(tmp_path: Path) -> None:
+    finished = command.run("--help", home=tmp_path)
+    assert (finished.status, finished.err) == (0, "")
+    assert all(f"\n  {verb} " in finished.out for verb in VERBS)
+    assert "0 what was asked for is in the cache, 1 something failed" in finished.out.replace("\n  ", " ")
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        (
+            "download",
+            "--interval --start --end --market --kind --cache --vision-url --rest-url --no-rest --offline --jobs",
+        ),
+        ("show", "--interval --start --end --market --kind --cache --rows"),
+    ],
+)
+def test_the_help_of_a_verb_explains_its_options(verb: str, options: str) -> None:
+    finished = command.run_here(verb, "--help")
+    assert (finished.status, finished.err) == (0, "")
+    assert [option for option in options.split() if option not in finished.out] == []
+
+
+def test_no_verb_at_all_shows_the_help(tmp_path: Path) -> None:
+    finished = command.run(home=tmp_path)
+    assert finished.status in (0, 2)  # as typer likes it
+    assert "Usage:" in finished.out + finished.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("dowload",), "dowload"),
+        (("show", "--colour"), "--colour"),
+        (("show", "BTCUSDT", *SPAN), "--interval"),
+        (("show", "-i", "1h", *SPAN), "symbol"),
+        (("show", "BTCUSDT", "-i", "7m", *SPAN), "7m"),
+        (("show", "BTCUSDT", "-i", "1h", "-m", "margin", *SPAN), "margin"),
+        (("show", "BTCUSDT", "-i", "1h", "-k", "trades", *SPAN), "trades"),
+        (("show", "../etc", "-i", "1h", *SPAN), "cannot name a folder"),
+        (("show", "btcusdt", "-i", "1h", *SPAN), "did you mean 'BTCUSDT'?"),
+        (("show", "BTCUSDT", "-i", "1s", "-m", "um", *SPAN), "1s bars exist for spot only"),
+        (("show", "BTCUSDT", "-i", "1h", "--start", "yesterday", "--end", "now"), "'yesterday' is no time"),
+        (("show", "BTCUSDT", "-i", "1h", "--start", "2023-03-25", "--end", "2023-03-24"), "ends before it starts"),
+        (("download", "BTCUSDT", "-i", "1h", "--start", "1677628800"), "'1677628800' is no time"),
+        (("download", "BTCUSDT", "-i", "1h", "--jobs", "0", *SPAN), "--jobs"),
+        (("download", "BTCUSDT", "x/y", "-i", "1h", *SPAN), "'x/y' cannot name a folder"),
+    ],
+)
+def test_wrong_usage_is_explained_with_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CKVD_CACHE_DIR", "klines")
+    finished = command.run_here(*arguments)
+    assert (finished.status, finished.out) == (2, "")
+    assert said in finished.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(("dowload",), "dowload"), (("show", "../etc", "-i", "1h", *SPAN), "cannot name a folder")],
+    ids=["found by typer", "found by ckvd"],
+)
+def test_a_process_that_was_used_wrongly_ends_with_status_2(
+    tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    finished = command.run(*arguments, home=tmp_path)
+    assert (finished.status, finished.out) == (2, "")
+    assert said in finished.err
+    assert "Traceback" not in finished.err
