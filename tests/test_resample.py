@@ -6,6 +6,7 @@ import datetime as dt
 import math
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,6 +64,11 @@ def series_of(interval: Interval) -> SeriesKey:
     return SeriesKey.of("BTCUSDT", interval)
 
 
+def written(number: int, digits: int) -> float:
+    """A number with so many digits behind the point, as `float(text)` reads it."""
+    return float(Decimal(number).scaleb(-digits))
+
+
 @st.composite
 def decimal_tables(draw: st.DrawFn, source: Interval, target: Interval) -> tuple[KlineTable, Span]:
     """Bars as published: holes, late bars, cells of up to eight digits behind the point."""
@@ -78,13 +84,13 @@ def decimal_tables(draw: st.DrawFn, source: Interval, target: Interval) -> tuple
     series = series_of(source)
     columns: dict[str, Any] = {}
     for name in fields_of(series):
+        cells: st.SearchStrategy[float]
         if COLUMN_DTYPES[name].kind == "i":
             cells = st.integers(0, 10**12)
         else:
             digits = draw(st.integers(0, 8))
-            cells = st.integers(0, 4 * 10 ** (7 + digits) >> draw(st.integers(0, 50))).map(
-                lambda number, digits=digits: float(Decimal(number).scaleb(-digits))
-            )
+            largest = 4 * 10 ** (7 + digits) >> draw(st.integers(0, 50))
+            cells = st.integers(0, largest).map(partial(written, digits=digits))
         columns[name] = np.array(
             draw(st.lists(cells, min_size=len(opens), max_size=len(opens))), COLUMN_DTYPES[name]
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
 from functools import lru_cache, partial
@@ -123,7 +124,12 @@ class KlineCache:
         if rows < 1:
             raise ValueError(f"a block holds at least one bar, not {rows}")
         series, span = series_of(symbol, interval, market, kind), span_of(start, end)
-        return scan_holdings(series, span, rows, partial(self._holdings, series, missing), self._open_rows)
+        holdings, _ = self._holdings(series, missing, span)
+
+        def find_again(rest: Span) -> list[Holding]:
+            return self._holdings(series, missing, rest)[0]
+
+        return scan_holdings(series, holdings, rows, find_again, self._open_rows)
 
     def panel(
         self,
@@ -255,6 +261,10 @@ def _unanswered(holdings: Sequence[Holding], blocks: Sequence[MappedRows]) -> tu
     )
 
 
+# Before Python 3.13 each map holds a file descriptor, of which a process has about a thousand.
+_OPEN_SEGMENTS_MAX: Final = CACHE_OPEN_SEGMENTS_MAX * (8 if sys.version_info >= (3, 13) else 1)
+
+
 class _OpenSegments:
     """Segments that stay open between reads, the least recently used leaving first.
 
@@ -271,7 +281,7 @@ class _OpenSegments:
             reader = self._readers.get((series, name))
             if reader is None:
                 reader = self._readers[series, name] = _open_named(folder, series, name)
-                if len(self._readers) > CACHE_OPEN_SEGMENTS_MAX:
+                if len(self._readers) > _OPEN_SEGMENTS_MAX:
                     self._readers.popitem(last=False)[1].close()
             else:
                 self._readers.move_to_end((series, name))

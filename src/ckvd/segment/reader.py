@@ -39,6 +39,7 @@ _OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_
 # maps each with one fault. Pieces of a page, once cached, cost every later reader a fault for each sixteen.
 _HUGE_PAGES: Final[int | None] = getattr(mmap, "MADV_HUGEPAGE", None)
 _HUGE_PAGE_NBYTES: Final = 2 << 20
+_GIVE_BACK: Final[int | None] = getattr(mmap, "MADV_DONTNEED", None) if sys.platform == "linux" else None
 # A bar is first looked for this many rows around where it should be if none were missing.
 _SEARCH_REACH_ROWS: Final = 1024
 
@@ -109,6 +110,13 @@ class MappedRows:
             if starts_before and (high == row_count or open_time[high] >= moment_ms):
                 return low + int(open_time[low:high].searchsorted(moment_ms))
             reach *= 8
+
+    def give_back(self) -> None:
+        """Let the system take the memory of the whole segment for something else.
+
+        Arrays that view it stay valid: what is used again is mapped again.
+        """
+        _advise(_map_of(self._buffer), _GIVE_BACK)
 
     def layout(self, name: str) -> ColumnLayout | None:
         """How a column is kept, or None where the segment has no such column."""
@@ -239,9 +247,12 @@ class SegmentReader:
             end = column.offset + len(stored)
 
     def close(self) -> None:
-        """Release the map. Closing twice is quiet."""
+        """Release the map, and where arrays keep it, its memory until they are used. Closing twice is quiet."""
         self._buffer = None
+        mapped = self._map
         direct_file_cleanup(self, "_map")
+        if mapped is not None and not mapped.closed:
+            _advise(mapped, _GIVE_BACK)
 
     def __enter__(self) -> Self:
         return self
@@ -269,6 +280,20 @@ class SegmentReader:
         return f"<SegmentReader {self.path!r} {state}>"
 
 
+def _map_of(buffer: npt.NDArray[np.uint8]) -> mmap.mmap | None:
+    """The map that an array was made of; None for one that is no map's."""
+    base: object = buffer.base
+    owner = base.obj if isinstance(base, memoryview) else base
+    return owner if isinstance(owner, mmap.mmap) else None
+
+
+def _advise(mapped: mmap.mmap | None, advice: int | None) -> None:
+    """Tell the kernel what will become of a map. It may not know the word, and then does what it always does."""
+    if mapped is not None and advice is not None:
+        with contextlib.suppress(OSError):
+            mapped.madvise(advice)
+
+
 def _map_segment(path: str) -> tuple[SegmentHeader, mmap.mmap]:
     descriptor = os.open(path, _OPEN_FLAGS)
     try:
@@ -277,10 +302,8 @@ def _map_segment(path: str) -> tuple[SegmentHeader, mmap.mmap]:
         mapped = mmap.mmap(descriptor, file_nbytes, access=mmap.ACCESS_READ, **_UNTRACKED)
     finally:
         os.close(descriptor)
-    if _HUGE_PAGES is not None and file_nbytes >= _HUGE_PAGE_NBYTES:
-        # A kernel without huge pages refuses, and reads as it always does.
-        with contextlib.suppress(OSError):
-            mapped.madvise(_HUGE_PAGES)
+    if file_nbytes >= _HUGE_PAGE_NBYTES:
+        _advise(mapped, _HUGE_PAGES)
     return header, mapped
 
 

@@ -1,0 +1,119 @@
+"""A panel: what a dict of bars says, on one grid, with nothing invented."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ckvd.cache import CacheFolder, SeriesStore, open_cache
+from ckvd.errors import ColumnError, IdentityError, NotCachedError
+from ckvd.market import Interval, SeriesKey
+from ckvd.timespan import Span
+from models import DAY_MS, HOUR_MS, MINUTE_MS, bar_end, bar_starts
+from strategies import moments, open_times
+from tables import make_table, regular_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ckvd.kline import KlineTable
+
+DAY = Span(0, DAY_MS)
+
+
+def put(root: Path, table: KlineTable, span: Span) -> None:
+    SeriesStore(CacheFolder(root), table.series).put(table, span)
+
+
+def hours(symbol: str, opens: Sequence[int] | None = None) -> KlineTable:
+    series = SeriesKey.of(symbol, "1h")
+    return regular_table(series, DAY) if opens is None else make_table(series, opens)
+
+
+@settings(max_examples=60)
+@given(st.data(), st.sampled_from([Interval.M1, Interval.H1, Interval.D3, Interval.W1, Interval.MO1]))
+def test_every_cell_is_what_a_dict_of_the_bars_says(data: st.DataObject, interval: Interval) -> None:
+    start_ms = end_ms = data.draw(moments()) // 1000 * 1000
+    for _ in range(data.draw(st.integers(1, 12))):
+        end_ms = bar_end(end_ms, interval)
+    span = Span(start_ms, end_ms)
+    cut_ms = data.draw(st.integers(start_ms // 1000, end_ms // 1000)) * 1000
+    bars: list[dict[int, tuple[float, float]]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        symbols = ["AUSDT", "BUSDT", "CUSDT"]
+        for symbol in symbols:
+            opens = data.draw(open_times(span, interval))
+            table = make_table(SeriesKey.of(symbol, interval), opens)
+            cells = zip(table.columns["close"].tolist(), table.columns["count"].tolist(), strict=True)
+            bars.append(dict(zip(opens, cells, strict=True)))
+            split = int(table.open_time.searchsorted(cut_ms))
+            for part, rows in (
+                (Span(start_ms, cut_ms), table.rows(0, split)),
+                (Span(cut_ms, end_ms), table.rows(split, len(opens))),
+            ):
+                if part:
+                    put(Path(folder), rows, part)
+        with open_cache(folder) as cache:
+            panel = cache.panel(symbols, interval, start_ms, end_ms, ("close", "count"))
+    grid = bar_starts(span, interval)
+    assert panel.open_time.tolist() == grid
+    for column, of_symbol in enumerate(bars):
+        assert panel.off_grid_counts[column] == len(of_symbol.keys() - set(grid))
+        for row, open_ms in enumerate(grid):
+            assert panel.mask[row, column] == (open_ms in of_symbol)
+            close, count = of_symbol.get(open_ms, (math.nan, math.nan))
+            assert np.array_equal(panel.close[row, column], close, equal_nan=True)
+            assert np.array_equal(panel["count"][row, column], count, equal_nan=True)
+
+
+def test_what_nobody_covers_is_an_error_or_a_hole_as_asked(tmp_path: Path) -> None:
+    put(tmp_path, hours("AUSDT"), DAY)
+    with open_cache(tmp_path) as cache:
+        with pytest.raises(NotCachedError, match="BUSDT"):
+            cache.panel(["AUSDT", "BUSDT"], "1h", 0, DAY_MS)
+        panel = cache.panel(["AUSDT", "BUSDT"], "1h", 0, DAY_MS, missing="ignore")
+    assert panel.mask.sum(axis=0).tolist() == [24, 0]
+    assert np.isnan(panel.close[:, 1]).all()
+
+
+def test_a_panel_is_whole_without_its_cache_and_cannot_be_written_to(tmp_path: Path) -> None:
+    put(tmp_path, hours("AUSDT", [HOUR_MS, 2 * HOUR_MS + 1]), DAY)
+    with open_cache(tmp_path) as cache:
+        panel = cache.panel("AUSDT", "1h", 0, 4 * HOUR_MS, ["open", "volume"])
+    assert panel.open.flags.owndata
+    assert panel.open[:, 0].flags.c_contiguous
+    assert repr(panel) == "<Panel 1h 1970-01-01..1970-01-01T04:00Z: 4 open times x 1 symbols, open, volume>"
+    assert panel.symbols == ("AUSDT",)
+    assert panel.off_grid_counts.tolist() == [1]
+    for array in (panel.open_time, panel.open, panel.volume, panel.mask, panel.off_grid_counts):
+        assert not array.flags.writeable
+    with pytest.raises(ColumnError, match="no column 'close': it was made of open, volume"):
+        panel["close"]
+    with pytest.raises(AttributeError, match="no attribute 'close'"):
+        _ = panel.close
+
+
+def test_a_span_without_a_point_of_the_grid_gives_no_rows(tmp_path: Path) -> None:
+    put(tmp_path, hours("AUSDT", [MINUTE_MS]), DAY)
+    with open_cache(tmp_path) as cache:
+        panel = cache.panel(["AUSDT"], "1h", 1, HOUR_MS - 1)
+    assert panel.close.shape == (0, 1)
+    assert panel.off_grid_counts.tolist() == [1]
+
+
+@pytest.mark.parametrize("column", ["open_time", "base_volume", "Close"])
+def test_a_column_that_is_none_is_refused_before_anything_is_read(tmp_path: Path, column: str) -> None:
+    with open_cache(tmp_path) as cache, pytest.raises(ColumnError, match="for a panel: expected one of open, high"):
+        cache.panel(["AUSDT"], "1h", 0, DAY_MS, [column])
+
+
+def test_no_symbols_are_refused(tmp_path: Path) -> None:
+    with open_cache(tmp_path) as cache, pytest.raises(IdentityError, match="at least one symbol"):
+        cache.panel([], "1h", 0, DAY_MS)
