@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import ckvd
+from ckvd.cli.cache.app import app as cache_app
 from ckvd.cli.download import download
 from ckvd.cli.show import show
 
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.command()(download)
 app.command()(show)
+app.add_typer(cache_app)
 
 
 def _print_version(value: bool) -> None:

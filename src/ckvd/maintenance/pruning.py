@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from ckvd.maintenance.selection import SeriesFilter
     from ckvd.market import SeriesKey
 
-ALL_TIME: Final = Span(0, 1 << 53)
+# All the years that times are understood in.
+ALL_TIME: Final = Span.of("1970-01-01", "2200-01-01")
 _ATTEMPTS_MAX: Final = 8
 
 

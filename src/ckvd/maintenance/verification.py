@@ -69,6 +69,13 @@ def verify_cache(
     CacheError
         A folder cannot be listed.
     """
+    yield from verify_folder(folder)
+    for series in chosen.choose(folder):
+        yield from verify_series(folder, series, is_quick=is_quick)
+
+
+def verify_folder(folder: CacheFolder) -> Iterator[Finding]:
+    """Find what concerns a cache as a whole: how far locks reach, and leftovers. See `verify_cache`."""
     reach = lock_reach(folder.root)
     if not reach.reaches_others:
         message = (
@@ -78,8 +85,6 @@ def verify_cache(
     for leftover in find_leftovers(folder):
         message = f"{leftover.nbytes} bytes that a process left behind; ckvd cache prune --leftovers removes it"
         yield Finding(Severity.NOTE, Trouble.LEFTOVER, leftover.path, message)
-    for series in chosen.choose(folder):
-        yield from verify_series(folder, series, is_quick=is_quick)
 
 
 def verify_series(folder: CacheFolder, series: SeriesKey, *, is_quick: bool = False) -> Iterator[Finding]:

@@ -1,0 +1,99 @@
+"""Options that the verbs of `ckvd cache` share: which cache, which series, and what to print."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, TypeAlias
+
+import typer
+
+from ckvd.cli.options import EXIT_USAGE
+from ckvd.cli.terminal import complain
+from ckvd.maintenance.pruning import ALL_TIME
+from ckvd.maintenance.selection import SeriesFilter
+from ckvd.market import Interval, Kind, Market
+from ckvd.timespan import Span, parse_time
+
+SymbolsArgument: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Symbols; * and ? stand for any text and one character [default: all].", show_default=False
+    ),
+]
+MarketsOption: TypeAlias = Annotated[
+    list[Market] | None, typer.Option("--market", "-m", help="Only this market (repeatable).", show_default=False)
+]
+KindsOption: TypeAlias = Annotated[
+    list[Kind] | None, typer.Option("--kind", "-k", help="Only this kind (repeatable).", show_default=False)
+]
+IntervalsOption: TypeAlias = Annotated[
+    list[Interval] | None,
+    typer.Option("--interval", "-i", help="Only this length of a bar (repeatable).", show_default=False),
+]
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+YesOption: TypeAlias = Annotated[
+    bool, typer.Option("--yes", "-y", help="Do it. Without it, only what would be done is shown.")
+]
+OptionalStartOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--start", help="First moment: an ISO date or time [default: the first].", show_default=False),
+]
+OptionalEndOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--end",
+        help="First moment after the span: ISO date or time, or `now` [default: the last].",
+        show_default=False,
+    ),
+]
+VisionUrlOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--vision-url",
+        help="A mirror of Binance Vision: address or folder [default: $CKVD_VISION_URL, else Binance Vision].",
+        show_default=False,
+    ),
+]
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+def filter_of(
+    symbols: list[str] | None,
+    markets: list[Market] | None,
+    kinds: list[Kind] | None,
+    intervals: list[Interval] | None,
+) -> SeriesFilter:
+    """The filter that the options name."""
+    return SeriesFilter(tuple(markets or ()), tuple(kinds or ()), tuple(symbols or ()), tuple(intervals or ()))
+
+
+def span_of(start: str | None, end: str | None) -> Span | None:
+    """The span that the options name; None where neither is given. An end that is not given is far away.
+
+    Raises
+    ------
+    TimeError
+        They are no times.
+    """
+    if start is None and end is None:
+        return None
+    return Span(
+        ALL_TIME.start_ms if start is None else parse_time(start),
+        ALL_TIME.end_ms if end is None else parse_time(end),
+    )
+
+
+def parse_nbytes(text: str) -> int:
+    """A number of bytes such as `500MB` or `1.5 GB`, in powers of a thousand.
+
+    Raises
+    ------
+    typer.Exit
+        It is none.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)b?\s*", text, re.IGNORECASE)
+    if match is None:
+        complain(f"{text!r} is no size: expected a number with B, kB, MB, GB or TB")
+        raise typer.Exit(EXIT_USAGE)
+    return int(float(match[1]) * _UNITS[match[2].lower()])

@@ -1,0 +1,71 @@
+"""`ckvd cache export`: bars into files of other formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ckvd.cache.folder import CacheFolder
+from ckvd.cli.cache.choosing import (
+    IntervalsOption,
+    JsonOption,
+    KindsOption,
+    MarketsOption,
+    OptionalEndOption,
+    OptionalStartOption,
+    SymbolsArgument,
+    filter_of,
+)
+from ckvd.cli.cache.printing import count, print_json, say, track
+from ckvd.cli.options import EXIT_INCOMPLETE, EXIT_USAGE, CacheOption, exit_status_of_errors
+from ckvd.cli.terminal import complain, format_nbytes
+from ckvd.maintenance.export import ExportCut, ExportedFile, ExportFormat, export_series
+from ckvd.timespan import Span
+
+
+def export(
+    target: Annotated[Path, typer.Option("--to", "-o", help="The folder to write to.", file_okay=False)],
+    symbols: SymbolsArgument = None,
+    market: MarketsOption = None,
+    kind: KindsOption = None,
+    interval: IntervalsOption = None,
+    file_format: Annotated[
+        ExportFormat, typer.Option("--format", "-f", help="CSV as in archives, Arrow IPC, Parquet, or numpy's npz.")
+    ] = ExportFormat.CSV,
+    cut: Annotated[ExportCut, typer.Option("--cut", help="How much goes into one file.")] = ExportCut.WHOLE,
+    start: OptionalStartOption = None,
+    end: OptionalEndOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    cache: CacheOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write bars as CSV, Arrow IPC, Parquet or npz. Status 1: nothing to export, or not all of it could be."""
+    with exit_status_of_errors():
+        folder = CacheFolder.at(cache)
+        if (start is None) != (end is None):
+            complain("give both --start and --end, or neither to export all that is covered")
+            raise typer.Exit(EXIT_USAGE)
+        span = None if start is None or end is None else Span.of(start, end)
+        chosen = filter_of(symbols, market, kind, interval).choose(folder)
+        files: list[ExportedFile] = []
+        for series in track(chosen, "exporting"):
+            files += export_series(
+                folder, series, target, file_format=file_format, cut=cut, span=span, is_overwriting=overwrite
+            )
+        if json:
+            print_json([file.to_json() for file in files])
+        else:
+            _print(files)
+        if not files:
+            complain(f"nothing of that is in the cache {folder.root}")
+            raise typer.Exit(EXIT_INCOMPLETE)
+
+
+def _print(files: list[ExportedFile]) -> None:
+    for file in files:
+        say(f"{file.path}: {count(file.bar_count, 'bar')}, {format_nbytes(file.nbytes)}")
+    inexact = sum(file.inexact_cell_count for file in files)
+    if inexact:
+        say(f"{count(inexact, 'cell')} with more digits than a double holds: the digits may not be the archive's")

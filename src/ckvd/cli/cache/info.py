@@ -1,0 +1,78 @@
+"""`ckvd cache info`: one series in full."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ckvd.cache.folder import CacheFolder
+from ckvd.cli.cache.choosing import JsonOption
+from ckvd.cli.cache.printing import format_span, print_json, print_table, say
+from ckvd.cli.options import (
+    EXIT_INCOMPLETE,
+    CacheOption,
+    IntervalOption,
+    KindOption,
+    MarketOption,
+    exit_status_of_errors,
+)
+from ckvd.cli.terminal import complain, format_nbytes
+from ckvd.maintenance.inventory import SegmentSummary, describe_segments, summarise_series
+from ckvd.maintenance.verification import verify_series
+from ckvd.market import Kind, Market, SeriesKey
+from ckvd.timespan import format_time
+
+
+def info(
+    symbol: Annotated[str, typer.Argument(help="A symbol, such as BTCUSDT.", show_default=False)],
+    interval: IntervalOption,
+    market: MarketOption = Market.SPOT,
+    kind: KindOption = Kind.KLINES,
+    cache: CacheOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show one series in full: its segments, where its bars came from, and what its headers say of their state."""
+    with exit_status_of_errors():
+        folder = CacheFolder.at(cache)
+        series = SeriesKey.of(symbol, interval, market=market, kind=kind)
+        summary = summarise_series(folder, series)
+        if not summary.segment_count:
+            complain(f"{series} is not in the cache {folder.root}")
+            raise typer.Exit(EXIT_INCOMPLETE)
+        segments = describe_segments(folder, series)
+        findings = list(verify_series(folder, series, is_quick=True))
+        if json:
+            print_json(
+                {
+                    **summary.to_json(),
+                    "segments": [segment.to_json() for segment in segments],
+                    "findings": [finding.to_json() for finding in findings],
+                }
+            )
+            return
+        say(f"{series}: {summary.bar_count:,} bars, {format_nbytes(summary.nbytes)}")
+        for span in summary.coverage:
+            say(f"covers {format_span(span)}")
+        print_table(("segment", "speaks for", "bars", "size", "state"), [_row(segment) for segment in segments])
+        for segment in segments:
+            _print_provenance(segment)
+        for finding in findings:
+            say(f"{finding.severity}: {finding.path.name}: {finding.message}")
+
+
+def _row(segment: SegmentSummary) -> tuple[object, ...]:
+    state = segment.trouble or ("provisional" if segment.is_provisional else "closed")
+    if segment.recheck_ms:
+        state += f", ask again {format_time(segment.recheck_ms)}"
+    held = ", ".join(map(format_span, segment.held)) or "nothing"
+    return segment.name.file_name, held, segment.row_count, format_nbytes(segment.nbytes), state
+
+
+def _print_provenance(segment: SegmentSummary) -> None:
+    for source in segment.sources:
+        confirmed = "confirmed" if source.is_checksum_published else "not confirmed"
+        say(f"source {source.name} {source.row_count} rows {source.sha256[:16] or '-'} {confirmed}")
+    for absence in segment.absences:
+        again = f", ask again {format_time(absence.recheck_ms)}" if absence.recheck_ms else ""
+        say(f"absent {format_span(absence.span)} {absence.reason}{again}")

@@ -1,0 +1,117 @@
+"""`ckvd cache repair`: set right what `verify` finds."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ckvd.cache.folder import CacheFolder
+from ckvd.cli.cache.choosing import (
+    IntervalsOption,
+    JsonOption,
+    KindsOption,
+    MarketsOption,
+    SymbolsArgument,
+    VisionUrlOption,
+    YesOption,
+    filter_of,
+)
+from ckvd.cli.cache.printing import count, format_span, print_json, say
+from ckvd.cli.cache.verify import find
+from ckvd.cli.options import EXIT_INCOMPLETE, CacheOption, exit_status_of_errors
+from ckvd.cli.terminal import complain, format_nbytes
+from ckvd.maintenance.findings import Finding, Trouble
+from ckvd.maintenance.repair import RepairReport, RepairStep, plan_repair, repair
+
+
+def repair_command(
+    symbols: SymbolsArgument = None,
+    market: MarketsOption = None,
+    kind: KindsOption = None,
+    interval: IntervalsOption = None,
+    fetch: Annotated[bool, typer.Option("--fetch/--no-fetch", help="Fetch again what was lost.")] = True,
+    vision_url: VisionUrlOption = None,
+    yes: YesOption = False,
+    cache: CacheOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Set aside what cannot be believed and fetch it again. Status 1: something is left to do.
+
+    Nothing is deleted: `ckvd cache quarantine` shows what was set aside, and restores it.
+    """
+    with exit_status_of_errors():
+        folder = CacheFolder.at(cache)
+        findings = find(folder, filter_of(symbols, market, kind, interval))
+        steps = plan_repair(folder, findings)
+        if not yes:
+            _print_plan(steps, is_json=json)
+            raise typer.Exit(EXIT_INCOMPLETE if steps else 0)
+        report = asyncio.run(_repair(folder, findings, cache, vision_url, fetch=fetch))
+        _print_report(report, is_json=json)
+        if not report.is_complete or any(finding.trouble is Trouble.UNREADABLE for finding in findings):
+            raise typer.Exit(EXIT_INCOMPLETE)
+
+
+async def _repair(
+    folder: CacheFolder, findings: list[Finding], cache: Path | None, vision_url: str | None, *, fetch: bool
+) -> RepairReport:
+    if not fetch:
+        return await repair(folder, findings)
+    from ckvd.vision_data_client import VisionDataClient  # noqa: PLC0415  (loads HTTP; --help does not need it)
+
+    async with VisionDataClient(vision_url, cache=cache) as vision:
+        return await repair(folder, findings, vision.archives)
+
+
+def _print_plan(steps: tuple[RepairStep, ...], *, is_json: bool) -> None:
+    if is_json:
+        print_json([_step_json(step) for step in steps])
+        return
+    for step in steps:
+        lost = ", ".join(map(format_span, step.lost)) or "nothing that others do not speak for"
+        say(f"would set aside {step.finding.path} ({step.finding.trouble}) and fetch {lost}")
+    nbytes = sum(step.nbytes for step in steps)
+    say(f"{count(len(steps), 'file')}, {format_nbytes(nbytes)}" + ("; add --yes to do it" if steps else ""))
+
+
+def _print_report(report: RepairReport, *, is_json: bool) -> None:
+    if is_json:
+        print_json(
+            {
+                "quarantined": [str(aside.path) for aside in report.quarantined],
+                "renamed": [str(path) for path in report.renamed],
+                "fetched": [source.name for fetched in report.refetched for source in fetched.stored],
+                "failures": [failure for fetched in report.refetched for failure in fetched.failures],
+                "leftovers": [str(leftover.path) for leftover in report.leftovers],
+                "unrepaired": {
+                    str(series): [[span.start_ms, span.end_ms] for span in spans]
+                    for series, spans in report.unrepaired.items()
+                },
+            }
+        )
+        return
+    for aside in report.quarantined:
+        say(f"set aside {aside.series} {aside.file_name}: {aside.reason}")
+    for path in report.renamed:
+        say(f"named {path} as its header says")
+    for leftover in report.leftovers:
+        say(f"removed the leftover {leftover.path}")
+    for fetched in report.refetched:
+        for source in fetched.stored:
+            say(f"fetched {source.name}")
+        for failure in fetched.failures:
+            complain(failure)
+    for series, spans in report.unrepaired.items():
+        for span in spans:
+            complain(f"{series}: {format_span(span)} is lost; try again, or ckvd download")
+
+
+def _step_json(step: RepairStep) -> dict[str, object]:
+    return {
+        **step.finding.to_json(),
+        "lost": [[span.start_ms, span.end_ms] for span in step.lost],
+        "nbytes": step.nbytes,
+    }

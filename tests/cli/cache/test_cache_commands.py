@@ -1,0 +1,210 @@
+"""Every verb of `ckvd cache`: what it prints, what it changes, and its exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from ckvd.cache import CacheFolder, KlineCache, SeriesStore
+from ckvd.cli.cache.app import app as cache_app
+from ckvd.cli.cache.gaps import draw_calendar
+from ckvd.cli.main import app
+from ckvd.maintenance.gap_report import MonthFill
+from ckvd.market import SeriesKey
+from ckvd.timespan import Span, days_of
+from ckvd.vision_data_client import VisionDataClient
+from tables import regular_table
+
+SAMPLES = Path(__file__).resolve().parents[3] / "data" / "vision"
+HOURS = SeriesKey.of("BTCUSDT", "1h")
+MARCH = Span.of("2023-03-01", "2023-04-01")
+VERBS = [command.name or command.callback.__name__ for command in cache_app.registered_commands if command.callback]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> CacheFolder:
+    cache = CacheFolder(tmp_path / "cache")
+
+    async def download() -> None:
+        async with VisionDataClient(SAMPLES, cache=cache.root) as vision:
+            await vision.download_series([HOURS], MARCH)
+            await vision.download("BNBBTC", "1s", start="2023-01-01", end="2023-01-02")
+
+    asyncio.run(download())
+    return cache
+
+
+def run(folder: CacheFolder, *words: str, status: int = 0) -> str:
+    result = CliRunner().invoke(app, ["cache", *words, "--cache", str(folder.root)])
+    assert result.exit_code == status, result.output
+    return result.stdout
+
+
+def run_json(folder: CacheFolder, *words: str, status: int = 0) -> Any:
+    return json.loads(run(folder, *words, "--json", status=status))
+
+
+def damage(folder: CacheFolder) -> Path:
+    path = next(folder.series_path(HOURS).glob("*.ckvd"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb: str) -> None:
+    result = CliRunner().invoke(app, ["cache", verb, "--help"])
+    assert result.exit_code == 0
+    assert "--json" in result.stdout
+    assert "--cache" in result.stdout
+
+
+def test_list_shows_series_as_lines_and_as_json(folder: CacheFolder) -> None:
+    lines = run(folder, "list").splitlines()
+    assert lines[0].split("\t")[:4] == ["series", "span", "holes", "bars"]
+    assert [line.split("\t")[0] for line in lines[1:]] == ["spot/klines/BNBBTC/1s", "spot/klines/BTCUSDT/1h"]
+    (series,) = run_json(folder, "list", "btc*", "-m", "spot", "-k", "klines", "-i", "1h")
+    assert series["bar_count"] == 743
+    assert series["origins"] == {"vision-monthly": 1}
+    assert run_json(folder, "list", "NONE") == []
+
+
+def test_info_shows_segments_and_sources(folder: CacheFolder) -> None:
+    assert "source data/spot/monthly/klines/BTCUSDT/1h/BTCUSDT-1h-2023-03.zip" in run(
+        folder, "info", "BTCUSDT", "-i", "1h"
+    )
+    described = run_json(folder, "info", "BTCUSDT", "-i", "1h")
+    assert described["segments"][0]["row_count"] == 743
+    assert described["findings"] == []
+    run(folder, "info", "ETHUSDT", "-i", "1h", status=1)
+    run(folder, "info", "BTC/USDT", "-i", "1h", status=2)
+
+
+def test_stats_sum_up(folder: CacheFolder) -> None:
+    assert "packing would merge 0 segments" in run(folder, "stats")
+    groups = run_json(folder, "stats")["groups"]
+    assert sum(group["bar_count"] for group in groups) == 743 + 86_400
+
+
+def test_gaps_show_spans_and_a_calendar(folder: CacheFolder) -> None:
+    text = run(folder, "gaps", "BTCUSDT")
+    assert "2023-03-24T13:00Z..2023-03-24T14:00Z 1 bar" in text
+    assert "2023   9" in text
+    (report,) = run_json(folder, "gaps", "BTCUSDT", "--start", "2023-02-28", "--end", "2023-03-02", status=1)
+    assert report["bar_counts"] == {"not fetched": 24}
+
+
+def test_a_calendar_has_a_sign_for_each_month() -> None:
+    start_ms = [
+        Span.of(month, "2025-01-01").start_ms for month in ("2023-11-01", "2023-12-01", "2024-01-01", "2024-02-01")
+    ]
+    fills = [MonthFill(ms, 100, count) for ms, count in zip(start_ms, (100, 99, 1, 0), strict=True)]
+    assert draw_calendar(tuple(fills)) == ["     JFMAMJJASOND", "2023           #9", "2024 1.          "]
+
+
+def test_verify_and_repair_find_and_fix(folder: CacheFolder) -> None:
+    assert run(folder, "verify").endswith("0 errors, 0 warnings, 1 note\n")
+    path = damage(folder)
+    (finding,) = run_json(folder, "verify", status=1)
+    assert finding["trouble"] == "damaged"
+    assert run_json(folder, "verify", "--quick") == []
+    plan = run(folder, "repair", status=1)
+    assert f"would set aside {path}" in plan
+    assert "add --yes" in plan
+    assert path.exists()
+    done = run(folder, "repair", "--vision-url", str(SAMPLES), "--yes")
+    assert "fetched data/spot/monthly/klines/BTCUSDT/1h/BTCUSDT-1h-2023-03.zip" in done
+    run(folder, "verify")
+    (aside,) = run_json(folder, "quarantine")
+    assert aside["file_name"] == path.name
+    assert "would be restored" in run(folder, "quarantine", "--restore", "all")
+    run(folder, "quarantine", "--restore", path.name, "--yes")
+    assert path.exists()
+    run(folder, "quarantine", "--restore", path.name, "--yes", status=1)
+
+
+def test_repair_without_fetching_tells_what_is_lost(folder: CacheFolder) -> None:
+    damage(folder)
+    document = run_json(folder, "repair", "--no-fetch", "--yes", status=1)
+    assert document["unrepaired"] == {str(HOURS): [[MARCH.start_ms, MARCH.end_ms]]}
+
+
+def test_audit_compares_with_the_source(folder: CacheFolder, tmp_path: Path) -> None:
+    assert run(folder, "audit", "--vision-url", str(SAMPLES)).endswith("2 unchanged\n")
+    assert "1 unchanged" in run(folder, "audit", "BTCUSDT", "--days", "--vision-url", str(SAMPLES))
+    mirror = shutil.copytree(SAMPLES, tmp_path / "mirror")
+    (mirror / "data/spot/monthly/klines/BTCUSDT/1h/BTCUSDT-1h-2023-03.zip").unlink()
+    found = run_json(folder, "audit", "BTCUSDT", "--vision-url", str(mirror), status=1)
+    assert found[0]["change"] == "gone"
+
+
+def test_pack_shows_and_does(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path / "cache")
+    for period in days_of(Span.of("2023-01-01", "2023-01-21")):
+        SeriesStore(folder, HOURS).put(regular_table(HOURS, period.span), period.span)
+    assert "would merge or remove 20 files" in run(folder, "pack")
+    assert len(folder.segments(HOURS)) == 20
+    (report,) = run_json(folder, "pack", "--yes")
+    assert len(report["packed"]) == 1
+    assert len(report["removed"]) == 20
+    assert "0 segments made, 0 files" in run(folder, "pack", "--yes")
+
+
+def test_prune_shows_and_does(folder: CacheFolder) -> None:
+    run(folder, "prune", status=2)
+    run(folder, "prune", "--before", "2023-03-10", "--start", "2023-01-01", status=2)
+    run(folder, "prune", "--max-size", "much", status=2)
+    text = run(folder, "prune", "BTCUSDT", "--before", "2023-03-11")
+    assert "would remove spot/klines/BTCUSDT/1h 1970-01-01..2023-03-11: 240 bars, 1 file" in text
+    assert "1 part written anew" in text
+    run(folder, "prune", "BTCUSDT", "--before", "2023-03-11", "--yes")
+    with KlineCache(folder.root) as cache:
+        assert cache.coverage(HOURS) == (Span.of("2023-03-11", "2023-04-01"),)
+    run(folder, "prune", "--max-size", "0", "--yes")
+    assert run_json(folder, "list") == []
+
+
+def test_prune_removes_leftovers_and_quarantine(folder: CacheFolder) -> None:
+    damage(folder)
+    run(folder, "repair", "--no-fetch", "--yes", status=1)
+    leftover = folder.root / ".download-x"
+    leftover.mkdir()
+    past_s = time.time() - 10 * 86_400
+    os.utime(leftover, (past_s, past_s))
+    document = run_json(folder, "prune", "--leftovers", "--quarantine")
+    assert (len(document["leftovers"]), len(document["quarantine"])) == (1, 1)
+    assert leftover.exists()
+    run(folder, "prune", "--leftovers", "--quarantine", "--yes")
+    assert not leftover.exists()
+    assert run_json(folder, "quarantine") == []
+    assert len(run_json(folder, "list")) == 1
+
+
+def test_export_writes_files(folder: CacheFolder, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (file,) = run_json(folder, "export", "BTCUSDT", "--to", str(out))
+    assert Path(file["path"]).read_bytes().count(b"\n") == 743
+    run(folder, "export", "BTCUSDT", "--to", str(out), status=1)
+    run(folder, "export", "BTCUSDT", "--to", str(out), "--overwrite", "--format", "npz")
+    run(folder, "export", "ETHUSDT", "--to", str(out), status=1)
+    run(folder, "export", "BTCUSDT", "--to", str(out), "--start", "2023-03-01", status=2)
+
+
+def test_a_lock_tells_whether_bars_are_the_same(folder: CacheFolder, tmp_path: Path) -> None:
+    lock = tmp_path / "data.lock"
+    assert "2 spans, 87,143 bars" in run(folder, "lock", str(lock))
+    assert run(folder, "lock", "-") == lock.read_text()
+    assert run(folder, "check-lock", str(lock)).count("same:") == 2
+    run(folder, "prune", "BNBBTC", "--yes")
+    assert [line["verdict"] for line in run_json(folder, "check-lock", str(lock), status=1)] == ["missing", "same"]
+    run(folder, "lock", str(lock), "NONE", status=1)
+    run(folder, "check-lock", str(tmp_path / "none"), status=1)
