@@ -236,7 +236,7 @@ def days(start: int, end: int) -> Span:
 def test_views_stay_valid_while_more_segments_are_read_than_are_kept_open(
     folder: CacheFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ckvd.cache.kline_cache.CACHE_OPEN_SEGMENTS_MAX", 2)
+    monkeypatch.setattr("ckvd.cache.kline_cache._OPEN_SEGMENTS_MAX", 2)
     for day in range(6):
         put(folder, days(day, day + 1), day)
     maps = leaks.count_maps()
@@ -251,7 +251,7 @@ def test_views_stay_valid_while_more_segments_are_read_than_are_kept_open(
 def test_threads_that_read_one_cache_read_what_one_alone_does(
     folder: CacheFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ckvd.cache.kline_cache.CACHE_OPEN_SEGMENTS_MAX", 2)
+    monkeypatch.setattr("ckvd.cache.kline_cache._OPEN_SEGMENTS_MAX", 2)
     for day in range(6):
         put(folder, days(day, day + 1), day)
     together = threading.Barrier(4)
