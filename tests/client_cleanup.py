@@ -37,6 +37,8 @@ class Subject:
 
     Attributes
     ----------
+    name : str
+        Of the class.
     server : LoopbackServer
         Who answers it.
     make : callable
@@ -47,6 +49,7 @@ class Subject:
         What it holds, and is None when it has been left. The first can be closed.
     """
 
+    name: str
     server: LoopbackServer
     make: Callable[..., Any]
     fetch: Callable[[Any], Awaitable[object]]

@@ -15,6 +15,7 @@ from ckvd.completion import Completion
 from ckvd.download import pack_stored
 from ckvd.errors import ClientClosedError, NetworkError, NotCachedError
 from ckvd.market import SeriesKey
+from ckvd.network.unclosed import ClosedByAwaiting
 from ckvd.planning import closed_part
 from ckvd.report import DownloadReport
 from ckvd.rest_data_client import RestDataClient
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from ckvd.timespan import TimeLike
 
 
-class CryptoKlineVisionData:
+class CryptoKlineVisionData(ClosedByAwaiting):
     """Klines from the cache, which is filled from Binance Vision and the REST interface as far as it is needed.
 
     An asynchronous context manager.
@@ -65,6 +66,10 @@ class CryptoKlineVisionData:
         The present in milliseconds.
     """
 
+    _vision: VisionDataClient | None = None
+    _rest: RestDataClient | None = None
+    _vision_is_external = _rest_is_external = False
+
     def __init__(
         self,
         *,
@@ -86,19 +91,20 @@ class CryptoKlineVisionData:
         self._is_closed = False
         self._vision_is_external = vision_client is not None
         self._rest_is_external = rest_client is not None
-        self._vision: VisionDataClient | None = None
-        self._rest: RestDataClient | None = None
         if not offline:
-            self._vision = vision_client or VisionDataClient(
-                vision_url,
-                cache=self.folder.root,
-                listing_url=listing_url,
-                concurrency=concurrency,
-                is_checksum_required=is_checksum_required,
-                clock=clock,
+            self._vision = (
+                vision_client
+                or VisionDataClient(
+                    vision_url,
+                    cache=self.folder.root,
+                    listing_url=listing_url,
+                    concurrency=concurrency,
+                    is_checksum_required=is_checksum_required,
+                    clock=clock,
+                ).part()
             )
         if use_rest and not offline:
-            self._rest = rest_client or RestDataClient(base_url=rest_url, clock=clock)
+            self._rest = rest_client or RestDataClient(base_url=rest_url, clock=clock).part()
 
     async def get_klines(
         self,
@@ -217,6 +223,25 @@ class CryptoKlineVisionData:
     async def aclose(self) -> None:
         """Close both clients, unless they were handed in. Closing twice is quiet."""
         await self.__aexit__(None, None, None)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it holds connections of its own."""
+        return any(part.is_connected for part in self._parts)
+
+    def release(self) -> None:
+        """Close without awaiting, as a finalizer has to: `aclose` is better."""
+        parts = self._parts
+        self._is_closed, self._rest, self._vision = True, None, None
+        for part in parts:
+            part.release()
+
+    @property
+    def _parts(self) -> list[RestDataClient | VisionDataClient]:
+        """The clients that are its own."""
+        rest = None if self._rest_is_external else self._rest
+        vision = None if self._vision_is_external else self._vision
+        return [part for part in (rest, vision) if part is not None]
 
     async def __aenter__(self) -> Self:
         return self

@@ -17,6 +17,7 @@ from ckvd.errors import ClientClosedError, RestAnswerError
 from ckvd.market import DAY_MS, Interval, Market, SeriesKey
 from ckvd.network.retry import RetryPolicy
 from ckvd.network.transport import Transport
+from ckvd.network.unclosed import ClosedByAwaiting
 from ckvd.planning import closed_part
 from ckvd.rest.answer import Page, RestAnswer, assemble
 from ckvd.rest.endpoint import Endpoint
@@ -57,7 +58,7 @@ _WEIGHT_LIMITS: Final = {
 }
 
 
-class RestDataClient:
+class RestDataClient(ClosedByAwaiting):
     """Asks the exchange for bars.
 
     An asynchronous context manager. Use one for all tasks: connections are kept, and the limits of the exchange
@@ -88,6 +89,9 @@ class RestDataClient:
         Passed on to `Transport`: timeouts and `sleep`.
     """
 
+    _transport: Transport | None = None
+    _hosts: dict[Market, ExchangeHost] | None = None
+
     def __init__(
         self,
         *,
@@ -107,11 +111,11 @@ class RestDataClient:
         self._client_is_external = client is not None
         places = concurrency if client is None else min(concurrency, client.max_clients)
         policy = retry or RetryPolicy()
-        transport = Transport(client, concurrency=places, retry=policy, **transport_options)
+        transport = Transport(client, concurrency=places, retry=policy, **transport_options).part()
         line = asyncio.Semaphore(places)
         limits = weight_limits or {}
-        self._transport: Transport | None = transport
-        self._hosts: dict[Market, ExchangeHost] | None = {
+        self._transport = transport
+        self._hosts = {
             market: ExchangeHost(
                 _url_of(market, base_url),
                 market,
@@ -229,6 +233,17 @@ class RestDataClient:
     async def aclose(self) -> None:
         """End requests under way, whose callers get `ClientClosedError`, and close the session if it is its own."""
         await self.__aexit__(None, None, None)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it holds connections of its own."""
+        return self._transport is not None and self._transport.is_connected
+
+    def release(self) -> None:
+        """Close without awaiting, as a finalizer has to: `aclose` is better."""
+        transport, self._transport, self._hosts = self._transport, None, None
+        if transport is not None:
+            transport.release()
 
     async def __aenter__(self) -> Self:
         return self

@@ -16,6 +16,7 @@ from ckvd.errors import ClientClosedError
 from ckvd.market import SeriesKey
 from ckvd.network.http_source import HttpArchiveSource
 from ckvd.network.transport import Transport
+from ckvd.network.unclosed import ClosedByAwaiting
 from ckvd.timespan import Span, now_ms
 from ckvd.utils.async_cleanup import direct_resource_cleanup
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY, VISION_LISTING_URL, VISION_URL
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 _URL_SCHEMES: Final = ("http://", "https://")
 
 
-class VisionDataClient:
+class VisionDataClient(ClosedByAwaiting):
     """Downloads kline archives into a cache.
 
     An asynchronous context manager. Use one for many downloads: connections are kept.
@@ -61,6 +62,9 @@ class VisionDataClient:
         Passed on to `Transport`: timeouts and the retry policy.
     """
 
+    _source: ArchiveSource | None = None
+    _transport: Transport | None = None
+
     def __init__(
         self,
         base_url: str | os.PathLike[str] | None = None,
@@ -80,12 +84,11 @@ class VisionDataClient:
         self._concurrency = concurrency
         self._client = client
         self._client_is_external = client is not None
-        self._transport: Transport | None = None
         location = os.fspath(base_url if base_url is not None else os.environ.get("CKVD_VISION_URL") or VISION_URL)
         if location.startswith(_URL_SCHEMES):
             # An archive and its CHECKSUM may be on the line together.
-            self._transport = Transport(client, concurrency=2 * concurrency, **transport_options)
-            self._source: ArchiveSource | None = HttpArchiveSource(
+            self._transport = Transport(client, concurrency=2 * concurrency, **transport_options).part()
+            self._source = HttpArchiveSource(
                 location,
                 _listing_url(location, listing_url),
                 self._transport,
@@ -175,6 +178,17 @@ class VisionDataClient:
     async def aclose(self) -> None:
         """End requests under way, whose callers get `ClientClosedError`, and close the session if it is its own."""
         await self.__aexit__(None, None, None)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it holds connections of its own."""
+        return self._transport is not None and self._transport.is_connected
+
+    def release(self) -> None:
+        """Close without awaiting, as a finalizer has to: `aclose` is better."""
+        transport, self._transport, self._source = self._transport, None, None
+        if transport is not None:
+            transport.release()
 
     async def __aenter__(self) -> Self:
         return self

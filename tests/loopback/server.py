@@ -191,7 +191,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.task.cancel()
-        self._server.disconnected(self)
+        # The socket is closed right after this. Whoever waits for the end wants its descriptor gone as well.
+        asyncio.get_running_loop().call_soon(self._server.disconnected, self)
 
     async def _converse(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):

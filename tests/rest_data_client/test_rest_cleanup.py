@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import client_cleanup
+import unclosed
 from ckvd.market import SeriesKey
 from ckvd.rest_data_client import RestDataClient
 from ckvd.timespan import Span
@@ -19,7 +20,7 @@ from loopback.server import LoopbackServer
 from models import MINUTE_MS, ms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from closers import Closer
 
@@ -31,7 +32,13 @@ def subject_of(server: LoopbackServer) -> Subject:
     def make(**options: Any) -> RestDataClient:
         return RestDataClient(base_url=server.url, **options)
 
-    return Subject(server, make, lambda client: client.fetch(SERIES, SPAN), ("_transport", "_hosts", "_client"))
+    return Subject(
+        "RestDataClient",
+        server,
+        make,
+        lambda client: client.fetch(SERIES, SPAN),
+        ("_transport", "_hosts", "_client"),
+    )
 
 
 @pytest.fixture
@@ -98,3 +105,10 @@ def test_it_is_stopped_by_a_failing_sibling(silent: Subject) -> None:
 
 def test_it_lets_a_timeout_be_a_timeout(silent: Subject) -> None:
     client_cleanup.lets_a_timeout_be_a_timeout(silent)
+
+
+@pytest.mark.parametrize("situation", unclosed.SITUATIONS, ids=lambda situation: situation.__name__)
+def test_it_warns_once_and_lets_go_when_nobody_closes_it(
+    subject: Subject, situation: Callable[[Subject], None]
+) -> None:
+    situation(subject)

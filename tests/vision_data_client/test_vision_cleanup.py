@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import client_cleanup
+import unclosed
 from ckvd.market import SeriesKey
 from ckvd.timespan import Span
 from ckvd.vision_data_client import VisionDataClient
@@ -19,7 +20,7 @@ from loopback.server import LoopbackServer
 from models import ms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from closers import Closer
@@ -36,7 +37,11 @@ def subject_of(server: LoopbackServer, folder: Path) -> Subject:
         return VisionDataClient(server.url, listing_url=f"{server.url}/bucket", cache=next(caches), **options)
 
     return Subject(
-        server, make, lambda client: client.download_series([SERIES], SPAN), ("_transport", "_source", "_client")
+        "VisionDataClient",
+        server,
+        make,
+        lambda client: client.download_series([SERIES], SPAN),
+        ("_transport", "_source", "_client"),
     )
 
 
@@ -103,3 +108,10 @@ def test_it_is_stopped_by_a_failing_sibling(silent: Subject) -> None:
 
 def test_it_lets_a_timeout_be_a_timeout(silent: Subject) -> None:
     client_cleanup.lets_a_timeout_be_a_timeout(silent)
+
+
+@pytest.mark.parametrize("situation", unclosed.SITUATIONS, ids=lambda situation: situation.__name__)
+def test_it_warns_once_and_lets_go_when_nobody_closes_it(
+    subject: Subject, situation: Callable[[Subject], None]
+) -> None:
+    situation(subject)

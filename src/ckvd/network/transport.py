@@ -19,8 +19,9 @@ from ckvd.network.answer import Download, Response
 from ckvd.network.exchange import Limits, exchange
 from ckvd.network.requests import RequestsInFlight
 from ckvd.network.retry import Failure, RetryPolicy, failure_of_status
-from ckvd.network.session import open_session
+from ckvd.network.session import open_session, release_session
 from ckvd.network.sink import FileSink, MemorySink
+from ckvd.network.unclosed import ClosedByAwaiting
 from ckvd.utils.async_cleanup import direct_resource_cleanup
 from ckvd.utils.config import (
     ARCHIVE_CSV_NBYTES_MAX,
@@ -52,7 +53,7 @@ _T = TypeVar("_T")
 _Answer = TypeVar("_Answer", bound="Response | Download")
 
 
-class Transport:
+class Transport(ClosedByAwaiting):
     """Requests over one curl_cffi session.
 
     The session is opened by the first request, and belongs to that request's event loop. `async with` closes it.
@@ -72,6 +73,9 @@ class Transport:
         Waits between attempts.
     """
 
+    _session: AsyncSession[CurlResponse] | None = None
+    _requests: RequestsInFlight | None = None
+
     def __init__(
         self,
         session: AsyncSession[CurlResponse] | None = None,
@@ -86,7 +90,7 @@ class Transport:
     ) -> None:
         self._session = session
         self._session_is_external = session is not None
-        self._requests: RequestsInFlight | None = RequestsInFlight()
+        self._requests = RequestsInFlight()
         # Behind a session's own limit requests would wait without being on the line, and seem to stall.
         self._concurrency = concurrency if session is None else min(concurrency, session.max_clients)
         self._places = asyncio.Semaphore(self._concurrency)
@@ -125,6 +129,17 @@ class Transport:
             ("_requests", "requests in flight", False),
             ("_session", "HTTP session", self._session_is_external),
         )
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has opened a session."""
+        return self._session is not None and not self._session_is_external
+
+    def release(self) -> None:
+        """Close the session without awaiting; whoever waits for a request gets an error."""
+        session, self._session, self._requests = self._session, None, None
+        if session is not None and not self._session_is_external:
+            release_session(session)
 
     # --- Requests ------------------------------------------------------------------------------------------
 
