@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ckvd.archive.decode import decode_archive
+from ckvd.archive.batch import decode_archives
 from ckvd.cache.series_store import SeriesStore
 from ckvd.errors import ArchiveError
 from ckvd.merge import join_tables
@@ -58,11 +58,9 @@ def ingest_archives(archives: Sequence[FetchedArchive], folder: CacheFolder) -> 
     """
     results: dict[int, Source | ArchiveError] = {}
     arrivals: list[_Arrival] = []
-    for position, fetched in enumerate(archives):
-        try:
-            decoded = decode_archive(_read(fetched), fetched.name)
-        except ArchiveError as error:
-            results[position] = error
+    for position, (fetched, decoded) in enumerate(zip(archives, _decode(archives), strict=True)):
+        if isinstance(decoded, ArchiveError):
+            results[position] = decoded
             continue
         source = source_of(fetched, decoded)
         arrivals.append(_Arrival(position, fetched.name.period.span, decoded, source))
@@ -82,11 +80,26 @@ def ingest_archive(fetched: FetchedArchive, folder: CacheFolder) -> Source:
     return result
 
 
-def _read(fetched: FetchedArchive) -> bytes:
+def _decode(archives: Sequence[FetchedArchive]) -> list[DecodedArchive | ArchiveError]:
+    contents = [_read(fetched) for fetched in archives]
+    read = [position for position, content in enumerate(contents) if isinstance(content, bytes)]
+    decoded = decode_archives(
+        [content for content in contents if isinstance(content, bytes)],
+        [archives[position].name for position in read],
+    )
+    found = dict(zip(read, decoded, strict=True))
+    return [
+        content if isinstance(content, ArchiveError) else found[position]
+        for position, content in enumerate(contents)
+    ]
+
+
+def _read(fetched: FetchedArchive) -> bytes | ArchiveError:
     try:
         return fetched.path.read_bytes()
     except OSError as error:
-        raise ArchiveError(str(fetched.path), f"cannot be read: {error.strerror}") from error
+        # A file of a mirror in a folder may go while it is in use.
+        return ArchiveError(str(fetched.path), f"cannot be read: {error.strerror}")
 
 
 def _runs(arrivals: Sequence[_Arrival]) -> Iterator[list[_Arrival]]:

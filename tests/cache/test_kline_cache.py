@@ -174,7 +174,6 @@ def test_that_there_is_no_bar_is_an_answer(tmp_path: Path, reason: Reason) -> No
         assert klines.gaps == (Gap(WINDOW.start_ms, WINDOW.end_ms, 60, reason),)
 
 
-@pytest.mark.xfail(strict=True, reason="read_series does not look at what _unanswered finds")
 @pytest.mark.parametrize("reason", [Reason.NOT_PUBLISHED, Reason.ARCHIVE_DAMAGED])
 def test_that_nothing_could_be_had_is_no_answer_and_its_reason_is_told(tmp_path: Path, reason: Reason) -> None:
     put(tmp_path, window(0, 30))
@@ -189,7 +188,6 @@ def test_that_nothing_could_be_had_is_no_answer_and_its_reason_is_told(tmp_path:
         assert klines.gaps == (Gap(nothing.start_ms, nothing.end_ms, 30, reason),)
 
 
-@pytest.mark.xfail(strict=True, reason="read_series does not tell Klines what each segment holds")
 def test_a_reason_counts_only_where_its_segment_speaks(tmp_path: Path) -> None:
     store = SeriesStore(CacheFolder(tmp_path), BTCUSDT_1M)
     bars = regular_table(BTCUSDT_1M, WINDOW)

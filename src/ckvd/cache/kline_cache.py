@@ -187,7 +187,9 @@ class KlineCache:
             except FileNotFoundError:
                 # The segment was packed or pruned after it was listed. What stands in for it is there already.
                 continue
-            return Klines(series, span, blocks, unheld)
+            if missing == "raise" and (unanswered := _unanswered(holdings, blocks)):
+                raise self._not_cached(series, span, unanswered)
+            return Klines(series, span, blocks, unheld, held=[holding.span for holding in holdings])
         raise CacheBusyError(
             str(self.folder.series_path(series)),
             f"its segments were replaced {CACHE_READ_ATTEMPTS_MAX} times while they were read; try again",

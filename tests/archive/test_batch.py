@@ -1,0 +1,91 @@
+"""Archives that are decoded together are what each of them is by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ckvd.archive.batch import decode_archives
+from ckvd.archive.decode import DecodedArchive, decode_archive
+from ckvd.archive.name import ArchiveName
+from ckvd.errors import ArchiveError
+from ckvd.market import SeriesKey
+from ckvd.timespan import Period
+from venue import zip_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MIRROR = Path(__file__).resolve().parents[2] / "data" / "vision"
+SAMPLES = sorted(path.relative_to(MIRROR).as_posix() for path in MIRROR.rglob("*.zip"))
+DAY = SeriesKey.of("BTCUSDT", "1h")
+GOOD = ("1672531200000", "1", "2", "0.5", "1.5", "3", "1672534799999", "4", "5", "6", "7", "0")
+
+
+def name_of(path: str) -> ArchiveName:
+    name = ArchiveName.of_path(path)
+    assert name is not None
+    return name
+
+
+def alone(content: bytes, name: ArchiveName) -> DecodedArchive | ArchiveError:
+    try:
+        return decode_archive(content, name)
+    except ArchiveError as error:
+        return error
+
+
+def assert_same(together: DecodedArchive | ArchiveError, by_itself: DecodedArchive | ArchiveError) -> None:
+    if isinstance(by_itself, ArchiveError):
+        assert str(together) == str(by_itself)
+        return
+    assert isinstance(together, DecodedArchive)
+    assert together.table.series == by_itself.table.series
+    assert list(together.table.columns) == list(by_itself.table.columns)
+    for name, column in by_itself.table.columns.items():
+        assert together.table.columns[name].tobytes() == column.tobytes(), name
+    for name in ("row_count", "duplicate_row_count", "unordered_row_count", "has_header", "time_unit"):
+        assert getattr(together, name) == getattr(by_itself, name), name
+    assert together.conflict_open_times.tolist() == by_itself.conflict_open_times.tolist()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from([path for path in SAMPLES if "-1s-" not in path]), min_size=1, max_size=6))
+def test_samples_of_any_format_are_the_same_together_and_alone(paths: list[str]) -> None:
+    contents = [(MIRROR / path).read_bytes() for path in paths]
+    names = [name_of(path) for path in paths]
+    for found, content, name in zip(decode_archives(contents, names), contents, names, strict=True):
+        assert_same(found, alone(content, name))
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        [("1672531200000", "1", "2")],
+        [("1672531200000", "nan", *GOOD[2:])],
+        [("1672617600000", *GOOD[1:])],
+        [GOOD, GOOD, (GOOD[0], "9", *GOOD[2:])],
+        [],
+        [("",), GOOD],
+    ],
+    ids=["ragged", "no number", "outside", "duplicates and conflicts", "empty", "blank line"],
+)
+def test_an_archive_that_is_refused_takes_no_other_with_it(spoiled: Sequence[tuple[str, ...]]) -> None:
+    days = [ArchiveName(DAY, Period.of_label(f"2023-01-0{day}")) for day in (1, 2)]
+    later = (str(int(GOOD[0]) + 86_400_000), *GOOD[1:6], str(int(GOOD[6]) + 86_400_000), *GOOD[7:])
+    contents = [zip_of(spoiled, days[0].file_name), zip_of([later], days[1].file_name)]
+    first, second = decode_archives(contents, days)
+    assert_same(first, alone(contents[0], days[0]))
+    assert_same(second, alone(contents[1], days[1]))
+    assert isinstance(second, DecodedArchive)
+
+
+def test_a_file_that_is_no_zip_is_refused_by_itself() -> None:
+    days = [ArchiveName(DAY, Period.of_label(f"2023-01-0{day}")) for day in (1, 2)]
+    found = decode_archives([b"no zip", zip_of([GOOD], days[0].file_name)], [days[1], days[0]])
+    assert isinstance(found[0], ArchiveError)
+    assert isinstance(found[1], DecodedArchive)
