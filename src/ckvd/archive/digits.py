@@ -1,111 +1,81 @@
-"""Decimal digits eight at a time: thousands of rows of a CSV are read at once with the operations of numpy."""
+"""Decimal digits eight at a time: the arithmetic on text that is the same for every machine word of a column.
+
+A *word* is eight characters in an unsigned integer of 64 bits, the first character in the lowest byte. Shifting a
+word left therefore moves its text to the right, towards the end of the word, and shifting it by 64 bits or more, or
+by a negative number of bits (which wraps to a huge one), leaves nothing of it: numpy defines that as zero.
+
+Everything here works on arrays of words, knows nothing of rows, and holds the interpreter lock for no longer than it
+takes to start each operation.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from ckvd.kline import FIELD_COUNT, INTEGER_FIELDS, Decimals
-
 if TYPE_CHECKING:
-    from ckvd.kline import Column
+    from collections.abc import Callable
 
-Words = npt.NDArray[np.uint64]
+Words: TypeAlias = npt.NDArray[np.uint64]
+Counts: TypeAlias = npt.NDArray[np.uint8]
 
-_PAD: Final = 24
-_COMMA, _POINT, _NEWLINE = b",.\n"
-_MASKS: Final = np.array(
-    [0] + [0x0F0F0F0F0F0F0F0F >> (8 * (8 - n)) << (8 * (8 - n)) for n in range(1, 9)], dtype=np.uint64
-)
-_EXACT_MAX: Final = 1 << 53
+WORD_NBYTES: Final = 8
+# Up to here every integer is a double, so that one division by an exact power of ten rounds correctly.
+EXACT_MAX: Final = 1 << 53
+POWERS_OF_TEN: Final = tuple(10.0**exponent for exponent in range(17))
+# How many bits so many characters are. Operands without dimensions are the fastest that numpy takes.
+BITS: Final = tuple(np.array(8 * count, dtype=np.uint64) for count in range(17))
 
+# Of the characters that a block may hold (none is above '9'), exactly the digits have both of these bits.
+_DIGIT_BITS: Final = np.array(0x3030303030303030, dtype=np.uint64)
+DIGIT_BITS: Final = int.from_bytes(b"0" * 3 * WORD_NBYTES)  # of three words
+DIGIT_VALUES: Final = 0x0F0F0F0F0F0F0F0F
+_DIGIT_VALUES: Final = np.array(DIGIT_VALUES, dtype=np.uint64)
+_ONE: Final = np.array(1, dtype=np.uint64)
 
-def read_block(  # noqa: C901, PLR0911  (one return for each way to be unusual)
-    csv: bytes, start: int, stop: int
-) -> tuple[tuple[Column, ...], tuple[Decimals, ...]] | None:
-    """Read whole lines; None where they are unusual."""
-    text = np.full(_PAD + stop - start, ord("0"), dtype=np.uint8)
-    text[_PAD:] = np.frombuffer(csv, np.uint8, stop - start, start)
-    if np.max(text) > 57 or text[-1] != _NEWLINE:
-        return None
-    marks = np.flatnonzero(text < 48)
-    kinds = text[marks]
-    row_count = int(np.count_nonzero(kinds == _NEWLINE))
-    width, rest = divmod(len(marks), row_count)
-    if rest:
-        return None
-    kinds = kinds.reshape(row_count, width)
-    if not np.all(kinds == kinds[0]):
-        return None
-    columns = np.ascontiguousarray(marks.reshape(row_count, width).T)
-    ends = np.flatnonzero(kinds[0] != _POINT)
-    if len(ends) != FIELD_COUNT or np.any(kinds[0, ends[:-1]] != _COMMA) or kinds[0, -1] != _NEWLINE:
-        return None
-    words = np.ndarray((len(text) - 7,), np.uint64, text, strides=(1,))
-    cells: list[Column] = []
-    decimals: list[Decimals] = []
-    begin = np.concatenate(([_PAD], columns[-1, :-1] + 1))
-    previous = -1
-    for field, mark in enumerate(ends.tolist()):
-        end = columns[mark]
-        points = mark - previous - 1
-        previous = mark
-        if field in INTEGER_FIELDS:
-            if points:
-                return None
-            value = _integer(words, begin, end)
-            if value is None:
-                return None
-            cells.append(value.view(np.int64))
-        else:
-            if points > 1:
-                return None
-            cell = _decimal(words, begin, end, columns[mark - 1] if points else None)
-            if cell is None:
-                return None
-            cells.append(cell[0])
-            decimals.append(Decimals(cell[1], cell[1]))
-        begin = end + 1
-    return tuple(cells), tuple(decimals)
+# 10 a + b of neighbouring bytes, 100 a + b of neighbouring pairs, 10 000 a + b of neighbouring fours: a
+# multiplication adds the lower lane, times its weight, to the higher one, and a shift brings that one down. What
+# overflows a lane would only disturb bits that the shift drops.
+_JOIN_BYTES: Final = (np.array(10 << 8 | 1, dtype=np.uint16), np.array(8, dtype=np.uint16))
+_JOIN_PAIRS: Final = (np.array(100 << 16 | 1, dtype=np.uint32), np.array(16, dtype=np.uint32))
+_JOIN_FOURS: Final = np.array(10_000 << 32 | 1, dtype=np.uint64)
+
+# Reductions, called without the layers of `np.max` and its like: a block makes dozens of such calls.
+bits_of_each: Final[Callable[..., Any]] = np.bitwise_and.reduce
+bits_of_any: Final[Callable[..., Any]] = np.bitwise_or.reduce
+largest: Final[Callable[..., Any]] = np.maximum.reduce
 
 
-def _integer(words: Words, begin: npt.NDArray[np.int64], end: npt.NDArray[np.int64]) -> Words | None:
-    """The integers of 1 to 16 digits between two columns of positions."""
-    nbytes = end - begin
-    least, most = int(np.min(nbytes)), int(np.max(nbytes))
-    if least < 1 or most > 16:
-        return None
-    low = _eight(words[end - 8] & _MASKS[np.minimum(nbytes, 8)])
-    if most <= 8:
-        return low
-    high = _eight(words[end - 16] & _MASKS[np.maximum(nbytes - 8, 0)])
-    return high * np.uint64(10**8) + low
+def values_of(words: Words) -> npt.NDArray[np.int32]:
+    """The numbers that words of eight digits spell.
+
+    Parameters
+    ----------
+    words : ndarray of uint64, shape (..., n)
+        Digits, or zero bytes in their place. It is overwritten.
+
+    Returns
+    -------
+    ndarray of int32, shape (..., n)
+        A view into `words`.
+    """
+    np.bitwise_and(words, _DIGIT_VALUES, out=words)
+    for lanes, (weights, width) in ((words.view(np.uint16), _JOIN_BYTES), (words.view(np.uint32), _JOIN_PAIRS)):
+        np.multiply(lanes, weights, out=lanes)
+        np.right_shift(lanes, width, out=lanes)
+    np.multiply(words, _JOIN_FOURS, out=words)
+    return words.view(np.int32)[..., 1::2]  # the higher half, without shifting it down
 
 
-def _decimal(
-    words: Words, begin: npt.NDArray[np.int64], end: npt.NDArray[np.int64], point: npt.NDArray[np.int64] | None
-) -> tuple[npt.NDArray[np.float64], int] | None:
-    whole = _integer(words, begin, end if point is None else point)
-    if whole is None:
-        return None
-    places = 0
-    if point is not None:
-        nbytes = end - point - 1
-        places = int(nbytes[0])
-        if not 1 <= places <= 8 or np.any(nbytes != places):
-            return None
-        if int(np.max(whole)) >= (1 << 63) // 10**places:
-            return None
-        whole = whole * np.uint64(10**places) + _eight(words[end - 8] & _MASKS[places])
-    if int(np.max(whole)) >= _EXACT_MAX:
-        return None
-    return whole.view(np.int64) / 10.0**places, places
-
-
-def _eight(digits: Words) -> Words:
-    """The numbers that eight decimal digits make, the first one in the lowest byte."""
-    pairs = (digits * np.uint64(2561) >> np.uint64(8)) & np.uint64(0x00FF00FF00FF00FF)
-    fours = (pairs * np.uint64(6553601) >> np.uint64(16)) & np.uint64(0x0000FFFF0000FFFF)
-    return fours * np.uint64(42949672960001) >> np.uint64(32)
+def count_digits(words: Words) -> Counts:
+    """How many of the characters of each word are digits before one is not: 0 to 8."""
+    others = np.bitwise_and(words, _DIGIT_BITS)
+    np.bitwise_xor(others, _DIGIT_BITS, out=others)
+    # Of a word of non-digit bits, subtracting one flips the lowest and all below it: 8 n + 5 or 8 n + 6 bits after
+    # n digits, or all 64 where there is nothing but digits.
+    below = np.subtract(others, _ONE)
+    np.bitwise_xor(below, others, out=below)
+    counts = np.bitwise_count(below)
+    return np.right_shift(counts, 3, out=counts)

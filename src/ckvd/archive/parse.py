@@ -1,34 +1,45 @@
 """CSV bytes to arrays: twelve fields a row, three of them integers, nine of them decimal numbers.
 
-`parse_lines` is the definition: it reads one line after the other with `int` and `float`, in a strict grammar, and
-says what it refuses. `parse_rows` gives the same answer faster: it hands blocks of whole lines to
-`ckvd.archive.digits`, which reads thousands of rows at once, and gives to `parse_lines` whatever is unusual.
+`parse_line` is the definition: it reads one line with `int` and `float`, in a strict grammar, and says what it
+refuses. `parse_rows` gives the same answer faster: `ckvd.archive.block` reads thousands of rows at once, and whatever
+it leaves unread goes through the definition.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from ckvd.archive.digits import read_block
+from ckvd.archive.block import TEXT_MARGIN_NBYTES, read_block
+from ckvd.archive.digits import bits_of_any
 from ckvd.errors import ArchiveError
 from ckvd.kline import FIELD_COUNT, FLOAT_FIELDS, INTEGER_FIELDS, Decimals
 from ckvd.utils.config import PARSE_BLOCK_NBYTES
 
 if TYPE_CHECKING:
-    from ckvd.kline import Column
+    from collections.abc import Sequence
 
-_NEWLINE: Final = b"\n"
+    from ckvd.archive.block import Text
+    from ckvd.kline import Column, Times
+
+_NEWLINE: Final = ord("\n")
+_ONE: Final = np.array(1, dtype=np.uint64)
+# The shortest row is twelve digits, eleven commas and a newline; most have six times as many bytes.
+_ROW_NBYTES_MIN: Final = 24
+_BLOCK_ROWS: Final = PARSE_BLOCK_NBYTES // 128
 _INTEGER: Final = re.compile(rb"(-?)0*([0-9]{1,19})")
 _DECIMAL: Final = re.compile(rb"-?[0-9]+(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]{1,3}))?")
 _INT64_MIN: Final = -(1 << 63)
 _INT64_MAX: Final = (1 << 63) - 1
 _TEXT_SHOWN: Final = 40
+_HEADER_NBYTES_MAX: Final = 1000
 
-# The first line of the archives that have a header. Coin-margined ones call base volumes quote volumes.
+# The first line of archives that have a header. Coin-margined ones, too, call their base volumes quote volumes.
 _FIELD_NAMES: Final = (
     "open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "count",
     "taker_buy_volume", "taker_buy_quote_volume", "ignore",
@@ -37,7 +48,7 @@ _FIELD_NAMES: Final = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawRows:
-    """Rows as they stand in a source, before anything is checked but their grammar.
+    """Rows as they stand in a source, of which nothing is known but that they are numbers.
 
     Attributes
     ----------
@@ -63,128 +74,42 @@ class RawRows:
         return row + 1 + self.has_header
 
 
-def parse_rows(csv: bytes, archive: str) -> RawRows:
-    """Parse a CSV of klines.
-
-    Parameters
-    ----------
-    csv : bytes
-        Rows of twelve fields, with or without a header line.
-    archive : str
-        What errors call it.
-
-    Returns
-    -------
-    RawRows
-        Every float equals `float(text)` of its cell, bit for bit.
-
-    Raises
-    ------
-    ArchiveError
-        A line has not twelve fields, or a field is no number, no integer where there should be one, or not finite.
-    """
-    position = _header_end(csv, archive)
-    has_header = position > 0
-    end = len(csv.rstrip(b"\r\n"))
-    blocks: list[RawRows] = []
-    row_count = 0
-    while position < end:
-        stop = _block_stop(csv, position, end)
-        block = read_block(csv, position, stop)
-        if block is None:
-            rows = parse_lines(csv[position:stop], archive, first_line=row_count + 1 + has_header)
-        else:
-            rows = RawRows(*block, has_header=False)
-        row_count += rows.row_count
-        blocks.append(rows)
-        position = stop
-    return _join(blocks, has_header=has_header)
-
-
-def _header_end(csv: bytes, archive: str) -> int:
-    """Where the rows begin. Only the first byte tells whether there is a header: a row begins with a digit."""
-    if not csv[:1].isalpha():
-        return 0
-    line, newline, _ = csv[:1000].partition(_NEWLINE)
-    names = line.decode("utf-8", "replace").strip().split(",")
-    if len(names) != FIELD_COUNT:
-        reason = f"its header has {len(names)} fields, expected {FIELD_COUNT}: {line[:100]!r}"
-        raise ArchiveError(archive, reason, row=1)
-    for position, name in enumerate(names):
-        if name in _FIELD_NAMES and name != _FIELD_NAMES[position]:
-            reason = f"its header has {name!r} as field {position + 1}, expected {_FIELD_NAMES[position]!r}"
-            raise ArchiveError(archive, reason, row=1)
-    return len(line) + len(newline)
-
-
-def _block_stop(csv: bytes, start: int, end: int) -> int:
-    """The end of the last whole line of a block; of one line, however long, where none ends in the block."""
-    if end - start <= PARSE_BLOCK_NBYTES:
-        return len(csv) if csv.endswith(_NEWLINE) and end == len(csv) - 1 else end
-    stop = csv.rfind(_NEWLINE, start, start + PARSE_BLOCK_NBYTES) + 1
-    return stop or csv.find(_NEWLINE, start) + 1 or end
-
-
-def _join(blocks: list[RawRows], *, has_header: bool) -> RawRows:
-    if not blocks:
-        dtypes = [np.int64 if field in INTEGER_FIELDS else np.float64 for field in range(FIELD_COUNT)]
-        empty = tuple(np.empty(0, dtype=dtype) for dtype in dtypes)
-        return RawRows(empty, (Decimals(0, 0),) * len(FLOAT_FIELDS), has_header)
-    decimals = blocks[0].decimals
-    for block in blocks[1:]:
-        decimals = tuple(one | other for one, other in zip(decimals, block.decimals, strict=True))
-    cells = tuple(np.concatenate([block.cells[field] for block in blocks]) for field in range(FIELD_COUNT))
-    return RawRows(cells, decimals, has_header)
-
-
 # --- The definition ----------------------------------------------------------------------------------------
 
 
-def parse_lines(text: bytes, archive: str, *, first_line: int) -> RawRows:
-    """Parse whole lines one by one.
+def parse_line(line: bytes) -> tuple[list[int | float], list[Decimals | None]]:
+    """Parse one row.
 
     Parameters
     ----------
-    text : bytes
-        Lines that end with a newline, or a carriage return and a newline; the last one may end without.
-    archive : str
-        What errors call it.
-    first_line : int
-        The number of the first line.
+    line : bytes
+        Without its newline; a carriage return at its end is passed over.
+
+    Returns
+    -------
+    list of int or float
+        The twelve cells.
+    list of Decimals or None
+        How each was written; None for integers.
 
     Raises
     ------
-    ArchiveError
-        See `parse_rows`.
+    ValueError
+        It has not twelve fields, or one is no number, no integer where there should be one, or not finite.
     """
-    lines = text.removesuffix(_NEWLINE).split(_NEWLINE)
-    cells = tuple(
-        np.empty(len(lines), dtype=np.int64 if field in INTEGER_FIELDS else np.float64)
-        for field in range(FIELD_COUNT)
-    )
-    decimals: list[Decimals | None] = [None] * FIELD_COUNT
-    for row, line in enumerate(lines):
-        texts = line.removesuffix(b"\r").split(b",")
-        if len(texts) != FIELD_COUNT:
-            raise ArchiveError(
-                archive, f"expected {FIELD_COUNT} fields, found {len(texts)}: {_shown(line)}", row=first_line + row
-            )
-        for field, cell in enumerate(texts):
-            try:
-                if field in INTEGER_FIELDS:
-                    cells[field][row] = parse_integer(cell)
-                else:
-                    cells[field][row], digits = parse_decimal(cell)
-                    found = Decimals(digits, digits)
-                    known = decimals[field]
-                    decimals[field] = found if known is None else known | found
-            except ValueError as error:
-                name = _FIELD_NAMES[field]
-                reason = f"{name}: {error}, found {_shown(cell)}"
-                raise ArchiveError(archive, reason, row=first_line + row) from None
-    return RawRows(
-        cells, tuple(known or Decimals(0, 0) for known in (decimals[f] for f in FLOAT_FIELDS)), has_header=False
-    )
+    texts = line.removesuffix(b"\r").split(b",")
+    if len(texts) != FIELD_COUNT:
+        raise ValueError(f"expected {FIELD_COUNT} fields, found {len(texts)}: {_shown(line)}")
+    cells: list[int | float] = []
+    decimals: list[Decimals | None] = []
+    for field, text in enumerate(texts):
+        try:
+            cell, places = (parse_integer(text), None) if field in INTEGER_FIELDS else parse_decimal(text)
+        except ValueError as error:
+            raise ValueError(f"{_FIELD_NAMES[field]}: {error}, found {_shown(text)}") from None
+        cells.append(cell)
+        decimals.append(None if places is None else Decimals(places, places))
+    return cells, decimals
 
 
 def parse_integer(text: bytes) -> int:
@@ -198,7 +123,7 @@ def parse_integer(text: bytes) -> int:
     match = _INTEGER.fullmatch(text)
     if match is None:
         raise ValueError("expected an integer")
-    value = int(match[2]) if not match[1] else -int(match[2])
+    value = -int(match[2]) if match[1] else int(match[2])
     if not _INT64_MIN <= value <= _INT64_MAX:
         raise ValueError("expected an integer of 64 bits")
     return value
@@ -216,11 +141,130 @@ def parse_decimal(text: bytes) -> tuple[float, int]:
     if match is None:
         raise ValueError("expected a decimal number")
     value = float(text)
-    if value in (float("inf"), float("-inf")):
+    if math.isinf(value):
         raise ValueError("expected a finite number")
     return value, max(0, len(match[1] or b"") - int(match[2] or 0))
 
 
 def _shown(text: bytes) -> str:
-    shown = text[:_TEXT_SHOWN].decode("utf-8", "backslashreplace")
-    return repr(shown) if len(text) <= _TEXT_SHOWN else f"{shown!r}..."
+    shown = repr(text[:_TEXT_SHOWN].decode("utf-8", "backslashreplace"))
+    return shown if len(text) <= _TEXT_SHOWN else f"{shown}..."
+
+
+# --- The same, a block at a time ---------------------------------------------------------------------------
+
+
+def parse_rows(csv: bytes, archive: str) -> RawRows:
+    """Parse a CSV of klines.
+
+    Parameters
+    ----------
+    csv : bytes
+        Rows of twelve fields, with or without a header line. The last newline may be missing, or be there twice.
+    archive : str
+        What errors call it.
+
+    Returns
+    -------
+    RawRows
+        What `parse_line` makes of each line: every float equals `float(text)` of its cell, bit for bit.
+
+    Raises
+    ------
+    ArchiveError
+        The header names the fields in another order, or `parse_line` refuses a line.
+    """
+    begin = header_end(csv, archive)
+    has_header = begin > 0
+    text = np.frombuffer(csv, np.uint8)
+    ends = _line_ends(text, begin)
+    starts = np.concatenate(([begin], ends + 1))[: len(ends)]
+    # One allocation for all columns: numpy asks for huge pages for large ones.
+    columns = np.empty((FIELD_COUNT, len(ends)), dtype=np.int64)
+    cells = tuple(
+        column if field in INTEGER_FIELDS else column.view(np.float64) for field, column in enumerate(columns)
+    )
+    decimals: list[Decimals | None] = [None] * FIELD_COUNT
+    for first in range(0, len(ends), _BLOCK_ROWS):
+        rows = slice(first, first + _BLOCK_ROWS)
+        found, unread = _read_block(text, starts[rows], ends[rows], columns[:, rows])
+        decimals = _merge(decimals, found)
+        for row in unread.tolist():
+            line = csv[starts[first + row] : ends[first + row]]
+            try:
+                values, found = parse_line(line)
+            except ValueError as error:
+                raise ArchiveError(archive, str(error), row=first + row + 1 + has_header) from None
+            decimals = _merge(decimals, found)
+            for column, value in zip(cells, values, strict=True):
+                column[first + row] = value
+    return RawRows(cells, tuple(decimals[field] or Decimals(0, 0) for field in FLOAT_FIELDS), has_header)
+
+
+def header_end(csv: bytes, archive: str) -> int:
+    """Where the rows begin. The first byte tells whether there is a header: rows do not begin with a letter."""
+    if not csv[:1].isalpha():
+        return 0
+    line, newline, _ = csv[:_HEADER_NBYTES_MAX].partition(b"\n")
+    names = line.decode("utf-8", "replace").strip().split(",")
+    if len(names) != FIELD_COUNT:
+        raise ArchiveError(
+            archive, f"its header has {len(names)} fields, expected {FIELD_COUNT}: {_shown(line)}", row=1
+        )
+    for name, expected in zip(names, _FIELD_NAMES, strict=True):
+        # Another name for a field may be news; a known name in another place means other columns.
+        if name != expected and name in _FIELD_NAMES:
+            raise ArchiveError(archive, f"its header has {name!r} where {expected!r} is expected", row=1)
+    return len(line) + len(newline)
+
+
+def _line_ends(text: Text, begin: int) -> Times:
+    """Where the newline of each row is, and the end of the text if the last one is missing."""
+    found = [np.empty(0, dtype=np.int64)]
+    count = 0
+    # Whole words.
+    is_newline = np.zeros(min(PARSE_BLOCK_NBYTES, len(text) + 7 & -8), dtype=np.bool_)
+    for start in range(begin, len(text), PARSE_BLOCK_NBYTES):
+        chunk = text[start : start + PARSE_BLOCK_NBYTES]
+        np.equal(chunk, _NEWLINE, out=is_newline[: len(chunk)])
+        is_newline[len(chunk) :] = False
+        found.append(_true_places(is_newline) + start)
+        count += len(found[-1])
+        if count > (start + len(chunk) - begin) // _ROW_NBYTES_MIN + 2:
+            break  # more lines than could be rows: one of these will be refused, so the others need not be known
+    ends = np.concatenate(found)
+    if begin < len(text) and text[-1] != _NEWLINE:
+        ends = np.append(ends, len(text))
+    last_start = int(ends[-2]) + 1 if len(ends) > 1 else begin
+    is_blank = len(ends) > 0 and bytes(text[last_start : ends[-1]][:2]) in (b"", b"\r")
+    return ends[:-1] if is_blank else ends
+
+
+def _true_places(mask: npt.NDArray[np.bool_]) -> Times:
+    """Where a mask is true; fast where that is rare."""
+    words = mask.view(np.uint64)
+    marked = np.flatnonzero(words != 0)
+    lowest = words[marked]
+    # A byte of 1 in a word, less one, has as many bits as there are below that byte.
+    below = lowest - _ONE
+    if bits_of_any(lowest & below):
+        return np.flatnonzero(mask)  # several in one word
+    places = marked << 3
+    places += np.bitwise_count(below) >> 3
+    return places
+
+
+def _read_block(
+    text: Text, starts: Times, ends: Times, columns: npt.NDArray[np.int64]
+) -> tuple[list[Decimals | None], npt.NDArray[np.intp]]:
+    begin, end = int(starts[0]), int(ends[-1])
+    if len(text) < end + 1 + TEXT_MARGIN_NBYTES:
+        margin = np.zeros(1 + TEXT_MARGIN_NBYTES, dtype=np.uint8)
+        margin[0] = _NEWLINE
+        text = np.concatenate((text[begin:end], margin))
+        starts, ends = starts - begin, ends - begin
+    return read_block(text, starts, ends, columns)
+
+
+def _merge(known: Sequence[Decimals | None], found: Sequence[Decimals | None]) -> list[Decimals | None]:
+    return [one | other if one and other else one or other for one, other in zip(known, found, strict=True)]
