@@ -29,7 +29,7 @@ from strategies import moments
 intervals = st.sampled_from(Interval)
 each_interval = pytest.mark.parametrize("interval", Interval)
 # Of sixteen intervals each gets its share.
-MANY = settings(max_examples=400)
+MANY = settings(max_examples=250)
 
 
 @pytest.mark.parametrize(
