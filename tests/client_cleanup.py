@@ -7,6 +7,7 @@ fixture that compares descriptors, maps, threads and tasks asserts what all have
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import leaks
 from ckvd.errors import ClientClosedError
 from ckvd.utils.config import CLEANUP_GRACE_S, HTTP_CLIENT_CLEANUP_TIMEOUT, RESOURCE_CLEANUP_TIMEOUT
 from closers import SLACK_S, Deaf, Hanging, Raising, Slow, run
+from subprocesses import run_script
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -202,6 +204,66 @@ def is_cancelled_while_leaving_and_says_so(subject: Subject) -> None:
     run(main)
 
 
+def lets_a_timeout_while_leaving_be_a_timeout(subject: Subject) -> None:
+    async def main() -> None:
+        client = subject.make()
+        closer = Hanging()
+        async with AsyncExitStack() as stack:
+            await replace_with(closer, subject, client, stack)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02), client:
+                    pass
+        assert closer.was_cancelled
+        assert_released(subject, client)
+
+    run(main)
+
+
+def interrupts_when_it_is_interrupted_while_leaving(subject: Subject, client: str, fetch: str) -> None:
+    """In a process of its own: the first part to be closed sends SIGINT. All is closed, and then it is raised.
+
+    Parameters
+    ----------
+    client, fetch : str
+        Code that makes a client of a server at `url` with a cache in `folder`, and code that asks it.
+    """
+    script = f"""
+        import asyncio, os, signal, tempfile, threading
+        import ckvd, leaks
+        from loopback.reply import Gate, Reply
+        from loopback.server import LoopbackServer
+
+        class Interrupting:
+            def __init__(self, part):
+                self.part = part
+            async def aclose(self):
+                os.kill(os.getpid(), signal.SIGINT)
+                await self.part.aclose()
+
+        async def main(url, server):
+            async with {client} as client:
+                callers = [asyncio.ensure_future({fetch}) for _ in range(3)]
+                await asyncio.to_thread(server.wait_for_requests, 1)
+                name = {subject.attributes[0]!r}
+                setattr(client, name, Interrupting(getattr(client, name)))
+                asyncio.current_task().add_done_callback(lambda _: outcomes.extend(
+                    type(caller.exception()).__name__ for caller in callers
+                ))
+            print("went on")
+
+        outcomes = []
+        with leaks.watch() as watch, tempfile.TemporaryDirectory() as folder:
+            with LoopbackServer(lambda _: Reply(200, b"[]", head_gate=Gate())) as server:
+                try:
+                    asyncio.run(main(server.url, server))
+                except KeyboardInterrupt:
+                    print("interrupted", *outcomes)
+        print(watch.findings)
+    """
+    printed = run_script(script, prepare=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    assert printed.splitlines() == ["interrupted" + 3 * " ClientClosedError", "[]"]
+
+
 async def replace_with(closer: Closer, subject: Subject, client: Any, stack: AsyncExitStack) -> None:
     """Put a closer in place of what a client holds, after it was used; release both at the end."""
     await subject.fetch(client)
@@ -213,49 +275,3 @@ async def replace_with(closer: Closer, subject: Subject, client: Any, stack: Asy
 
 
 FAILING = [Slow, Raising, Hanging, Deaf]
-
-
-# --- Leaving under requests --------------------------------------------------------------------------------
-
-
-def ends_those_who_wait_for_an_answer(silent: Subject, caller_count: int = 8) -> None:
-    """Leaving with requests under way takes less than 0.4 s, and each caller is told that the client was closed."""
-
-    async def main() -> None:
-        async with silent.make() as client:
-            callers = [asyncio.ensure_future(silent.fetch(client)) for _ in range(caller_count)]
-            await asyncio.to_thread(silent.server.wait_for_requests, 1)
-            start_s = time.monotonic()
-        assert time.monotonic() - start_s < 0.4
-        outcomes = await asyncio.gather(*callers, return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [ClientClosedError] * caller_count
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    run(main)
-    silent.server.wait_until_idle()
-
-
-def is_stopped_by_a_failing_sibling(silent: Subject) -> None:
-    async def fail() -> None:
-        await asyncio.to_thread(silent.server.wait_for_requests, 1)
-        raise BodyError
-
-    async def main() -> None:
-        async with silent.make() as client, asyncio.TaskGroup() as group:
-            group.create_task(asyncio.wait_for(silent.fetch(client), 60))
-            group.create_task(fail())
-
-    with pytest.raises(ExceptionGroup) as caught:
-        run(main)
-    assert [type(error) for error in caught.value.exceptions] == [BodyError]
-    silent.server.wait_until_idle()
-
-
-def lets_a_timeout_be_a_timeout(silent: Subject) -> None:
-    async def main() -> None:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1), silent.make() as client:
-                await silent.fetch(client)
-
-    run(main)
-    silent.server.wait_until_idle()

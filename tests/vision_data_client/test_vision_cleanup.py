@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import client_cleanup
+import unanswered
 import unclosed
 from ckvd.market import SeriesKey
 from ckvd.timespan import Span
@@ -15,7 +16,6 @@ from client_cleanup import FAILING, Subject
 from closers import TASK_FACTORIES
 from conftest import REPOSITORY
 from loopback.mirror import Mirror
-from loopback.reply import Gate, Reply
 from loopback.server import LoopbackServer
 from models import ms
 
@@ -51,9 +51,9 @@ def subject(tmp_path: Path) -> Iterator[Subject]:
         yield subject_of(mirror.server, tmp_path)
 
 
-@pytest.fixture
-def silent(tmp_path: Path) -> Iterator[Subject]:
-    with LoopbackServer(lambda _: Reply(200, bytes(1000), head_gate=Gate())) as server:
+@pytest.fixture(params=unanswered.SILENCES, ids=list(unanswered.SILENCES))
+def silent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
+    with LoopbackServer(lambda _: unanswered.SILENCES[request.param]) as server:
         yield subject_of(server, tmp_path)
 
 
@@ -94,20 +94,36 @@ def test_it_is_cancelled_while_leaving_and_says_so(subject: Subject) -> None:
     client_cleanup.is_cancelled_while_leaving_and_says_so(subject)
 
 
+def test_it_lets_a_timeout_while_leaving_be_a_timeout(subject: Subject) -> None:
+    client_cleanup.lets_a_timeout_while_leaving_be_a_timeout(subject)
+
+
+def test_it_interrupts_when_it_is_interrupted_while_leaving(subject: Subject) -> None:
+    client_cleanup.interrupts_when_it_is_interrupted_while_leaving(
+        subject,
+        "ckvd.VisionDataClient(url, cache=folder)",
+        'client.download("BTCUSDT", "1h", start="2024-12-01", end="2025-01-01")',
+    )
+
+
 def test_it_ends_those_who_wait_for_an_answer(silent: Subject) -> None:
-    client_cleanup.ends_those_who_wait_for_an_answer(silent)
+    unanswered.ends_those_who_wait_for_an_answer(silent)
 
 
 def test_it_ends_more_callers_than_the_line_has_places(silent: Subject) -> None:
-    client_cleanup.ends_those_who_wait_for_an_answer(silent, 40)
+    unanswered.ends_those_who_wait_for_an_answer(silent, 40)
+
+
+def test_it_ends_five_who_wait_for_one_connection_of_a_session_of_the_caller(silent: Subject) -> None:
+    unanswered.ends_five_who_wait_for_one_connection(silent)
 
 
 def test_it_is_stopped_by_a_failing_sibling(silent: Subject) -> None:
-    client_cleanup.is_stopped_by_a_failing_sibling(silent)
+    unanswered.is_stopped_by_a_failing_sibling(silent)
 
 
 def test_it_lets_a_timeout_be_a_timeout(silent: Subject) -> None:
-    client_cleanup.lets_a_timeout_be_a_timeout(silent)
+    unanswered.lets_a_timeout_be_a_timeout(silent)
 
 
 @pytest.mark.parametrize("situation", unclosed.SITUATIONS, ids=lambda situation: situation.__name__)

@@ -1,0 +1,161 @@
+"""Leaving `CryptoKlineVisionData`, which holds a client of each kind."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import ckvd
+import client_cleanup
+import unanswered
+import unclosed
+from archives import SAMPLES
+from ckvd.market import HOUR_MS, SeriesKey
+from client_cleanup import FAILING, Subject
+from closers import TASK_FACTORIES
+from loopback.exchange import Exchange
+from loopback.mirror import Mirror
+from loopback.rows import make_rows
+from loopback.server import LoopbackServer, Reply, Request
+from models import ms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from closers import Closer
+
+SERIES = SeriesKey.of("BTCUSDT", "1h")
+NOW_MS = ms(2025, 2, 4)
+# The last hours of a month that has an archive, and the first of a day that has none.
+START, END = "2025-01-31T20:00", "2025-02-01T02:00"
+
+
+def subject_of(server: LoopbackServer, folder: Path) -> Subject:
+    """A client with a new cache each time, so that there is something to fetch."""
+    caches = (folder / str(number) for number in range(1000))
+
+    def make(**options: Any) -> ckvd.CryptoKlineVisionData:
+        return ckvd.CryptoKlineVisionData(
+            cache=next(caches),
+            vision_url=server.url,
+            listing_url=f"{server.url}/bucket",
+            rest_url=server.url,
+            clock=lambda: NOW_MS,
+            **options,
+        )
+
+    return Subject(
+        "CryptoKlineVisionData",
+        server,
+        make,
+        lambda client: client.get_klines("BTCUSDT", "1h", start=START, end=END),
+        ("_rest", "_vision"),
+    )
+
+
+@pytest.fixture
+def subject(tmp_path: Path) -> Iterator[Subject]:
+    mirror = Mirror(SAMPLES)
+    hours = make_rows(range(ms(2025, 2, 1), NOW_MS, HOUR_MS), HOUR_MS)
+    exchange = Exchange({SERIES: hours}, clock=lambda: NOW_MS)
+
+    def answer(request: Request) -> Reply:
+        return (exchange if request.path.startswith("/api/") else mirror)._reply(request)
+
+    with LoopbackServer(answer) as server:
+        yield subject_of(server, tmp_path)
+
+
+@pytest.fixture(params=unanswered.SILENCES, ids=list(unanswered.SILENCES))
+def silent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
+    with LoopbackServer(lambda _: unanswered.SILENCES[request.param]) as server:
+        yield subject_of(server, tmp_path)
+
+
+@pytest.mark.parametrize("is_eager", TASK_FACTORIES)
+def test_it_leaves_unused_and_after_fetching(subject: Subject, is_eager: bool) -> None:
+    client_cleanup.leaves_unused(subject, is_eager=is_eager)
+    client_cleanup.leaves_after_fetching(subject, is_eager=is_eager)
+    assert {request.path.startswith("/api/") for request in subject.server.requests} == {True, False}
+
+
+def test_it_leaves_many_times_in_a_row(subject: Subject) -> None:
+    client_cleanup.leaves_many_times_in_a_row(subject, 10)
+
+
+def test_it_leaves_twice_at_once_and_without_entering(subject: Subject) -> None:
+    client_cleanup.leaves_twice_at_once_and_without_entering(subject)
+
+
+def test_it_leaves_on_another_loop(subject: Subject) -> None:
+    client_cleanup.leaves_on_another_loop(subject)
+
+
+def test_it_leaves_clients_of_the_caller_open(subject: Subject, tmp_path: Path) -> None:
+    url = subject.server.url
+
+    async def main() -> None:
+        vision = ckvd.VisionDataClient(url, cache=tmp_path / "0", listing_url=f"{url}/bucket", clock=lambda: NOW_MS)
+        rest = ckvd.RestDataClient(base_url=url, clock=lambda: NOW_MS)
+        async with vision, rest:
+            async with subject.make(vision_client=vision, rest_client=rest) as client:
+                assert len(await client.get_klines("BTCUSDT", "1h", start=START, end=END)) == 6
+            client_cleanup.assert_released(subject, client)
+            assert vision.is_connected
+            assert rest.is_connected
+            assert await rest.first_open_ms(SERIES) == ms(2025, 2, 1)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", FAILING, ids=lambda kind: kind.__name__)
+def test_it_leaves_quietly_when_closing_fails(
+    subject: Subject, kind: type[Closer], caplog: pytest.LogCaptureFixture
+) -> None:
+    client_cleanup.leaves_quietly_when_closing_fails(subject, kind, caplog)
+
+
+def test_it_raises_the_error_of_the_body_when_closing_fails_too(subject: Subject) -> None:
+    client_cleanup.raises_the_error_of_the_body_when_closing_fails_too(subject)
+
+
+def test_it_is_cancelled_while_leaving_and_says_so(subject: Subject) -> None:
+    client_cleanup.is_cancelled_while_leaving_and_says_so(subject)
+
+
+def test_it_lets_a_timeout_while_leaving_be_a_timeout(subject: Subject) -> None:
+    client_cleanup.lets_a_timeout_while_leaving_be_a_timeout(subject)
+
+
+def test_it_interrupts_when_it_is_interrupted_while_leaving(subject: Subject) -> None:
+    client_cleanup.interrupts_when_it_is_interrupted_while_leaving(
+        subject,
+        "ckvd.CryptoKlineVisionData(cache=folder, vision_url=url, rest_url=url)",
+        'client.get_klines("BTCUSDT", "1h", start="2024-12-01", end="2025-01-01")',
+    )
+
+
+def test_it_ends_those_who_wait_for_an_answer(silent: Subject) -> None:
+    unanswered.ends_those_who_wait_for_an_answer(silent)
+
+
+def test_it_ends_more_callers_than_the_line_has_places(silent: Subject) -> None:
+    unanswered.ends_those_who_wait_for_an_answer(silent, 40)
+
+
+def test_it_is_stopped_by_a_failing_sibling(silent: Subject) -> None:
+    unanswered.is_stopped_by_a_failing_sibling(silent)
+
+
+def test_it_lets_a_timeout_be_a_timeout(silent: Subject) -> None:
+    unanswered.lets_a_timeout_be_a_timeout(silent)
+
+
+@pytest.mark.parametrize("situation", unclosed.SITUATIONS, ids=lambda situation: situation.__name__)
+def test_it_warns_once_and_lets_go_when_nobody_closes_it(
+    subject: Subject, situation: Callable[[Subject], None]
+) -> None:
+    situation(subject)
