@@ -202,10 +202,12 @@ class CryptoKlineVisionData(ClosedByAwaiting):
     async def _complete(
         self, series: SeriesKey, span: Span, report: DownloadReport, vision: VisionDataClient
     ) -> CompletionReport:
-        unreachable = [
+        # An archive that could not be had is left for the next time. So is one that could not be believed, unless
+        # the REST interface has its bars now: to state that no archive has them would be false.
+        left = [
             archive.period.span
             for archive in report.failed
-            if archive.series == series and isinstance(archive.error, NetworkError)
+            if archive.series == series and (self._rest is None or isinstance(archive.error, NetworkError))
         ]
         completion = Completion(
             series,
@@ -215,7 +217,7 @@ class CryptoKlineVisionData(ClosedByAwaiting):
             rest=self._rest,
             now_ms=self._clock(),
         )
-        return await completion.run(unreachable)
+        return await completion.run(left)
 
     def _uncovered(self, series: Sequence[SeriesKey], span: Span) -> dict[SeriesKey, tuple[Span, ...]]:
         return {key: uncovered_spans(self.folder, key, span, self._clock()) for key in series}

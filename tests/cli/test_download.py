@@ -123,6 +123,13 @@ def test_a_missing_checksum_is_refused_where_one_is_required(
     assert "2022-06-01..2022-07-01 is not in the cache" in finished.err
 
 
+def test_what_was_refused_is_asked_for_the_next_time(half_year: DownloadSite, june: tuple[str, ...]) -> None:
+    """The archive is there: no statement that it is not may stand in its way."""
+    assert download(half_year, *june, "--require-checksum").status == 1
+    finished = download(half_year, *june)
+    assert (finished.status, finished.out[:18]) == (0, "1 archives stored ")
+
+
 def test_a_cache_that_cannot_be_written_is_named_with_status_1(samples: DownloadSite) -> None:
     home = samples.cache.parent
     (home / "file").write_text("not a folder", encoding="utf-8")
