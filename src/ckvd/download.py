@@ -155,7 +155,10 @@ class Download:
 
 
 async def pack_stored(folder: CacheFolder, report: DownloadReport) -> None:
-    """Pack the series that a download added something to; a series that somebody else is changing is left alone."""
+    """Pack the series that a download added something to.
+
+    One that somebody else is changing, or that the disk has no room for, stays as it is: its bars are there.
+    """
     workers = asyncio.Semaphore(os.cpu_count() or 1)
 
     async def pack(series: SeriesKey) -> None:
@@ -164,6 +167,8 @@ async def pack_stored(folder: CacheFolder, report: DownloadReport) -> None:
                 await asyncio.to_thread(pack_series, folder, series)
             except CacheBusyError as error:
                 logger.info("%s; it will be packed another time", error)
+            except CacheError as error:
+                logger.warning("everything is stored, but not packed: %s", error)
 
     changed = {archive.series for archive in report.stored}
     changed |= {completion.series for completion in report.completions if completion.has_changed}

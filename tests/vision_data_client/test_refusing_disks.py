@@ -68,6 +68,18 @@ def test_what_was_stored_before_the_disk_was_full_stays_and_the_download_goes_on
     assert samples.download(*SPAN).is_complete
 
 
+def test_a_disk_that_has_no_room_for_packing_does_not_spoil_a_download(
+    site: DownloadSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.publish("BTCUSDT", "1d", *(f"{year}-{month:02}" for year in (2021, 2022) for month in range(1, 13)))
+    with files_no_longer_than(20_000):
+        report = site.download("BTCUSDT", "1d", "2021-01-01", "2023-01-01")
+    assert report.is_complete
+    assert len(report.stored) == 24
+    assert "everything is stored, but not packed" in caplog.text
+    assert site.leftovers == []
+
+
 def test_a_file_where_the_cache_should_be_is_named(samples: DownloadSite) -> None:
     samples.cache.write_text("not a folder", encoding="utf-8")
     with pytest.raises(CacheError, match="cache"):
