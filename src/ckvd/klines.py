@@ -230,6 +230,24 @@ class Klines:
 
         return resample(self, interval)
 
+    def to_arrow(self) -> Any:
+        """A `pyarrow.Table`: see `ckvd.interop.to_arrow`."""
+        from ckvd.interop import to_arrow  # noqa: PLC0415  (only for those who use it)
+
+        return to_arrow(self)
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` indexed by `open_time`: see `ckvd.interop.to_pandas`."""
+        from ckvd.interop import to_pandas  # noqa: PLC0415  (only for those who use it)
+
+        return to_pandas(self)
+
+    def to_polars(self) -> Any:
+        """A `polars.DataFrame`: see `ckvd.interop.to_polars`."""
+        from ckvd.interop import to_polars  # noqa: PLC0415  (only for those who use it)
+
+        return to_polars(self)
+
     def __eq__(self, other: object) -> bool:
         """Whether both have the same bars of the same series, bit for bit. Coverage and sources do not count."""
         if not isinstance(other, Klines):
