@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckvd.market import Interval, SeriesKey
@@ -27,6 +27,7 @@ SLOT_MS = 4 * HOUR_MS
 # The second of these months has a leap day; a Monday follows on the third, which is published then.
 FIRST_MS, LAST_MS = ms(2024, 1, 1), ms(2024, 4, 1)
 MONTHS = list(months_of(Span(FIRST_MS, LAST_MS)))
+SOME = settings(max_examples=60)
 PERIODS = [*MONTHS, *days_of(Span(FIRST_MS, LAST_MS))]
 
 
@@ -99,6 +100,7 @@ def situations(draw: st.DrawFn) -> Situation:
 # --- Properties --------------------------------------------------------------------------------------------
 
 
+@SOME
 @given(situations())
 def test_every_wanted_closed_moment_is_covered_or_in_one_step_or_unplanned(situation: Situation) -> None:
     found = situation.plan
@@ -110,6 +112,7 @@ def test_every_wanted_closed_moment_is_covered_or_in_one_step_or_unplanned(situa
     assert slots_of(asked) <= situation.needed, "nothing else is asked for"
 
 
+@SOME
 @given(situations())
 def test_nothing_is_fetched_that_is_covered(situation: Situation) -> None:
     found = situation.plan
@@ -117,12 +120,14 @@ def test_nothing_is_fetched_that_is_covered(situation: Situation) -> None:
     assert not slots_of(spans_of_steps) & situation.firm
 
 
+@SOME
 @given(situations())
 def test_every_archive_brings_something_that_is_needed(situation: Situation) -> None:
     for step in situation.plan.archives:
         assert slots_of([step.span]) & situation.needed
 
 
+@SOME
 @given(situations())
 def test_no_archive_is_planned_before_it_can_be_there_or_known_not_to_be(situation: Situation) -> None:
     for step in situation.plan.archives:
@@ -130,6 +135,7 @@ def test_no_archive_is_planned_before_it_can_be_there_or_known_not_to_be(situati
         assert step.period not in situation.unavailable
 
 
+@SOME
 @given(situations())
 def test_steps_and_what_is_left_are_in_order_of_time_and_as_long_as_can_be(situation: Situation) -> None:
     found = situation.plan
@@ -139,6 +145,7 @@ def test_steps_and_what_is_left_are_in_order_of_time_and_as_long_as_can_be(situa
         assert tuple(left) == runs_of(slots_of(left), SLOT_MS)
 
 
+@SOME
 @given(situations())
 def test_what_no_archive_has_goes_to_rest_where_that_may_be_asked_and_else_nowhere(situation: Situation) -> None:
     found = situation.plan
@@ -148,6 +155,7 @@ def test_what_no_archive_has_goes_to_rest_where_that_may_be_asked_and_else_nowhe
     assert left == runs_of(situation.needed - brought, SLOT_MS)
 
 
+@SOME
 @given(situations())
 def test_a_month_is_one_archive_where_none_of_it_is_there_and_days_where_some_is(situation: Situation) -> None:
     planned = {step.period for step in situation.plan.archives}
@@ -164,6 +172,7 @@ def test_a_month_is_one_archive_where_none_of_it_is_there_and_days_where_some_is
             assert (day in planned) == (is_daily and not is_monthly and situation.interval.has_daily_archives)
 
 
+@SOME
 @given(situations())
 def test_a_plan_that_was_carried_out_leaves_nothing_to_do(situation: Situation) -> None:
     found = situation.plan

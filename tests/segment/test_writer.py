@@ -49,6 +49,7 @@ def assert_holds(path: Path, table: KlineTable) -> None:
 # --- Round trip --------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=60)
 @given(st.data(), series_keys())
 def test_any_bars_are_read_as_they_were_written(folder: Path, data: st.DataObject, series: SeriesKey) -> None:
     span = data.draw(segment_spans(series.interval))
