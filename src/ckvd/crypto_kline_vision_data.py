@@ -6,12 +6,13 @@ Cache first, then the archives of Binance Vision, then the REST interface.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, overload
 
 from ckvd.cache.coverage import uncovered_spans
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.completion import Completion
+from ckvd.derive import derive_klines
 from ckvd.download import pack_stored
 from ckvd.errors import ClientClosedError, NetworkError, NotCachedError
 from ckvd.market import SeriesKey
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from ckvd.klines import Klines
     from ckvd.report import CompletionReport, Progress
+    from ckvd.resample import ResampledKlines
     from ckvd.timespan import TimeLike
 
 
@@ -106,6 +108,7 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         if use_rest and not offline:
             self._rest = rest_client or RestDataClient(base_url=rest_url, clock=clock).part()
 
+    @overload
     async def get_klines(
         self,
         symbol: str,
@@ -116,8 +119,38 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         market: str = "spot",
         kind: str = "klines",
         missing: Literal["raise", "ignore"] = "raise",
+        derive: Literal[False] = False,
         on_progress: Callable[[Progress], None] | None = None,
-    ) -> Klines:
+    ) -> Klines: ...
+
+    @overload
+    async def get_klines(
+        self,
+        symbol: str,
+        interval: str,
+        *,
+        start: TimeLike,
+        end: TimeLike = "now",
+        market: str = "spot",
+        kind: str = "klines",
+        missing: Literal["raise", "ignore"] = "raise",
+        derive: bool,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Klines | ResampledKlines: ...
+
+    async def get_klines(
+        self,
+        symbol: str,
+        interval: str,
+        *,
+        start: TimeLike,
+        end: TimeLike = "now",
+        market: str = "spot",
+        kind: str = "klines",
+        missing: Literal["raise", "ignore"] = "raise",
+        derive: bool = False,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Klines | ResampledKlines:
         """Fetch what the cache lacks of a span, and read the span.
 
         Parameters
@@ -128,12 +161,14 @@ class CryptoKlineVisionData(ClosedByAwaiting):
             The span; `start` is included, `end` is not. Bars that are not closed yet are no data.
         missing : {"raise", "ignore"}
             What to do where something could not be fetched.
+        derive : bool
+            Make the bars of shorter ones where the cache has those and not these, and fetch nothing then.
         on_progress : callable, optional
             See `VisionDataClient.download`.
 
         Returns
         -------
-        Klines
+        Klines, or ResampledKlines with `derive` where they were made of shorter ones
             `klines.gaps` tells why bars are missing, `klines.sources` where the others came from.
 
         Raises
@@ -148,12 +183,20 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         """
         series = SeriesKey.of(symbol, interval, market=market, kind=kind)
         span = closed_part(Span.of(start, end), series.interval, self._clock())
+        if derive and (derived := self._derive(series, span)) is not None:
+            return derived
         report = await self.ensure_series([series], span, on_progress=on_progress)
         with KlineCache(self.folder.root) as cache:
             try:
                 return cache.read_series(series, span, missing=missing)
             except NotCachedError as error:
                 raise error from next(iter(report.errors), None)
+
+    def _derive(self, series: SeriesKey, span: Span) -> ResampledKlines | None:
+        if not uncovered_spans(self.folder, series, span, self._clock()):
+            return None
+        with KlineCache(self.folder.root) as cache:
+            return derive_klines(cache, series, span)
 
     async def ensure(
         self,

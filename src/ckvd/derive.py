@@ -1,0 +1,54 @@
+"""Answering from shorter bars that are in the cache: `derive_klines`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ckvd.errors import IdentityError, NotCachedError
+from ckvd.market import Interval, SeriesKey
+from ckvd.resample import BarLength, resample
+from ckvd.timespan import Span, grid_ceil
+
+if TYPE_CHECKING:
+    from ckvd.cache.kline_cache import KlineCache
+    from ckvd.resample import ResampledKlines
+
+
+def derive_klines(cache: KlineCache, series: SeriesKey, span: Span) -> ResampledKlines | None:
+    """Make the bars of a series of shorter ones, if the cache covers those for the whole span.
+
+    Parameters
+    ----------
+    cache : KlineCache
+    series : SeriesKey
+        What is wanted.
+    span : Span
+        Where its bars open.
+
+    Returns
+    -------
+    ResampledKlines or None
+        Of the longest interval that covers the span, up to the end of the last bar that opens in it. None where
+        there is none.
+    """
+    whole = Span(grid_ceil(span.start_ms, series.interval), grid_ceil(span.end_ms, series.interval))
+    for finer in _finer(series):
+        try:
+            return resample(cache.read_series(finer, whole), series.interval)
+        except NotCachedError:
+            continue
+    return None
+
+
+def _finer(series: SeriesKey) -> list[SeriesKey]:
+    """The same series at each interval that divides its own, longest first."""
+    target = BarLength.of(series.interval)
+    found = []
+    for interval in reversed(Interval):
+        if interval is series.interval or not target.holds_whole(BarLength.of(interval)):
+            continue
+        try:
+            found.append(SeriesKey(series.market, series.kind, series.symbol, interval))
+        except IdentityError:
+            continue  # the market has no bars of this length
+    return found
