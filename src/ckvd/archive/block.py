@@ -6,9 +6,10 @@ right, eight characters at a time. While a field is laid out alike in all rows (
 cursors move by one number; after a field whose width differs, each moves by its own and takes a new window.
 
 Nothing is assumed about the text: what is taken for a digit, a point or a separator is checked in every row. A row
-with anything else (a sign before an integer, an exponent, too many digits, too few fields) is *left unread*, and the
-caller reads it by the definition in `ckvd.archive.parse`. A row that is read has the value of `float(text)` in every
-cell: its digits make an integer below 2**53, which is a double, and one division by a power of ten rounds correctly.
+with anything else (a sign before an integer, an exponent, too many digits, too few fields) is *left unread*, and
+the caller reads it by the definition in `ckvd.archive.parse`. A row that is read has the value of `float(text)` in
+every cell: its digits make an integer below 2**53, which is a double, and dividing that by a power of ten, which is
+one as well, rounds once and correctly.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from ckvd.archive.digits import (
     bits_of_each,
     count_digits,
     largest,
+    smallest,
     values_of,
 )
 from ckvd.kline import FIELD_COUNT, INTEGER_FIELDS, Decimals, Times
@@ -49,8 +51,9 @@ _ALIKE_NBYTES_MAX: Final = 17
 _WINDOW_NBYTES: Final = 48
 # The first window holds open time and prices, and some of the volume.
 _FIRST_WINDOW_NBYTES: Final = 112
-# Cursors of rows that make no sense run on: 16 digits, a point, 8 decimals and a comma a field, and a window.
-TEXT_MARGIN_NBYTES: Final = FIELD_COUNT * 26 + _FIRST_WINDOW_NBYTES
+# Cursors of rows that make no sense run on, by a sign, 16 digits, a point, 8 decimals and a comma a field, and have
+# a window at the end.
+TEXT_MARGIN_NBYTES: Final = FIELD_COUNT * 27 + _FIRST_WINDOW_NBYTES
 _E8: Final = 10**8
 _LOW_BYTE: Final = np.array(0xFF, dtype=np.uint64)
 # Keeps the first n characters of a word.
@@ -153,7 +156,8 @@ class _Rows:
         return np.ndarray(shape, np.uint64, self._windows, self._offset, strides).copy()
 
     def first_width(self) -> int:
-        """How wide the next field of the first row is; -1 if its window does not hold all of it."""
+        """How wide the next field of the first row is; below 0 if that is more than a window."""
+        self.look(_WINDOW_NBYTES)
         return bytes(self._windows[0].tobytes()).find(b",", self._offset) - self._offset
 
     def skip(self, count: int) -> None:
@@ -301,7 +305,7 @@ def _read_decimals(rows: _Rows, separator: int, out: Column) -> Decimals | None:
             return Decimals(tail.places, tail.places)
     counts, pieces = _split(words)
     minus: Mask | None = None
-    if not np.all(counts):
+    if smallest(counts) == 0:
         minus = (counts == 0) & (pieces[-2] & _LOW_BYTE == _MINUS)
         rows.move(minus, 0)
         counts, pieces = _split(rows.words(4)[:, 0])

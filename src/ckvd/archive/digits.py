@@ -1,11 +1,12 @@
 """Decimal digits eight at a time: the arithmetic on text that is the same for every machine word of a column.
 
 A *word* is eight characters in an unsigned integer of 64 bits, the first character in the lowest byte. Shifting a
-word left therefore moves its text to the right, towards the end of the word, and shifting it by 64 bits or more, or
-by a negative number of bits (which wraps to a huge one), leaves nothing of it: numpy defines that as zero.
+word to the left therefore moves its text towards the end of the word, where the last digit of a number belongs,
+and shifting it by 64 bits or more leaves nothing of it: numpy defines that as zero. (So does an amount below zero,
+which as an unsigned number is a huge one.)
 
-Everything here works on arrays of words, knows nothing of rows, and holds the interpreter lock for no longer than it
-takes to start each operation.
+Everything here works on arrays of words, knows nothing of rows, and holds the interpreter lock for no longer than
+it takes to start each operation.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ BITS: Final = tuple(np.array(8 * count, dtype=np.uint64) for count in range(17))
 
 # Of the characters that a block may hold (none is above '9'), exactly the digits have both of these bits.
 _DIGIT_BITS: Final = np.array(0x3030303030303030, dtype=np.uint64)
-DIGIT_BITS: Final = int.from_bytes(b"0" * 3 * WORD_NBYTES)  # of three words
+DIGIT_BITS: Final = int.from_bytes(b"0" * 4 * WORD_NBYTES)  # the same for four words
 DIGIT_VALUES: Final = 0x0F0F0F0F0F0F0F0F
 _DIGIT_VALUES: Final = np.array(DIGIT_VALUES, dtype=np.uint64)
 _ONE: Final = np.array(1, dtype=np.uint64)
@@ -46,6 +47,7 @@ _JOIN_FOURS: Final = np.array(10_000 << 32 | 1, dtype=np.uint64)
 bits_of_each: Final[Callable[..., Any]] = np.bitwise_and.reduce
 bits_of_any: Final[Callable[..., Any]] = np.bitwise_or.reduce
 largest: Final[Callable[..., Any]] = np.maximum.reduce
+smallest: Final[Callable[..., Any]] = np.minimum.reduce
 
 
 def values_of(words: Words) -> npt.NDArray[np.int32]:

@@ -1,8 +1,8 @@
 """CSV bytes to arrays: twelve fields a row, three of them integers, nine of them decimal numbers.
 
 `parse_line` is the definition: it reads one line with `int` and `float`, in a strict grammar, and says what it
-refuses. `parse_rows` gives the same answer faster: `ckvd.archive.block` reads thousands of rows at once, and whatever
-it leaves unread goes through the definition.
+refuses. `parse_rows` gives the same answer faster: `ckvd.archive.block` reads thousands of rows at once, and the
+rows that it leaves unread go through the definition.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _NEWLINE: Final = ord("\n")
 _ONE: Final = np.array(1, dtype=np.uint64)
 # The shortest row is twelve digits, eleven commas and a newline; most have six times as many bytes.
 _ROW_NBYTES_MIN: Final = 24
-_BLOCK_ROWS: Final = PARSE_BLOCK_NBYTES // 128
+_BLOCK_ROWS: Final = PARSE_BLOCK_NBYTES // 160
+# A block costs some hundred operations of numpy; fewer rows than this are done sooner one by one.
+_BLOCK_ROWS_MIN: Final = 40
 _INTEGER: Final = re.compile(rb"(-?)0*([0-9]{1,19})")
 _DECIMAL: Final = re.compile(rb"-?[0-9]+(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]{1,3}))?")
 _INT64_MIN: Final = -(1 << 63)
@@ -257,6 +259,8 @@ def _true_places(mask: npt.NDArray[np.bool_]) -> Times:
 def _read_block(
     text: Text, starts: Times, ends: Times, columns: npt.NDArray[np.int64]
 ) -> tuple[list[Decimals | None], npt.NDArray[np.intp]]:
+    if len(starts) < _BLOCK_ROWS_MIN:
+        return [None] * FIELD_COUNT, np.arange(len(starts))
     begin, end = int(starts[0]), int(ends[-1])
     if len(text) < end + 1 + TEXT_MARGIN_NBYTES:
         margin = np.zeros(1 + TEXT_MARGIN_NBYTES, dtype=np.uint8)
