@@ -27,6 +27,7 @@ from ckvd.timespan import Span, regular_close_times
 from ckvd.utils.config import MAINTENANCE_CHUNK_ROWS
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
@@ -206,7 +207,7 @@ def _read_pieces(folder: CacheFolder, series: SeriesKey, segments: Sequence[Segm
     return pieces
 
 
-def count_rows(file: Path, span: Span) -> int:
+def count_rows(file: str | os.PathLike[str], span: Span) -> int:
     """How many bars of a segment open in a span. Errors: see `SegmentReader`."""
     with SegmentReader(file) as reader:
         return len(reader.rows.between(span.start_ms, span.end_ms))

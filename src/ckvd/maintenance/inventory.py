@@ -6,20 +6,21 @@ A summary reads the headers of a series' segments and nothing else, so that thou
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ckvd.cache.ownership import resolve, superseded
 from ckvd.cache.packing import count_rows, survey_packing
-from ckvd.errors import CacheError, SegmentError, cannot
+from ckvd.errors import SegmentError, cannot
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.provenance import Absence, Origin, Source
 from ckvd.segment.reader import read_segment_header
 from ckvd.timespan import Span, union
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ckvd.cache.folder import CacheFolder, SegmentName
     from ckvd.maintenance.selection import SeriesFilter
@@ -192,7 +193,9 @@ def summarise_series(folder: CacheFolder, series: SeriesKey) -> SeriesSummary:
     """Summarise one series. Errors: see `list_series`."""
     segments = folder.segments(series)
     coverage = union(name.span for name in segments)
-    headers = _read_headers(folder, series, segments)
+    place = str(folder.series_path(series))
+    paths = {name: f"{place}/{name.file_name}" for name in segments}
+    headers = _read_headers(paths)
     provisional = []
     bar_count = 0
     for span in coverage:
@@ -206,9 +209,8 @@ def summarise_series(folder: CacheFolder, series: SeriesKey) -> SeriesSummary:
                 bar_count += header.row_count
             else:
                 with contextlib.suppress(FileNotFoundError, SegmentError):
-                    path = folder.series_path(series) / holding.segment.file_name
-                    bar_count += count_rows(path, holding.span)
-    nbytes, oldest_ms, newest_ms = _measure(folder, series, segments)
+                    bar_count += count_rows(paths[holding.segment], holding.span)
+    nbytes, oldest_ms, newest_ms = _measure(paths.values())
     origins: Counter[Origin] = Counter()
     for header in headers.values():
         for origin, mark in _ORIGIN_MARKS.items():
@@ -274,7 +276,7 @@ def total(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING) -> CacheTotals
         files_ms += [summary.oldest_file_ms, summary.newest_file_ms]
         survey = survey_packing(folder, series)
         dead = superseded(folder.segments(series))
-        dead_nbytes = _measure(folder, series, list(dead))[0]
+        dead_nbytes = _measure(f"{folder.series_path(series)}/{name.file_name}" for name in dead)[0]
         packable_nbytes += survey.removed_nbytes - dead_nbytes
         packable_count += sum(len(merge.pieces) for merge in survey.merges)
         superseded_nbytes += dead_nbytes
@@ -288,28 +290,25 @@ def total(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING) -> CacheTotals
     )
 
 
-def _read_headers(
-    folder: CacheFolder, series: SeriesKey, segments: Sequence[SegmentName]
-) -> dict[SegmentName, SegmentHeader]:
-    path = str(folder.series_path(series))
+def _read_headers(paths: Mapping[SegmentName, str]) -> dict[SegmentName, SegmentHeader]:
     headers = {}
-    for name in segments:
-        with contextlib.suppress(FileNotFoundError, SegmentError, CacheError):
-            try:
-                headers[name] = read_segment_header(f"{path}/{name.file_name}")
-            except PermissionError as error:
-                raise cannot("be read", path, error) from error
+    for name, path in paths.items():
+        try:
+            headers[name] = read_segment_header(path)
+        except (FileNotFoundError, SegmentError):
+            continue
+        except OSError as error:
+            raise cannot("be read", path, error) from error
     return headers
 
 
-def _measure(folder: CacheFolder, series: SeriesKey, segments: Sequence[SegmentName]) -> tuple[int, int, int]:
-    """How many bytes some segments have, and when the first and last were written."""
-    path = folder.series_path(series)
+def _measure(paths: Iterable[str]) -> tuple[int, int, int]:
+    """How many bytes some files have, and when the first and last were written."""
     nbytes = 0
     written_ms: list[int] = []
-    for name in segments:
+    for path in paths:
         with contextlib.suppress(FileNotFoundError):
-            status = (path / name.file_name).stat()
+            status = os.stat(path)  # noqa: PTH116  (tens of thousands of them; a Path takes twice the time)
             nbytes += status.st_size
             written_ms.append(status.st_mtime_ns // 1_000_000)
     return nbytes, min(written_ms, default=0), max(written_ms, default=0)

@@ -1,0 +1,128 @@
+"""Writers, readers, packers and pruners on one cache at the same time: nobody fails, and nobody reads a wrong bar.
+
+Every day is written whole, again and again, by one writer, with a number that grows; a pruned day is written again
+with a higher one. So each day that a reader sees must be whole, of one number, and never of a lower one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import leaks
+from ckvd.cache import CacheFolder, KlineCache, SeriesStore
+from ckvd.cache.packing import pack_series
+from ckvd.maintenance.findings import is_clean
+from ckvd.maintenance.pruning import prune_span
+from ckvd.maintenance.verification import verify_cache
+from ckvd.market import DAY_MS, SeriesKey
+from ckvd.timespan import Span
+from tables import regular_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+STRESS_S = 30.0
+WRITERS = 4
+READERS = 8
+DAYS = 32
+SERIES = (SeriesKey.of("BTCUSDT", "1h"), SeriesKey.of("ETHUSDT", "1h"))
+START = Span.of("2023-01-01", "2023-01-02").start_ms
+GOOD = {"high": 1e12, "low": 0.0, "volume": 1e9, "taker_buy_volume": 0.0, "quote_volume": 1e9}
+
+
+def day(number: int, count: int = 1) -> Span:
+    return Span(START + number * DAY_MS, START + (number + count) * DAY_MS)
+
+
+def write(folder: CacheFolder, writer: int, until_s: float) -> None:
+    """Each writer owns every fourth day of both series; now and then it packs, or prunes a day of its own."""
+    generator = np.random.default_rng(writer)
+    number = 0
+    while time.monotonic() < until_s:
+        number += 1
+        series = SERIES[int(generator.integers(2))]
+        owned = writer + WRITERS * int(generator.integers(DAYS // WRITERS))
+        table = regular_table(
+            series, day(owned), open=float(number), close=float(number), taker_buy_quote_volume=0.0, **GOOD
+        )
+        SeriesStore(folder, series).put(table, day(owned))
+        if number % 7 == writer:
+            pack_series(folder, series, is_thorough=number % 2 == 0)
+        if number % 11 == writer:
+            prune_span(folder, series, day(owned))
+
+
+def read(folder: CacheFolder, reader: int, until_s: float) -> int:
+    """Read spans of days, with a cache that stays open and one that is new each time."""
+    generator = np.random.default_rng(100 + reader)
+    seen = {series: np.zeros(DAYS) for series in SERIES}
+    count = 0
+    with KlineCache(folder.root) as kept:
+        while time.monotonic() < until_s:
+            count += 1
+            series = SERIES[count % 2]
+            first = int(generator.integers(DAYS))
+            span = day(first, int(generator.integers(1, DAYS - first + 1)))
+            if count % 3:
+                check(kept, series, span, seen[series])
+            else:
+                with KlineCache(folder.root) as cache:
+                    check(cache, series, span, seen[series])
+    return count
+
+
+def check(
+    cache: KlineCache, series: SeriesKey, span: Span, seen: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> None:
+    klines = cache.read_series(series, span, missing="ignore")
+    opens, marks = klines.open_time, klines.open
+    days = (opens - START) // DAY_MS
+    assert np.array_equal(marks, klines.close)
+    for number in np.unique(days).tolist():
+        of_day = marks[days == number]
+        assert len(of_day) == 24, f"{series} {day(number)}: {len(of_day)} bars"
+        assert (of_day == of_day[0]).all(), f"{series} {day(number)}: mixed {set(of_day.tolist())}"
+        assert of_day[0] >= seen[number], f"{series} {day(number)}: {of_day[0]} after {seen[number]}"
+        seen[number] = of_day[0]
+    missing = sum(part.length_ms for part in klines.missing) // DAY_MS
+    assert missing + len(np.unique(days)) == span.length_ms // DAY_MS
+
+
+def test_four_writers_and_eight_readers_get_along(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path / "cache")
+    until_s = time.monotonic() + STRESS_S
+    children = [start(partial(write, folder, number, until_s)) for number in range(WRITERS)]
+    children += [start(partial(read, folder, number, until_s)) for number in range(READERS)]
+    for pid in children:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    findings = list(verify_cache(folder))
+    assert is_clean(findings), findings
+    assert not list(folder.root.rglob("*.tmp"))
+    for series in SERIES:
+        pack_series(folder, series)
+        assert len(folder.segments(series)) <= DAYS
+
+
+def start(work: Callable[[], object]) -> int:
+    """Fork a child that fails if its work fails, or leaves something behind."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        with leaks.watch() as watch:
+            work()
+        status = int(bool(watch.findings))
+        for finding in watch.findings:
+            print(finding, flush=True)
+    except BaseException:  # noqa: BLE001  (nothing may leave a child that was forked in a test)
+        traceback.print_exc()
+    finally:
+        os._exit(status)

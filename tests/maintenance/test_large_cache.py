@@ -1,0 +1,144 @@
+"""A cache of 20,000 segments: listing reads headers only, reading one series does not notice, memory is flat."""
+
+from __future__ import annotations
+
+import resource
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ckvd.archive.decode import decode_archive
+from ckvd.archive.name import ArchiveName
+from ckvd.cache import CacheFolder, KlineCache
+from ckvd.cache.folder import SegmentName
+from ckvd.kline import KlineTable
+from ckvd.maintenance import inventory
+from ckvd.maintenance.inventory import list_series
+from ckvd.maintenance.selection import SeriesFilter
+from ckvd.maintenance.verification import verify_cache
+from ckvd.market import DAY_MS, SeriesKey
+from ckvd.segment import SegmentStatement, SegmentWriter
+from ckvd.segment.reader import read_segment_header
+from ckvd.timespan import Span
+
+SAMPLE = (
+    Path(__file__).resolve().parents[2] / "data/vision/data/spot/daily/klines/BTCUSDT/1h/BTCUSDT-1h-2023-03-24.zip"
+)
+SERIES_COUNT = 2000
+DAYS = 10
+
+
+def real_day() -> KlineTable:
+    """The 23 hours of a day with an outage."""
+    name = ArchiveName.of_path("data/spot/daily/klines/BTCUSDT/1h/BTCUSDT-1h-2023-03-24.zip")
+    assert name is not None
+    return decode_archive(SAMPLE.read_bytes(), name).table
+
+
+def fill(folder: CacheFolder, series: SeriesKey, day: KlineTable) -> None:
+    path = folder.series_path(series)
+    path.mkdir(parents=True)
+    start_ms = int(day.open_time[0])
+    for number in range(DAYS):
+        shift_ms = number * DAY_MS
+        span = Span(start_ms + shift_ms, start_ms + shift_ms + DAY_MS)
+        times = {name: day.columns[name] + shift_ms for name in ("open_time", "close_time")}
+        table = KlineTable(series, {**day.columns, **times}, day.decimals)
+        name = SegmentName(span, number + 1)
+        with SegmentWriter.of_table(
+            path / name.file_name, SegmentStatement(series, span, number + 1), table
+        ) as writer:
+            writer.publish()
+
+
+def copy_to(folder: CacheFolder, files: dict[str, bytes], first: SeriesKey, other: SeriesKey) -> None:
+    """Make the same segments for another series, whose symbol is as long: much faster than writing them."""
+    path = folder.series_path(other)
+    path.mkdir(parents=True)
+    for file_name, template in files.items():
+        content = bytearray(template.replace(first.symbol.encode(), other.symbol.encode()))
+        header_nbytes = int.from_bytes(content[16:20], "little")
+        content[12:16] = zlib.crc32(content[16:header_nbytes]).to_bytes(4, "little")
+        with open(f"{path}/{file_name}", "wb", buffering=0) as file:  # noqa: PTH123  (thousands of them)
+            file.write(content)
+
+
+def series_of(number: int) -> SeriesKey:
+    return SeriesKey.of(f"C{number:04d}USDT", "1h")
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> CacheFolder:
+    folder = CacheFolder(tmp_path_factory.mktemp("large") / "cache")
+    fill(folder, series_of(0), real_day())
+    files = {path.name: path.read_bytes() for path in folder.series_path(series_of(0)).iterdir()}
+    for number in range(1, SERIES_COUNT):
+        copy_to(folder, files, series_of(0), series_of(number))
+    return folder
+
+
+def test_listing_reads_each_header_once_and_nothing_else(
+    large: CacheFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def read(path: str) -> object:
+        opened.append(path)
+        return read_segment_header(path)
+
+    monkeypatch.setattr(inventory, "read_segment_header", read)
+    monkeypatch.setattr(inventory, "count_rows", None)
+    summaries = list(list_series(large))
+    assert len(summaries) == SERIES_COUNT
+    assert sum(summary.bar_count for summary in summaries) == SERIES_COUNT * DAYS * 23
+    assert len(opened) == len(set(opened)) == SERIES_COUNT * DAYS
+
+
+def test_listing_costs_little_more_than_reading_headers(large: CacheFolder) -> None:
+    paths = [
+        f"{large.series_path(series_of(number))}/{name.file_name}"
+        for number in range(SERIES_COUNT)
+        for name in large.segments(series_of(number))
+    ]
+    ratios, seconds = [], []
+    for _ in range(2):
+        start_s = time.process_time()
+        for path in paths:
+            read_segment_header(path)
+        headers_s = time.process_time() - start_s
+        start_s = time.process_time()
+        assert sum(1 for _ in list_series(large)) == SERIES_COUNT
+        seconds.append(time.process_time() - start_s)
+        ratios.append(seconds[-1] / headers_s)
+    print(f"{len(paths)} segments listed in {min(seconds):.2f} s of CPU, {min(ratios):.2f} times their headers")
+    assert min(ratios) < 3
+
+
+def test_reading_one_series_does_not_notice_the_others(large: CacheFolder, tmp_path: Path) -> None:
+    small = CacheFolder(tmp_path / "small")
+    series = series_of(777)
+    fill(small, series, real_day())
+    start_ms = int(real_day().open_time[0])
+    span = Span(start_ms, start_ms + DAYS * DAY_MS)
+    best = [float("inf"), float("inf")]
+    for _ in range(200):
+        for place, folder in enumerate((small, large)):
+            start_s = time.perf_counter()
+            with KlineCache(folder.root) as cache:
+                total = float(cache.read_series(series, span).close.sum())
+            best[place] = min(best[place], time.perf_counter() - start_s)
+            assert np.isfinite(total)
+    print(f"one series: {best[0] * 1e6:.0f} us alone, {best[1] * 1e6:.0f} us among {SERIES_COUNT}")
+    assert best[1] <= 1.3 * best[0]
+
+
+def test_memory_of_verifying_does_not_grow_with_the_cache(large: CacheFolder) -> None:
+    assert list(verify_cache(large, SeriesFilter(symbols=("C000*",)))) != [None]
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    findings = sum(1 for _ in verify_cache(large, SeriesFilter(symbols=("C00*",))))
+    after_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"verifying ten times as many segments took {after_kb - before_kb} kB more; {findings} findings")
+    assert after_kb - before_kb < 16_384
