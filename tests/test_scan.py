@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore, open_cache
 from ckvd.errors import CacheBusyError, NotCachedError
+from ckvd.provenance import Absence, Reason
 from ckvd.timespan import Span
 from models import DAY_MS, MINUTE_MS
 from tables import BTCUSDT_1M, make_table, regular_table
@@ -125,3 +126,14 @@ def resident_nbytes(folder: Path) -> int:
         elif is_ours and fields[0] == "Rss:":
             resident += int(fields[1]) * 1024
     return resident
+
+
+def test_that_nothing_could_be_had_is_no_answer_for_a_scan_either(tmp_path: Path) -> None:
+    day = Span(0, DAY_MS)
+    absence = Absence(day.start_ms, day.end_ms, Reason.NOT_PUBLISHED)
+    store = SeriesStore(CacheFolder(tmp_path), BTCUSDT_1M)
+    store.put(make_table(BTCUSDT_1M, []), day, absences=[absence])
+    with KlineCache(tmp_path) as cache:
+        with pytest.raises(NotCachedError):
+            list(cache.scan("BTCUSDT", "1m", start=0, end=DAY_MS))
+        assert list(cache.scan("BTCUSDT", "1m", start=0, end=DAY_MS, missing="ignore")) == []

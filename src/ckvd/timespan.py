@@ -86,7 +86,8 @@ def _datetime64_to_ms(value: np.datetime64) -> int:
         moment = value.astype("datetime64[ms]")
     except OverflowError:
         raise TimeError(f"time {value} lies outside the years {_YEAR_MIN} to {_YEAR_MAX}") from None
-    if moment != value:
+    # Compared as it was given: older numpy wraps around in silence, also while it compares.
+    if moment.astype(value.dtype) != value:
         raise TimeError(f"time {value} is finer than a millisecond: round it first")
     return int(moment.astype(np.int64))
 

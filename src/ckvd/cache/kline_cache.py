@@ -129,7 +129,13 @@ class KlineCache:
         def find_again(rest: Span) -> list[Holding]:
             return self._holdings(series, missing, rest)[0]
 
-        return scan_holdings(series, holdings, rows, find_again, self._open_rows)
+        def open_rows(series: SeriesKey, holding: Holding) -> MappedRows:
+            opened = self._open_rows(series, holding)
+            if missing == "raise" and (unanswered := _unanswered([holding], [opened])):
+                raise self._not_cached(series, span, unanswered)
+            return opened
+
+        return scan_holdings(series, holdings, rows, find_again, open_rows)
 
     def panel(
         self,
@@ -205,9 +211,10 @@ class KlineCache:
         return holdings, unheld
 
     def _open_rows(self, series: SeriesKey, holding: Holding) -> MappedRows:
-        if self._open_segments is None:
+        open_segments = self._open_segments  # another thread may close the cache meanwhile
+        if open_segments is None:
             raise ValueError(f"the cache {self.folder.root} is closed")
-        rows = self._open_segments.rows(self.folder, series, holding.segment)
+        rows = open_segments.rows(self.folder, series, holding.segment)
         span = holding.span
         return rows if span == holding.segment.span else rows.between(span.start_ms, span.end_ms)
 
