@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -17,10 +16,6 @@ from models import bar_end, bar_start, bar_starts, ms
 
 if TYPE_CHECKING:
     from ckvd.kline import Column
-
-# A machine that does other things as well stalls now and then: no example fails for the time that it took.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
 
 FIRST_MS, LAST_MS = ms(2017, 1, 1), ms(2032, 1, 1)
 SECOND_MS = 1000
