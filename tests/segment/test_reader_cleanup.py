@@ -1,0 +1,72 @@
+"""Leaving `SegmentReader`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+import file_cleanup
+from ckvd.segment import SegmentReader
+from ckvd.timespan import Span
+from closers import TASK_FACTORIES, run
+from file_cleanup import Holder
+from models import MINUTE_MS
+from tables import BTCUSDT_1M, regular_table, write_segment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HOUR = Span(0, 60 * MINUTE_MS)
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Holder:
+    path = write_segment(tmp_path / "hour.ckvd", regular_table(BTCUSDT_1M, HOUR), HOUR)
+    return Holder(lambda: SegmentReader(path), lambda reader: reader["close"].sum(), "_map")
+
+
+@pytest.mark.parametrize("is_eager", TASK_FACTORIES)
+def test_it_leaves_unused_and_after_use(holder: Holder, is_eager: bool) -> None:
+    file_cleanup.leaves_unused_and_after_use(holder, is_eager=is_eager)
+
+
+def test_it_leaves_many_times_in_a_row(holder: Holder) -> None:
+    file_cleanup.leaves_many_times_in_a_row(holder, 300)
+
+
+def test_it_leaves_twice_at_once_and_without_entering(holder: Holder) -> None:
+    file_cleanup.leaves_twice_at_once_and_without_entering(holder)
+
+
+def test_it_leaves_on_another_loop(holder: Holder) -> None:
+    file_cleanup.leaves_on_another_loop(holder)
+
+
+def test_it_raises_the_error_of_the_body_when_closing_fails_too(
+    holder: Holder, caplog: pytest.LogCaptureFixture
+) -> None:
+    file_cleanup.raises_the_error_of_the_body_when_closing_fails_too(holder, caplog)
+
+
+def test_it_lets_cancellations_and_timeouts_through(holder: Holder) -> None:
+    file_cleanup.lets_cancellations_and_timeouts_through(holder)
+
+
+def test_it_warns_once_and_lets_go_when_nobody_closes_it(holder: Holder) -> None:
+    file_cleanup.warns_once_and_lets_go_when_nobody_closes_it(holder, "unclosed segment ")
+
+
+@pytest.mark.parametrize("is_eager", TASK_FACTORIES)
+def test_a_view_that_is_held_keeps_it_from_nothing_but_unmapping(holder: Holder, is_eager: bool) -> None:
+    async def main() -> None:
+        before = file_cleanup.held()
+        async with holder.make() as reader:
+            view = reader["close"]
+        assert reader._map is None
+        assert view.sum() == sum(range(400, 460))
+        assert file_cleanup.held()[1] == before[1] + 1
+        del view
+        assert file_cleanup.held() == before
+
+    run(main, is_eager=is_eager)
