@@ -11,6 +11,7 @@ import pytest
 from ckvd.archive.folder_source import FolderArchiveSource
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.folder import SegmentName
+from ckvd.maintenance.check import check
 from ckvd.maintenance.findings import Finding, Severity, Trouble, is_clean
 from ckvd.maintenance.leftovers import find_leftovers, remove_leftovers
 from ckvd.maintenance.quarantine import discard, list_quarantine, restore
@@ -144,6 +145,16 @@ def test_a_segment_of_another_series_goes_home(folder: CacheFolder) -> None:
     lost = segment_paths(folder)[0]
     lost.rename(folder.series_path(elsewhere) / lost.name)
     assert asyncio.run(repair(folder, look(folder))).renamed == (lost,)
+    assert bars(folder) == before
+
+
+def test_one_call_checks_and_fixes(folder: CacheFolder) -> None:
+    before = bars(folder)
+    flip(segment_paths(folder)[0], -1)
+    assert [finding.trouble for finding in check(folder, fix=True, source=FolderArchiveSource(MIRROR))] == [
+        Trouble.DAMAGED
+    ]
+    assert check(folder) == []
     assert bars(folder) == before
 
 

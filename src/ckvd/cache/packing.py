@@ -156,7 +156,7 @@ def pack_series(
     removed_nbytes = 0
     try:
         before = {name: _nbytes_of(folder, series, [name]) for name in superseded(folder.segments(series))}
-        removed = store.remove_superseded()
+        removed = store.remove_superseded({made.name for made in packed})
         removed_nbytes = sum(before.get(name, 0) for name in removed)
     except (SegmentError, FileNotFoundError) as error:
         refusals.append(f"{error}; what it replaces is kept")

@@ -22,7 +22,7 @@ from ckvd.segment.writer import SegmentStatement, SegmentWriter, flush_folder
 from ckvd.utils.config import SERIES_LOCK_TIMEOUT_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder
@@ -169,10 +169,15 @@ class SeriesStore:
         fault_points.reach(Step.SEGMENT_PUBLISHED)
         return name
 
-    def remove_superseded(self) -> tuple[SegmentName, ...]:
+    def remove_superseded(self, verified: Container[SegmentName] = ()) -> tuple[SegmentName, ...]:
         """Remove segments that speak for no moment any more, because newer ones speak for all of theirs.
 
         Those newer ones are checked whole before anything goes, so that nothing is lost below a damaged one.
+
+        Parameters
+        ----------
+        verified : container of SegmentName
+            Segments that the caller has just checked.
 
         Returns
         -------
@@ -192,6 +197,8 @@ class SeriesStore:
             found = superseded(self.folder.segments(self.series))
             path = self.folder.series_path(self.series)
             for holder in sorted({holder for holders in found.values() for holder in holders}):
+                if holder in verified:
+                    continue
                 with SegmentReader(path / holder.file_name) as reader:
                     reader.verify()
             self.remove(found, Step.SUPERSEDED_REMOVED)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.file_lock import is_free
+from ckvd.download import DOWNLOAD_FOLDER_PREFIX
 from ckvd.errors import cannot
 from ckvd.segment.writer import TEMPORARY_SUFFIX
 from ckvd.timespan import now_ms
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
     from ckvd.cache.folder import CacheFolder
 
-# Archives on their way lie in folders of this name.
-_DOWNLOAD_PREFIX: Final = ".download-"
 # A download that wants its folder judged by a lock holds one on a file of this name in it.
 FOLDER_LOCK_NAME: Final = ".lock"
 
@@ -90,7 +89,7 @@ def remove_leftovers(folder: CacheFolder, *, at_ms: int | None = None) -> list[L
 
 def _candidates(folder: CacheFolder) -> Iterator[Path]:
     try:
-        yield from sorted(path for path in folder.root.glob(f"{_DOWNLOAD_PREFIX}*") if path.is_dir())
+        yield from sorted(path for path in folder.root.glob(f"{DOWNLOAD_FOLDER_PREFIX}*") if path.is_dir())
         for series in folder.series():
             yield from sorted(folder.series_path(series).glob(f".*{TEMPORARY_SUFFIX}"))
     except OSError as error:

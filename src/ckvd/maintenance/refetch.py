@@ -19,6 +19,7 @@ from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive
 from ckvd.cache.file_lock import FileLock
 from ckvd.cache.series_store import SeriesStore
+from ckvd.download import DOWNLOAD_FOLDER_PREFIX
 from ckvd.errors import ArchiveError, CacheError, CkvdError, ClientClosedError, cannot
 from ckvd.ingest import source_of
 from ckvd.maintenance.leftovers import FOLDER_LOCK_NAME
@@ -168,7 +169,7 @@ def download_folder(folder: CacheFolder) -> Iterator[Path]:
     """
     folder.make_path(folder.root)
     try:
-        place = Path(tempfile.mkdtemp(prefix=".download-", dir=folder.root))
+        place = Path(tempfile.mkdtemp(prefix=DOWNLOAD_FOLDER_PREFIX, dir=folder.root))
     except OSError as error:
         raise cannot("be written", folder.root, error) from error
     try:
