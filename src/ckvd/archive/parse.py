@@ -209,7 +209,7 @@ def header_end(csv: bytes, archive: str) -> int:
         return 0
     line, newline, _ = csv[:_HEADER_NBYTES_MAX].partition(b"\n")
     names = line.decode("utf-8", "replace").strip().split(",")
-    if len(names) != FIELD_COUNT:
+    if len(names) != FIELD_COUNT or len(line) == _HEADER_NBYTES_MAX:
         raise ArchiveError(
             archive, f"its header has {len(names)} fields, expected {FIELD_COUNT}: {_shown(line)}", row=1
         )

@@ -1,0 +1,343 @@
+"""Rows become columns in milliseconds, in order, each open time once; and whatever was done to them is told."""
+
+from __future__ import annotations
+
+import random
+import zipfile
+from array import array
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import strategies  # noqa: F401 - no example fails for the time that it took
+from archives import zip_text
+from ckvd.archive.decode import DecodedArchive, decode_archive, decode_rows
+from ckvd.archive.name import ArchiveName
+from ckvd.archive.parse import parse_rows
+from ckvd.errors import ArchiveError
+from ckvd.kline import (
+    CLOSE_TIME_US,
+    COLUMN_DTYPES,
+    FIELD_COUNT,
+    OPEN_TIME_US,
+    BarFlag,
+    Decimals,
+    bar_flags,
+    fields_of,
+)
+from ckvd.market import SeriesKey
+from ckvd.timespan import Period, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+SERIES = SeriesKey.of("BTCUSDT", "1m")
+NAME = ArchiveName(SERIES, Period.of_label("2025-01-01"))
+START_MS = NAME.period.start_ms
+DAY = NAME.period.span
+
+
+def row(minute: int, *, close: str = "1.5", unit: int = 1, open_us: int = 0, close_us: int = 999) -> str:
+    """A bar of a minute of the day, in milliseconds (unit 1) or microseconds (unit 1000)."""
+    opens, closes = START_MS + 60_000 * minute, START_MS + 60_000 * minute + 59_999
+    if unit == 1000:
+        opens, closes = opens * 1000 + open_us, closes * 1000 + close_us
+    return f"{opens},1.0,2.0,0.5,{close},3,{closes},4.5,7,1,1.5,0\n"
+
+
+def decode(rows: Iterable[str], name: ArchiveName = NAME) -> DecodedArchive:
+    return decode_archive(zip_text(name.file_name, rows), name)
+
+
+def minutes_of(decoded: DecodedArchive) -> list[int]:
+    minutes: list[int] = ((decoded.table.open_time - START_MS) // 60_000).tolist()
+    return minutes
+
+
+def refusal(rows: Iterable[str], name: ArchiveName = NAME) -> ArchiveError:
+    with pytest.raises(ArchiveError) as caught:
+        decode(rows, name)
+    assert caught.value.archive == name.file_name
+    return caught.value
+
+
+def test_columns_have_the_names_and_types_of_the_series() -> None:
+    decoded = decode([row(0), row(1)])
+    assert tuple(decoded.table.columns) == fields_of(SERIES)
+    assert all(cells.dtype == COLUMN_DTYPES[name] for name, cells in decoded.table.columns.items())
+    assert decoded.table.columns["quote_volume"].tolist() == [4.5, 4.5]
+    assert decoded.table.decimals["close"] == Decimals(1, 1)
+    assert decoded.table.decimals["volume"] == Decimals(0, 0)
+    assert (decoded.row_count, decoded.duplicate_row_count, decoded.unordered_row_count) == (2, 0, 0)
+    assert (decoded.conflict_open_times.tolist(), decoded.has_header, decoded.time_unit) == ([], False, "ms")
+
+
+def test_coin_margined_klines_count_contracts_and_base_asset() -> None:
+    name = ArchiveName(SeriesKey.of("BTCUSD_PERP", "1m", market="cm"), NAME.period)
+    header = ",".join(fields_of(SERIES)) + "\n"
+    decoded = decode([header, row(0)], name)
+    assert decoded.has_header
+    assert decoded.table.columns["base_volume"].tolist() == [4.5]
+    assert decoded.table.columns["taker_buy_base_volume"].tolist() == [1.5]
+    assert "quote_volume" not in decoded.table.columns
+
+
+def test_an_archive_without_rows_is_an_empty_table() -> None:
+    decoded = decode([])
+    assert decoded.table.row_count == decoded.row_count == 0
+    assert decoded.time_unit == "ms"
+
+
+# --- Units -------------------------------------------------------------------------------------------------
+
+
+def test_microseconds_become_milliseconds() -> None:
+    decoded = decode([row(0, unit=1000), row(1, unit=1000)])
+    assert decoded.time_unit == "us"
+    assert minutes_of(decoded) == [0, 1]
+    assert (decoded.table.columns["close_time"] - decoded.table.open_time).tolist() == [59_999, 59_999]
+    assert OPEN_TIME_US not in decoded.table.columns
+    assert CLOSE_TIME_US not in decoded.table.columns
+
+
+def test_microseconds_that_milliseconds_cannot_hold_have_columns_of_their_own() -> None:
+    decoded = decode([row(0, unit=1000), row(1, unit=1000, open_us=7, close_us=1)])
+    assert decoded.table.columns[OPEN_TIME_US].tolist() == [0, 7]
+    assert decoded.table.columns[CLOSE_TIME_US].tolist() == [999, 1]
+    assert decoded.table.columns[OPEN_TIME_US].dtype == COLUMN_DTYPES[OPEN_TIME_US]
+    assert minutes_of(decoded) == [0, 1]
+
+
+def test_each_cell_has_the_unit_that_its_value_tells() -> None:
+    decoded = decode([row(0), row(1, unit=1000, open_us=7), row(2)])
+    assert decoded.time_unit == "mixed"
+    assert minutes_of(decoded) == [0, 1, 2]
+    assert decoded.table.columns[OPEN_TIME_US].tolist() == [0, 7, 0]
+    assert CLOSE_TIME_US not in decoded.table.columns
+
+
+@given(st.lists(st.tuples(st.integers(0, 1439), st.booleans(), st.integers(0, 999), st.integers(0, 999))))
+def test_no_microsecond_is_lost(bars: list[tuple[int, bool, int, int]]) -> None:
+    bars = list({bar[0]: bar for bar in bars}.values())
+    texts = [row(m, unit=1000 if is_us else 1, open_us=o, close_us=c) for m, is_us, o, c in bars]
+    columns = decode(texts).table.columns
+    expected_us = sorted(
+        int(text.split(",")[0]) * (1 if is_us else 1000) for text, (_, is_us, _, _) in zip(texts, bars, strict=True)
+    )
+    assert (columns["open_time"] * 1000 + columns.get(OPEN_TIME_US, 0)).tolist() == expected_us
+
+
+# --- Times that cannot be ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("minute", [-1, 1440, 100_000])
+@pytest.mark.parametrize("unit", [1, 1000])
+def test_an_open_time_outside_the_archive_is_refused_with_its_line(minute: int, unit: int) -> None:
+    header = ",".join(fields_of(SERIES)) + "\n"
+    error = refusal([header, row(0, unit=unit), row(minute, unit=unit)])
+    assert error.row == 3
+    assert error.reason.startswith("open_time lies outside 2025-01-01..2025-01-02: ")
+
+
+def test_an_open_time_in_seconds_is_refused() -> None:
+    error = refusal([row(0).replace(f"{START_MS}", f"{START_MS // 1000}", 1)])
+    assert "open_time" in error.reason
+    assert f"found {START_MS // 1000} (1970-01-21" in error.reason
+
+
+@pytest.mark.parametrize("close", ["-1", "7258118400000", "99999999999999", "9223372036854775807"])
+def test_a_close_time_in_no_year_of_ours_is_refused(close: str) -> None:
+    text = row(0).replace(f"{START_MS + 59_999}", close)
+    assert refusal([text]).reason.startswith("close_time lies outside 1970-01-01..2200-01-01: ")
+
+
+@pytest.mark.parametrize("close_ms", [START_MS - 1, START_MS, START_MS + 3_600_000])
+def test_an_odd_close_time_is_kept(close_ms: int) -> None:
+    decoded = decode([row(0).replace(f"{START_MS + 59_999}", f"{close_ms}")])
+    assert decoded.table.columns["close_time"].tolist() == [close_ms]
+
+
+def test_a_bar_off_the_grid_is_kept() -> None:
+    decoded = decode([row(0), row(1).replace(f"{START_MS + 60_000}", f"{START_MS + 74_789}", 1)])
+    assert decoded.table.open_time.tolist() == [START_MS, START_MS + 74_789]
+
+
+# --- Duplicates, conflicts and order -----------------------------------------------------------------------
+
+
+def test_equal_rows_collapse_and_are_counted() -> None:
+    decoded = decode([row(0), row(1), row(1), row(1), row(2)])
+    assert minutes_of(decoded) == [0, 1, 2]
+    assert (decoded.row_count, decoded.duplicate_row_count) == (5, 2)
+    assert decoded.conflict_open_times.tolist() == []
+
+
+def test_a_cell_in_which_two_rows_are_written_differently_is_no_difference() -> None:
+    decoded = decode([row(0), row(0, close="1.50"), row(0, unit=1000)])
+    assert (decoded.duplicate_row_count, decoded.conflict_open_times.tolist()) == (2, [])
+
+
+@pytest.mark.parametrize(("first", "second"), [("1.5", "1.6"), ("0", "-0"), ("-0.0", "0.0")])
+def test_of_different_rows_of_one_time_the_later_wins_and_the_time_is_told(first: str, second: str) -> None:
+    decoded = decode([row(0), row(1, close=first), row(1, close=second), row(2)])
+    assert minutes_of(decoded) == [0, 1, 2]
+    assert str(decoded.table.columns["close"][1]) == str(float(second))
+    assert decoded.conflict_open_times.tolist() == [START_MS + 60_000]
+    assert decoded.duplicate_row_count == 0
+
+
+def test_a_row_that_comes_back_is_both_a_duplicate_and_the_later_one() -> None:
+    decoded = decode([row(0, close="1.5"), row(0, close="1.6"), row(0, close="1.5")])
+    assert decoded.table.columns["close"].tolist() == [1.5]
+    assert decoded.duplicate_row_count == 1
+    assert decoded.conflict_open_times.tolist() == [START_MS]
+
+
+def test_rows_of_one_millisecond_and_different_microseconds_are_a_conflict() -> None:
+    decoded = decode([row(0, unit=1000, open_us=1), row(0, unit=1000, open_us=2)])
+    assert decoded.table.columns[OPEN_TIME_US].tolist() == [2]
+    assert decoded.conflict_open_times.tolist() == [START_MS]
+
+
+def test_rows_out_of_order_are_sorted_and_counted() -> None:
+    decoded = decode([row(2), row(0), row(1), row(3)])
+    assert minutes_of(decoded) == [0, 1, 2, 3]
+    assert decoded.unordered_row_count == 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["1.5", "1.6", "0.0", "-0.0"])), max_size=12))
+def test_rows_in_any_order_give_the_last_one_of_each_time(bars: list[tuple[int, str]]) -> None:
+    decoded = decode([row(minute, close=close) for minute, close in bars])
+    last = dict(sorted(dict(bars).items()))
+    assert minutes_of(decoded) == list(last)
+    assert [str(value) for value in decoded.table.columns["close"].tolist()] == list(last.values())
+    assert decoded.row_count == len(bars)
+    assert decoded.duplicate_row_count == len(bars) - len(set(bars))
+    conflicts = [minute for minute in last if len({close for m, close in bars if m == minute}) > 1]
+    assert ((decoded.conflict_open_times - START_MS) // 60_000).tolist() == conflicts
+    latest, late_count = -1, 0
+    for minute, _ in bars:
+        late_count += minute < latest
+        latest = max(minute, latest)
+    assert decoded.unordered_row_count == late_count
+
+
+def test_a_month_in_another_order_is_the_same_month() -> None:
+    texts = [row(minute, close=f"{minute}.25") for minute in range(1440)]
+    shuffled = texts * 2
+    random.Random(0).shuffle(shuffled)
+    ordered, decoded = decode(texts), decode(shuffled)
+    assert decoded.duplicate_row_count == 1440
+    for name, cells in ordered.table.columns.items():
+        assert cells.tobytes() == decoded.table.columns[name].tobytes()
+
+
+def test_rows_of_any_source_go_the_same_way() -> None:
+    rows = parse_rows("".join([row(1), row(0)]).encode(), "GET /klines")
+    decoded = decode_rows(rows, SERIES, Span(START_MS, START_MS + 120_000), "GET /klines")
+    assert minutes_of(decoded) == [0, 1]
+    with pytest.raises(ArchiveError, match=r"^GET /klines, line 1: open_time lies outside"):
+        decode_rows(rows, SERIES, Span(START_MS, START_MS + 60_000), "GET /klines")
+
+
+# --- Real archives -----------------------------------------------------------------------------------------
+
+
+def real_archives(shared_data: Path) -> list[tuple[ArchiveName, Path]]:
+    root = shared_data / "vision"
+    found = [(ArchiveName.of_path(path.relative_to(root).as_posix()), path) for path in sorted(root.rglob("*.zip"))]
+    return [(name, path) for name, path in found if name is not None]
+
+
+def text_columns(path: Path) -> tuple[list[list[str]], bool]:
+    """The cells of an archive, field by field, as `zipfile` and `split` see them; and whether it has a header."""
+    with zipfile.ZipFile(path) as archive:
+        text = archive.read(archive.namelist()[0]).decode("ascii")
+    # One list of all cells: many small lists would take most of the time.
+    cells = text.removesuffix("\n").replace("\n", ",").split(",")
+    has_header = cells[0] == "open_time"
+    assert len(cells) == FIELD_COUNT * text.count("\n")
+    return [cells[FIELD_COUNT * has_header + field :: FIELD_COUNT] for field in range(FIELD_COUNT)], has_header
+
+
+def test_every_cell_of_every_real_archive_is_what_int_and_float_say(shared_data: Path) -> None:
+    archives = real_archives(shared_data)
+    assert len(archives) == 1821
+    row_count = 0
+    for name, path in archives:
+        decoded = decode_archive(path.read_bytes(), name)
+        texts, has_header = text_columns(path)
+        assert decoded.has_header == has_header
+        assert decoded.row_count == decoded.table.row_count == len(texts[0])
+        assert len(decoded.table.columns) == len(texts) == FIELD_COUNT
+        for field, cells in zip(texts, decoded.table.columns.items(), strict=True):
+            column, found = cells
+            # A month in microseconds is small enough to be divided number by number.
+            unit = 1000 if decoded.time_unit == "us" and column.endswith("_time") else 1
+            integers = map(int, field) if unit == 1 else (int(text) // unit for text in field)
+            is_float = found.dtype.kind == "f"
+            expected = array("d", map(float, field)).tobytes() if is_float else array("q", integers).tobytes()
+            assert found.tobytes() == expected, (path, column)
+        row_count += decoded.row_count
+    assert row_count == 1_440_184
+
+
+def test_what_is_odd_in_the_hourly_months_of_bitcoin_is_there_to_see(shared_data: Path) -> None:
+    months = {
+        name.period.label: decode_archive(path.read_bytes(), name)
+        for name, path in real_archives(shared_data)
+        if (name.series, name.period.cadence) == (SeriesKey.of("BTCUSDT", "1h"), "monthly")
+    }
+    flags = {
+        label: bar_flags(
+            month.table.open_time,
+            month.table.columns["close_time"],
+            month.table.columns["volume"],
+            month.table.series.interval,
+        )
+        for label, month in months.items()
+    }
+    assert {label for label, month in months.items() if month.time_unit == "us"} == {
+        f"2025-0{n}" for n in range(1, 6)
+    }
+    assert not any(month.has_header or month.unordered_row_count for month in months.values())
+    off_grid = {label: int(np.count_nonzero(flag & BarFlag.OFF_GRID)) for label, flag in flags.items()}
+    assert {label: count for label, count in off_grid.items() if count} == {"2018-02": 43}
+    february = months["2018-02"].table.open_time[(flags["2018-02"] & BarFlag.OFF_GRID) > 0]
+    assert (february[0], february[-1]) == (1518168494789, 1518319694789)
+    assert flags["2018-02"][months["2018-02"].table.open_time == 1518319694789] & BarFlag.OVERLAPS_NEXT
+    ignored = [label for label, month in months.items() if np.any(month.table.columns["ignore"])]
+    assert ignored == ["2017-08", "2017-09", "2017-10", "2017-11", "2017-12"]
+    assert months["2020-12"].table.row_count == 168  # it ends early
+
+
+def test_headers_are_found_where_there_are_some(shared_data: Path) -> None:
+    wanted = {
+        "BTCUSDT-1m-2022-05-05.zip": False,
+        "BTCUSDT-1m-2020-02.zip": False,
+        "BTCUSDT-5m-2025-01.zip": True,
+        "BTCUSD_PERP-1h-2024-01-01.zip": True,
+        "FILUSDT-1m-2023-02.zip": True,
+    }
+    found = {
+        path.name: decode_archive(path.read_bytes(), name).has_header
+        for name, path in real_archives(shared_data)
+        if path.name in wanted and name.series.market != "spot"
+    }
+    assert found == wanted
+
+
+def test_the_outage_of_march_2023_is_a_hole_and_an_odd_close(shared_data: Path) -> None:
+    (path,) = (shared_data / "vision").rglob("BTCUSDT-1m-2023-03-24.zip")
+    name = ArchiveName(SERIES, Period.of_label("2023-03-24"))
+    table = decode_archive(path.read_bytes(), name).table
+    assert table.row_count == 1440 - 80
+    steps = np.diff(table.open_time)
+    assert steps[steps != 60_000].tolist() == [81 * 60_000]
+    flags = bar_flags(table.open_time, table.columns["close_time"], table.columns["volume"], SERIES.interval)
+    assert np.count_nonzero(flags & BarFlag.ODD_CLOSE) == 1
+    assert np.count_nonzero(flags & BarFlag.ZERO_VOLUME) >= 72

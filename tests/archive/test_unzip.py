@@ -1,0 +1,204 @@
+"""What is taken out of a ZIP is its one member, whole; anything else is refused, and nothing crashes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import tracemalloc
+import zipfile
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import strategies  # noqa: F401 - no example fails for the time that it took
+from ckvd.archive import unzip
+from ckvd.archive.name import ArchiveName
+from ckvd.archive.unzip import unzip_csv
+from ckvd.errors import ArchiveError
+from ckvd.market import SeriesKey
+from ckvd.timespan import Period
+
+NAME = ArchiveName(SeriesKey.of("BTCUSDT", "1m"), Period.of_label("2023-01-01"))
+MEMBER = "BTCUSDT-1m-2023-01-01.csv"
+CSV = b"1672531200000,1.5,2.5,0.5,1.0,3,1672531259999,4,5,6,7,0\n" * 20
+# Where the fields of the local and the central header stand, from their signatures on.
+LOCAL, CENTRAL = b"PK\x03\x04", b"PK\x01\x02"
+CENTRAL_FLAGS, CENTRAL_METHOD, CENTRAL_CRC, CENTRAL_PACKED, CENTRAL_SIZE, CENTRAL_OFFSET = 8, 10, 16, 20, 24, 42
+
+
+def make_zip(*members: str, csv: bytes = CSV, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", method) as archive:
+        for member in members or (MEMBER,):
+            archive.writestr(member, csv)
+    return content.getvalue()
+
+
+def patched(content: bytes, place: int, form: str, value: int) -> bytes:
+    """The same ZIP with another number in its directory."""
+    changed = bytearray(content)
+    struct.pack_into(form, changed, content.index(CENTRAL) + place, value)
+    return bytes(changed)
+
+
+def refusal(content: bytes, name: ArchiveName = NAME) -> str:
+    with pytest.raises(ArchiveError) as caught:
+        unzip_csv(content, name)
+    assert caught.value.archive == name.file_name
+    assert caught.value.row is None
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("csv", [b"", b"\n", CSV, CSV * 1000])
+def test_the_member_comes_out_as_it_went_in(csv: bytes, method: int) -> None:
+    content = make_zip(csv=csv, method=method)
+    assert unzip_csv(content, NAME) == csv
+    assert unzip_csv(memoryview(content), NAME) == csv
+
+
+def test_the_standard_zlib_does_it_where_isal_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unzip, "inflater", zlib)
+    assert unzip_csv(make_zip(csv=CSV * 1000), NAME) == CSV * 1000
+    assert "stop after" in refusal(patched(make_zip(), CENTRAL_PACKED, "<I", 20))
+
+
+def test_a_zip_within_other_bytes_is_found() -> None:
+    assert unzip_csv(b"<html>" + make_zip(), NAME) == CSV
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK", b"<html>404</html>", make_zip()[:-30], make_zip()[30:], bytes(1000)]
+)
+def test_what_is_no_zip_is_refused(content: bytes) -> None:
+    assert "no ZIP" in refusal(content) or "truncated" in refusal(content)
+
+
+@pytest.mark.parametrize("members", [(MEMBER, "README.txt"), (MEMBER, "folder/"), ("a.csv", "b.csv", "c.csv")])
+def test_several_members_are_refused(members: tuple[str, ...]) -> None:
+    assert refusal(make_zip(*members)) == f"it has {len(members)} members, expected one CSV"
+
+
+def test_no_member_is_refused() -> None:
+    content = io.BytesIO()
+    zipfile.ZipFile(content, "w").close()
+    assert refusal(content.getvalue()) == "it has 0 members, expected one CSV"
+
+
+@pytest.mark.parametrize("flag", [0x1, 0x40])
+def test_an_encrypted_member_is_refused(flag: int) -> None:
+    assert "encrypted" in refusal(patched(make_zip(), CENTRAL_FLAGS, "<H", flag))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_another_compression_is_refused(method: int) -> None:
+    assert f"method {method}" in refusal(make_zip(method=method))
+    assert "method 99" in refusal(patched(make_zip(), CENTRAL_METHOD, "<H", 99))
+
+
+def test_a_member_larger_than_declared_is_refused() -> None:
+    assert "longer than the 100 bytes" in refusal(patched(make_zip(), CENTRAL_SIZE, "<I", 100))
+    stored = make_zip(method=zipfile.ZIP_STORED)
+    assert f"has {len(CSV)} bytes" in refusal(patched(stored, CENTRAL_SIZE, "<I", 100))
+
+
+def test_a_member_shorter_than_declared_is_refused() -> None:
+    reason = refusal(patched(make_zip(), CENTRAL_SIZE, "<I", len(CSV) + 1))
+    assert reason == f"its CSV has {len(CSV)} bytes, its directory declares {len(CSV) + 1}"
+
+
+def test_a_member_beyond_the_bound_is_not_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unzip, "ARCHIVE_CSV_NBYTES_MAX", 100)
+    assert "at most 100 are read" in refusal(make_zip())
+
+
+def test_no_more_is_inflated_than_declared() -> None:
+    bomb = patched(make_zip(csv=bytes(50_000_000)), CENTRAL_SIZE, "<I", 1000)
+    tracemalloc.start()
+    try:
+        assert "longer than the 1000 bytes" in refusal(bomb)
+        peak_nbytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_nbytes < 1_000_000
+
+
+def test_a_wrong_crc_is_refused() -> None:
+    reason = refusal(patched(make_zip(), CENTRAL_CRC, "<I", 0x1234ABCD))
+    assert reason == f"its CSV has CRC {zlib.crc32(CSV):08x}, its directory declares 1234abcd"
+
+
+def test_a_changed_cell_is_refused() -> None:
+    content = bytearray(make_zip(method=zipfile.ZIP_STORED))
+    content[content.index(b"1.5")] = ord("2")
+    assert "CRC" in refusal(bytes(content))
+
+
+def test_a_stream_that_breaks_off_is_refused() -> None:
+    packed = zlib.compressobj(9, zlib.DEFLATED, -15).compress(b"")
+    assert packed == b""
+    content = patched(make_zip(), CENTRAL_PACKED, "<I", 30)
+    assert "stop after" in refusal(content)
+
+
+def test_garbage_behind_the_stream_is_refused() -> None:
+    content = make_zip()
+    at = content.index(CENTRAL)
+    padded = content[:at] + b"xxxx" + content[at:]
+    # The directory moved by four bytes, and declares a stream that is four bytes longer.
+    packed_nbytes = struct.unpack_from("<I", content, at + CENTRAL_PACKED)[0]
+    padded = patched(padded, CENTRAL_PACKED, "<I", packed_nbytes + 4)
+    end = bytearray(padded)
+    struct.pack_into("<I", end, padded.index(b"PK\x05\x06") + 16, at + 4)
+    assert refusal(bytes(end)) == "4 bytes of garbage follow its compressed bytes"
+
+
+@pytest.mark.parametrize("offset", [1, 100_000, 0xFFFFFFF0])
+def test_a_directory_that_points_nowhere_is_refused(offset: int) -> None:
+    assert "directory points" in refusal(patched(make_zip(), CENTRAL_OFFSET, "<I", offset))
+
+
+@pytest.mark.parametrize(
+    "member", ["ETHUSDT-1m-2023-01-01.csv", "BTCUSDT-1h-2023-01-01.csv", "x/ETHUSDT-1m-2023-01.csv"]
+)
+def test_a_member_of_another_series_is_refused(member: str) -> None:
+    assert f"{member!r} belongs to series" in refusal(make_zip(member))
+
+
+@pytest.mark.parametrize(
+    "member", ["data.csv", "BTCUSDT-1m-2023-1-1.csv", "folder/" + MEMBER, "btcusdt-1m-2023-01.csv"]
+)
+def test_a_member_with_a_name_that_says_nothing_else_is_accepted(member: str) -> None:
+    assert unzip_csv(make_zip(member), NAME) == CSV
+
+
+def test_names_that_are_not_ascii_are_understood_in_both_encodings() -> None:
+    name = ArchiveName(SeriesKey.of("币安人生USDT", "1m"), Period.of_label("2026-01"))
+    marked = make_zip("币安人生USDT-1m-2026-01.csv")
+    # The same name in UTF-8, without the flag that says so: zipfile takes it for code page 437.
+    unmarked = bytearray(marked)
+    for header, place in ((LOCAL, 6), (CENTRAL, CENTRAL_FLAGS)):
+        struct.pack_into("<H", unmarked, marked.index(header) + place, 0)
+    assert zipfile.ZipFile(io.BytesIO(unmarked)).namelist() != zipfile.ZipFile(io.BytesIO(marked)).namelist()
+    assert unzip_csv(marked, name) == unzip_csv(bytes(unmarked), name) == CSV
+    for content in (marked, bytes(unmarked)):
+        assert "belongs to series spot/klines/币安人生USDT/1m" in refusal(content, NAME)
+
+
+@st.composite
+def damaged_zips(draw: st.DrawFn) -> bytes:
+    content = bytearray(make_zip(method=draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))))
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(content)))
+        stop = draw(st.integers(start, min(start + 4, len(content))))
+        content[start:stop] = draw(st.binary(max_size=4) | st.sampled_from([bytes(4), b"\xff" * 4]))
+    return bytes(content[: draw(st.just(len(content)) | st.integers(0, len(content)))])
+
+
+@given(damaged_zips() | st.binary(max_size=200))
+def test_damaged_bytes_give_the_csv_or_a_refusal(content: bytes) -> None:
+    with contextlib.suppress(ArchiveError):
+        assert unzip_csv(content, NAME) == CSV
