@@ -2,51 +2,83 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import textwrap
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
 import bad_closing
 from subprocesses import ENVIRONMENT, ROOT
 
-Verdict = subprocess.CompletedProcess[str]
+# The exit status of pytest, and all that it printed.
+Verdict: TypeAlias = tuple[int, str]
 
-TESTS = [Path(__file__).parent / name for name in ("test_closers.py", "test_cancellation.py")]
+TESTS = [str(Path(__file__).parent / name) for name in ("test_closers.py", "test_cancellation.py")]
 
+# Everything is imported and collected once. A fork for each bad way runs the one test that is there for it.
+SCRIPT = """
+    import contextlib, io, json, os, sys, tempfile
+    import pytest
 
-def run_the_test_that_notices(closing: str) -> Verdict:
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-xqs", "-p", "bad_closing", "--closing", closing),
-            *("-k", bad_closing.BAD[closing].noticed_by, "-p", "no:cacheprovider", "-p", "no:hypothesispytest"),
-            *map(str, TESTS),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=ENVIRONMENT,
-    )
+    def run(closing, file):
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        chosen = ["-k", noticed_by[closing]]
+        status = pytest.main(["-xqs", "-p", "bad_closing", "--closing", closing, *chosen, *common])
+        sys.stdout.flush()
+        os._exit(status)
+
+    def wait():
+        pid, status = os.wait()
+        closing, file = running.pop(pid)
+        file.seek(0)
+        verdicts[closing] = os.waitstatus_to_exitcode(status), file.read()
+        file.close()
+
+    noticed_by = json.loads(sys.argv[1])
+    common = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", *sys.argv[2:]]
+    with contextlib.redirect_stdout(io.StringIO()):
+        pytest.main(["-q", "--collect-only", *common])
+    running, verdicts = {}, {}
+    for closing in noticed_by:
+        while len(running) >= (os.cpu_count() or 1):
+            wait()
+        file = tempfile.TemporaryFile("w+")
+        if not (pid := os.fork()):
+            run(closing, file)
+        running[pid] = closing, file
+    while running:
+        wait()
+    print(json.dumps(verdicts))
+"""
 
 
 @pytest.fixture(scope="module")
 def verdicts() -> dict[str, Verdict]:
-    """What pytest says of each bad way. They are tried side by side."""
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return dict(zip(bad_closing.BAD, pool.map(run_the_test_that_notices, bad_closing.BAD), strict=True))
+    """What pytest says of each bad way."""
+    noticed_by = json.dumps({closing: swap.noticed_by for closing, swap in bad_closing.BAD.items()})
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), noticed_by, *TESTS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=ENVIRONMENT,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    found: dict[str, Verdict] = json.loads(result.stdout)
+    return found
 
 
 @pytest.mark.parametrize("closing", bad_closing.BAD)
 def test_a_bad_way_to_close_is_noticed(closing: str, verdicts: dict[str, Verdict]) -> None:
-    result = verdicts[closing]
+    exit_status, printed = verdicts[closing]
     # 1: a test failed, or a hanging one ended the run; 5: there is no test of that name.
-    assert result.returncode == 1, result.stdout + result.stderr
-    assert re.search(r"\b1 (failed|error)", result.stdout) or "Timeout (" in result.stderr, (
-        result.stdout + result.stderr
-    )
+    assert exit_status == 1, printed
+    assert re.search(r"\b1 (failed|error)", printed) or "Timeout (" in printed, printed
