@@ -83,7 +83,7 @@ from ckvd.timespan import Span
 from ckvd.utils.config import SEGMENT_HEADER_NBYTES_MAX, SEGMENT_PAGE_NBYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 MAGIC: Final = b"\x89CKVD\r\n\x1a"
 VERSION: Final = 1
@@ -207,6 +207,10 @@ class ColumnTable(Sequence[ColumnLayout]):
     def __getitem__(self, index: slice) -> tuple[ColumnLayout, ...]: ...
     def __getitem__(self, index: int | slice) -> ColumnLayout | tuple[ColumnLayout, ...]:
         return tuple(_layout_of(name, entry) for name, entry in self._entries.items())[index]
+
+    def __iter__(self) -> Iterator[ColumnLayout]:
+        # A sequence would ask for one entry after the other, and each would make all of them.
+        return iter(self[:])
 
     def __eq__(self, other: object) -> bool:
         return self[:] == tuple(other) if isinstance(other, Sequence) else NotImplemented
