@@ -106,7 +106,7 @@ def test_an_interpreter_ends_at_once_and_in_order_with_a_client_that_nobody_clos
         print(time.monotonic(), flush=True)
     """
     end_s, *complaints = run_script(script).splitlines()
-    assert time.monotonic() - float(end_s) < 1
+    assert time.monotonic() - float(end_s) < 5
     # Warnings are errors, and an error in a finalizer is printed.
     assert [line for line in complaints if not line.startswith((" ", "Traceback"))] == [
         complaints[0],
