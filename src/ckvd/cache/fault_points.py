@@ -1,12 +1,16 @@
 """Where a change of the cache can be cut short: the named steps between which a folder must always be valid.
 
-Whoever changes files calls `reach` after each step that has an effect on disk. In production it does nothing. A
-test puts a function in its place that ends the process, or fills the disk, at the step under test.
+Whoever changes files calls `fault_points.reach` after each step that has an effect on disk. In production it does
+nothing. A test puts a function in its place that ends the process, or fills the disk, at the step under test.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Step(StrEnum):
@@ -27,5 +31,9 @@ class Step(StrEnum):
     EXPORTED = "export written"
 
 
-def reach(step: Step) -> None:
-    """Come to a step."""
+def go_on(step: Step) -> None:
+    """Do nothing at a step."""
+
+
+# What is called at each step; tests put something else here.
+reach: Callable[[Step], None] = go_on
