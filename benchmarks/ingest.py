@@ -1,0 +1,137 @@
+"""How long does it take from a year of ZIPs on the disk to bars that can be read?"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import shutil
+import tempfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import ckvd
+from benchmarks.material import SYMBOL, make_table, minutes, write_archives
+from benchmarks.measure import Result, Target, files_under, heat, take_turns
+from benchmarks.peers import load
+from ckvd.archive.name import ArchiveName
+from ckvd.archive.unzip import unzip_csv
+from ckvd.kline import fields_of
+from ckvd.timespan import Cadence, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from benchmarks.measure import Effort
+
+OURS, OURS_DAILY, INFLATE = "ckvd, 12 monthly archives", "ckvd, 365 daily archives", "inflate alone, two threads"
+POLARS, PANDAS = "zipfile + polars to Arrow IPC", "pandas to Parquet"
+
+
+def run(folder: Path, effort: Effort) -> list[Result]:
+    """Everybody starts from the same ZIPs. `ckvd` also verifies their checksums, and flushes to disk."""
+    series, span = minutes(1, day_count=effort.of(0, 31))
+    table = make_table(series, span)
+    months = write_archives(folder / "monthly", table, span, Cadence.MONTHLY)
+    days = write_archives(folder / "daily", table, span, Cadence.DAILY)
+    modules = load("polars", "pandas", "pyarrow")
+    names = fields_of(series)
+    contenders: dict[str, Callable[[], object]] = {
+        OURS: partial(_download, folder / "monthly", span),
+        OURS_DAILY: partial(_download, folder / "daily", span),
+        INFLATE: partial(_inflate, folder / "monthly", months),
+    }
+    if modules["polars"]:
+        contenders[POLARS] = partial(_with_polars, modules["polars"], months, names, folder)
+    if modules["pandas"] and modules["pyarrow"]:
+        contenders[PANDAS] = partial(_with_pandas, modules["pandas"], months, names, folder)
+    for name, call in contenders.items():
+        closes = call()
+        assert name == INFLATE or np.array_equal(closes, table.columns["close"]), name
+    warm = partial(heat, files_under(folder / "monthly", folder / "daily"))
+    timings = take_turns(contenders, round_count=effort.of(3, 1), prepare=warm, turn_s=0, calls_max=1)
+    own_s = timings[OURS].median_s
+    targets = [
+        Target(
+            f"ZIPs to published segments, 12 months of 1m, against {peer}", times, timings[peer].median_s / own_s
+        )
+        for peer, times in ((POLARS, 1.8), (PANDAS, 4))
+        if peer in timings
+    ]
+    inflate_s, daily_s = timings[INFLATE].median_s, timings[OURS_DAILY].median_s
+    targets.append(Target("the same, against inflating alone", 4, own_s / inflate_s, is_at_least=False))
+    targets.append(
+        Target("365 daily archives, against the same rows as 12 months", 2, daily_s / own_s, is_at_least=False)
+    )
+    megarows_s = table.row_count / own_s / 1e6
+    return [
+        Result(
+            "ingest",
+            "How long does it take from ZIPs on the disk to bars that can be read?",
+            f"{table.row_count:,} bars of {span}: {len(months)} monthly, {len(days)} daily archives",
+            "warm; into an empty folder each time",
+            tuple(timings.values()),
+            tuple(targets),
+            (
+                f"ckvd, monthly archives: {megarows_s:.2f} million rows a second",
+                *(
+                    f"{name} is not installed: skipped"
+                    for name in ("polars", "pandas", "pyarrow")
+                    if not modules[name]
+                ),
+            ),
+        )
+    ]
+
+
+def _download(mirror: Path, span: Span) -> Any:
+    root = Path(tempfile.mkdtemp(dir=mirror.parent))
+    try:
+        asyncio.run(_fetch(mirror, root, span))
+        with ckvd.open_cache(root) as cache:
+            return cache.read(SYMBOL, "1m", start=span.start_ms, end=span.end_ms).close
+    finally:
+        shutil.rmtree(root)
+
+
+async def _fetch(mirror: Path, root: Path, span: Span) -> None:
+    async with ckvd.VisionDataClient(mirror, cache=root, is_checksum_required=True) as client:
+        report = await client.download(SYMBOL, "1m", start=span.start_ms, end=span.end_ms)
+    assert not any(report.missing.values()), report
+
+
+def _inflate(mirror: Path, paths: Sequence[Path]) -> int:
+    with ThreadPoolExecutor(2) as pool:
+        return sum(pool.map(partial(_inflate_one, mirror), paths))
+
+
+def _inflate_one(mirror: Path, path: Path) -> int:
+    name = ArchiveName.of_path(path.relative_to(mirror).as_posix())
+    assert name is not None
+    return len(unzip_csv(path.read_bytes(), name))
+
+
+def _with_polars(polars: Any, paths: Sequence[Path], names: Sequence[str], folder: Path) -> Any:
+    parts = []
+    for path in paths:
+        with zipfile.ZipFile(path) as archive:
+            text = archive.read(archive.namelist()[0])
+        parts.append(polars.read_csv(text, has_header=False, new_columns=list(names)))
+    file = folder / "polars.arrow"
+    polars.concat(parts).write_ipc(file)
+    return polars.scan_ipc(file).select("close").collect()["close"].to_numpy()
+
+
+def _with_pandas(pandas: Any, paths: Sequence[Path], names: Sequence[str], folder: Path) -> Any:
+    parts = []
+    for path in paths:
+        with zipfile.ZipFile(path) as archive:
+            text = io.BytesIO(archive.read(archive.namelist()[0]))
+        parts.append(pandas.read_csv(text, header=None, names=list(names), float_precision="round_trip"))
+    file = folder / "pandas.parquet"
+    pandas.concat(parts).to_parquet(file)
+    return pandas.read_parquet(file, columns=["close"])["close"].to_numpy()

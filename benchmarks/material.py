@@ -1,0 +1,94 @@
+"""What is measured with: invented bars, as a cache, as the files of the peers, and as archives."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ckvd.cache import CacheFolder, SeriesStore
+from ckvd.kline import KlineTable
+from ckvd.market import SeriesKey
+from ckvd.timespan import Cadence, Span, days_of, grid_opens, months_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ckvd.kline import Column
+
+SYMBOL = "BTCUSDT"
+
+
+def make_table(series: SeriesKey, span: Span, *, seed: int = 0) -> KlineTable:
+    """Bars on every point of the grid; prices walk in hundredths, volumes have five digits, as those of BTCUSDT."""
+    rng = np.random.default_rng(seed)
+    opens = grid_opens(span, series.interval)
+    count = len(opens)
+    close = np.round(20_000 + np.cumsum(rng.normal(0, 1, count)), 2)
+    first = np.concatenate((close[:1], close[:-1]))
+    volume = np.round(rng.lognormal(2, 1.5, count), 5)
+    taker = np.round(volume * rng.random(count), 5)
+    length_ms = series.interval.fixed_ms
+    assert length_ms is not None
+    columns: dict[str, Column] = {
+        "open_time": opens,
+        "open": first,
+        "high": np.round(np.maximum(first, close) + rng.random(count) * 5, 2),
+        "low": np.round(np.minimum(first, close) - rng.random(count) * 5, 2),
+        "close": close,
+        "volume": volume,
+        "close_time": opens + length_ms - 1,
+        "quote_volume": np.round(volume * close, 7),
+        "count": rng.integers(1, 5000, count),
+        "taker_buy_volume": taker,
+        "taker_buy_quote_volume": np.round(taker * close, 7),
+        "ignore": np.zeros(count),
+    }
+    return KlineTable(series, columns, {})
+
+
+def store(root: Path, table: KlineTable, span: Span) -> Path:
+    """One segment, as packing leaves it."""
+    return SeriesStore(CacheFolder(root), table.series).put(table, span)
+
+
+def write_archives(mirror: Path, table: KlineTable, span: Span, cadence: Cadence) -> list[Path]:
+    """ZIPs with their CHECKSUM files, laid out and compressed as the publisher does."""
+    series = table.series
+    folder = mirror / "data" / "spot" / cadence / series.kind / series.symbol / series.interval
+    folder.mkdir(parents=True)
+    paths = []
+    for period in months_of(span) if cadence is Cadence.MONTHLY else days_of(span):
+        start, stop = table.open_time.searchsorted([period.span.start_ms, period.span.end_ms])
+        stem = f"{series.symbol}-{series.interval}-{period.label}"
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(f"{stem}.csv", csv_of(table.rows(int(start), int(stop))))
+        path = folder / f"{stem}.zip"
+        path.write_bytes(buffer.getvalue())
+        digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+        path.with_name(f"{path.name}.CHECKSUM").write_text(f"{digest}  {path.name}")
+        paths.append(path)
+    return paths
+
+
+def csv_of(table: KlineTable) -> str:
+    """Rows as spot archives write them: prices and volumes with eight digits."""
+    columns = [
+        column.tolist() if column.dtype.kind == "i" else [f"{cell:.8f}" for cell in column.tolist()]
+        for name, column in table.columns.items()
+        if name != "ignore"
+    ]
+    return "".join(f"{','.join(map(str, row))},0\n" for row in zip(*columns, strict=True))
+
+
+def minutes(year_count: int, *, day_count: int = 0) -> tuple[SeriesKey, Span]:
+    """Minutes of whole years up to 2024, or of some days before it."""
+    series = SeriesKey.of(SYMBOL, "1m")
+    end = Span.of("2024-01-01", "2024-01-01").start_ms
+    if day_count:
+        return series, Span(end - day_count * 86_400_000, end)
+    return series, Span.of(f"{2024 - year_count}-01-01", "2024-01-01")
