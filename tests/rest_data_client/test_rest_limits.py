@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ckvd.errors import BannedError, ClientClosedError, RateLimitError
@@ -335,6 +335,8 @@ delays = st.integers(0, 90_000).map(lambda delay_ms: delay_ms / 1000)
     guess_s=st.floats(-200, 200),
     is_dated=st.booleans(),
 )
+@example(requests=[(0.0, 4, 1.0, 0.0), (0.0, 7, 0.0, 0.0)], capacity=10, ahead_s=0.0, guess_s=1.0, is_dated=True)
+@example(requests=[(0.0, 4, 21.0, 0.0), (0.0, 7, 0.0, 0.0)], capacity=10, ahead_s=19.0, guess_s=0.0, is_dated=False)
 def test_no_order_of_events_exceeds_the_capacity(
     requests: list[tuple[float, int, float, float]],
     capacity: int,

@@ -26,6 +26,7 @@ class ServerClock:
 
     def __init__(self, guess_s: float) -> None:
         self._ahead_s = guess_s
+        self._is_guessed = True
 
     def earliest_s(self, now_s: float) -> float:
         """The earliest that it may be there now, in seconds since the epoch."""
@@ -48,10 +49,13 @@ class ServerClock:
         Returns
         -------
         bool
-            Whether it is earlier over there than was thought to be certain: a clock was set, or drifts.
+            Whether it may be earlier over there than was thought to be certain: a clock was set, or drifts, or
+            the guess was too high.
         """
         least_s, most_s = date_s - received_s, date_s + 1 - sent_s
-        is_set_back = self._ahead_s >= most_s
+        # A guess between the bounds may be wrong as well: only what an answer told is certain.
+        is_set_back = self._ahead_s > least_s if self._is_guessed else self._ahead_s >= most_s
+        self._is_guessed = False
         self._ahead_s = least_s if is_set_back else max(self._ahead_s, least_s)
         return is_set_back
 

@@ -99,7 +99,10 @@ class WeightBudget:
             When the request was sent and the answer was here.
         """
         self.in_flight -= weight
-        if date_s is not None:
+        if date_s is None:
+            # It may have been counted as late as now.
+            self._advance_to(self._window_at(self._clock.earliest_s(now_s)))
+        else:
             is_set_back = self._clock.observe(date_s, sent_s, now_s)
             window = self._window_at(date_s)
             self._advance_to(window)
