@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ckvd
 from ckvd.timespan import format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent
 MIRROR = ROOT / "vision"

@@ -37,7 +37,9 @@ def run(place: Path, *command: str) -> str:
         "CKVD_VISION_URL": str(place / "data" / "vision"),
         "CKVD_REST_URL": "http://127.0.0.1:9",
     }
-    finished = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=120)
+    finished = subprocess.run(
+        command, cwd=place, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
 
