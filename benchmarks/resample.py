@@ -22,7 +22,7 @@ SUMS = ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume", 
 
 
 def run(folder: Path, effort: Effort) -> list[Result]:
-    """The peers have their columns in memory, `ckvd` has them mapped. Sums of the peers are plain: they may differ in the last digits."""
+    """The peers have their columns in memory, `ckvd` has them mapped. Plain sums differ in the last digits."""
     series, span = minutes(5, day_count=effort.of(0, 30))
     root = folder / "cache"
     store(root, make_table(series, span), span)
