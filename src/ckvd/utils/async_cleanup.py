@@ -43,12 +43,12 @@ FileHandle: TypeAlias = mmap.mmap | io.IOBase
 _CLOSERS: Final = ("aclose", "close", "__aexit__")
 _CLOSED_FLAGS: Final = ("closed", "is_closed", "_closed")
 
-# How many suspects may wait for a collection of each of the three generations: together they bound the descriptors
-# that garbage can hold. More may wait for a full one, up to the maximum, where it was seen to free nothing.
-_PATIENCE: Final = 16
+# How many suspects may wait for each generation, most for the youngest, as a collection ages what is in use: together
+# they bound the descriptors of garbage. More may wait for a full one, to a maximum, where it was seen to free nothing.
+_PATIENCE: Final = (24, 12, 12)
 _PATIENCE_MAX: Final = 512
 # How long the youngest generation is left alone at least, after it was collected and did not help.
-_PAUSE_MIN_S: Final = 0.0005
+_PAUSE_MIN_S: Final = 0.005
 
 # The event loop refers to its tasks weakly. Here a closer stays alive until it has ended.
 _closing: set[asyncio.Task[None]] = set()
@@ -303,7 +303,7 @@ class _ForcedCollection:
         self._suspects: weakref.WeakValueDictionary[int, object] = weakref.WeakValueDictionary()
         # For each generation: how many suspects survived it, how many may wait for it, and when it has time again.
         self._survivors = [0, 0, 0]
-        self._patience = [_PATIENCE, _PATIENCE, _PATIENCE]
+        self._patience = [*_PATIENCE]
         self._next_s = [-math.inf, math.inf, -math.inf]
         self._lock = threading.Lock()
 
@@ -339,7 +339,7 @@ class _ForcedCollection:
             self._suspects.clear()
         self._survivors[: generation + 1] = [len(self._suspects)] * (generation + 1)
         if is_fruitful:
-            self._patience[2] = _PATIENCE
+            self._patience[2] = _PATIENCE[2]
         elif is_full:
             self._patience[2] = min(2 * self._patience[2], _PATIENCE_MAX)
         if is_full or (generation == 0 and self._suspects):
