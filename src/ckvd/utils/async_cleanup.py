@@ -43,8 +43,8 @@ FileHandle: TypeAlias = mmap.mmap | io.IOBase
 _CLOSERS: Final = ("aclose", "close", "__aexit__")
 _CLOSED_FLAGS: Final = ("closed", "is_closed", "_closed")
 
-# How many suspects may wait for each generation, most for the youngest, as a collection ages what is in use: together
-# they bound the descriptors of garbage. More may wait for a full one, to a maximum, where it was seen to free nothing.
+# How many suspects may wait for each generation: together they bound the descriptors of garbage. Most wait for the
+# youngest, as collecting ages what is in use; up to the maximum for a full one that was seen to free nothing.
 _PATIENCE: Final = (24, 12, 12)
 _PATIENCE_MAX: Final = 512
 # How long the youngest generation is left alone at least, after it was collected and did not help.
