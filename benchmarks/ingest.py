@@ -21,12 +21,13 @@ from benchmarks.peers import load
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.unzip import unzip_csv
 from ckvd.kline import fields_of
-from ckvd.timespan import Cadence, Span
+from ckvd.period import Cadence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from benchmarks.measure import Effort
+    from ckvd.timespan import Span
 
 OURS, OURS_DAILY, INFLATE = "ckvd, 12 monthly archives", "ckvd, 365 daily archives", "inflate alone, two threads"
 POLARS, PANDAS = "zipfile + polars to Arrow IPC", "pandas to Parquet"

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ckvd.cache import CacheFolder, SeriesStore
+from ckvd.grid import grid_opens
 from ckvd.kline import KlineTable
 from ckvd.market import SeriesKey
-from ckvd.timespan import Cadence, Span, days_of, grid_opens, months_of
+from ckvd.period import Cadence, days_of, months_of
+from ckvd.timespan import Span
 
 if TYPE_CHECKING:
     from pathlib import Path

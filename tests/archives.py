@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckvd.archive.name import ArchiveName
+from ckvd.grid import grid_next, grid_opens
 from ckvd.market import SeriesKey
-from ckvd.timespan import Period, grid_next, grid_opens
+from ckvd.period import Period
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

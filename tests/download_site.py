@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from ckvd.report import DownloadReport, Progress
+    from ckvd.acquisition.report import DownloadReport, Progress
 
 _T = TypeVar("_T")
 

@@ -8,10 +8,11 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from ckvd.grid import regular_close_times
 from ckvd.kline import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, Decimals, KlineTable, fields_of
 from ckvd.market import Interval, Kind, Market, SeriesKey
 from ckvd.provenance import Absence, Origin, Reason, Source
-from ckvd.timespan import Span, regular_close_times
+from ckvd.timespan import Span
 from models import bar_end, bar_start, bar_starts, ms
 
 if TYPE_CHECKING:

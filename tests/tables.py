@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ckvd.grid import grid_opens, regular_close_times
 from ckvd.kline import COLUMN_DTYPES, KlineTable, fields_of
 from ckvd.market import SeriesKey
 from ckvd.segment import SegmentStatement, SegmentWriter
-from ckvd.timespan import Span, grid_opens, regular_close_times
+from ckvd.timespan import Span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

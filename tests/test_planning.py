@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckvd.market import Interval, SeriesKey
+from ckvd.period import Cadence, Period, days_of, months_of
 from ckvd.planning import ArchiveStep, Covered, Plan, RestStep, closed_part, plan, publication_ms
-from ckvd.timespan import Cadence, Period, Span, days_of, months_of
+from ckvd.timespan import Span
 from models import DAY_MS, EPOCH, HOUR_MS, MILLISECOND, bar_end, moments_of, ms, runs_of, utc
 from strategies import moments, spans
 

@@ -11,19 +11,8 @@ from hypothesis import strategies as st
 
 from ckvd.errors import CkvdError, TimeError
 from ckvd.market import Interval
-from ckvd.timespan import (
-    Cadence,
-    Period,
-    Span,
-    TimeLike,
-    days_of,
-    difference,
-    format_time,
-    months_of,
-    now_ms,
-    parse_time,
-    union,
-)
+from ckvd.period import Cadence, Period, days_of, months_of
+from ckvd.timespan import Span, TimeLike, difference, format_time, now_ms, parse_time, union
 from models import DAY_MS, bar_end, bar_start, moments_of, ms, runs_of, utc
 from strategies import moments, spans
 

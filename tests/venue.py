@@ -14,7 +14,8 @@ import ckvd
 from ckvd.archive.name import ArchiveName
 from ckvd.market import HOUR_MS, SeriesKey
 from ckvd.network.retry import RetryPolicy
-from ckvd.timespan import Period, parse_time
+from ckvd.period import Period
+from ckvd.timespan import parse_time
 from loopback.clock import VirtualTime
 from loopback.exchange import Exchange
 from loopback.mirror import Mirror, publish
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from ckvd.report import DownloadReport
+    from ckvd.acquisition.report import DownloadReport
 
 
 HOURS = SeriesKey.of("BTCUSDT", "1h")

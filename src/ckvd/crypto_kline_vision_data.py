@@ -8,17 +8,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Self, overload
 
+from ckvd.acquisition.completion import Completion
+from ckvd.acquisition.download import pack_stored
+from ckvd.acquisition.report import DownloadReport
 from ckvd.cache.coverage import uncovered_spans
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.kline_cache import KlineCache
-from ckvd.completion import Completion
 from ckvd.derive import derive_klines
-from ckvd.download import pack_stored
 from ckvd.errors import ClientClosedError, NetworkError, NotCachedError
 from ckvd.market import SeriesKey
 from ckvd.network.unclosed import ClosedByAwaiting
 from ckvd.planning import closed_part
-from ckvd.report import DownloadReport
 from ckvd.rest_data_client import RestDataClient
 from ckvd.timespan import Span, now_ms
 from ckvd.together import run_together
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
+    from ckvd.acquisition.report import CompletionReport, Progress
     from ckvd.klines import Klines
-    from ckvd.report import CompletionReport, Progress
     from ckvd.resample import ResampledKlines
     from ckvd.timespan import TimeLike
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ckvd.errors import IdentityError, NotCachedError
+from ckvd.grid import grid_ceil
 from ckvd.market import Interval, SeriesKey
 from ckvd.resample import BarLength, resample
-from ckvd.timespan import Span, grid_ceil
+from ckvd.timespan import Span
 
 if TYPE_CHECKING:
     from ckvd.cache.kline_cache import KlineCache

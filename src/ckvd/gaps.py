@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ckvd.grid import grid_ceil, grid_index, grid_point
 from ckvd.provenance import Absence, Gap, Reason
-from ckvd.timespan import Span, grid_ceil, grid_index, grid_point
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ckvd.kline import Times
     from ckvd.market import Interval
+    from ckvd.timespan import Span
 
 
 def find_gaps(

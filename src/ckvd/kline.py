@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ckvd.grid import grid_floors, regular_close_times
 from ckvd.market import Kind, Market
-from ckvd.timespan import grid_floors, regular_close_times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

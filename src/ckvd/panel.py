@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ckvd.errors import ColumnError
+from ckvd.grid import grid_opens
 from ckvd.kline import fields_of
-from ckvd.timespan import grid_opens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -14,17 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ckvd.grid import grid_floor
 from ckvd.market import DAY_MS, HOUR_MS, Interval
-from ckvd.timespan import (
-    Cadence,
-    Period,
-    Span,
-    days_of,
-    difference,
-    grid_floor,
-    months_of,
-    union,
-)
+from ckvd.period import Cadence, Period, days_of, months_of
+from ckvd.timespan import Span, difference, union
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence

@@ -23,8 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ckvd.errors import ColumnError, IdentityError
+from ckvd.grid import grid_index, grid_origin_ms
 from ckvd.market import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Interval
-from ckvd.timespan import Span, grid_index, grid_origin_ms
+from ckvd.timespan import Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 from ckvd.errors import ClientClosedError, RestAnswerError
+from ckvd.grid import grid_floor
 from ckvd.market import DAY_MS, Interval, Market, SeriesKey
 from ckvd.network.retry import RetryPolicy
 from ckvd.network.transport import Transport
@@ -24,7 +25,7 @@ from ckvd.rest.endpoint import Endpoint
 from ckvd.rest.host import ExchangeHost
 from ckvd.rest.pages import fault_of, left_over, request_for, windows
 from ckvd.rest.rows import read_rows
-from ckvd.timespan import Span, difference, grid_floor, now_ms
+from ckvd.timespan import Span, difference, now_ms
 from ckvd.utils.async_cleanup import direct_resource_cleanup
 from ckvd.utils.config import (
     REST_CM_EARLIEST_MS,

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
+    from ckvd.acquisition.report import DownloadReport
     from ckvd.klines import Klines
-    from ckvd.report import DownloadReport
     from ckvd.timespan import TimeLike
 
 _T = TypeVar("_T")

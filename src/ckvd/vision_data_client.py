@@ -1,6 +1,6 @@
 """`VisionDataClient`: archives of Binance Vision into the cache.
 
-It holds the source of archives and lets go of it; what one download does is in `ckvd.download`.
+It holds the source of archives and lets go of it; what one download does is in `ckvd.acquisition.download`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from ckvd.acquisition.download import Download, pack_stored
 from ckvd.archive.folder_source import FolderArchiveSource
 from ckvd.cache.folder import CacheFolder
-from ckvd.download import Download, pack_stored
 from ckvd.errors import ClientClosedError
 from ckvd.market import SeriesKey
 from ckvd.network.http_source import HttpArchiveSource
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from curl_cffi import AsyncSession
     from curl_cffi import Response as CurlResponse
 
+    from ckvd.acquisition.report import DownloadReport, Progress
     from ckvd.archive.source import ArchiveSource
-    from ckvd.report import DownloadReport, Progress
     from ckvd.timespan import TimeLike
 
 _URL_SCHEMES: Final = ("http://", "https://")

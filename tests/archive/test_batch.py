@@ -14,7 +14,7 @@ from ckvd.archive.decode import DecodedArchive, decode_archive
 from ckvd.archive.name import ArchiveName
 from ckvd.errors import ArchiveError
 from ckvd.market import SeriesKey
-from ckvd.timespan import Period
+from ckvd.period import Period
 from venue import zip_of
 
 if TYPE_CHECKING:

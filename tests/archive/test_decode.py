@@ -29,7 +29,8 @@ from ckvd.kline import (
     fields_of,
 )
 from ckvd.market import SeriesKey
-from ckvd.timespan import Period, Span
+from ckvd.period import Period
+from ckvd.timespan import Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,7 +13,7 @@ from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive, FetchedArchive
 from ckvd.errors import ArchiveError, ChecksumMismatchError, ChecksumMissingError, NetworkError
 from ckvd.market import SeriesKey
-from ckvd.timespan import Cadence, Period
+from ckvd.period import Cadence, Period
 from loopback.mirror import publish
 
 if TYPE_CHECKING:

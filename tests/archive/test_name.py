@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ckvd.archive.name import ArchiveName, archive_folder, url_of
 from ckvd.market import SeriesKey
-from ckvd.timespan import Cadence, Period, Span, days_of, months_of
+from ckvd.period import Cadence, Period, days_of, months_of
+from ckvd.timespan import Span
 from models import ms
 from strategies import moments, series_keys
 

@@ -19,7 +19,7 @@ from ckvd.archive.name import ArchiveName
 from ckvd.archive.unzip import unzip_csv
 from ckvd.errors import ArchiveError
 from ckvd.market import SeriesKey
-from ckvd.timespan import Period
+from ckvd.period import Period
 
 NAME = ArchiveName(SeriesKey.of("BTCUSDT", "1m"), Period.of_label("2023-01-01"))
 MEMBER = "BTCUSDT-1m-2023-01-01.csv"

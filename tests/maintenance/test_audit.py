@@ -18,8 +18,9 @@ from ckvd.archive.source import ListedArchive
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.maintenance.audit import ArchiveAudit, Change, audit_cache, audit_days, suspect
 from ckvd.market import SeriesKey
+from ckvd.period import Period
 from ckvd.provenance import Origin, Source
-from ckvd.timespan import Period, Span
+from ckvd.timespan import Span
 from ckvd.vision_data_client import VisionDataClient
 from tables import make_table
 

@@ -20,7 +20,7 @@ from ckvd.market import SeriesKey
 from ckvd.network.http_source import HttpArchiveSource
 from ckvd.network.retry import RetryPolicy
 from ckvd.network.transport import Transport
-from ckvd.timespan import Cadence, Period
+from ckvd.period import Cadence, Period
 from loopback.mirror import LISTING_PATH, Mirror, publish
 from loopback.reply import Reply
 

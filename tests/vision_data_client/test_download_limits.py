@@ -12,7 +12,7 @@ from loopback.reply import Gate, Reply
 
 if TYPE_CHECKING:
     import ckvd
-    from ckvd.report import DownloadReport
+    from ckvd.acquisition.report import DownloadReport
     from download_site import DownloadSite
 
 MONTHS = [f"2022-{month:02}" for month in range(1, 13)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from archives import make_archive, path_of
-from ckvd.report import DownloadReport, Outcome, Progress
+from ckvd.acquisition.report import DownloadReport, Outcome, Progress
 from loopback.mirror import publish
 from loopback.reply import Reply
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from ckvd.report import ArchiveReport, DownloadReport
+    from ckvd.acquisition.report import ArchiveReport, DownloadReport
     from download_site import DownloadSite
 
 DAYS = ckvd.SeriesKey.of("BTCUSDT", "1d")

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import ckvd
-import ckvd.group_commit
-import ckvd.ingest
 from archives import make_archive, path_of
+from ckvd.acquisition import group_commit, ingest
 from ckvd.errors import ClientClosedError
 from download_site import leftovers
 from loopback.reply import Gate, Reply
@@ -20,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
-    from ckvd.report import DownloadReport, Progress
+    import ckvd
+    from ckvd.acquisition.report import DownloadReport, Progress
     from download_site import DownloadSite
 
 MONTHS = [f"2022-{month:02}" for month in range(1, 7)]
@@ -146,12 +145,12 @@ def test_an_archive_that_is_being_stored_when_the_download_is_cancelled_leaves_n
 ) -> None:
     site.publish("BTCUSDT", "1d", "2022-01")
     has_started, may_go_on = threading.Event(), threading.Event()
-    ingest = ckvd.ingest.ingest_archives
+    ingest_archives = ingest.ingest_archives
 
     def ingest_slowly(*arguments: Any) -> Any:
         has_started.set()
         assert may_go_on.wait(10)
-        return ingest(*arguments)
+        return ingest_archives(*arguments)
 
     async def main(client: ckvd.VisionDataClient) -> None:
         task = asyncio.create_task(client.download("BTCUSDT", "1d", start="2022-01-01", end="2022-02-01"))
@@ -161,7 +160,7 @@ def test_an_archive_that_is_being_stored_when_the_download_is_cancelled_leaves_n
             await task
         may_go_on.set()
 
-    monkeypatch.setattr(ckvd.group_commit, "ingest_archives", ingest_slowly)
+    monkeypatch.setattr(group_commit, "ingest_archives", ingest_slowly)
     site.run(main)
     assert site.leftovers == []
     assert site.download("BTCUSDT", "1d", "2022-01-01", "2022-02-01").is_complete

@@ -12,7 +12,8 @@ import pytest
 import ckvd
 from ckvd.archive.name import ArchiveName
 from ckvd.kline import BarFlag
-from ckvd.timespan import Cadence, Period, Span, parse_time
+from ckvd.period import Cadence, Period
+from ckvd.timespan import Span, parse_time
 from loopback.mirror import Mirror
 from plain_archives import columns_of, read_rows
 

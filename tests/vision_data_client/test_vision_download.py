@@ -11,14 +11,15 @@ import ckvd
 from archives import SAMPLES, path_of
 from ckvd.archive.name import ArchiveName
 from ckvd.market import HOUR_MS
-from ckvd.timespan import Cadence, Span, parse_time
+from ckvd.period import Cadence
+from ckvd.timespan import Span, parse_time
 from download_site import NOW_MS
 from plain_archives import columns_of, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ckvd.report import DownloadReport
+    from ckvd.acquisition.report import DownloadReport
     from download_site import DownloadSite
 
 BTC_1M = ckvd.SeriesKey.of("BTCUSDT", "1m")

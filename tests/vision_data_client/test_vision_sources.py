@@ -9,8 +9,8 @@ import pytest
 
 import ckvd
 from archives import SAMPLES, path_of
+from ckvd.acquisition.report import DownloadReport, Outcome
 from ckvd.errors import TimeError
-from ckvd.report import DownloadReport, Outcome
 from ckvd.timespan import parse_time
 from loopback.reply import Reply
 

@@ -18,7 +18,7 @@ from ckvd.archive.listing import ListedFile, archives_of
 from ckvd.archive.name import archive_folder
 from ckvd.archive.source import AbsentArchive, FetchedArchive
 from ckvd.errors import ChecksumMismatchError, ChecksumMissingError, NetworkError
-from ckvd.timespan import Cadence
+from ckvd.period import Cadence
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from ckvd.market import Kind, Market, SeriesKey
-from ckvd.timespan import Cadence, Period
+from ckvd.period import Cadence, Period
 
 _MARKET_FOLDERS: Final = {Market.SPOT: "spot", Market.UM: "futures/um", Market.CM: "futures/cm"}
 _MARKETS: Final = {folder: market for market, folder in _MARKET_FOLDERS.items()}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ckvd.archive.name import ArchiveName
     from ckvd.market import SeriesKey
-    from ckvd.timespan import Cadence
+    from ckvd.period import Cadence
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,13 @@ from ckvd.cache.ownership import resolve, superseded
 from ckvd.cache.packing_plan import IMPLIED, Merge, Piece, join_records, merge_columns, plan_packing
 from ckvd.cache.series_store import SeriesStore
 from ckvd.errors import SegmentCorruptError, SegmentError, cannot
+from ckvd.grid import regular_close_times
 from ckvd.kline import COLUMN_DTYPES
 from ckvd.provenance import narrow
 from ckvd.segment.layout import Encoding
 from ckvd.segment.reader import SegmentReader, read_segment_header
 from ckvd.segment.writer import SegmentStatement, SegmentWriter
-from ckvd.timespan import Span, regular_close_times
+from ckvd.timespan import Span
 from ckvd.utils.config import MAINTENANCE_CHUNK_ROWS
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ckvd.acquisition.report import DownloadReport, Progress
 from ckvd.cli.options import (
     EXIT_INCOMPLETE,
     CacheOption,
@@ -23,7 +24,6 @@ from ckvd.cli.options import (
 from ckvd.cli.progress import show_progress
 from ckvd.cli.terminal import complain, format_nbytes, out
 from ckvd.market import Kind, Market, SeriesKey
-from ckvd.report import DownloadReport, Progress
 from ckvd.timespan import Span
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 

@@ -13,7 +13,7 @@ from ckvd.cli.terminal import err
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ckvd.report import Progress
+    from ckvd.acquisition.report import Progress
 
 
 @contextlib.contextmanager

@@ -24,8 +24,9 @@ from ckvd.maintenance.inventory import describe_segments
 from ckvd.maintenance.refetch import download_folder, fetch_table
 from ckvd.maintenance.row_stream import open_rows
 from ckvd.maintenance.selection import EVERYTHING
+from ckvd.period import Cadence
 from ckvd.provenance import Absence, Origin, Source, narrow
-from ckvd.timespan import Cadence, Span, union
+from ckvd.timespan import Span, union
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

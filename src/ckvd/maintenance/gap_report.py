@@ -13,9 +13,11 @@ import numpy as np
 from ckvd.cache.ownership import resolve
 from ckvd.errors import CacheBusyError
 from ckvd.gaps import find_gaps
+from ckvd.grid import grid_count
+from ckvd.period import months_of
 from ckvd.provenance import Gap, Reason
 from ckvd.segment.reader import SegmentReader
-from ckvd.timespan import Span, difference, grid_count, months_of, union
+from ckvd.timespan import Span, difference, union
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ckvd.acquisition.download import DOWNLOAD_FOLDER_PREFIX
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.file_lock import is_free
-from ckvd.download import DOWNLOAD_FOLDER_PREFIX
 from ckvd.errors import cannot
 from ckvd.segment.writer import TEMPORARY_SUFFIX
 from ckvd.timespan import now_ms

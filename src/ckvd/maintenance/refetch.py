@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ckvd.acquisition.download import DOWNLOAD_FOLDER_PREFIX
+from ckvd.acquisition.ingest import source_of
 from ckvd.archive.decode import decode_archive
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive
 from ckvd.cache.file_lock import FileLock
 from ckvd.cache.series_store import SeriesStore
-from ckvd.download import DOWNLOAD_FOLDER_PREFIX
 from ckvd.errors import ArchiveError, CacheError, CkvdError, ClientClosedError, cannot
-from ckvd.ingest import source_of
 from ckvd.maintenance.leftovers import FOLDER_LOCK_NAME
 from ckvd.planning import Covered, plan
 from ckvd.timespan import difference, union
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
     from ckvd.kline import KlineTable
     from ckvd.market import SeriesKey
+    from ckvd.period import Period
     from ckvd.provenance import Source
-    from ckvd.timespan import Period, Span
+    from ckvd.timespan import Span
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from ckvd.archive.name import archive_folder, url_of
 from ckvd.archive.source import AbsentArchive, FetchedArchive
 from ckvd.errors import ArchiveError, ChecksumMismatchError, ChecksumMissingError, HttpStatusError, NetworkError
 from ckvd.network.answer import Response
-from ckvd.timespan import Cadence
+from ckvd.period import Cadence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ckvd.market import SeriesKey
     from ckvd.network.answer import Download
     from ckvd.network.transport import Transport
-    from ckvd.timespan import Period
+    from ckvd.period import Period
 
 logger = logging.getLogger(__name__)
 

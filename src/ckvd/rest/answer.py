@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from ckvd.archive.decode import decode_rows
 from ckvd.errors import ArchiveError, RestAnswerError
+from ckvd.grid import grid_floor
 from ckvd.provenance import Origin, Source
 from ckvd.rest.pages import closed_count
 from ckvd.rest.rows import join_rows, read_rows
-from ckvd.timespan import Span, grid_floor
+from ckvd.timespan import Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

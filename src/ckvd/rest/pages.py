@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ckvd.timespan import Span, grid_count, grid_floor
+from ckvd.grid import grid_count, grid_floor
+from ckvd.timespan import Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from ckvd.errors import cannot
+from ckvd.grid import regular_close_times
 from ckvd.kline import COLUMN_DTYPES
 from ckvd.segment.layout import (
     ColumnLayout,
@@ -28,7 +29,6 @@ from ckvd.segment.layout import (
     encode_metadata,
     place_columns,
 )
-from ckvd.timespan import regular_close_times
 from ckvd.utils.async_cleanup import direct_file_cleanup, direct_resource_cleanup
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from ckvd.cli.cache.gaps import draw_calendar
 from ckvd.cli.main import app
 from ckvd.maintenance.gap_report import MonthFill
 from ckvd.market import SeriesKey
-from ckvd.timespan import Span, days_of
+from ckvd.period import days_of
+from ckvd.timespan import Span
 from ckvd.vision_data_client import VisionDataClient
 from tables import regular_table
 

@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from ckvd.acquisition.reconciliation import provisional_recheck_ms, recheck_ms
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.statement import read_statement
 from ckvd.errors import InvalidSymbolError
+from ckvd.grid import grid_floor
 from ckvd.market import DAY_MS
 from ckvd.merge import empty_table, merge_tables, rows_within
+from ckvd.period import Cadence, Period, days_of, months_of
 from ckvd.planning import plan, publication_ms
 from ckvd.provenance import Absence, Reason, narrow
-from ckvd.reconciliation import provisional_recheck_ms, recheck_ms
-from ckvd.timespan import Cadence, Period, Span, days_of, difference, grid_floor, months_of
+from ckvd.timespan import Span, difference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ckvd.acquisition.completion.reasons import Reasons
     from ckvd.cache.folder import CacheFolder
     from ckvd.cache.series_store import SeriesStore
-    from ckvd.completion.reasons import Reasons
     from ckvd.kline import KlineTable
     from ckvd.provenance import Source
     from ckvd.rest_data_client import RestDataClient

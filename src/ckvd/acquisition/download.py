@@ -1,6 +1,6 @@
 """One download of archives into the cache: plan, fetch, ingest, learn, and plan again until nothing is left.
 
-Fetching is bounded in number, ingesting runs in worker threads (`ckvd.group_commit`), and every archive that was
+Fetching is bounded in number, ingesting runs in worker threads (`group_commit`), and every archive that was
 finished stays, whatever happens to the others or to the download.
 """
 
@@ -14,15 +14,15 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ckvd.acquisition.group_commit import GroupCommit
+from ckvd.acquisition.report import ArchiveReport, DownloadReport, Outcome, Progress
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive
 from ckvd.cache.coverage import read_coverage, uncovered_spans
 from ckvd.cache.packing import pack_series
 from ckvd.errors import CacheBusyError, CacheError, CkvdError, ClientClosedError, NetworkError, cannot
-from ckvd.group_commit import GroupCommit
+from ckvd.period import Cadence, Period
 from ckvd.planning import Covered, plan
-from ckvd.report import ArchiveReport, DownloadReport, Outcome, Progress
-from ckvd.timespan import Cadence, Period, Span
 from ckvd.together import run_together
 from ckvd.utils.config import INGEST_GROUP_ARCHIVES_MAX, LISTING_WORTH_ARCHIVES_MIN
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ckvd.archive.source import ArchiveSource, ListedArchive
     from ckvd.cache.folder import CacheFolder
     from ckvd.market import SeriesKey
+    from ckvd.timespan import Span
 
 logger = logging.getLogger(__name__)
 

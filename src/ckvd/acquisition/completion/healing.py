@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ckvd.acquisition.ingest import source_of
+from ckvd.acquisition.reconciliation import Doubt, find_doubts, join_requests
 from ckvd.archive.decode import decode_archive
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive
@@ -13,10 +15,8 @@ from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.statement import read_statement
 from ckvd.errors import InvalidSymbolError
 from ckvd.gaps import find_gaps
-from ckvd.ingest import source_of
 from ckvd.merge import merge_tables, rows_within
 from ckvd.provenance import narrow
-from ckvd.reconciliation import Doubt, find_doubts, join_requests
 from ckvd.timespan import Span, difference, union
 from ckvd.together import run_together
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from ckvd.acquisition.completion.reasons import Reasons
     from ckvd.archive.source import ArchiveSource
     from ckvd.cache.folder import CacheFolder
     from ckvd.cache.series_store import SeriesStore
-    from ckvd.completion.reasons import Reasons
     from ckvd.kline import KlineTable
     from ckvd.provenance import Source
     from ckvd.rest_data_client import RestDataClient

@@ -11,13 +11,13 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ckvd.acquisition.completion.healing import NOTHING_HEALED, Healed, Healing
+from ckvd.acquisition.completion.reasons import Reasons
+from ckvd.acquisition.completion.tail import Tail
+from ckvd.acquisition.download import make_download_folder
+from ckvd.acquisition.report import CompletionReport
 from ckvd.cache.series_store import SeriesStore
-from ckvd.completion.healing import NOTHING_HEALED, Healed, Healing
-from ckvd.completion.reasons import Reasons
-from ckvd.completion.tail import Tail
-from ckvd.download import make_download_folder
 from ckvd.errors import CacheError, CkvdError, ClientClosedError
-from ckvd.report import CompletionReport
 from ckvd.together import run_together
 
 if TYPE_CHECKING:

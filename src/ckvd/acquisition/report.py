@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ckvd.errors import CkvdError
     from ckvd.market import SeriesKey
+    from ckvd.period import Period
     from ckvd.provenance import Source
-    from ckvd.timespan import Period, Span
+    from ckvd.timespan import Span
 
 
 class Outcome(StrEnum):

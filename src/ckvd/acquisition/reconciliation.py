@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from ckvd.gaps import find_gaps
 from ckvd.market import DAY_MS, HOUR_MS
+from ckvd.period import Cadence, Period, days_of
 from ckvd.planning import publication_ms
 from ckvd.provenance import Absence, Origin, Reason
-from ckvd.timespan import Cadence, Period, Span, days_of, union
+from ckvd.timespan import Span, union
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -12,9 +12,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ckvd.acquisition.ingest import ingest_archives
 from ckvd.errors import ArchiveError, CkvdError
-from ckvd.ingest import ingest_archives
-from ckvd.timespan import month_start_ms
+from ckvd.period import month_start_ms
 from ckvd.utils.config import INGEST_GROUP_ARCHIVES_MAX, INGEST_GROUP_NBYTES_MAX
 
 if TYPE_CHECKING:

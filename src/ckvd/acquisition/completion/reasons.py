@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from ckvd.acquisition.reconciliation import explain
 from ckvd.errors import InvalidSymbolError
 from ckvd.gaps import find_gaps
 from ckvd.market import DAY_MS
-from ckvd.reconciliation import explain
 
 if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder

@@ -9,8 +9,9 @@ from ckvd.archive.batch import decode_archives
 from ckvd.cache.series_store import SeriesStore
 from ckvd.errors import ArchiveError
 from ckvd.merge import join_tables
+from ckvd.period import Cadence
 from ckvd.provenance import Origin, Source
-from ckvd.timespan import Cadence, Span
+from ckvd.timespan import Span
 from ckvd.utils.config import REPORT_EXAMPLES_MAX
 
 if TYPE_CHECKING:
