@@ -60,6 +60,11 @@ def outcome(csv: bytes) -> RawRows | tuple[int | None, str]:
 def assert_as_by_line(csv: bytes) -> RawRows | None:
     """Whatever the bytes are: the same cells, or a refusal of the same line for the same reason."""
     found = outcome(csv)
+    if csv[:1].isalpha() and csv.partition(b"\n")[0].count(b",") != FIELD_COUNT - 1:
+        assert isinstance(found, tuple)
+        assert found[0] == 1
+        assert "its header has" in found[1]
+        return None
     expected = outcome_by_line(csv)
     if isinstance(expected, tuple):
         assert found == expected
