@@ -16,7 +16,6 @@ from __future__ import annotations
 import errno as errno_codes
 import json
 import os
-import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -152,7 +151,7 @@ class FileLock:
         """
         if self._descriptor is None:
             raise ValueError(f"{self.path}: the lock is not held")
-        record = {**facts, "process": os.getpid(), "host": socket.gethostname(), "since_ms": now_ms()}
+        record = {**facts, "process": os.getpid(), "host": os.uname().nodename, "since_ms": now_ms()}
         content = json.dumps(record).encode()
         try:
             os.lseek(self._descriptor, 0, os.SEEK_SET)

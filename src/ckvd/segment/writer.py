@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import secrets
 import warnings
 import zlib
 from dataclasses import dataclass, replace
@@ -104,7 +103,7 @@ class _UnpublishedFile(io.FileIO):
     def __init__(self, final: Path) -> None:
         self._final = final
         self._is_published = False
-        name = f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+        name = f".{final.name}.{os.getpid()}-{os.urandom(4).hex()}{TEMPORARY_SUFFIX}"
         self._path = final.with_name(name)
         super().__init__(self._path, "xb")
         claim_file(self.fileno())

@@ -18,7 +18,6 @@ Of the project, `config` is all that is imported.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import inspect
 import io
@@ -33,6 +32,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from ckvd.utils import config
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterable
 
 logger = logging.getLogger(__name__)
@@ -227,6 +227,8 @@ async def close_resource_with_timeout(
 
 async def _close_within(resource: object, label: str, timeout_s: float) -> asyncio.CancelledError | None:
     """Close one resource and return the caller's cancellation, if it came meanwhile."""
+    import asyncio  # noqa: PLC0415  (whoever closes asynchronously has loaded it; who only reads need not)
+
     task = asyncio.get_running_loop().create_task(_call_closer(resource), name=f"closing {label}")
     if task.done():  # An eager task factory has run it to its end.
         _report(task)
@@ -245,6 +247,8 @@ async def _close_within(resource: object, label: str, timeout_s: float) -> async
 
 async def _watch(task: asyncio.Task[None], timeout_s: float) -> asyncio.CancelledError | None:
     """Wait for a task, but no longer than a time, and return the first cancellation that came meanwhile."""
+    import asyncio  # noqa: PLC0415  (whoever closes asynchronously has loaded it; who only reads need not)
+
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
     first: asyncio.CancelledError | None = None
@@ -263,6 +267,8 @@ async def _watch(task: asyncio.Task[None], timeout_s: float) -> asyncio.Cancelle
 
 async def _call_closer(resource: object) -> None:
     """Call the closer of a resource, on the loop that the resource belongs to if that one runs elsewhere."""
+    import asyncio  # noqa: PLC0415  (whoever closes asynchronously has loaded it; who only reads need not)
+
     if any(getattr(resource, flag, None) is True for flag in _CLOSED_FLAGS):
         return
     here, owner = asyncio.get_running_loop(), getattr(resource, "loop", None)
