@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Self, overload
 
 from ckvd.acquisition.completion import Completion
+from ckvd.acquisition.completion.scope import Scope
 from ckvd.acquisition.download import pack_stored
 from ckvd.acquisition.report import DownloadReport
 from ckvd.cache.coverage import uncovered_spans
@@ -252,14 +253,9 @@ class CryptoKlineVisionData(ClosedByAwaiting):
             for archive in report.failed
             if archive.series == series and (self._rest is None or isinstance(archive.error, NetworkError))
         ]
-        completion = Completion(
-            series,
-            closed_part(span, series.interval, self._clock()),
-            folder=self.folder,
-            archives=vision.archives,
-            rest=self._rest,
-            now_ms=self._clock(),
-        )
+        now_ms = self._clock()
+        scope = Scope(series, closed_part(span, series.interval, now_ms), self.folder, self._rest, now_ms)
+        completion = Completion(scope, vision.archives)
         return await completion.run(left)
 
     def _uncovered(self, series: Sequence[SeriesKey], span: Span) -> dict[SeriesKey, tuple[Span, ...]]:

@@ -16,17 +16,14 @@ from ckvd.acquisition.completion.reasons import Reasons
 from ckvd.acquisition.completion.tail import Tail
 from ckvd.acquisition.download import make_download_folder
 from ckvd.acquisition.report import CompletionReport
-from ckvd.cache.series_store import SeriesStore
 from ckvd.errors import CacheError, CkvdError, ClientClosedError
 from ckvd.together import run_together
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
+    from ckvd.acquisition.completion.scope import Scope
     from ckvd.archive.source import ArchiveSource
-    from ckvd.cache.folder import CacheFolder
-    from ckvd.market import SeriesKey
-    from ckvd.rest_data_client import RestDataClient
     from ckvd.timespan import Span
 
 _T = TypeVar("_T")
@@ -37,34 +34,15 @@ class Completion:
 
     Parameters
     ----------
-    series : SeriesKey
-    span : Span
-        What is wanted, bars that are not closed left out.
-    folder : CacheFolder
+    scope : Scope
     archives : ArchiveSource
-    rest : RestDataClient or None
-        None where the REST interface may not be asked.
-    now_ms : int
     """
 
-    def __init__(
-        self,
-        series: SeriesKey,
-        span: Span,
-        *,
-        folder: CacheFolder,
-        archives: ArchiveSource,
-        rest: RestDataClient | None,
-        now_ms: int,
-    ) -> None:
-        self._series = series
-        self._folder = folder
-        store = SeriesStore(folder, series)
-        reasons = Reasons(series, folder=folder, rest=rest, now_ms=now_ms)
-        self._tail = Tail(span, folder=folder, store=store, rest=rest, reasons=reasons, now_ms=now_ms)
-        self._healing = Healing(
-            span, folder=folder, store=store, archives=archives, rest=rest, reasons=reasons, now_ms=now_ms
-        )
+    def __init__(self, scope: Scope, archives: ArchiveSource) -> None:
+        reasons = Reasons(scope)
+        self._scope = scope
+        self._tail = Tail(scope, reasons)
+        self._healing = Healing(scope, archives, reasons)
         self._errors: list[CkvdError] = []
 
     async def run(self, excluded: Sequence[Span]) -> CompletionReport:
@@ -89,7 +67,7 @@ class Completion:
         counts = await run_together([self._contain(self._tail.fill(piece)) for piece in pieces])
         healed = await self._heal(excluded)
         return CompletionReport(
-            self._series,
+            self._scope.series,
             rest_bar_count=sum(count or 0 for count in counts) + healed.bar_count,
             conflict_open_times=healed.conflict_open_times,
             errors=tuple(self._errors),
@@ -100,7 +78,7 @@ class Completion:
         doubts = await self._healing.doubts(excluded)
         if not doubts:
             return NOTHING_HEALED
-        place = make_download_folder(self._folder.root)
+        place = make_download_folder(self._scope.folder.root)
         try:
             gathered = await run_together(
                 [self._contain(self._healing.look_into_archives(doubt, place)) for doubt in doubts]

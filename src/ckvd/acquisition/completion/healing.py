@@ -25,12 +25,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ckvd.acquisition.completion.reasons import Reasons
+    from ckvd.acquisition.completion.scope import Scope
     from ckvd.archive.source import ArchiveSource
-    from ckvd.cache.folder import CacheFolder
-    from ckvd.cache.series_store import SeriesStore
     from ckvd.kline import KlineTable
     from ckvd.provenance import Source
-    from ckvd.rest_data_client import RestDataClient
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,36 +75,15 @@ class Healing:
 
     Parameters
     ----------
-    span : Span
-        What is wanted.
-    folder : CacheFolder
-    store : SeriesStore
+    scope : Scope
     archives : ArchiveSource
-    rest : RestDataClient or None
-        None where it may not be asked.
     reasons : Reasons
-    now_ms : int
     """
 
-    def __init__(
-        self,
-        span: Span,
-        *,
-        folder: CacheFolder,
-        store: SeriesStore,
-        archives: ArchiveSource,
-        rest: RestDataClient | None,
-        reasons: Reasons,
-        now_ms: int,
-    ) -> None:
-        self._span = span
-        self._folder = folder
-        self._store = store
-        self._series = store.series
+    def __init__(self, scope: Scope, archives: ArchiveSource, reasons: Reasons) -> None:
+        self._scope = scope
         self._archives = archives
-        self._rest = rest
         self._reasons = reasons
-        self._now_ms = now_ms
 
     async def doubts(self, excluded: Sequence[Span]) -> list[Doubt]:
         """What is short and was not looked up everywhere; what overlaps `excluded` is left out."""
@@ -114,16 +91,16 @@ class Healing:
         return [doubt for doubt in found if not any(doubt.span.overlaps(span) for span in excluded)]
 
     def _find_doubts(self) -> tuple[Doubt, ...]:
-        with KlineCache(self._folder.root) as cache:
-            klines = cache.read_series(self._series, self._span, missing="ignore")
+        with KlineCache(self._scope.folder.root) as cache:
+            klines = cache.read_series(self._scope.series, self._scope.span, missing="ignore")
             return find_doubts(
                 klines.open_time,
-                difference([self._span], klines.missing),
-                self._series.interval,
+                difference([self._scope.span], klines.missing),
+                self._scope.series.interval,
                 sources=klines.sources,
                 absences=klines.absences,
-                now_ms=self._now_ms,
-                use_rest=self._rest is not None,
+                now_ms=self._scope.now_ms,
+                use_rest=self._scope.rest is not None,
             )
 
     async def look_into_archives(self, doubt: Doubt, place: Path) -> Evidence:
@@ -140,10 +117,10 @@ class Healing:
         CkvdError
             The archive may exist, and could not be had or not be believed.
         """
-        statement = await asyncio.to_thread(read_statement, self._folder, self._series, doubt.span)
+        statement = await asyncio.to_thread(read_statement, self._scope.folder, self._scope.series, doubt.span)
         if doubt.daily is None:
             return Evidence(doubt, (statement.table,), statement.sources)
-        name = ArchiveName(self._series, doubt.daily)
+        name = ArchiveName(self._scope.series, doubt.daily)
         fetched = await self._archives.fetch(name, place)
         if isinstance(fetched, AbsentArchive):
             return Evidence(doubt, (statement.table,), statement.sources)
@@ -171,19 +148,19 @@ class Healing:
         )
 
     def _gaps_of(self, evidence: Evidence) -> list[Span]:
-        merged = merge_tables(self._series, evidence.tables).table
-        gaps = find_gaps(merged.open_time, [evidence.doubt.span], self._series.interval)
+        merged = merge_tables(self._scope.series, evidence.tables).table
+        gaps = find_gaps(merged.open_time, [evidence.doubt.span], self._scope.series.interval)
         return [gap.span for gap in gaps]
 
     async def _ask_rest(self, gaps: Sequence[Span]) -> list[tuple[KlineTable, Sequence[Source]]]:
-        rest = self._rest
+        rest = self._scope.rest
         if rest is None or not gaps:
             return []
         listing_ms = await self._reasons.listing_ms() or 0
         listed = [Span(max(gap.start_ms, listing_ms), gap.end_ms) for gap in gaps if gap.end_ms > listing_ms]
-        spans = join_requests(listed, self._series.interval)
+        spans = join_requests(listed, self._scope.series.interval)
         try:
-            answers = await run_together([rest.fetch(self._series, span) for span in spans])
+            answers = await run_together([rest.fetch(self._scope.series, span) for span in spans])
         except InvalidSymbolError:
             return []  # the exchange forgot the symbol: what its archives lack is nowhere
         return [(answer.table, answer.sources) for answer in answers]
@@ -193,7 +170,7 @@ class Healing:
     ) -> Healed:
         span = evidence.doubt.span
         relevant = [(rows_within(table, span), narrow(sources, span)) for table, sources in answers]
-        merged = merge_tables(self._series, [*evidence.tables, *(table for table, _ in relevant)])
+        merged = merge_tables(self._scope.series, [*evidence.tables, *(table for table, _ in relevant)])
         kept_counts = merged.kept_counts[len(evidence.tables) :]
         used = [
             source
@@ -203,6 +180,6 @@ class Healing:
         ]
         absences = await self._reasons.explain(span, merged.table.open_time)
         await asyncio.to_thread(
-            self._store.put, merged.table, span, sources=[*evidence.sources, *used], absences=absences
+            self._scope.store.put, merged.table, span, sources=[*evidence.sources, *used], absences=absences
         )
         return Healed(1, sum(kept_counts), tuple(merged.conflict_open_times.tolist()))

@@ -21,11 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ckvd.acquisition.completion.reasons import Reasons
-    from ckvd.cache.folder import CacheFolder
-    from ckvd.cache.series_store import SeriesStore
+    from ckvd.acquisition.completion.scope import Scope
     from ckvd.kline import KlineTable
     from ckvd.provenance import Source
-    from ckvd.rest_data_client import RestDataClient
 
 # A stretch up to this long is kept day by day, so that each day is replaced when its archive appears.
 _DAILY_PIECES_MAX_MS: Final = 8 * DAY_MS
@@ -43,33 +41,13 @@ class Tail:
 
     Parameters
     ----------
-    span : Span
-        What is wanted.
-    folder : CacheFolder
-    store : SeriesStore
-    rest : RestDataClient or None
-        None where it may not be asked.
+    scope : Scope
     reasons : Reasons
-    now_ms : int
     """
 
-    def __init__(
-        self,
-        span: Span,
-        *,
-        folder: CacheFolder,
-        store: SeriesStore,
-        rest: RestDataClient | None,
-        reasons: Reasons,
-        now_ms: int,
-    ) -> None:
-        self._span = span
-        self._folder = folder
-        self._store = store
-        self._series = store.series
-        self._rest = rest
+    def __init__(self, scope: Scope, reasons: Reasons) -> None:
+        self._scope = scope
         self._reasons = reasons
-        self._now_ms = now_ms
 
     async def pieces(self, excluded: Sequence[Span]) -> list[Span]:
         """What to ask for, in pieces that are stored one by one; what lies in `excluded` is left out.
@@ -79,21 +57,21 @@ class Tail:
         CkvdError
             The REST interface could not be asked when the series began.
         """
-        covered = await asyncio.to_thread(read_coverage, self._folder, self._series, self._span)
+        covered = await asyncio.to_thread(read_coverage, self._scope.folder, self._scope.series, self._scope.span)
         unplanned = plan(
-            self._series, self._span, covered, now_ms=self._now_ms, unavailable=_Everything()
+            self._scope.series, self._scope.span, covered, now_ms=self._scope.now_ms, unavailable=_Everything()
         ).unplanned
         wanted = difference(unplanned, excluded)
         listing_ms = await self._reasons.listing_ms() if wanted else None
         if listing_ms is None:
             return [piece for span in wanted for piece in self._cut(span)]
         # All that lies before the listing is one statement.
-        before = [Span(0, grid_floor(listing_ms, self._series.interval))]
+        before = [Span(0, grid_floor(listing_ms, self._scope.series.interval))]
         unlisted = difference(wanted, difference(wanted, before))
         return [*unlisted, *(piece for span in difference(wanted, before) for piece in self._cut(span))]
 
     def _cut(self, span: Span) -> list[Span]:
-        is_daily = span.length_ms <= _DAILY_PIECES_MAX_MS and self._series.interval.has_daily_archives
+        is_daily = span.length_ms <= _DAILY_PIECES_MAX_MS and self._scope.series.interval.has_daily_archives
         periods = days_of(span) if is_daily else months_of(span)
         return [period.span.intersection(span) for period in periods]
 
@@ -110,7 +88,7 @@ class Tail:
         CkvdError
             It could not be asked, or what it answered cannot be believed.
         """
-        if self._rest is None:
+        if self._scope.rest is None:
             await self._state((self._unavailable(piece),), piece)
             return 0
         listing_ms = await self._reasons.listing_ms()
@@ -129,47 +107,47 @@ class Tail:
 
     async def _fetch(self, piece: Span) -> tuple[Span, KlineTable, Sequence[Source]]:
         """Ask for a piece; the answer may speak of less of it, by the clock of the exchange."""
-        assert self._rest is not None
+        assert self._scope.rest is not None
         try:
-            answer = await self._rest.fetch(self._series, piece)
+            answer = await self._scope.rest.fetch(self._scope.series, piece)
         except InvalidSymbolError:
             # The exchange forgets a symbol some time after its last trade; its archives stay.
-            return piece, empty_table(self._series), ()
+            return piece, empty_table(self._scope.series), ()
         return answer.span, answer.table, answer.sources
 
     def _put(self, piece: Span, table: KlineTable, sources: Sequence[Source], absences: Sequence[Absence]) -> None:
         """Store bars of the REST interface, in one segment with those of the same day that were stored before."""
         day = Span(piece.start_ms // DAY_MS * DAY_MS, piece.start_ms)
-        before = read_statement(self._folder, self._series, day)
+        before = read_statement(self._scope.folder, self._scope.series, day)
         earlier = next((span for span in before.provisional if span.end_ms == piece.start_ms), None)
         if earlier is not None:
             piece = Span(earlier.start_ms, piece.end_ms)
-            table = merge_tables(self._series, [table, rows_within(before.table, earlier)]).table
+            table = merge_tables(self._scope.series, [table, rows_within(before.table, earlier)]).table
             sources = [*narrow(before.sources, earlier), *sources]
             absences = [*narrow(before.absences, earlier), *absences]
-        self._store.put(
+        self._scope.store.put(
             table,
             piece,
             sources=sources,
             absences=absences,
             is_provisional=True,
-            recheck_ms=provisional_recheck_ms(piece, self._now_ms),
+            recheck_ms=provisional_recheck_ms(piece, self._scope.now_ms),
         )
 
     def _unavailable(self, piece: Span) -> Absence:
         """Say that archives have nothing, where nothing else may be asked."""
         last_day = Period((piece.end_ms - 1) // DAY_MS * DAY_MS, Cadence.DAILY)
         published_ms = publication_ms(last_day)
-        if published_ms > self._now_ms:
+        if published_ms > self._scope.now_ms:
             return Absence(piece.start_ms, piece.end_ms, Reason.NOT_PUBLISHED, published_ms)
-        return Absence(piece.start_ms, piece.end_ms, Reason.NOT_IN_ARCHIVE, recheck_ms(piece, self._now_ms))
+        return Absence(piece.start_ms, piece.end_ms, Reason.NOT_IN_ARCHIVE, recheck_ms(piece, self._scope.now_ms))
 
     async def _state(self, absences: Sequence[Absence], span: Span) -> None:
         """Store that a span has no bars, and why."""
         rechecks = [absence.recheck_ms for absence in absences if absence.recheck_ms]
         await asyncio.to_thread(
-            self._store.put,
-            empty_table(self._series),
+            self._scope.store.put,
+            empty_table(self._scope.series),
             span,
             absences=absences,
             recheck_ms=min(rechecks, default=0),
