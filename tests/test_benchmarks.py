@@ -19,6 +19,7 @@ measure = importlib.import_module("benchmarks.measure")
 names = importlib.import_module("benchmarks.__main__").NAMES
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", names)
 def test_a_benchmark_runs_and_its_peers_agree(name: str) -> None:
     # A process of its own: the peers start threads and open files that they never close.
@@ -34,7 +35,8 @@ def test_a_benchmark_runs_and_its_peers_agree(name: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "## Targets" in done.stdout
-    assert "reached" in done.stdout or "missed" in done.stdout or sys.platform != "linux"
+    # Without a peer on this machine there may be nothing to compare with, which is said.
+    assert any(word in done.stdout for word in ("| reached |", "| **missed** |", "skipped"))
 
 
 def test_turns_are_taken_in_turn() -> None:

@@ -265,6 +265,7 @@ def text_columns(path: Path) -> tuple[list[list[str]], bool]:
     return [cells[FIELD_COUNT * has_header + field :: FIELD_COUNT] for field in range(FIELD_COUNT)], has_header
 
 
+@pytest.mark.long
 def test_every_cell_of_every_real_archive_is_what_int_and_float_say(shared_data: Path) -> None:
     archives = real_archives(shared_data)
     assert len(archives) == 1821

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 
 import leaks
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
@@ -95,6 +96,7 @@ def check(
     assert missing + len(np.unique(days)) == span.length_ms // DAY_MS
 
 
+@pytest.mark.long
 def test_four_writers_and_eight_readers_get_along(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path / "cache")
     until_s = time.monotonic() + STRESS_S

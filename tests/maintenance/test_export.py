@@ -58,6 +58,7 @@ def differing_cells(one: bytes, other: bytes) -> list[tuple[bytes, bytes]]:
     return [(before, after) for before, after in pairs if before != after]
 
 
+@pytest.mark.long
 def test_every_genuine_spot_day_comes_out_as_it_went_in(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> CacheFolder:
     return folder
 
 
+@pytest.mark.long
 def test_listing_reads_each_header_once_and_nothing_else(
     large: CacheFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +98,7 @@ def test_listing_reads_each_header_once_and_nothing_else(
     assert len(opened) == len(set(opened)) == SERIES_COUNT * DAYS
 
 
+@pytest.mark.long
 def test_listing_costs_little_more_than_reading_headers(large: CacheFolder) -> None:
     paths = [
         f"{large.series_path(series_of(number))}/{name.file_name}"
@@ -117,6 +119,7 @@ def test_listing_costs_little_more_than_reading_headers(large: CacheFolder) -> N
     assert min(ratios) < 3
 
 
+@pytest.mark.long
 def test_reading_one_series_does_not_notice_the_others(large: CacheFolder, tmp_path: Path) -> None:
     small = CacheFolder(tmp_path / "small")
     series = series_of(777)
@@ -135,6 +138,7 @@ def test_reading_one_series_does_not_notice_the_others(large: CacheFolder, tmp_p
     assert best[1] <= 1.3 * best[0]
 
 
+@pytest.mark.long
 def test_memory_of_verifying_does_not_grow_with_the_cache(large: CacheFolder) -> None:
     assert list(verify_cache(large, SeriesFilter(symbols=("C000*",)))) != [None]
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -70,6 +70,7 @@ def spans_of(periods: dict[Period, Path]) -> list[Span]:
     return spans
 
 
+@pytest.mark.long
 def test_every_cell_equals_an_independent_reading(
     cache_path: Path, archives: dict[ckvd.SeriesKey, dict[Period, Path]]
 ) -> None:
