@@ -7,6 +7,7 @@ import io
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -77,16 +78,32 @@ def run_here(*arguments: str | os.PathLike[str]) -> Finished:
 
 
 @contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let a process that is started meanwhile be interrupted, also where a shell runs the tests in the background.
+
+    Such a shell has its jobs ignore Ctrl-C, and what a process ignores its children ignore.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
 def started(*arguments: str | os.PathLike[str], home: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
     """Start the command; its output is in pipes unless options of `Popen` say otherwise. It ends with the block."""
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(
-        arguments_of(*arguments),
-        cwd=home,
-        text=True,
-        encoding="utf-8",
-        **(pipes | {"env": environment(home)} | options),
-    ) as process:
+    with interruptible():
+        process = subprocess.Popen(
+            arguments_of(*arguments),
+            cwd=home,
+            text=True,
+            encoding="utf-8",
+            **(pipes | {"env": environment(home)} | options),
+        )
+    with process:
         try:
             yield process
         finally:
