@@ -50,6 +50,9 @@ def machine() -> dict[str, str]:
     }
 
 
+_BEYOND_MAX = 1000.0
+
+
 def to_markdown(results: Sequence[Result], where: dict[str, str]) -> str:
     lines = ["# Results", "", *(f"- {name}: {value}" for name, value in where.items()), "", "## Targets", ""]
     lines += ["| what | wanted | found | |", "|---|---|---|---|"]
@@ -98,14 +101,18 @@ def write(results: Sequence[Result], where: dict[str, str], folder: Path) -> lis
     return paths
 
 
+def times_beyond(target: Target) -> float:
+    """How many times better than wanted something is, between a thousandth and a thousand: nothing may be found."""
+    found, wanted = (target.found, target.wanted) if target.is_at_least else (target.wanted, target.found)
+    return min(max(found / wanted if wanted else _BEYOND_MAX, 1 / _BEYOND_MAX), _BEYOND_MAX)
+
+
 def _draw(results: Sequence[Result], path: Path) -> None:
     """One bar a target: how far beyond it (right) or short of it (left)."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - loaded only where it is installed
 
     targets = [target for result in results for target in result.targets][::-1]
-    beyond = [
-        target.found / target.wanted if target.is_at_least else target.wanted / target.found for target in targets
-    ]
+    beyond = [times_beyond(target) for target in targets]
     figure = Figure(figsize=(11, 0.34 * len(targets) + 1), layout="constrained")
     axes = figure.subplots()
     colours = ["#2a7f62" if ratio >= 1 else "#b3462c" for ratio in beyond]

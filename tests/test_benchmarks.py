@@ -62,6 +62,12 @@ def test_a_target_is_reached_from_its_own_side(found: float, is_at_least: bool, 
     assert ("| reached |" in page, "| **missed** |" in page) == (is_reached, not is_reached)
 
 
+def test_nothing_at_all_is_better_than_any_bound() -> None:
+    assert report.times_beyond(measure.Target("leak", 2, 0, is_at_least=False)) == 1000
+    assert report.times_beyond(measure.Target("leak", 2, 4, is_at_least=False)) == 0.5
+    assert report.times_beyond(measure.Target("speed", 2, 4)) == 2
+
+
 def test_results_are_written_as_page_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The package that draws the chart opens fonts and keeps them open.
     monkeypatch.setattr(report, "load", lambda name: {name: None})
