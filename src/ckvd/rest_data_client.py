@@ -276,9 +276,5 @@ def _url_of(market: Market, base_url: str | Mapping[str, str] | None) -> str:
     )
 
 
-def _until(start_ms: int, end_ms: int) -> Span:
-    return Span(start_ms, max(start_ms, end_ms))
-
-
 def _rows_of(answer: Answer) -> RawRows:
     return read_rows(answer.response.body, answer.response.url)

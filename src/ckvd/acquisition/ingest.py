@@ -73,14 +73,6 @@ def ingest_archives(archives: Sequence[FetchedArchive], folder: CacheFolder) -> 
     return [results[position] for position in range(len(archives))]
 
 
-def ingest_archive(fetched: FetchedArchive, folder: CacheFolder) -> Source:
-    """`ingest_archives` of one archive, raising what it was refused for."""
-    (result,) = ingest_archives([fetched], folder)
-    if isinstance(result, ArchiveError):
-        raise result
-    return result
-
-
 def _decode(archives: Sequence[FetchedArchive]) -> list[DecodedArchive | ArchiveError]:
     contents = [_read(fetched) for fetched in archives]
     read = [position for position, content in enumerate(contents) if isinstance(content, bytes)]

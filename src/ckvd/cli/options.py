@@ -13,7 +13,6 @@ from ckvd.cli.terminal import complain
 from ckvd.errors import CkvdError, IdentityError, TimeError
 from ckvd.market import Interval, Kind, Market
 
-EXIT_OK = 0
 EXIT_INCOMPLETE = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
