@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import shutil
 import tempfile
@@ -10,6 +11,7 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from benchmarks.measure import Result, Target, files_under, heat, take_turns
 from benchmarks.peers import load
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.unzip import unzip_csv
+from ckvd.archive.workspace import Workspace
 from ckvd.kline import fields_of
 from ckvd.period import Cadence
 
@@ -56,7 +59,7 @@ def run(folder: Path, effort: Effort) -> list[Result]:
         closes = call()
         assert name == INFLATE or np.array_equal(closes, table.columns["close"]), name
     warm = partial(heat, files_under(folder / "monthly", folder / "daily"))
-    timings = take_turns(contenders, round_count=effort.of(3, 1), prepare=warm, turn_s=0, calls_max=1)
+    timings = take_turns(contenders, round_count=effort.of(7, 1), prepare=warm, turn_s=0, calls_max=1)
     own_s = timings[OURS].median_s
     targets = [
         Target(
@@ -110,14 +113,23 @@ async def _fetch(mirror: Path, root: Path, span: Span, *, is_packed: bool) -> No
 
 
 def _inflate(mirror: Path, paths: Sequence[Path]) -> int:
+    left = SimpleQueue[Path]()
+    for path in paths:
+        left.put(path)
     with ThreadPoolExecutor(2) as pool:
-        return sum(pool.map(partial(_inflate_one, mirror), paths))
+        return sum(pool.map(partial(_inflate_some, mirror), (left, left)))
 
 
-def _inflate_one(mirror: Path, path: Path) -> int:
-    name = ArchiveName.of_path(path.relative_to(mirror).as_posix())
-    assert name is not None
-    return len(unzip_csv(path.read_bytes(), name))
+def _inflate_some(mirror: Path, left: SimpleQueue[Path]) -> int:
+    nbytes, workspace = 0, Workspace()
+    with contextlib.suppress(Empty):
+        while True:
+            path = left.get_nowait()
+            name = ArchiveName.of_path(path.relative_to(mirror).as_posix())
+            assert name is not None
+            workspace.clear()
+            nbytes += len(unzip_csv(path.read_bytes(), name, workspace))
+    return nbytes
 
 
 def _with_polars(polars: Any, paths: Sequence[Path], names: Sequence[str], folder: Path) -> Any:

@@ -53,7 +53,7 @@ class VisionDataClient(ClosedByAwaiting):
     client : curl_cffi.AsyncSession, optional
         A session to use. It is never closed here.
     concurrency : int
-        Archives fetched at a time, at least one.
+        Archives on the line at a time, at least one.
     is_checksum_required : bool
         Refuse archives without a CHECKSUM file. Without it they are taken, and the report says so.
     clock : callable
@@ -92,6 +92,7 @@ class VisionDataClient(ClosedByAwaiting):
                 location,
                 _listing_url(location, listing_url),
                 self._transport,
+                concurrency=concurrency,
                 is_checksum_required=is_checksum_required,
             )
         else:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import random
+import runpy
 import struct
+import sys
 import tracemalloc
 import zipfile
 import zlib
@@ -14,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import strategies  # noqa: F401 - no example fails for the time that it took
+from ckvd import deflate
 from ckvd.archive import unzip
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.unzip import unzip_csv
@@ -24,6 +28,8 @@ from ckvd.period import Period
 NAME = ArchiveName(SeriesKey.of("BTCUSDT", "1m"), Period.of_label("2023-01-01"))
 MEMBER = "BTCUSDT-1m-2023-01-01.csv"
 CSV = b"1672531200000,1.5,2.5,0.5,1.0,3,1672531259999,4,5,6,7,0\n" * 20
+# Longer than the pieces that are inflated at a time, compressed and not, and hardly to be compressed.
+LONG = random.Random(1).randbytes(400_000).hex().encode() + bytes(3_000_000)
 # Where the fields of the local and the central header stand, from their signatures on.
 LOCAL, CENTRAL = b"PK\x03\x04", b"PK\x01\x02"
 CENTRAL_FLAGS, CENTRAL_METHOD, CENTRAL_CRC, CENTRAL_PACKED, CENTRAL_SIZE, CENTRAL_OFFSET = 8, 10, 16, 20, 24, 42
@@ -44,6 +50,11 @@ def patched(content: bytes, place: int, form: str, value: int) -> bytes:
     return bytes(changed)
 
 
+def damaged(content: bytes) -> bytes:
+    """The same ZIP with nonsense in its compressed bytes."""
+    return content[:100] + b"\xff" * 16 + content[116:]
+
+
 def refusal(content: bytes, name: ArchiveName = NAME) -> str:
     with pytest.raises(ArchiveError) as caught:
         unzip_csv(content, name)
@@ -53,7 +64,7 @@ def refusal(content: bytes, name: ArchiveName = NAME) -> str:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-@pytest.mark.parametrize("csv", [b"", b"\n", CSV, CSV * 1000])
+@pytest.mark.parametrize("csv", [b"", b"\n", CSV, CSV * 1000, LONG])
 def test_the_member_comes_out_as_it_went_in(csv: bytes, method: int) -> None:
     content = make_zip(csv=csv, method=method)
     assert unzip_csv(content, NAME) == csv
@@ -61,9 +72,14 @@ def test_the_member_comes_out_as_it_went_in(csv: bytes, method: int) -> None:
 
 
 def test_the_standard_zlib_does_it_where_isal_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unzip, "inflater", zlib)
-    assert unzip_csv(make_zip(csv=CSV * 1000), NAME) == CSV * 1000
+    monkeypatch.setitem(sys.modules, "isal", None)
+    without_isal = runpy.run_path(deflate.__file__)
+    assert without_isal["crc32"] is zlib.crc32
+    for name in ("INFLATE_ERRORS", "inflating", "crc32"):
+        monkeypatch.setattr(unzip, name, without_isal[name])
+    assert unzip_csv(make_zip(csv=LONG), NAME) == LONG
     assert "stop after" in refusal(patched(make_zip(), CENTRAL_PACKED, "<I", 20))
+    assert "damaged" in refusal(damaged(make_zip(csv=LONG)))
 
 
 def test_a_zip_within_other_bytes_is_found() -> None:
@@ -154,6 +170,33 @@ def test_garbage_behind_the_stream_is_refused() -> None:
     end = bytearray(padded)
     struct.pack_into("<I", end, padded.index(b"PK\x05\x06") + 16, at + 4)
     assert refusal(bytes(end)) == "4 bytes of garbage follow its compressed bytes"
+
+
+def test_garbage_is_found_however_far_behind_the_stream_it_stands() -> None:
+    packed = make_zip(csv=LONG)
+    at = packed.index(CENTRAL)
+    for nbytes in (1, 300_000, 600_000):
+        content = packed[:at] + bytes(nbytes) + packed[at:]
+        packed_nbytes = struct.unpack_from("<I", content, at + nbytes + CENTRAL_PACKED)[0]
+        moved = bytearray(patched(content, CENTRAL_PACKED, "<I", packed_nbytes + nbytes))
+        struct.pack_into("<I", moved, moved.rindex(b"PK\x05\x06") + 16, at + nbytes)
+        assert refusal(bytes(moved)) == f"{nbytes} bytes of garbage follow its compressed bytes"
+
+
+def test_more_than_deflate_can_hold_is_refused_before_memory_is_taken() -> None:
+    content = patched(make_zip(), CENTRAL_SIZE, "<I", 1_000_000_000)
+    tracemalloc.start()
+    try:
+        assert "cannot hold the 1000000000 bytes of CSV declared" in refusal(content)
+        peak_nbytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_nbytes < 1_000_000
+
+
+def test_the_best_that_deflate_can_do_is_not_refused() -> None:
+    csv = bytes(20_000_000)
+    assert unzip_csv(make_zip(csv=csv), NAME) == csv
 
 
 @pytest.mark.parametrize("offset", [1, 100_000, 0xFFFFFFF0])

@@ -1,7 +1,7 @@
 """One download of archives into the cache: plan, fetch, ingest, learn, and plan again until nothing is left.
 
-Fetching is bounded in number, ingesting runs in worker threads (`group_commit`), and every archive that was
-finished stays, whatever happens to the others or to the download.
+What is under way is bounded in number, ingesting runs in worker threads (`group_commit`), and every archive that
+was finished stays, whatever happens to the others or to the download.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Download:
     source : ArchiveSource
     folder : CacheFolder
     concurrency : int
-        Archives fetched at a time.
+        Archives on the line at a time. So many, and a group more, may be fetched and not stored yet.
     now_ms : int
         The present.
     on_progress : callable, optional
@@ -66,7 +66,6 @@ class Download:
         self._source = source
         self._folder = folder
         self._now_ms = now_ms
-        self._fetching = asyncio.Semaphore(concurrency)
         self._backlog = asyncio.Semaphore(concurrency + INGEST_GROUP_ARCHIVES_MAX)
         self._commit = GroupCommit(folder)
         self._tally = _Tally(on_progress)
@@ -145,8 +144,7 @@ class Download:
     async def _fetch_and_ingest(self, name: ArchiveName, place: Path) -> ArchiveReport:
         # What was fetched and is not stored yet lies on disk, and is bounded in number.
         async with self._backlog:
-            async with self._fetching:
-                fetched = await self._source.fetch(name, place, on_bytes=self._tally.count_bytes)
+            fetched = await self._source.fetch(name, place, on_bytes=self._tally.count_bytes)
             if isinstance(fetched, AbsentArchive):
                 return ArchiveReport(name.series, name.period, Outcome.ABSENT)
             source = await self._commit.ingest(fetched)

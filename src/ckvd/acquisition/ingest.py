@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ckvd.archive.decode import DecodedArchive
     from ckvd.archive.source import FetchedArchive
+    from ckvd.archive.workspace import Workspace
     from ckvd.cache.folder import CacheFolder
 
 _ORIGINS: Final = {Cadence.MONTHLY: Origin.VISION_MONTHLY, Cadence.DAILY: Origin.VISION_DAILY}
@@ -34,7 +35,9 @@ class _Arrival:
     source: Source
 
 
-def ingest_archives(archives: Sequence[FetchedArchive], folder: CacheFolder) -> list[Source | ArchiveError]:
+def ingest_archives(
+    archives: Sequence[FetchedArchive], folder: CacheFolder, workspace: Workspace | None = None
+) -> list[Source | ArchiveError]:
     """Decode fetched archives of one series and publish them; those that follow on each other become one segment.
 
     What is published together costs one flush to disk: many days cost little more than one month.
@@ -45,6 +48,8 @@ def ingest_archives(archives: Sequence[FetchedArchive], folder: CacheFolder) -> 
         Of one series. Their files are read, not removed.
     folder : CacheFolder
         The cache.
+    workspace : Workspace, optional
+        Of the calling thread, for use with the next archives again.
 
     Returns
     -------
@@ -59,7 +64,7 @@ def ingest_archives(archives: Sequence[FetchedArchive], folder: CacheFolder) -> 
     """
     results: dict[int, Source | ArchiveError] = {}
     arrivals: list[_Arrival] = []
-    for position, (fetched, decoded) in enumerate(zip(archives, _decode(archives), strict=True)):
+    for position, (fetched, decoded) in enumerate(zip(archives, _decode(archives, workspace), strict=True)):
         if isinstance(decoded, ArchiveError):
             results[position] = decoded
             continue
@@ -73,12 +78,13 @@ def ingest_archives(archives: Sequence[FetchedArchive], folder: CacheFolder) -> 
     return [results[position] for position in range(len(archives))]
 
 
-def _decode(archives: Sequence[FetchedArchive]) -> list[DecodedArchive | ArchiveError]:
+def _decode(archives: Sequence[FetchedArchive], workspace: Workspace | None) -> list[DecodedArchive | ArchiveError]:
     contents = [_read(fetched) for fetched in archives]
     read = [position for position, content in enumerate(contents) if isinstance(content, bytes)]
     decoded = decode_archives(
         [content for content in contents if isinstance(content, bytes)],
         [archives[position].name for position in read],
+        workspace,
     )
     found = dict(zip(read, decoded, strict=True))
     return [

@@ -7,11 +7,16 @@ refused for, is what `decode_archive` says of it: where the one text cannot be r
 
 from __future__ import annotations
 
+import itertools
+import operator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ckvd.archive.decode import DecodedArchive, decode_archive, decode_rows
-from ckvd.archive.parse import RawRows, header_end, parse_rows
+from ckvd.archive.parse import RawRows, find_line_ends, header_end, parse_rows
 from ckvd.archive.unzip import unzip_csv
+from ckvd.archive.workspace import Workspace
 from ckvd.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -20,7 +25,9 @@ if TYPE_CHECKING:
     from ckvd.archive.name import ArchiveName
 
 
-def decode_archives(contents: Sequence[bytes], names: Sequence[ArchiveName]) -> list[DecodedArchive | ArchiveError]:
+def decode_archives(
+    contents: Sequence[bytes], names: Sequence[ArchiveName], workspace: Workspace | None = None
+) -> list[DecodedArchive | ArchiveError]:
     """Decode archives together.
 
     Parameters
@@ -29,44 +36,55 @@ def decode_archives(contents: Sequence[bytes], names: Sequence[ArchiveName]) -> 
         The whole ZIPs.
     names : sequence of ArchiveName
         What each should be.
+    workspace : Workspace, optional
+        Of the calling thread, for use with the next archives again.
 
     Returns
     -------
     list of DecodedArchive or ArchiveError
         For each what `decode_archive` gives or raises, but that `Decimals` are those of all of them together.
     """
+    workspace = workspace or Workspace()
     if len(contents) > 1:
         try:
-            return list(_decode_as_one(contents, names))
+            return list(_decode_as_one(contents, names, workspace))
         except ArchiveError:
             pass  # each by itself, to find the one to blame
-    return [_decode_alone(content, name) for content, name in zip(contents, names, strict=True)]
+    return [_decode_alone(content, name, workspace) for content, name in zip(contents, names, strict=True)]
 
 
-def _decode_alone(content: bytes, name: ArchiveName) -> DecodedArchive | ArchiveError:
+def _decode_alone(content: bytes, name: ArchiveName, workspace: Workspace) -> DecodedArchive | ArchiveError:
     try:
-        return decode_archive(content, name)
+        return decode_archive(content, name, workspace)
     except ArchiveError as error:
         return error
 
 
-def _decode_as_one(contents: Sequence[bytes], names: Sequence[ArchiveName]) -> Iterator[DecodedArchive]:
-    texts = [unzip_csv(content, name) for content, name in zip(contents, names, strict=True)]
+def _decode_as_one(
+    contents: Sequence[bytes], names: Sequence[ArchiveName], workspace: Workspace
+) -> Iterator[DecodedArchive]:
+    workspace.clear()
+    texts = [unzip_csv(content, name, workspace) for content, name in zip(contents, names, strict=True)]
     bodies = [_body(text, name) for text, name in zip(texts, names, strict=True)]
-    counts = [body.count(b"\n") for body in bodies]
-    rows = parse_rows(b"".join(bodies), names[0].file_name)
-    if rows.row_count != sum(counts):
-        raise ArchiveError(names[0].file_name, "lines and rows of several archives differ in number")
-    start = 0
-    for name, text, body, count in zip(names, texts, bodies, counts, strict=True):
-        part = RawRows(
-            tuple(cells[start : start + count] for cells in rows.cells), rows.decimals, not text.startswith(body)
-        )
-        start += count
+    stops = list(itertools.accumulate(map(len, bodies)))
+    # The texts stand in the workspace one after the other, mostly just as they are needed.
+    is_whole = all(map(operator.is_, bodies, texts)) and stops[-1] == len(workspace.taken)
+    whole = workspace.taken if is_whole else b"".join(bodies)
+    with workspace.parsing:
+        ends = find_line_ends(whole)
+        rows = parse_rows(whole, names[0].file_name, ends=ends)
+    first = 0
+    for name, text, last in zip(names, texts, np.searchsorted(ends, stops).tolist(), strict=True):
+        cells = tuple(cells[first:last] for cells in rows.cells)
+        first = last
+        part = RawRows(cells, rows.decimals, header_end(text, name.file_name) > 0)
         yield decode_rows(part, name.series, name.period.span, name.file_name)
 
 
-def _body(text: bytes, name: ArchiveName) -> bytes:
+def _body(text: memoryview, name: ArchiveName) -> bytes | memoryview:
     """The rows of a text without its header, each with a newline at its end."""
-    text = text[header_end(text, name.file_name) :]
-    return text if not text or text.endswith(b"\n") else text + b"\n"
+    begin = header_end(text, name.file_name)
+    if begin == 0 and bytes(text[-1:]) == b"\n":
+        return text
+    body = bytes(text[begin:])
+    return body if not body or body.endswith(b"\n") else body + b"\n"

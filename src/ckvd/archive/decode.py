@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ckvd.archive.parse import RawRows, parse_rows
 from ckvd.archive.unzip import unzip_csv
+from ckvd.archive.workspace import Workspace
 from ckvd.errors import ArchiveError
 from ckvd.kline import (
     CLOSE_TIME_US,
@@ -69,7 +70,9 @@ class DecodedArchive:
     time_unit: str
 
 
-def decode_archive(content: bytes | memoryview, name: ArchiveName) -> DecodedArchive:
+def decode_archive(
+    content: bytes | memoryview, name: ArchiveName, workspace: Workspace | None = None
+) -> DecodedArchive:
     """Decode an archive.
 
     Parameters
@@ -78,6 +81,8 @@ def decode_archive(content: bytes | memoryview, name: ArchiveName) -> DecodedArc
         The whole ZIP.
     name : ArchiveName
         What it should be.
+    workspace : Workspace, optional
+        Of the calling thread, for use with the next archive again.
 
     Raises
     ------
@@ -85,7 +90,11 @@ def decode_archive(content: bytes | memoryview, name: ArchiveName) -> DecodedArc
         The ZIP is damaged or unusual, a row is malformed, or a time lies outside the archive's span.
     """
     label = name.file_name
-    rows = parse_rows(unzip_csv(content, name), label)
+    workspace = workspace or Workspace()
+    workspace.clear()
+    csv = unzip_csv(content, name, workspace)
+    with workspace.parsing:
+        rows = parse_rows(csv, label)
     return decode_rows(rows, name.series, name.period.span, label)
 
 

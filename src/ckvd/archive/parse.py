@@ -156,15 +156,17 @@ def _shown(text: bytes) -> str:
 # --- The same, a block at a time ---------------------------------------------------------------------------
 
 
-def parse_rows(csv: bytes, archive: str) -> RawRows:
+def parse_rows(csv: bytes | memoryview, archive: str, *, ends: Times | None = None) -> RawRows:
     """Parse a CSV of klines.
 
     Parameters
     ----------
-    csv : bytes
+    csv : bytes or memoryview
         Rows of twelve fields, with or without a header line. The last newline may be missing, or be there twice.
     archive : str
         What errors call it.
+    ends : ndarray of int64, shape (n,), optional
+        What `find_line_ends` gives for it, where that is known already.
 
     Returns
     -------
@@ -179,7 +181,7 @@ def parse_rows(csv: bytes, archive: str) -> RawRows:
     begin = header_end(csv, archive)
     has_header = begin > 0
     text = np.frombuffer(csv, np.uint8)
-    ends = _line_ends(text, begin)
+    ends = find_line_ends(csv, begin) if ends is None else ends
     starts = np.concatenate(([begin], ends + 1))[: len(ends)]
     # One allocation for all columns: numpy asks for huge pages for large ones.
     columns = np.empty((FIELD_COUNT, len(ends)), dtype=np.int64)
@@ -192,7 +194,7 @@ def parse_rows(csv: bytes, archive: str) -> RawRows:
         found, unread = _read_block(text, starts[rows], ends[rows], columns[:, rows])
         decimals = _merge(decimals, found)
         for row in unread.tolist():
-            line = csv[starts[first + row] : ends[first + row]]
+            line = bytes(csv[starts[first + row] : ends[first + row]])
             try:
                 values, found = parse_line(line)
             except ValueError as error:
@@ -203,11 +205,11 @@ def parse_rows(csv: bytes, archive: str) -> RawRows:
     return RawRows(cells, tuple(decimals[field] or Decimals(0, 0) for field in FLOAT_FIELDS), has_header)
 
 
-def header_end(csv: bytes, archive: str) -> int:
+def header_end(csv: bytes | memoryview, archive: str) -> int:
     """Where the rows begin. The first byte tells whether there is a header: rows do not begin with a letter."""
-    if not csv[:1].isalpha():
+    if not bytes(csv[:1]).isalpha():
         return 0
-    line, newline, _ = csv[:_HEADER_NBYTES_MAX].partition(b"\n")
+    line, newline, _ = bytes(csv[:_HEADER_NBYTES_MAX]).partition(b"\n")
     names = line.decode("utf-8", "replace").strip().split(",")
     if len(names) != FIELD_COUNT or len(line) == _HEADER_NBYTES_MAX:
         raise ArchiveError(
@@ -220,8 +222,15 @@ def header_end(csv: bytes, archive: str) -> int:
     return len(line) + len(newline)
 
 
-def _line_ends(text: Text, begin: int) -> Times:
-    """Where the newline of each row is, and the end of the text if the last one is missing."""
+def find_line_ends(csv: bytes | memoryview, begin: int = 0) -> Times:
+    """Where the newline of each row is, from a place on, and the end of the text if the last one is missing.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        Ascending. Of a text that has more lines than can be rows, only so many that one of them is none.
+    """
+    text = np.frombuffer(csv, np.uint8)
     found = [np.empty(0, dtype=np.int64)]
     count = 0
     # Whole words.

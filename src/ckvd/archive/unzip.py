@@ -1,8 +1,8 @@
-"""ZIP bytes to CSV bytes: the one member of an archive, inflated and checked against everything its directory says.
+"""ZIP bytes to CSV bytes: the one member of an archive, inflated, checked against everything its directory says.
 
-The directory is read by `zipfile`; the member is inflated by isal where it is installed and by `zlib` elsewhere,
-both of which release the interpreter lock. An archive is untrusted input: whatever its bytes are, the answer is the
-whole member or an `ArchiveError`, and no more memory is taken than the directory declares.
+The directory is read by `zipfile`, the member is inflated by `ckvd.deflate`. An archive is untrusted input:
+whatever its bytes are, the answer is the whole member or an `ArchiveError`, and no more memory is taken than the
+directory declares, nor than its compressed bytes could need.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import io
 import re
 import struct
 import zipfile
-import zlib
 from typing import TYPE_CHECKING, Any, Final
 
+from ckvd.archive.workspace import Workspace
+from ckvd.deflate import INFLATE_ERRORS, RAW_DEFLATE, crc32, inflating
 from ckvd.errors import ArchiveError, IdentityError
 from ckvd.market import SeriesKey
 from ckvd.utils.config import ARCHIVE_CSV_NBYTES_MAX
@@ -24,14 +25,11 @@ if TYPE_CHECKING:
 
     from ckvd.archive.name import ArchiveName
 
-inflater: Any
-try:
-    from isal import isal_zlib as inflater
-except ImportError:  # no wheel for this platform
-    inflater = zlib
-
-_RAW_DEFLATE: Final = -15  # wbits of a stream without zlib's header and trailer, as ZIP members are
-_INFLATE_ERRORS: Final = (zlib.error, inflater.error)
+# Two bits may stand for 258 bytes, and fewer for no more.
+_RATIO_MAX: Final = 1032
+# Pieces large enough that a call does not show, and small enough for the second-level cache.
+_PACKED_PIECE_NBYTES: Final = 256 << 10
+_PIECE_NBYTES: Final = 1 << 20
 # zipfile trusts many of the numbers in a directory. Beside BadZipFile, damaged ones surface as these.
 _DIRECTORY_ERRORS: Final = (
     zipfile.BadZipFile, ArithmeticError, EOFError, LookupError, OSError, RuntimeError, ValueError, struct.error,
@@ -41,7 +39,7 @@ _ENCRYPTED: Final = 0x1 | 0x40 | 0x2000  # flag bits: encrypted, strongly, and w
 _MEMBER_NAME: Final = re.compile(r"(?:.*/)?(?P<symbol>[^/]+)-(?P<interval>[^-/]+)-\d{4}-\d{1,2}(?:-\d{1,2})?\.csv")
 
 
-def unzip_csv(content: bytes | memoryview, name: ArchiveName) -> bytes:
+def unzip_csv(content: bytes | memoryview, name: ArchiveName, workspace: Workspace | None = None) -> memoryview:
     """Inflate the one member of an archive.
 
     Parameters
@@ -50,11 +48,14 @@ def unzip_csv(content: bytes | memoryview, name: ArchiveName) -> bytes:
         The whole ZIP.
     name : ArchiveName
         Which archive it should be.
+    workspace : Workspace, optional
+        Whose memory to inflate it into.
 
     Returns
     -------
-    bytes
-        The CSV: as long as the directory declares, and with the CRC that it declares.
+    memoryview
+        The CSV: as long as the directory declares, and with the CRC that it declares. It stays as it is until
+        the workspace is cleared.
 
     Raises
     ------
@@ -66,16 +67,13 @@ def unzip_csv(content: bytes | memoryview, name: ArchiveName) -> bytes:
     label = name.file_name
     member = _only_member(content, label)
     _check_member(member, name)
-    packed = _packed_bytes(content, member, label)
-    csv = (
-        _inflate(packed, member.file_size, label) if member.compress_type == zipfile.ZIP_DEFLATED else bytes(packed)
-    )
+    csv = _packed_bytes(content, member, label)
+    if member.compress_type == zipfile.ZIP_DEFLATED:
+        csv = _inflate(csv, (workspace or Workspace()).take(member.file_size), label)
     if len(csv) != member.file_size:
         raise ArchiveError(label, f"its CSV has {len(csv)} bytes, its directory declares {member.file_size}")
-    if inflater.crc32(csv) != member.CRC:
-        raise ArchiveError(
-            label, f"its CSV has CRC {inflater.crc32(csv):08x}, its directory declares {member.CRC:08x}"
-        )
+    if (found := crc32(csv)) != member.CRC:
+        raise ArchiveError(label, f"its CSV has CRC {found:08x}, its directory declares {member.CRC:08x}")
     return csv
 
 
@@ -100,6 +98,11 @@ def _check_member(member: zipfile.ZipInfo, name: ArchiveName) -> None:
     if member.file_size > ARCHIVE_CSV_NBYTES_MAX:
         raise ArchiveError(
             label, f"its CSV is declared with {member.file_size} bytes, at most {ARCHIVE_CSV_NBYTES_MAX} are read"
+        )
+    if member.compress_type == zipfile.ZIP_DEFLATED and member.file_size > _RATIO_MAX * member.compress_size:
+        raise ArchiveError(
+            label,
+            f"its {member.compress_size} bytes cannot hold the {member.file_size} bytes of CSV declared",
         )
     named = list(_series_named(member.filename, name.series))
     if named and name.series not in named:
@@ -133,17 +136,39 @@ def _packed_bytes(content: bytes | memoryview, member: zipfile.ZipInfo, label: s
     return packed
 
 
-def _inflate(packed: memoryview, nbytes: int, label: str) -> bytes:
-    """Inflate at most one byte more than declared: enough to know that the stream is longer."""
-    stream = inflater.decompressobj(_RAW_DEFLATE)
+def _inflate(packed: memoryview, memory: memoryview, label: str) -> memoryview:
+    """Inflate into memory of the declared length, and at most one byte more: then the stream is longer."""
+    stream = inflating(RAW_DEFLATE)
+    nbytes = 0
     try:
-        csv: bytes = stream.decompress(packed, nbytes + 1)
-    except _INFLATE_ERRORS as error:
+        for piece in _pieces(stream, packed, len(memory) + 1):
+            if nbytes + len(piece) > len(memory):
+                reason = f"its CSV is longer than the {len(memory)} bytes that its directory declares"
+                raise ArchiveError(label, reason)
+            memory[nbytes : nbytes + len(piece)] = piece
+            nbytes += len(piece)
+    except INFLATE_ERRORS as error:
         raise ArchiveError(label, f"its compressed bytes are damaged ({error})") from error
-    if len(csv) > nbytes:
-        raise ArchiveError(label, f"its CSV is longer than the {nbytes} bytes that its directory declares")
     if not stream.eof:
-        raise ArchiveError(label, f"its compressed bytes stop after {len(csv)} of {nbytes} bytes of CSV")
+        raise ArchiveError(label, f"its compressed bytes stop after {nbytes} of {len(memory)} bytes of CSV")
     if stream.unused_data:
         raise ArchiveError(label, f"{len(stream.unused_data)} bytes of garbage follow its compressed bytes")
-    return csv
+    return memory[:nbytes]
+
+
+def _pieces(stream: Any, packed: memoryview, nbytes_max: int) -> Iterator[bytes]:
+    """The inflated bytes, at most so many; what follows the end of the stream is its unused data."""
+    for first in range(0, len(packed), _PACKED_PIECE_NBYTES):
+        if stream.eof:
+            stream.decompress(packed[first:])
+            return
+        left: bytes | memoryview = packed[first : first + _PACKED_PIECE_NBYTES]
+        while nbytes_max:
+            piece_nbytes_max = min(nbytes_max, _PIECE_NBYTES)
+            piece: bytes = stream.decompress(left, piece_nbytes_max)
+            yield piece
+            nbytes_max -= len(piece)
+            left = stream.unconsumed_tail
+            # After a full piece there may be more, also where everything was taken in.
+            if len(piece) < piece_nbytes_max:
+                break

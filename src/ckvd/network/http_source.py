@@ -19,6 +19,7 @@ from ckvd.archive.source import AbsentArchive, FetchedArchive
 from ckvd.errors import ArchiveError, ChecksumMismatchError, ChecksumMissingError, HttpStatusError, NetworkError
 from ckvd.network.answer import Response
 from ckvd.period import Cadence
+from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,16 +53,25 @@ class HttpArchiveSource:
         The address of the bucket for listings; None where there are none.
     transport : Transport
         It stays the caller's.
+    concurrency : int
+        Archives fetched at a time: those after them begin when the CHECKSUMs of these were compared.
     is_checksum_required : bool
         Whether to refuse an archive without a CHECKSUM file.
     """
 
     def __init__(
-        self, base_url: str, listing_url: str | None, transport: Transport, *, is_checksum_required: bool = False
+        self,
+        base_url: str,
+        listing_url: str | None,
+        transport: Transport,
+        *,
+        concurrency: int = DOWNLOAD_CONCURRENCY,
+        is_checksum_required: bool = False,
     ) -> None:
         self._base_url = base_url
         self._listing_url = listing_url
         self._transport = transport
+        self._fetching = asyncio.Semaphore(concurrency)
         self._is_checksum_required = is_checksum_required
         self._is_listing_working = listing_url is not None
         self._months: dict[SeriesKey, dict[Period, ArchiveName]] = {}
@@ -87,10 +97,11 @@ class HttpArchiveSource:
             It cannot be written.
         ClientClosedError
         """
-        fetched = await self._fetch_spelled(name, folder, on_bytes)
-        if isinstance(fetched, AbsentArchive) and (listed := await self._other_spelling(name)) is not None:
-            return await self._fetch_spelled(listed, folder, on_bytes)
-        return fetched
+        async with self._fetching:
+            fetched = await self._fetch_spelled(name, folder, on_bytes)
+            if isinstance(fetched, AbsentArchive) and (listed := await self._other_spelling(name)) is not None:
+                return await self._fetch_spelled(listed, folder, on_bytes)
+            return fetched
 
     async def _fetch_spelled(
         self, name: ArchiveName, folder: Path, on_bytes: Callable[[int], None] | None

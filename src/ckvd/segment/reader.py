@@ -12,11 +12,11 @@ import mmap
 import os
 import sys
 import warnings
-import zlib
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
+from ckvd.deflate import crc32
 from ckvd.errors import SegmentCorruptError, cannot
 from ckvd.grid import regular_close_times
 from ckvd.segment.layout import ColumnLayout, Encoding, SegmentHeader, decode_header, read_header_nbytes
@@ -237,7 +237,7 @@ class SegmentReader:
             if column.encoding is not Encoding.STORED or not self.header.row_count:
                 continue
             stored = buffer[column.offset : column.offset + self.header.row_count * column.dtype.itemsize]
-            found = zlib.crc32(stored)
+            found = crc32(stored)
             if found != column.crc32:
                 raise SegmentCorruptError(
                     self.path, f"column {column.name}: its checksum is {found:#010x}, expected {column.crc32:#010x}"

@@ -10,13 +10,13 @@ import contextlib
 import io
 import os
 import warnings
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
+from ckvd.deflate import crc32
 from ckvd.errors import cannot
 from ckvd.grid import regular_close_times
 from ckvd.kline import COLUMN_DTYPES
@@ -267,7 +267,7 @@ class SegmentWriter:
     def _append_column(self, file: _UnpublishedFile, column: ColumnLayout, values: Column) -> ColumnLayout:
         content = np.ascontiguousarray(values, column.dtype)
         file.write_at(column.offset + self._rows_written * column.dtype.itemsize, content.data)
-        return replace(column, crc32=zlib.crc32(content, column.crc32))
+        return replace(column, crc32=crc32(content, column.crc32))
 
     def publish(self) -> Path:
         """Make the segment durable and visible under its final name.

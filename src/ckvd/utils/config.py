@@ -26,7 +26,7 @@ SYMBOL_LENGTH_MAX: Final = 64
 # The largest CSV a kline archive may hold: a month of 1s bars is about 410 MB.
 ARCHIVE_CSV_NBYTES_MAX: Final = 1 << 30
 # Text looked through at a time; rows are read in blocks of a fraction of it, which stay in the second-level cache.
-PARSE_BLOCK_NBYTES: Final = 1 << 20
+PARSE_BLOCK_NBYTES: Final = 2 << 20
 # How many open times a report lists one by one; it counts all of them.
 REPORT_EXAMPLES_MAX: Final = 1000
 

@@ -1,0 +1,89 @@
+"""Memory that is used again for one archive after another shows in no cell of any of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+import strategies  # noqa: F401 - no example fails for the time that it took
+from archives import zip_text
+from ckvd.archive.batch import decode_archives
+from ckvd.archive.decode import DecodedArchive, decode_archive
+from ckvd.archive.name import ArchiveName
+from ckvd.archive.workspace import Workspace
+from ckvd.market import SeriesKey
+from ckvd.period import Period
+
+if TYPE_CHECKING:
+    from ckvd.errors import ArchiveError
+
+DAYS = [ArchiveName(SeriesKey.of("BTCUSDT", "1m"), Period.of_label(f"1970-01-0{day}")) for day in range(1, 10)]
+HEADER = (
+    "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,"
+    "taker_buy_quote_volume,ignore\n"
+)
+
+
+@given(st.lists(st.one_of(st.binary(max_size=3000), st.none()), max_size=20))
+def test_what_was_taken_stays_until_it_is_cleared(steps: list[bytes | None]) -> None:
+    workspace = Workspace()
+    pieces: list[tuple[memoryview, bytes]] = []
+    for content in steps:
+        if content is None:
+            workspace.clear()
+            pieces.clear()
+            assert len(workspace.taken) == 0
+            continue
+        piece = workspace.take(len(content))
+        assert len(piece) == len(content)
+        piece[:] = content
+        pieces.append((piece, content))
+        assert workspace.taken == b"".join(content for _, content in pieces)
+        assert all(piece == content for piece, content in pieces)
+
+
+def test_memory_is_used_again() -> None:
+    workspace = Workspace()
+    first = workspace.take(1000)
+    workspace.clear()
+    workspace.take(1000)[:] = bytes(range(250)) * 4
+    assert first == bytes(range(250)) * 4
+
+
+def row(minute: int) -> str:
+    opens_ms = 60_000 * minute
+    return f"{opens_ms},{minute}.5,{minute}.75,{minute}.25,{minute}.5,3,{opens_ms + 59_999},4.5,7,1,1.5,0\n"
+
+
+def cells_of(decoded: DecodedArchive | ArchiveError) -> object:
+    if not isinstance(decoded, DecodedArchive):
+        return str(decoded)
+    return {name: column.tobytes() for name, column in decoded.table.columns.items()}, decoded.has_header
+
+
+def archive_of(day: int, row_count: int, *, has_header: bool, has_last_newline: bool) -> bytes:
+    text = "".join(row(1440 * day + minute) for minute in range(row_count))
+    text = text if has_last_newline else text.rstrip("\n")
+    return zip_text(DAYS[day].file_name, HEADER + text if has_header else text)
+
+
+GROUPS = st.lists(st.tuples(st.integers(0, 200), st.booleans(), st.booleans()), min_size=1, max_size=len(DAYS))
+
+
+@given(st.lists(GROUPS, min_size=1, max_size=4))
+def test_what_a_workspace_held_before_shows_nowhere(groups: list[list[tuple[int, bool, bool]]]) -> None:
+    workspace = Workspace()
+    kept: list[tuple[object, DecodedArchive | ArchiveError]] = []
+    for group in groups:
+        contents = [
+            archive_of(day, count, has_header=has_header, has_last_newline=has_last_newline)
+            for day, (count, has_header, has_last_newline) in enumerate(group)
+        ]
+        names = DAYS[: len(contents)]
+        alone = [cells_of(decode_archive(content, name)) for content, name in zip(contents, names, strict=True)]
+        together = decode_archives(contents, names, workspace)
+        assert [cells_of(decoded) for decoded in together] == alone
+        kept += zip(alone, together, strict=True)
+    assert all(cells_of(decoded) == cells for cells, decoded in kept)
