@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import io
 import shutil
-import tempfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -43,23 +42,26 @@ def run(folder: Path, effort: Effort) -> list[Result]:
     table = make_table(series, span)
     months = write_archives(folder / "monthly", table, span, Cadence.MONTHLY)
     days = write_archives(folder / "daily", table, span, Cadence.DAILY)
+    target = folder / "target"
     modules = load("polars", "pandas", "pyarrow")
     names = fields_of(series)
     contenders: dict[str, Callable[[], object]] = {
-        OURS: partial(_download, folder / "monthly", span),
-        OURS_DAILY: partial(_download, folder / "daily", span),
-        OURS_PACKED: partial(_download, folder / "monthly", span, is_packed=True),
+        OURS: partial(_download, folder / "monthly", target, span),
+        OURS_DAILY: partial(_download, folder / "daily", target, span),
+        OURS_PACKED: partial(_download, folder / "monthly", target, span, is_packed=True),
         INFLATE: partial(_inflate, folder / "monthly", months),
     }
     if modules["polars"]:
-        contenders[POLARS] = partial(_with_polars, modules["polars"], months, names, folder)
+        contenders[POLARS] = partial(_with_polars, modules["polars"], months, names, target)
     if modules["pandas"] and modules["pyarrow"]:
-        contenders[PANDAS] = partial(_with_pandas, modules["pandas"], months, names, folder)
+        contenders[PANDAS] = partial(_with_pandas, modules["pandas"], months, names, target)
+    tidy = partial(_empty, target)
     for name, call in contenders.items():
+        tidy()
         closes = call()
         assert name == INFLATE or np.array_equal(closes, table.columns["close"]), name
     warm = partial(heat, files_under(folder / "monthly", folder / "daily"))
-    timings = take_turns(contenders, round_count=effort.of(7, 1), prepare=warm, turn_s=0, calls_max=1)
+    timings = take_turns(contenders, round_count=effort.of(7, 1), prepare=warm, tidy=tidy, turn_s=0, calls_max=1)
     own_s = timings[OURS].median_s
     targets = [
         Target(
@@ -94,14 +96,15 @@ def run(folder: Path, effort: Effort) -> list[Result]:
     ]
 
 
-def _download(mirror: Path, span: Span, *, is_packed: bool = False) -> Any:
-    root = Path(tempfile.mkdtemp(dir=mirror.parent))
-    try:
-        asyncio.run(_fetch(mirror, root, span, is_packed=is_packed))
-        with ckvd.open_cache(root) as cache:
-            return cache.read(SYMBOL, "1m", start=span.start_ms, end=span.end_ms).close
-    finally:
-        shutil.rmtree(root)
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+
+
+def _download(mirror: Path, target: Path, span: Span, *, is_packed: bool = False) -> Any:
+    asyncio.run(_fetch(mirror, target, span, is_packed=is_packed))
+    with ckvd.open_cache(target) as cache:
+        return cache.read(SYMBOL, "1m", start=span.start_ms, end=span.end_ms).close
 
 
 async def _fetch(mirror: Path, root: Path, span: Span, *, is_packed: bool) -> None:
@@ -132,23 +135,23 @@ def _inflate_some(mirror: Path, left: SimpleQueue[Path]) -> int:
     return nbytes
 
 
-def _with_polars(polars: Any, paths: Sequence[Path], names: Sequence[str], folder: Path) -> Any:
+def _with_polars(polars: Any, paths: Sequence[Path], names: Sequence[str], target: Path) -> Any:
     parts = []
     for path in paths:
         with zipfile.ZipFile(path) as archive:
             text = archive.read(archive.namelist()[0])
         parts.append(polars.read_csv(text, has_header=False, new_columns=list(names)))
-    file = folder / "polars.arrow"
+    file = target / "polars.arrow"
     polars.concat(parts).write_ipc(file)
     return polars.scan_ipc(file).select("close").collect()["close"].to_numpy()
 
 
-def _with_pandas(pandas: Any, paths: Sequence[Path], names: Sequence[str], folder: Path) -> Any:
+def _with_pandas(pandas: Any, paths: Sequence[Path], names: Sequence[str], target: Path) -> Any:
     parts = []
     for path in paths:
         with zipfile.ZipFile(path) as archive:
             text = io.BytesIO(archive.read(archive.namelist()[0]))
         parts.append(pandas.read_csv(text, header=None, names=list(names), float_precision="round_trip"))
-    file = folder / "pandas.parquet"
+    file = target / "pandas.parquet"
     pandas.concat(parts).to_parquet(file)
     return pandas.read_parquet(file, columns=["close"])["close"].to_numpy()

@@ -97,6 +97,7 @@ def take_turns(
     *,
     round_count: int,
     prepare: Callable[[], None] = lambda: None,
+    tidy: Callable[[], None] = lambda: None,
     turn_s: float = 0.02,
     calls_max: int = 200,
 ) -> dict[str, Timing]:
@@ -108,6 +109,8 @@ def take_turns(
     round_count : int
     prepare : callable
         Called before each round.
+    tidy : callable
+        Called before each call, and not timed.
     turn_s : float
         A contender is called in its turn until this time is over, after one call that does not count.
     calls_max : int
@@ -117,10 +120,12 @@ def take_turns(
     for _ in range(round_count):
         prepare()
         for name, call in contenders.items():
+            tidy()
             call()
             gc.collect()
             spent_s, count = 0.0, 0
             while count == 0 or (spent_s < turn_s and count < calls_max):
+                tidy()
                 start_s = time.perf_counter()
                 call()
                 run_s = time.perf_counter() - start_s

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ckvd.archive.batch import decode_archives
+from ckvd.archive.pieces import read_pieces
 from ckvd.cache.series_store import SeriesStore
 from ckvd.errors import ArchiveError
 from ckvd.merge import join_tables
@@ -95,7 +96,7 @@ def _decode(archives: Sequence[FetchedArchive], workspace: Workspace | None) -> 
 
 def _read(fetched: FetchedArchive) -> bytes | ArchiveError:
     try:
-        return fetched.path.read_bytes()
+        return b"".join(read_pieces(fetched.path, fetched.nbytes + 1))
     except OSError as error:
         # A file of a mirror in a folder may go while it is in use.
         return ArchiveError(str(fetched.path), f"cannot be read: {error.strerror}")

@@ -11,11 +11,12 @@ import hashlib
 import os
 from email.utils import formatdate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ckvd.archive.checksum import parse_checksum
 from ckvd.archive.listing import ListedFile, archives_of
 from ckvd.archive.name import archive_folder
+from ckvd.archive.pieces import read_pieces
 from ckvd.archive.source import AbsentArchive, FetchedArchive
 from ckvd.batching import Batching
 from ckvd.errors import ChecksumMismatchError, ChecksumMissingError, CkvdError, NetworkError
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from ckvd.archive.name import ArchiveName
     from ckvd.archive.source import ListedArchive
     from ckvd.market import SeriesKey
+
+_PIECE_NBYTES: Final = 1 << 20
 
 
 class FolderArchiveSource:
@@ -86,29 +89,31 @@ class FolderArchiveSource:
 
     def _look_at(self, name: ArchiveName) -> FetchedArchive | AbsentArchive | CkvdError:
         try:
-            return self._verify(self._spelled(name))
-        except FileNotFoundError:
-            return AbsentArchive(name, str(self._root / name.path))
+            return self._find(name)
         except CkvdError as error:
             return error
         except OSError as error:
             return self._unreadable(self._root / name.path, error)
 
-    def _spelled(self, name: ArchiveName) -> ArchiveName:
-        """An archive under the spelling that it has here: the usual one, or for months perhaps another one."""
-        if (self._root / name.path).exists():
-            return name
-        self._require_mirror()
+    def _find(self, name: ArchiveName) -> FetchedArchive | AbsentArchive:
+        """Verify an archive under its usual spelling, or for months under another one that it has here."""
+        try:
+            return self._verify(name)
+        except FileNotFoundError:
+            self._require_mirror()
         listed = self._list(name.series, Cadence.MONTHLY) if name.period.cadence is Cadence.MONTHLY else []
-        return next((archive.name for archive in listed if archive.name.period == name.period), name)
+        spelled = next((archive.name for archive in listed if archive.name.period == name.period), None)
+        return AbsentArchive(name, str(self._root / name.path)) if spelled is None else self._verify(spelled)
 
     def _verify(self, name: ArchiveName) -> FetchedArchive:
         path = self._root / name.path
-        with path.open("rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        status = path.stat()
+        digest = hashlib.sha256()
+        for piece in read_pieces(path, min(status.st_size + 1, _PIECE_NBYTES)):
+            digest.update(piece)
+        sha256 = digest.hexdigest()
         try:
-            checksum: bytes | None = (self._root / name.checksum_path).read_bytes()
+            checksum = b"".join(read_pieces(self._root / name.checksum_path, _PIECE_NBYTES))
         except FileNotFoundError:
             checksum = None
         if checksum is None and self._is_checksum_required:
