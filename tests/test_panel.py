@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ckvd import panel as panel_module
 from ckvd.cache import CacheFolder, SeriesStore, open_cache
 from ckvd.errors import ColumnError, IdentityError, NotCachedError
 from ckvd.market import Interval, SeriesKey
@@ -37,7 +38,14 @@ def hours(symbol: str, opens: Sequence[int] | None = None) -> KlineTable:
     return regular_table(series, DAY) if opens is None else make_table(series, opens)
 
 
-@settings(max_examples=60)
+@pytest.fixture(params=[0, 1 << 60], ids=["in threads", "in one thread"])
+def cells_min(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From how many cells a symbol on threads are used."""
+    monkeypatch.setattr(panel_module, "PANEL_THREAD_CELLS_MIN", request.param)
+
+
+@pytest.mark.usefixtures("cells_min")
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data(), st.sampled_from([Interval.M1, Interval.H1, Interval.D3, Interval.W1, Interval.MO1]))
 def test_every_cell_is_what_a_dict_of_the_bars_says(data: st.DataObject, interval: Interval) -> None:
     start_ms = end_ms = data.draw(moments()) // 1000 * 1000
@@ -73,6 +81,7 @@ def test_every_cell_is_what_a_dict_of_the_bars_says(data: st.DataObject, interva
             assert np.array_equal(panel["count"][row, column], count, equal_nan=True)
 
 
+@pytest.mark.usefixtures("cells_min")
 def test_what_nobody_covers_is_an_error_or_a_hole_as_asked(tmp_path: Path) -> None:
     put(tmp_path, hours("AUSDT"), DAY)
     with open_cache(tmp_path) as cache:

@@ -6,6 +6,9 @@ grid have no place in it; they are left out and counted. Reading is the cache's 
 
 from __future__ import annotations
 
+import contextlib
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,7 @@ import numpy.typing as npt
 from ckvd.errors import ColumnError
 from ckvd.grid import grid_opens
 from ckvd.kline import fields_of
+from ckvd.utils.config import PANEL_THREAD_CELLS_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -88,7 +92,8 @@ def build_panel(
     column_names : sequence of str
         Any but `open_time`, which is the grid.
     read : callable
-        Reads the bars of one series in the span. What it raises goes to the caller.
+        Reads the bars of one series in the span, in threads where the panel is large. What it raises goes to the
+        caller.
 
     Raises
     ------
@@ -103,10 +108,16 @@ def build_panel(
     # Not filled beforehand: a symbol without holes is written once.
     columns = {name: np.empty(shape, np.float64, order="F") for name in column_names}
     mask = np.zeros(shape, np.bool_, order="F")
-    off_grid_counts = np.zeros(len(series), np.int64)
-    for position, key in enumerate(series):
+
+    def place(position: int) -> int:
         cells = {name: column[:, position] for name, column in columns.items()}
-        off_grid_counts[position] = _place(read(key), open_time, cells, mask[:, position])
+        return _place(read(series[position]), open_time, cells, mask[:, position])
+
+    # A thread helps where it copies for longer than it then waits for the interpreter.
+    is_worth_threads = len(open_time) * len(columns) >= PANEL_THREAD_CELLS_MIN and len(series) > 1
+    with ThreadPoolExecutor(os.cpu_count()) if is_worth_threads else contextlib.nullcontext() as threads:
+        each = threads.map if threads else map
+        off_grid_counts = np.fromiter(each(place, range(len(series))), np.int64, len(series))
     for array in (open_time, *columns.values(), mask, off_grid_counts):
         array.flags.writeable = False
     symbols = tuple(key.symbol for key in series)
