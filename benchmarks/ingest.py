@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import io
 import shutil
 import zipfile
@@ -16,21 +17,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import ckvd
+from benchmarks.breakdown import Steps
 from benchmarks.material import SYMBOL, make_table, minutes, write_archives
 from benchmarks.measure import Result, Target, files_under, heat, take_turns
 from benchmarks.peers import load
+from ckvd.archive.decode import decode_rows
 from ckvd.archive.name import ArchiveName
+from ckvd.archive.parse import parse_rows
 from ckvd.archive.unzip import unzip_csv
 from ckvd.archive.workspace import Workspace
+from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.kline import fields_of
 from ckvd.period import Cadence
+from ckvd.timespan import Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from benchmarks.measure import Effort
-    from ckvd.timespan import Span
-
 OURS, OURS_DAILY, INFLATE = "ckvd, 12 monthly archives", "ckvd, 365 daily archives", "inflate alone, two threads"
 OURS_PACKED = "ckvd, 12 monthly archives, packed into one segment as well"
 POLARS, PANDAS = "zipfile + polars to Arrow IPC", "pandas to Parquet"
@@ -76,6 +80,14 @@ def run(folder: Path, effort: Effort) -> list[Result]:
         Target("365 daily archives, against the same rows as 12 months", 2, daily_s / own_s, is_at_least=False)
     )
     megarows_s = table.row_count / own_s / 1e6
+    by_month = [[path] for path in months]
+    of_days = [
+        [day for day in days if day.stem.startswith(path.stem.replace("monthly", "daily"))] for path in months
+    ]
+    profiles = {
+        OURS: _profile(folder / "monthly", by_month, target, effort),
+        OURS_DAILY: _profile(folder / "daily", of_days, target, effort),
+    }
     return [
         Result(
             "ingest",
@@ -86,6 +98,11 @@ def run(folder: Path, effort: Effort) -> list[Result]:
             tuple(targets),
             (
                 f"ckvd, monthly archives: {megarows_s:.2f} million rows a second",
+                *(
+                    f"where it goes, {name}: on one thread, one after the other, {steps}; the download with its "
+                    f"threads takes {timings[name].median_s / steps.whole_s:.2f} of that"
+                    for name, steps in profiles.items()
+                ),
                 *(
                     f"{name} is not installed: skipped"
                     for name in ("polars", "pandas", "pyarrow")
@@ -113,6 +130,41 @@ async def _fetch(mirror: Path, root: Path, span: Span, *, is_packed: bool) -> No
         bring = client.download_series if is_packed else client.fetch_archives
         report = await bring(series, span)
     assert not any(report.missing.values()), report
+
+
+def _profile(mirror: Path, groups: Sequence[Sequence[Path]], target: Path, effort: Effort) -> Steps:
+    """What a download does to archives, without the download: groups are stored together."""
+    steps, workspace = Steps(), Workspace()
+    for _ in range(effort.of(5, 1)):
+        _empty(target)
+        with steps.walk():
+            for paths in groups:
+                _ingest_by_step(mirror, paths, CacheFolder.at(target), steps, workspace)
+    return steps
+
+
+def _ingest_by_step(
+    mirror: Path, paths: Sequence[Path], target: CacheFolder, steps: Steps, workspace: Workspace
+) -> None:
+    names = [ArchiveName.of_path(path.relative_to(mirror).as_posix()) for path in paths]
+    with steps.step("reading and hashing"):
+        contents = [path.read_bytes() for path in paths]
+        _ = [hashlib.sha256(content).hexdigest() for content in contents]
+    workspace.clear()
+    with steps.step("inflating"):
+        for content, name in zip(contents, names, strict=True):
+            assert name is not None
+            unzip_csv(content, name, workspace)
+    with steps.step("parsing"):
+        rows = parse_rows(workspace.taken, "benchmark.csv")
+    first, last = names[0], names[-1]
+    assert first is not None
+    assert last is not None
+    span = Span(first.period.start_ms, last.period.span.end_ms)
+    with steps.step("checking rows"):
+        decoded = decode_rows(rows, first.series, span, "benchmark.csv")
+    with steps.step("writing and flushing"):
+        SeriesStore(target, first.series).put(decoded.table, span)
 
 
 def _inflate(mirror: Path, paths: Sequence[Path]) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import ckvd
+from benchmarks.breakdown import own_times
 from benchmarks.material import make_table, store
 from benchmarks.measure import Result, Target, files_under, heat, take_turns
 from benchmarks.peers import load
@@ -82,7 +83,10 @@ def _compare(
         "warm; the cache keeps its segments open between two panels",
         tuple(timings.values()),
         tuple(targets),
-        tuple(f"{name} is not installed: skipped" for name in ("pyarrow", "pandas", "polars") if not modules[name]),
+        (
+            f"where it goes, under the profiler: {own_times(ours, count=effort.of(10, 1))}",
+            *(f"{name} is not installed: skipped" for name in ("pyarrow", "pandas", "polars") if not modules[name]),
+        ),
     )
 
 

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import ckvd
+from benchmarks.breakdown import Steps
 from benchmarks.material import SYMBOL, make_table, minutes, store
 from benchmarks.measure import Result, Target, files_under, heat, take_turns
 from benchmarks.peers import write_peers
+from ckvd.cache import CacheFolder
+from ckvd.cache.ownership import resolve
 from ckvd.market import DAY_MS
 from ckvd.timespan import Span
 
@@ -52,7 +55,8 @@ def run(folder: Path, effort: Effort) -> list[Result]:
                 contenders, round_count=effort.of(3, 1), prepare=warm, turn_s=effort.of(10, 1) / 100
             )
             targets = _month_targets(timings) if label == "one month" else ()
-            results.append(_result(f"read {label}, sum its closes", timings, targets, skipped, span))
+            notes = [*skipped, *([_profile(root, part, effort)] if targets else [])]
+            results.append(_result(f"read {label}, sum its closes", timings, targets, notes, span))
         results.append(_read_all(cache, root, span, peers, warm, skipped, effort))
     return results
 
@@ -76,6 +80,34 @@ def _require_equal_sums(contenders: dict[str, Callable[[], Any]]) -> None:
     expected = sums[OURS]
     wrong = {name: found for name, found in sums.items() if not np.isclose(found, expected, rtol=1e-12)}
     assert not wrong, f"expected {expected}: {wrong}"
+
+
+def _profile(root: Path, span: Span, effort: Effort) -> str:
+    """What a read does that opens its cache. Between others a step is slower than in a loop of its own."""
+    steps = Steps()
+    series = ckvd.SeriesKey.of(SYMBOL, "1m")
+    folder = CacheFolder.at(root).series_path(series)
+    for _ in range(effort.of(500, 5)):
+        with steps.walk():
+            with steps.step("opening the cache"):
+                cache = ckvd.open_cache(root)
+            with steps.step("listing the series' folder"):
+                segments = cache.folder.segments(series)
+            with steps.step("choosing segments"):
+                holdings = resolve(span, segments)
+            with steps.step("opening, checking and mapping the segment"):
+                reader = ckvd.SegmentReader(folder / holdings[0].segment.file_name)
+            with steps.step("finding the rows"):
+                found = reader.rows.between(span.start_ms, span.end_ms)
+            with steps.step("the struct and its column"):
+                closes = ckvd.Klines(series, span, [found], ()).close
+            with steps.step("summing it, with the page faults"):
+                closes.sum()
+            del found, closes
+            with steps.step("unmapping and closing"):
+                reader.close()
+                cache.close()
+    return f"where it goes, when the cache is opened for it: {steps}"
 
 
 def _month_targets(timings: dict[str, Timing]) -> tuple[Target, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import ckvd
+from benchmarks.breakdown import own_times
 from benchmarks.material import SYMBOL, make_table, minutes, store
 from benchmarks.measure import Result, Target, files_under, heat, take_turns
 from benchmarks.peers import load
@@ -62,6 +63,7 @@ def run(folder: Path, effort: Effort) -> list[Result]:
         for peer, times in wanted.items()
         if peer in timings
     )
+    profile = f"where it goes, under the profiler: {own_times(ours, count=effort.of(10, 1))}"
     notes = tuple(f"{name} is not installed: skipped" for name in wanted if not modules[name])
     return [
         Result(
@@ -71,7 +73,7 @@ def run(folder: Path, effort: Effort) -> list[Result]:
             "warm: the peers in memory, ckvd over the map",
             tuple(timings.values()),
             targets,
-            notes,
+            (profile, *notes),
         )
     ]
 

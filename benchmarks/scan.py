@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import ckvd
+from benchmarks.breakdown import Steps
 from benchmarks.material import SYMBOL, make_table, minutes, store
 from benchmarks.measure import Result, Target, files_under, heat, take_turns
 
@@ -61,5 +62,22 @@ def run(folder: Path, effort: Effort) -> list[Result]:
             "warm",
             tuple(timings.values()),
             (target,),
+            (f"where it goes, from a fresh map: {_profile(root, effort)}",),
         )
     ]
+
+
+def _profile(root: Path, effort: Effort) -> Steps:
+    steps = Steps()
+    path = next(root.rglob("*.ckvd"))
+    for _ in range(effort.of(200, 2)):
+        with steps.walk():
+            with steps.step("opening, checking and mapping"):
+                reader = ckvd.SegmentReader(path)
+            with steps.step("the sum of a column of which no page is mapped"):
+                reader["close"].sum()
+            with steps.step("the same once more"):
+                reader["close"].sum()
+            with steps.step("unmapping"):
+                reader.close()
+    return steps

@@ -13,9 +13,7 @@ whole numbers of 1e-8, exactly, and rounded once.
 from __future__ import annotations
 
 import math
-import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -41,8 +39,6 @@ _MONTH_UNITS: Final = ("mo", "M")
 # Bars whose edges are guessed and confirmed together, and rows that are summed together (a megabyte).
 _EDGE_BLOCK: Final = 1024
 _SUM_BLOCK_ROWS: Final = 1 << 17
-# Below this, starting threads takes longer than they save.
-_THREADS_WORTH_ROWS_MIN: Final = 1 << 18
 
 # A double between 2**52 and 2**53 is a whole number, and its bits count up with it.
 _WHOLE: Final = 2.0**52
@@ -270,17 +266,12 @@ def _is_any_closer(open_time: Times, step_ms: int) -> bool:
 
 
 def _aggregate(klines: Klines, starts: Times, counts: Times) -> dict[str, Column]:
-    names = [name for name in klines.column_names if name != "open_time"]
-    # Gathered here and not in the threads: `Klines` keeps what it gathers.
-    columns = [klines[name] for name in names]
-    rules = [_RULES.get(name, _sums) for name in names]
-    if len(klines) < _THREADS_WORTH_ROWS_MIN or (os.cpu_count() or 1) == 1:
-        made = [rule(column, starts, counts) for rule, column in zip(rules, columns, strict=True)]
-    else:
-        # numpy works without the interpreter's lock.
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
-            made = list(pool.map(lambda rule, column: rule(column, starts, counts), rules, columns))
-    return dict(zip(names, made, strict=True))
+    # One after the other: `reduceat` keeps the interpreter's lock, so that threads would wait for each other.
+    return {
+        name: _RULES.get(name, _sums)(klines[name], starts, counts)
+        for name in klines.column_names
+        if name != "open_time"
+    }
 
 
 def _firsts(column: Column, starts: Times, _counts: Times) -> Column:

@@ -1,0 +1,69 @@
+"""Where the time goes: steps timed by themselves, and own times of functions under the profiler."""
+
+from __future__ import annotations
+
+import cProfile
+import pstats
+import statistics
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SHOWN = 7
+
+
+class Steps:
+    """Times of steps that are walked through several times: medians of what each took in a walk."""
+
+    def __init__(self) -> None:
+        self._walks: list[dict[str, float]] = []
+
+    @contextmanager
+    def walk(self) -> Iterator[None]:
+        self._walks.append(defaultdict(float))
+        yield
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """A step of the walk; one of the same name may come again in it."""
+        start_s = time.perf_counter()
+        yield
+        self._walks[-1][name] += time.perf_counter() - start_s
+
+    @property
+    def whole_s(self) -> float:
+        """All steps together."""
+        return sum(self._medians().values())
+
+    def __str__(self) -> str:
+        parts = (f"{name} {_seconds(spent_s)}" for name, spent_s in self._medians().items())
+        return f"{', '.join(parts)}; together {_seconds(self.whole_s)}"
+
+    def _medians(self) -> dict[str, float]:
+        return {name: statistics.median(walk[name] for walk in self._walks) for name in self._walks[0]}
+
+
+def own_times(call: Callable[[], object], *, count: int) -> str:
+    """Shares of functions in some calls, without what they call. The profiler makes short ones look longer."""
+    profile = cProfile.Profile()
+    for _ in range(count):
+        profile.runcall(call)
+    rows = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    own_s = {_name(place): row[2] for place, row in rows.items()}
+    whole_s = sum(own_s.values())
+    largest = sorted(own_s.items(), key=lambda item: item[1], reverse=True)[:SHOWN]
+    return ", ".join(f"{name} {spent_s / whole_s:.0%}" for name, spent_s in largest)
+
+
+def _name(place: tuple[str, int, str]) -> str:
+    path, _, name = place
+    return f"`{name.strip('{}')}`" if path == "~" else f"`{Path(path).stem}.{name}`"
+
+
+def _seconds(duration_s: float) -> str:
+    return f"{duration_s * 1e3:.3g} ms" if duration_s >= 1e-3 else f"{duration_s * 1e6:.3g} µs"
