@@ -24,7 +24,11 @@ from ckvd.errors import CacheBusyError, CacheError, CkvdError, ClientClosedError
 from ckvd.period import Cadence, Period
 from ckvd.planning import Covered, plan
 from ckvd.together import run_together
-from ckvd.utils.config import INGEST_GROUP_ARCHIVES_MAX, LISTING_WORTH_ARCHIVES_MIN
+from ckvd.utils.config import (
+    INGEST_BACKLOG_DAYS_MAX,
+    INGEST_BACKLOG_MONTHS_MAX,
+    LISTING_WORTH_ARCHIVES_MIN,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,7 +52,7 @@ class Download:
     source : ArchiveSource
     folder : CacheFolder
     concurrency : int
-        Archives on the line at a time. So many, and a group more, may be fetched and not stored yet.
+        Archives on the line at a time. So many, and a backlog, may be fetched and not stored yet.
     now_ms : int
         The present.
     on_progress : callable, optional
@@ -66,7 +70,10 @@ class Download:
         self._source = source
         self._folder = folder
         self._now_ms = now_ms
-        self._backlog = asyncio.Semaphore(concurrency + INGEST_GROUP_ARCHIVES_MAX)
+        self._backlog = {
+            Cadence.MONTHLY: asyncio.Semaphore(concurrency + INGEST_BACKLOG_MONTHS_MAX),
+            Cadence.DAILY: asyncio.Semaphore(concurrency + INGEST_BACKLOG_DAYS_MAX),
+        }
         self._commit = GroupCommit(folder)
         self._tally = _Tally(on_progress)
 
@@ -143,7 +150,7 @@ class Download:
 
     async def _fetch_and_ingest(self, name: ArchiveName, place: Path) -> ArchiveReport:
         # What was fetched and is not stored yet lies on disk, and is bounded in number.
-        async with self._backlog:
+        async with self._backlog[name.period.cadence]:
             fetched = await self._source.fetch(name, place, on_bytes=self._tally.count_bytes)
             if isinstance(fetched, AbsentArchive):
                 return ArchiveReport(name.series, name.period, Outcome.ABSENT)

@@ -21,6 +21,7 @@ from ckvd.archive.source import AbsentArchive, FetchedArchive
 from ckvd.batching import Batching
 from ckvd.errors import ChecksumMismatchError, ChecksumMissingError, CkvdError, NetworkError
 from ckvd.period import Cadence
+from ckvd.utils.config import FOLDER_BATCH_DAYS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -161,7 +162,8 @@ def choose_small(names: Sequence[ArchiveName]) -> list[int]:
     """The places of the first name and, where it is a day's, of other days: a hop to a thread takes longer."""
     if names[0].period.cadence is Cadence.MONTHLY:
         return [0]
-    return [place for place, name in enumerate(names) if name.period.cadence is Cadence.DAILY]
+    days = [place for place, name in enumerate(names) if name.period.cadence is Cadence.DAILY]
+    return days[:FOLDER_BATCH_DAYS_MAX]
 
 
 def _listed(folder: str, entry: os.DirEntry[str]) -> ListedFile:

@@ -46,6 +46,12 @@ PANEL_THREAD_CELLS_MIN: Final = 100_000
 # What waits to be stored is stored in groups: at most so many archives, of so many bytes together.
 INGEST_GROUP_ARCHIVES_MAX: Final = 64
 INGEST_GROUP_NBYTES_MAX: Final = 4 << 20
+# Archives that are fetched and not stored yet, beside those on the line: they lie on the disk. Days wait for others
+# of their month, months for nothing.
+INGEST_BACKLOG_DAYS_MAX: Final = 192
+INGEST_BACKLOG_MONTHS_MAX: Final = 8
+# Days of a mirror in a folder that are looked at together.
+FOLDER_BATCH_DAYS_MAX: Final = 64
 # A packed segment holds at most this many rows: five years of 1m.
 PACK_ROWS_MAX: Final = 3_000_000
 
