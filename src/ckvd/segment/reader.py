@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from ckvd.deflate import crc32
 from ckvd.errors import SegmentCorruptError, cannot
 from ckvd.grid import regular_close_times
 from ckvd.segment.layout import ColumnLayout, Encoding, SegmentHeader, decode_header, read_header_nbytes
@@ -231,6 +230,8 @@ class SegmentReader:
         SegmentCorruptError
             A byte is not what was written.
         """
+        from ckvd.deflate import crc32  # noqa: PLC0415  (whoever only reads need not load isal)
+
         buffer = self.rows._buffer  # noqa: SLF001  (the two classes are one module's business)
         end = self.header.header_nbytes
         for column in self.header.columns:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from ckvd.deflate import crc32
 from ckvd.errors import cannot
 from ckvd.grid import regular_close_times
 from ckvd.kline import COLUMN_DTYPES
@@ -265,6 +264,8 @@ class SegmentWriter:
             self._first_open_ms = first_ms
 
     def _append_column(self, file: _UnpublishedFile, column: ColumnLayout, values: Column) -> ColumnLayout:
+        from ckvd.deflate import crc32  # noqa: PLC0415  (whoever only reads need not load isal)
+
         content = np.ascontiguousarray(values, column.dtype)
         file.write_at(column.offset + self._rows_written * column.dtype.itemsize, content.data)
         return replace(column, crc32=crc32(content, column.crc32))
