@@ -171,6 +171,46 @@ def test_a_loop_that_closed_meanwhile_holds_up_no_later_one() -> None:
 
     run_and_forget(forget)
     gate.may_go_on.set()
+    assert asyncio.run(asyncio.wait_for(main(), WAIT_S)) == -7
+
+
+def test_items_of_several_loops_go_together_and_return_each_to_its_own() -> None:
+    gate = Gate()
+    batching = Batching(gate.work, choose_all)
+    found: dict[int, int] = {}
+
+    async def main(item: int) -> None:
+        found[item] = await batching.do(item)
+
+    threads = [threading.Thread(target=asyncio.run, args=(main(item),)) for item in range(12)]
+    for thread in threads:
+        thread.start()
+    gate.may_go_on.set()
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert found == {item: -item for item in range(12)}
+
+
+def test_what_a_thread_of_a_closed_loop_takes_along_is_delivered() -> None:
+    """The threads of the closed loop are still there, so that no other one is employed for the later item."""
+    gate = Gate()
+    batching = Batching(gate.work, choose_first)
+
+    async def forget() -> None:
+        tasks = [asyncio.create_task(batching.do(item)) for item in range(os.cpu_count() or 1)]
+        await gate.start(len(tasks))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def main() -> int:
+        task = asyncio.create_task(batching.do(7))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        gate.may_go_on.set()
+        return await task
+
+    run_and_forget(forget)
     assert asyncio.run(main()) == -7
 
 

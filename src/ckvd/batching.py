@@ -30,7 +30,7 @@ class _Ticket(Generic[Item, Result]):
 
 
 class Batching(Generic[Item, Result]):
-    """Works on items of one event loop, in as many of its threads as there are processors.
+    """Works on items, in as many threads as there are processors. Items may come from several event loops.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class Batching(Generic[Item, Result]):
         with self._state:
             self._waiting.append(ticket)
         # Not at once: items that are handed over in one turn of the loop may go together.
-        loop.call_soon(self._employ, loop)
+        loop.call_soon(self._employ)
         try:
             return await ticket.result
         finally:
@@ -72,15 +72,15 @@ class Batching(Generic[Item, Result]):
                 if ticket in self._waiting:
                     self._waiting.remove(ticket)
 
-    def _employ(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _employ(self) -> None:
         """Have one more thread, if there is something to do for it."""
         with self._state:
             if not self._waiting or self._thread_count >= (os.cpu_count() or 1):
                 return
             self._thread_count += 1
-        loop.run_in_executor(None, self._work_on_what_waits, loop)
+        asyncio.get_running_loop().run_in_executor(None, self._work_on_what_waits)
 
-    def _work_on_what_waits(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _work_on_what_waits(self) -> None:
         # A thread goes on as long as something waits: the next batch need not wait for the loop.
         while batch := self._take_batch():
             outcomes: Sequence[Result | BaseException]
@@ -88,8 +88,9 @@ class Batching(Generic[Item, Result]):
                 outcomes = self._work([ticket.item for ticket in batch])
             except BaseException as error:  # noqa: BLE001 - it is raised where the items came from
                 outcomes = [error] * len(batch)
-            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
-                loop.call_soon_threadsafe(_deliver, batch, outcomes)
+            for loop in {ticket.result.get_loop() for ticket in batch}:
+                with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                    loop.call_soon_threadsafe(_deliver, loop, batch, outcomes)
 
     def _take_batch(self) -> list[_Ticket[Item, Result]]:
         with self._state:
@@ -102,10 +103,15 @@ class Batching(Generic[Item, Result]):
             return batch
 
 
-def _deliver(batch: Sequence[_Ticket[Item, Result]], outcomes: Sequence[Result | BaseException]) -> None:
+def _deliver(
+    loop: asyncio.AbstractEventLoop,
+    batch: Sequence[_Ticket[Item, Result]],
+    outcomes: Sequence[Result | BaseException],
+) -> None:
+    """Keep the promises that were made in a loop."""
     for ticket, outcome in zip(batch, outcomes, strict=True):
-        if ticket.result.done():
-            continue  # whoever asked was cancelled
+        if ticket.result.get_loop() is not loop or ticket.result.done():
+            continue  # done where whoever asked was cancelled
         if isinstance(outcome, BaseException):
             ticket.result.set_exception(outcome)
         else:
