@@ -35,6 +35,14 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def freeze_what_modules_leave() -> Iterator[None]:
+    """What outlives a module (reports, late imports) need not be looked through after each later test."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _leave_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaks a descriptor, map, thread or task, or of which asyncio or a finalizer complains."""

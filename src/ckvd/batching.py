@@ -75,10 +75,9 @@ class Batching(Generic[Item, Result]):
     def _employ(self) -> None:
         """Have one more thread, if there is something to do for it."""
         with self._state:
-            if not self._waiting or self._thread_count >= (os.cpu_count() or 1):
-                return
-            self._thread_count += 1
-        asyncio.get_running_loop().run_in_executor(None, self._work_on_what_waits)
+            if self._waiting and self._thread_count < (os.cpu_count() or 1):
+                asyncio.get_running_loop().run_in_executor(None, self._work_on_what_waits)
+                self._thread_count += 1
 
     def _work_on_what_waits(self) -> None:
         # A thread goes on as long as something waits: the next batch need not wait for the loop.
