@@ -1,0 +1,71 @@
+"""What is stored together is of one series and month, and no more than may go together; nothing waits for ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+import strategies  # noqa: F401 - no example fails for the time that it took
+from ckvd.acquisition.group_commit import choose_group
+from ckvd.archive.folder_source import choose_small
+from ckvd.archive.name import ArchiveName
+from ckvd.archive.source import FetchedArchive
+from ckvd.market import SeriesKey
+from ckvd.period import Cadence, Period
+from ckvd.utils.config import FOLDER_BATCH_DAYS_MAX, INGEST_GROUP_ARCHIVES_MAX, INGEST_GROUP_NBYTES_MAX
+
+SERIES = [SeriesKey.of(symbol, "1m") for symbol in ("BTCUSDT", "ETHUSDT")]
+LABELS = ["2023-01", "2023-02", *(f"2023-{month:02}-{day:02}" for month in (1, 2) for day in range(1, 29))]
+NAMES = st.builds(
+    ArchiveName, st.sampled_from(SERIES), st.sampled_from([Period.of_label(label) for label in LABELS])
+)
+
+
+def fetched(name: ArchiveName, nbytes: int) -> FetchedArchive:
+    return FetchedArchive(
+        name, Path("x.zip"), is_temporary=True, nbytes=nbytes, sha256="0" * 64, is_checksum_published=True, etag="",
+        last_modified="", attempt_count=1,
+    )  # fmt: skip
+
+
+SIZES = st.sampled_from([1, 70_000, INGEST_GROUP_NBYTES_MAX // 3, INGEST_GROUP_NBYTES_MAX + 1])
+
+
+def series_and_month(archive: FetchedArchive) -> tuple[SeriesKey, str]:
+    return archive.name.series, archive.name.period.label[:7]
+
+
+@given(st.lists(st.builds(fetched, NAMES, SIZES), min_size=1, max_size=150))
+def test_a_group_is_of_one_series_and_month_in_order_and_within_its_limits(waiting: list[FetchedArchive]) -> None:
+    places = choose_group(waiting)
+    assert places[0] == 0
+    assert len(set(places)) == len(places)
+    group = [waiting[place] for place in places]
+    assert {series_and_month(archive) for archive in group} == {series_and_month(waiting[0])}
+    periods = [archive.name.period for archive in group[1:]]
+    assert periods == sorted(periods)
+    assert len(group) <= INGEST_GROUP_ARCHIVES_MAX
+    nbytes = sum(archive.nbytes for archive in group)
+    assert nbytes <= INGEST_GROUP_NBYTES_MAX or len(group) == 1
+    # The next one in time would have been too much.
+    left = [
+        archive
+        for place, archive in enumerate(waiting)
+        if place not in places and series_and_month(archive) == series_and_month(waiting[0])
+    ]
+    if left:
+        following = min(left, key=lambda archive: archive.name.period)
+        assert len(group) == INGEST_GROUP_ARCHIVES_MAX or nbytes + following.nbytes > INGEST_GROUP_NBYTES_MAX
+
+
+@given(st.lists(NAMES, min_size=1, max_size=150))
+def test_days_are_looked_at_together_and_months_alone(names: list[ArchiveName]) -> None:
+    places = choose_small(names)
+    if names[0].period.cadence is Cadence.MONTHLY:
+        assert places == [0]
+    else:
+        days = [place for place, name in enumerate(names) if name.period.cadence is Cadence.DAILY]
+        assert places == days[:FOLDER_BATCH_DAYS_MAX]
+        assert places[0] == 0
