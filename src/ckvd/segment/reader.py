@@ -129,12 +129,14 @@ class MappedRows:
         ndarray, shape (len(self),), or None
             Contiguous. It keeps the map alive.
         """
-        column = self.layout(name)
-        if column is None or column.encoding is not Encoding.STORED:
-            return None
+        column = self.header.column(name)
+        return None if column is None or column.encoding is not Encoding.STORED else self._view(column)
+
+    def _view(self, column: ColumnLayout) -> Column:
         itemsize = column.dtype.itemsize
         start = column.offset + self.start * itemsize
-        return self._buffer[start : start + len(self) * itemsize].view(column.dtype)
+        stop = column.offset + self.stop * itemsize
+        return self._buffer[start:stop].view(column.dtype)
 
     def column(self, name: str, interval: Interval) -> Column | None:
         """A column, whether it is stored or follows from the header.
@@ -145,11 +147,11 @@ class MappedRows:
             Read-only. A stored column is a view, a constant one is broadcast from a single value, a regular
             close time is computed. None where the segment has no such column.
         """
-        column = self.layout(name)
+        column = self.header.column(name)
         if column is None:
             return None
         if column.encoding is Encoding.STORED:
-            return self.stored(name)
+            return self._view(column)
         if column.encoding is Encoding.CONSTANT:
             return np.broadcast_to(column.constant_value, len(self))
         open_time = self.stored("open_time")
