@@ -1,6 +1,6 @@
 """Reading a file with the fewest system calls: `read_pieces`.
 
-For small files a file object takes as long to make and to close as they take to read. Each of its seven calls gives
+For small files a file object takes as long to make and to close as they take to read. Each of its nine calls gives
 the interpreter lock back, and waits for it again where other threads are busy.
 """
 
