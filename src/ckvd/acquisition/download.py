@@ -7,6 +7,7 @@ was finished stays, whatever happens to the others or to the download.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -31,7 +32,7 @@ from ckvd.utils.config import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ckvd.archive.source import ArchiveSource, ListedArchive
     from ckvd.cache.folder import CacheFolder
@@ -130,13 +131,10 @@ class Download:
         self, series: SeriesKey, periods: Sequence[Period], published: _Published
     ) -> list[ArchiveReport]:
         self._tally.expect(len(periods), published.nbytes_of(periods))
-        place = make_download_folder(self._folder.root)
-        try:
+        with download_folder(self._folder.root) as place:
             return await run_together(
                 [self._fetch_one(published.name_of(series, period), place) for period in periods]
             )
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
 
     async def _fetch_one(self, name: ArchiveName, place: Path) -> ArchiveReport:
         try:
@@ -181,8 +179,9 @@ async def pack_stored(folder: CacheFolder, report: DownloadReport) -> None:
     await run_together([pack(series) for series in sorted(changed)])
 
 
-def make_download_folder(root: Path) -> Path:
-    """Make a folder for archives on their way, in the folder of a cache. Whoever makes it removes it.
+@contextlib.contextmanager
+def download_folder(root: Path) -> Iterator[Path]:
+    """A folder for archives on their way, in the folder of a cache. It goes with all that is in it.
 
     It is not made in a thread: whoever was cancelled meanwhile would not know of it.
 
@@ -193,9 +192,13 @@ def make_download_folder(root: Path) -> Path:
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=DOWNLOAD_FOLDER_PREFIX, dir=root))
+        place = Path(tempfile.mkdtemp(prefix=DOWNLOAD_FOLDER_PREFIX, dir=root))
     except OSError as error:
         raise cannot("be written", root, error) from error
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 class _Published:

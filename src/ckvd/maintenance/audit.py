@@ -21,7 +21,7 @@ from ckvd.errors import CacheError, CkvdError, ClientClosedError
 from ckvd.kline import COLUMN_DTYPES, Decimals, KlineTable
 from ckvd.maintenance.bar_difference import BarDifference, compare_tables, unite_tables
 from ckvd.maintenance.inventory import describe_segments
-from ckvd.maintenance.refetch import download_folder, fetch_table
+from ckvd.maintenance.refetch import fetch_table, locked_download_folder
 from ckvd.maintenance.row_stream import open_rows
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.period import Cadence
@@ -131,7 +131,7 @@ async def audit_cache(
     ClientClosedError
         The source was closed.
     """
-    with download_folder(folder) as place:
+    with locked_download_folder(folder) as place:
         audit = _Audit(folder, source, place, is_thorough=is_thorough, fix=fix)
         for series in chosen.choose(folder):
             held = await asyncio.to_thread(_archives_of, folder, series)
@@ -156,7 +156,7 @@ async def audit_days(
     ArchiveAudit
         One for each day. Errors: see `audit_cache`.
     """
-    with download_folder(folder) as place:
+    with locked_download_folder(folder) as place:
         for series in chosen.choose(folder):
             months = [
                 archive

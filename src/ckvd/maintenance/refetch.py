@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ckvd.acquisition.download import DOWNLOAD_FOLDER_PREFIX
+from ckvd.acquisition.download import download_folder
 from ckvd.acquisition.ingest import source_of
 from ckvd.archive.decode import decode_archive
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive
 from ckvd.cache.file_lock import FileLock
 from ckvd.cache.series_store import SeriesStore
-from ckvd.errors import ArchiveError, CacheError, CkvdError, ClientClosedError, cannot
+from ckvd.errors import ArchiveError, CacheError, CkvdError, ClientClosedError
 from ckvd.maintenance.leftovers import FOLDER_LOCK_NAME
 from ckvd.planning import Covered, plan
 from ckvd.timespan import difference, union
@@ -29,6 +26,7 @@ from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from ckvd.archive.source import ArchiveSource, FetchedArchive
     from ckvd.cache.folder import CacheFolder
@@ -87,7 +85,7 @@ async def refetch(
     stored: list[Source] = []
     failures: list[str] = []
     left = union(lost)
-    with download_folder(folder) as place:
+    with locked_download_folder(folder) as place:
         while periods := _next_periods(series, left, held, unavailable, now_ms):
             results = await _fetch_all(source, folder, [ArchiveName(series, period) for period in periods], place)
             for period, result in zip(periods, results, strict=True):
@@ -160,8 +158,8 @@ def _decode(fetched: FetchedArchive) -> tuple[Source, KlineTable]:
 
 
 @contextlib.contextmanager
-def download_folder(folder: CacheFolder) -> Iterator[Path]:
-    """A folder in the cache for archives on their way, which is locked as long as it is needed, and goes then.
+def locked_download_folder(folder: CacheFolder) -> Iterator[Path]:
+    """`download_folder`, which is locked as long as it is needed.
 
     Raises
     ------
@@ -169,12 +167,5 @@ def download_folder(folder: CacheFolder) -> Iterator[Path]:
         It cannot be made.
     """
     folder.make_path(folder.root)
-    try:
-        place = Path(tempfile.mkdtemp(prefix=DOWNLOAD_FOLDER_PREFIX, dir=folder.root))
-    except OSError as error:
-        raise cannot("be written", folder.root, error) from error
-    try:
-        with FileLock(place / FOLDER_LOCK_NAME, timeout_s=0):
-            yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    with download_folder(folder.root) as place, FileLock(place / FOLDER_LOCK_NAME, timeout_s=0):
+        yield place

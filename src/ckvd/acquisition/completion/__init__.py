@@ -8,13 +8,12 @@ reason (`reasons`).
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ckvd.acquisition.completion.healing import NOTHING_HEALED, Healed, Healing
 from ckvd.acquisition.completion.reasons import Reasons
 from ckvd.acquisition.completion.tail import Tail
-from ckvd.acquisition.download import make_download_folder
+from ckvd.acquisition.download import download_folder
 from ckvd.acquisition.report import CompletionReport
 from ckvd.errors import CacheError, CkvdError, ClientClosedError
 from ckvd.together import run_together
@@ -78,13 +77,10 @@ class Completion:
         doubts = await self._healing.doubts(excluded)
         if not doubts:
             return NOTHING_HEALED
-        place = make_download_folder(self._scope.folder.root)
-        try:
+        with download_folder(self._scope.folder.root) as place:
             gathered = await run_together(
                 [self._contain(self._healing.look_into_archives(doubt, place)) for doubt in doubts]
             )
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
         evidence = [found for found in gathered if found is not None]
         return await self._contain(self._healing.amend(evidence)) or NOTHING_HEALED
 
