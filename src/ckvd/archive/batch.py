@@ -65,7 +65,8 @@ def _decode_as_one(
 ) -> Iterator[DecodedArchive]:
     workspace.clear()
     texts = [unzip_csv(content, name, workspace) for content, name in zip(contents, names, strict=True)]
-    bodies = [_body(text, name) for text, name in zip(texts, names, strict=True)]
+    begins = [header_end(text, name.file_name) for text, name in zip(texts, names, strict=True)]
+    bodies = [_body(text, begin) for text, begin in zip(texts, begins, strict=True)]
     stops = list(itertools.accumulate(map(len, bodies)))
     # The texts stand in the workspace one after the other, mostly just as they are needed.
     is_whole = all(map(operator.is_, bodies, texts)) and stops[-1] == len(workspace.taken)
@@ -74,16 +75,15 @@ def _decode_as_one(
         ends = find_line_ends(whole)
         rows = parse_rows(whole, names[0].file_name, ends=ends)
     first = 0
-    for name, text, last in zip(names, texts, np.searchsorted(ends, stops).tolist(), strict=True):
+    for name, begin, last in zip(names, begins, np.searchsorted(ends, stops).tolist(), strict=True):
         cells = tuple(cells[first:last] for cells in rows.cells)
         first = last
-        part = RawRows(cells, rows.decimals, header_end(text, name.file_name) > 0)
+        part = RawRows(cells, rows.decimals, has_header=begin > 0)
         yield decode_rows(part, name.series, name.period.span, name.file_name)
 
 
-def _body(text: memoryview, name: ArchiveName) -> bytes | memoryview:
-    """The rows of a text without its header, each with a newline at its end."""
-    begin = header_end(text, name.file_name)
+def _body(text: memoryview, begin: int) -> bytes | memoryview:
+    """The rows of a text from where they begin, each with a newline at its end."""
     if begin == 0 and bytes(text[-1:]) == b"\n":
         return text
     body = bytes(text[begin:])
