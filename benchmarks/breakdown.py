@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.measure import format_seconds
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -41,8 +43,8 @@ class Steps:
         return sum(self._medians().values())
 
     def __str__(self) -> str:
-        parts = (f"{name} {_seconds(spent_s)}" for name, spent_s in self._medians().items())
-        return f"{', '.join(parts)}; together {_seconds(self.whole_s)}"
+        parts = (f"{name} {format_seconds(spent_s)}" for name, spent_s in self._medians().items())
+        return f"{', '.join(parts)}; together {format_seconds(self.whole_s)}"
 
     def _medians(self) -> dict[str, float]:
         return {name: statistics.median(walk[name] for walk in self._walks) for name in self._walks[0]}
@@ -63,7 +65,3 @@ def own_times(call: Callable[[], object], *, count: int) -> str:
 def _name(place: tuple[str, int, str]) -> str:
     path, _, name = place
     return f"`{name.strip('{}')}`" if path == "~" else f"`{Path(path).stem}.{name}`"
-
-
-def _seconds(duration_s: float) -> str:
-    return f"{duration_s * 1e3:.3g} ms" if duration_s >= 1e-3 else f"{duration_s * 1e6:.3g} µs"

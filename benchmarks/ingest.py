@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from benchmarks.measure import Effort
+
 OURS, OURS_DAILY, INFLATE = "ckvd, 12 monthly archives", "ckvd, 365 daily archives", "inflate alone, two threads"
 OURS_PACKED = "ckvd, 12 monthly archives, packed into one segment as well"
 POLARS, PANDAS = "zipfile + polars to Arrow IPC", "pandas to Parquet"
@@ -81,9 +82,7 @@ def run(folder: Path, effort: Effort) -> list[Result]:
     )
     megarows_s = table.row_count / own_s / 1e6
     by_month = [[path] for path in months]
-    of_days = [
-        [day for day in days if day.stem.startswith(path.stem.replace("monthly", "daily"))] for path in months
-    ]
+    of_days = [[day for day in days if day.stem.startswith(path.stem)] for path in months]
     profiles = {
         OURS: _profile(folder / "monthly", by_month, target, effort),
         OURS_DAILY: _profile(folder / "daily", of_days, target, effort),
@@ -146,25 +145,27 @@ def _profile(mirror: Path, groups: Sequence[Sequence[Path]], target: Path, effor
 def _ingest_by_step(
     mirror: Path, paths: Sequence[Path], target: CacheFolder, steps: Steps, workspace: Workspace
 ) -> None:
-    names = [ArchiveName.of_path(path.relative_to(mirror).as_posix()) for path in paths]
+    names = [_name_of(mirror, path) for path in paths]
     with steps.step("reading and hashing"):
         contents = [path.read_bytes() for path in paths]
         _ = [hashlib.sha256(content).hexdigest() for content in contents]
     workspace.clear()
     with steps.step("inflating"):
         for content, name in zip(contents, names, strict=True):
-            assert name is not None
             unzip_csv(content, name, workspace)
     with steps.step("parsing"):
         rows = parse_rows(workspace.taken, "benchmark.csv")
-    first, last = names[0], names[-1]
-    assert first is not None
-    assert last is not None
-    span = Span(first.period.start_ms, last.period.span.end_ms)
+    series, span = names[0].series, Span(names[0].period.start_ms, names[-1].period.span.end_ms)
     with steps.step("checking rows"):
-        decoded = decode_rows(rows, first.series, span, "benchmark.csv")
+        decoded = decode_rows(rows, series, span, "benchmark.csv")
     with steps.step("writing and flushing"):
-        SeriesStore(target, first.series).put(decoded.table, span)
+        SeriesStore(target, series).put(decoded.table, span)
+
+
+def _name_of(mirror: Path, path: Path) -> ArchiveName:
+    name = ArchiveName.of_path(path.relative_to(mirror).as_posix())
+    assert name is not None, path
+    return name
 
 
 def _inflate(mirror: Path, paths: Sequence[Path]) -> int:
@@ -180,10 +181,8 @@ def _inflate_some(mirror: Path, left: SimpleQueue[Path]) -> int:
     with contextlib.suppress(Empty):
         while True:
             path = left.get_nowait()
-            name = ArchiveName.of_path(path.relative_to(mirror).as_posix())
-            assert name is not None
             workspace.clear()
-            nbytes += len(unzip_csv(path.read_bytes(), name, workspace))
+            nbytes += len(unzip_csv(path.read_bytes(), _name_of(mirror, path), workspace))
     return nbytes
 
 

@@ -140,6 +140,13 @@ def timing_of(name: str, runs_s: list[float]) -> Timing:
     return Timing(name, statistics.median(ordered), ordered[tenth], ordered[-1 - tenth], len(ordered))
 
 
+def format_seconds(duration_s: float) -> str:
+    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
+        if duration_s >= scale:
+            return f"{duration_s / scale:.3g} {unit}"
+    return f"{duration_s / 1e-6:.3g} µs"
+
+
 def files_under(*places: Path) -> list[Path]:
     return [
         path

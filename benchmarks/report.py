@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.measure import format_seconds
 from benchmarks.peers import load
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ def to_markdown(results: Sequence[Result], where: dict[str, str]) -> str:
         if result.timings:
             lines += ["| | median | middle four fifths | runs |", "|---|---|---|---|"]
             lines += [
-                f"| {timing.name} | {_seconds(timing.median_s)} "
-                f"| {_seconds(timing.low_s)} to {_seconds(timing.high_s)} | {timing.run_count} |"
+                f"| {timing.name} | {format_seconds(timing.median_s)} "
+                f"| {format_seconds(timing.low_s)} to {format_seconds(timing.high_s)} | {timing.run_count} |"
                 for timing in result.timings
             ]
         lines += [f"\n{note[0].upper()}{note[1:]}." for note in result.notes]
@@ -80,13 +81,6 @@ def _target_row(target: Target) -> str:
 
 def _sentence(result: Result) -> str:
     return "; ".join(part for part in (result.material, result.state) if part) + "."
-
-
-def _seconds(duration_s: float) -> str:
-    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
-        if duration_s >= scale:
-            return f"{duration_s / scale:.3g} {unit}"
-    return f"{duration_s / 1e-6:.3g} µs"
 
 
 def write(results: Sequence[Result], where: dict[str, str], folder: Path) -> list[Path]:
