@@ -1,6 +1,6 @@
 """What everything that holds a file or a map promises about leaving, synchronously and asynchronously.
 
-A test file has a `Holder` for its class and calls what is here by name, as with `client_cleanup`.
+A test file has a fixture `holder` with a `Holder` for its class, and inherits the tests of `Leaving`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import leaks
-from closers import run
+from closers import TASK_FACTORIES, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -214,3 +214,39 @@ def warns_once_and_lets_go_when_nobody_closes_it(holder: Holder, words: str) -> 
     gc.collect()
     in_the_end()
     run(main)
+
+
+class Leaving:
+    """The tests, inherited by a class for each class that holds a file.
+
+    Attributes
+    ----------
+    unclosed_words : str
+        How the warning begins when nobody closes it.
+    """
+
+    unclosed_words: str
+
+    @pytest.mark.parametrize("is_eager", TASK_FACTORIES)
+    def test_it_leaves_unused_and_after_use(self, holder: Holder, is_eager: bool) -> None:
+        leaves_unused_and_after_use(holder, is_eager=is_eager)
+
+    def test_it_leaves_many_times_in_a_row(self, holder: Holder) -> None:
+        leaves_many_times_in_a_row(holder, 300)
+
+    def test_it_leaves_twice_at_once_and_without_entering(self, holder: Holder) -> None:
+        leaves_twice_at_once_and_without_entering(holder)
+
+    def test_it_leaves_on_another_loop(self, holder: Holder) -> None:
+        leaves_on_another_loop(holder)
+
+    def test_it_raises_the_error_of_the_body_when_closing_fails_too(
+        self, holder: Holder, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        raises_the_error_of_the_body_when_closing_fails_too(holder, caplog)
+
+    def test_it_lets_cancellations_and_timeouts_through(self, holder: Holder) -> None:
+        lets_cancellations_and_timeouts_through(holder)
+
+    def test_it_warns_once_and_lets_go_when_nobody_closes_it(self, holder: Holder) -> None:
+        warns_once_and_lets_go_when_nobody_closes_it(holder, self.unclosed_words)

@@ -15,7 +15,7 @@ import strategies  # noqa: F401 - no example fails for the time that it took
 from ckvd.batching import Batching
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 WAIT_S = 10
 
@@ -146,11 +146,19 @@ def test_an_item_that_is_taken_back_is_not_worked_on_and_the_others_are() -> Non
     assert sorted(gate.batches) == [[item] for item in range(count + 2) if item != count]
 
 
-def run_and_forget(work: Callable[[], object]) -> None:
-    """Run coroutines in a loop that is closed while its threads still work."""
+def close_a_loop_whose_threads_are_busy(gate: Gate, batching: Batching[int, int]) -> None:
+    """As many items as there are threads are worked on when the loop that asked for them is closed."""
+
+    async def ask_and_cancel() -> None:
+        tasks = [asyncio.create_task(batching.do(item)) for item in range(os.cpu_count() or 1)]
+        await gate.start(len(tasks))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     loop = asyncio.new_event_loop()
     try:
-        loop.run_until_complete(work())  # type: ignore[arg-type]
+        loop.run_until_complete(ask_and_cancel())
     finally:
         loop.close()
 
@@ -159,17 +167,10 @@ def test_a_loop_that_closed_meanwhile_holds_up_no_later_one() -> None:
     gate = Gate()
     batching = Batching(gate.work, choose_first)
 
-    async def forget() -> None:
-        tasks = [asyncio.create_task(batching.do(item)) for item in range(os.cpu_count() or 1)]
-        await gate.start(len(tasks))
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
     async def main() -> int:
         return await batching.do(7)
 
-    run_and_forget(forget)
+    close_a_loop_whose_threads_are_busy(gate, batching)
     gate.may_go_on.set()
     assert asyncio.run(asyncio.wait_for(main(), WAIT_S)) == -7
 
@@ -196,13 +197,6 @@ def test_what_a_thread_of_a_closed_loop_takes_along_is_delivered() -> None:
     gate = Gate()
     batching = Batching(gate.work, choose_first)
 
-    async def forget() -> None:
-        tasks = [asyncio.create_task(batching.do(item)) for item in range(os.cpu_count() or 1)]
-        await gate.start(len(tasks))
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
     async def main() -> int:
         task = asyncio.create_task(batching.do(7))
         for _ in range(10):
@@ -210,7 +204,7 @@ def test_what_a_thread_of_a_closed_loop_takes_along_is_delivered() -> None:
         gate.may_go_on.set()
         return await task
 
-    run_and_forget(forget)
+    close_a_loop_whose_threads_are_busy(gate, batching)
     assert asyncio.run(main()) == -7
 
 

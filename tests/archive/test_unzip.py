@@ -11,6 +11,7 @@ import sys
 import tracemalloc
 import zipfile
 import zlib
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -24,6 +25,9 @@ from ckvd.archive.unzip import unzip_csv
 from ckvd.errors import ArchiveError
 from ckvd.market import SeriesKey
 from ckvd.period import Period
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NAME = ArchiveName(SeriesKey.of("BTCUSDT", "1m"), Period.of_label("2023-01-01"))
 MEMBER = "BTCUSDT-1m-2023-01-01.csv"
@@ -53,6 +57,18 @@ def patched(content: bytes, place: int, form: str, value: int) -> bytes:
 def damaged(content: bytes) -> bytes:
     """The same ZIP with nonsense in its compressed bytes."""
     return content[:100] + b"\xff" * 16 + content[116:]
+
+
+@contextlib.contextmanager
+def at_most_a_megabyte() -> Iterator[None]:
+    """Assert that no more memory is ever taken within."""
+    tracemalloc.start()
+    try:
+        yield
+        peak_nbytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_nbytes < 1_000_000
 
 
 def refusal(content: bytes, name: ArchiveName = NAME) -> str:
@@ -133,13 +149,8 @@ def test_a_member_beyond_the_bound_is_not_inflated(monkeypatch: pytest.MonkeyPat
 
 def test_no_more_is_inflated_than_declared() -> None:
     bomb = patched(make_zip(csv=bytes(50_000_000)), CENTRAL_SIZE, "<I", 1000)
-    tracemalloc.start()
-    try:
+    with at_most_a_megabyte():
         assert "longer than the 1000 bytes" in refusal(bomb)
-        peak_nbytes = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak_nbytes < 1_000_000
 
 
 def test_a_wrong_crc_is_refused() -> None:
@@ -160,38 +171,31 @@ def test_a_stream_that_breaks_off_is_refused() -> None:
     assert "stop after" in refusal(content)
 
 
-def test_garbage_behind_the_stream_is_refused() -> None:
-    content = make_zip()
+def followed_by(garbage: bytes, content: bytes) -> bytes:
+    """The same ZIP with garbage behind its stream, which its directory declares as part of it."""
     at = content.index(CENTRAL)
-    padded = content[:at] + b"xxxx" + content[at:]
-    # The directory moved by four bytes, and declares a stream that is four bytes longer.
     packed_nbytes = struct.unpack_from("<I", content, at + CENTRAL_PACKED)[0]
-    padded = patched(padded, CENTRAL_PACKED, "<I", packed_nbytes + 4)
-    end = bytearray(padded)
-    struct.pack_into("<I", end, padded.index(b"PK\x05\x06") + 16, at + 4)
-    assert refusal(bytes(end)) == "4 bytes of garbage follow its compressed bytes"
+    padded = bytearray(content[:at] + garbage + content[at:])
+    struct.pack_into("<I", padded, at + len(garbage) + CENTRAL_PACKED, packed_nbytes + len(garbage))
+    # The directory moved.
+    struct.pack_into("<I", padded, padded.rindex(b"PK\x05\x06") + 16, at + len(garbage))
+    return bytes(padded)
 
 
-def test_garbage_is_found_however_far_behind_the_stream_it_stands() -> None:
-    packed = make_zip(csv=LONG)
-    at = packed.index(CENTRAL)
-    for nbytes in (1, 300_000, 600_000):
-        content = packed[:at] + bytes(nbytes) + packed[at:]
-        packed_nbytes = struct.unpack_from("<I", content, at + nbytes + CENTRAL_PACKED)[0]
-        moved = bytearray(patched(content, CENTRAL_PACKED, "<I", packed_nbytes + nbytes))
-        struct.pack_into("<I", moved, moved.rindex(b"PK\x05\x06") + 16, at + nbytes)
-        assert refusal(bytes(moved)) == f"{nbytes} bytes of garbage follow its compressed bytes"
+def test_garbage_behind_the_stream_is_refused() -> None:
+    assert refusal(followed_by(b"xxxx", make_zip())) == "4 bytes of garbage follow its compressed bytes"
+
+
+@pytest.mark.parametrize("nbytes", [1, 300_000, 600_000])
+def test_garbage_is_found_however_far_behind_the_stream_it_stands(nbytes: int) -> None:
+    content = followed_by(bytes(nbytes), make_zip(csv=LONG))
+    assert refusal(content) == f"{nbytes} bytes of garbage follow its compressed bytes"
 
 
 def test_more_than_deflate_can_hold_is_refused_before_memory_is_taken() -> None:
     content = patched(make_zip(), CENTRAL_SIZE, "<I", 1_000_000_000)
-    tracemalloc.start()
-    try:
+    with at_most_a_megabyte():
         assert "cannot hold the 1000000000 bytes of CSV declared" in refusal(content)
-        peak_nbytes = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak_nbytes < 1_000_000
 
 
 def test_the_best_that_deflate_can_do_is_not_refused() -> None:

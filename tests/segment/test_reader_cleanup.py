@@ -10,7 +10,7 @@ import file_cleanup
 from ckvd.segment import SegmentReader
 from ckvd.timespan import Span
 from closers import TASK_FACTORIES, run
-from file_cleanup import Holder
+from file_cleanup import Holder, Leaving
 from models import MINUTE_MS
 from tables import BTCUSDT_1M, regular_table, write_segment
 
@@ -26,35 +26,8 @@ def holder(tmp_path: Path) -> Holder:
     return Holder(lambda: SegmentReader(path), lambda reader: reader["close"].sum(), "_map")
 
 
-@pytest.mark.parametrize("is_eager", TASK_FACTORIES)
-def test_it_leaves_unused_and_after_use(holder: Holder, is_eager: bool) -> None:
-    file_cleanup.leaves_unused_and_after_use(holder, is_eager=is_eager)
-
-
-def test_it_leaves_many_times_in_a_row(holder: Holder) -> None:
-    file_cleanup.leaves_many_times_in_a_row(holder, 300)
-
-
-def test_it_leaves_twice_at_once_and_without_entering(holder: Holder) -> None:
-    file_cleanup.leaves_twice_at_once_and_without_entering(holder)
-
-
-def test_it_leaves_on_another_loop(holder: Holder) -> None:
-    file_cleanup.leaves_on_another_loop(holder)
-
-
-def test_it_raises_the_error_of_the_body_when_closing_fails_too(
-    holder: Holder, caplog: pytest.LogCaptureFixture
-) -> None:
-    file_cleanup.raises_the_error_of_the_body_when_closing_fails_too(holder, caplog)
-
-
-def test_it_lets_cancellations_and_timeouts_through(holder: Holder) -> None:
-    file_cleanup.lets_cancellations_and_timeouts_through(holder)
-
-
-def test_it_warns_once_and_lets_go_when_nobody_closes_it(holder: Holder) -> None:
-    file_cleanup.warns_once_and_lets_go_when_nobody_closes_it(holder, "unclosed segment ")
+class TestLeavingAReader(Leaving):
+    unclosed_words = "unclosed segment "
 
 
 @pytest.mark.parametrize("is_eager", TASK_FACTORIES)
