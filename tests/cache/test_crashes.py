@@ -86,6 +86,10 @@ def prune(folder: CacheFolder) -> None:
     prune_span(folder, HOURS, Span(day(2).start_ms + DAY_MS // 2, day(5).start_ms))
 
 
+def prune_away(folder: CacheFolder) -> None:
+    prune_span(folder, HOURS)
+
+
 def set_aside(folder: CacheFolder) -> None:
     path = next(folder.series_path(HOURS).glob("*-r7.ckvd"))
     if path.stat().st_size:
@@ -106,6 +110,7 @@ SCENARIOS: dict[str, Callable[[CacheFolder], None]] = {
     "pack": pack,
     "replace": replace,
     "prune": prune,
+    "prune away": prune_away,
     "put back": put_back,
 }
 

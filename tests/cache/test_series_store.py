@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckvd.cache import CacheFolder, SeriesStore
+from ckvd.cache import CacheFolder, SeriesStore, fault_points
+from ckvd.cache.fault_points import Step
 from ckvd.cache.folder import SegmentName
+from ckvd.cache.series_lock import LOCKS_FOLDER
 from ckvd.errors import CacheError
 from ckvd.market import SeriesKey
 from ckvd.provenance import Absence, Origin, Reason, Source
@@ -106,6 +108,41 @@ def test_a_span_that_is_empty_uneven_or_too_short_is_refused_and_nothing_is_left
         store.put(TABLE, span)
     assert series_state(store) == {}
     assert store.folder.segments(BTCUSDT_1M) == []
+
+
+@pytest.mark.parametrize("made_count", range(1, 5))
+def test_folders_that_are_pruned_away_while_they_are_made_are_made_again(
+    store: SeriesStore, monkeypatch: pytest.MonkeyPatch, made_count: int
+) -> None:
+    path = store.folder.series_path(BTCUSDT_1M)
+    made = [*reversed(path.parents[:3]), path][:made_count]
+    steps: list[Step] = []
+
+    def prune(step: Step) -> None:
+        steps.append(step)
+        if steps == [Step.FOLDER_MADE] * made_count:
+            for folder in reversed(made):
+                folder.rmdir()
+
+    store.folder.make_path(store.folder.root / LOCKS_FOLDER)
+    monkeypatch.setattr(fault_points, "reach", prune)
+    put = store.put(TABLE, HOUR)
+    assert list(series_state(store)) == [put.name]
+    assert steps.count(Step.FOLDER_MADE) == made_count + 4
+
+
+def test_a_folder_that_is_pruned_away_each_time_is_an_error_of_the_cache(
+    store: SeriesStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store.folder.series_path(BTCUSDT_1M)
+
+    def prune(_: Step) -> None:
+        if path.parent.exists():
+            path.parent.rmdir()
+
+    monkeypatch.setattr(fault_points, "reach", prune)
+    with pytest.raises(CacheError, match="1m: cannot be made: No such file or directory"):
+        store.put(TABLE, HOUR)
 
 
 @pytest.mark.parametrize("below", ["", "spot", "spot/klines/BTCUSDT", "spot/klines/BTCUSDT/1m"])

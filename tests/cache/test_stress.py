@@ -20,6 +20,7 @@ from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.packing import pack_series
 from ckvd.maintenance.findings import is_clean
 from ckvd.maintenance.pruning import prune_span
+from ckvd.maintenance.quarantine import list_quarantine, quarantine_file, restore
 from ckvd.maintenance.verification import verify_cache
 from ckvd.market import DAY_MS, SeriesKey
 from ckvd.timespan import Span
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STRESS_S = 30.0
+WHOLE_S = 8.0
 WRITERS = 4
 READERS = 8
 DAYS = 32
@@ -110,6 +112,33 @@ def test_four_writers_and_eight_readers_get_along(tmp_path: Path) -> None:
     for series in SERIES:
         pack_series(folder, series)
         assert len(folder.segments(series)) <= DAYS
+
+
+@pytest.mark.long
+def test_whole_series_may_go_while_others_are_stored_and_restored(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path / "cache")
+    until_s = time.monotonic() + WHOLE_S
+    for pid in [start(partial(come_and_go, folder, number, until_s)) for number in range(WRITERS)]:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert is_clean(findings := list(verify_cache(folder))), findings
+    assert not list_quarantine(folder)
+    assert not list(folder.root.rglob("*.json"))
+
+
+def come_and_go(folder: CacheFolder, writer: int, until_s: float) -> None:
+    """Store a day, prune all there is of a series with its folders, or set a segment aside and put it back."""
+    generator = np.random.default_rng(200 + writer)
+    while time.monotonic() < until_s:
+        series = SERIES[int(generator.integers(2))]
+        what = generator.integers(3)
+        if what == 0:
+            SeriesStore(folder, series).put(regular_table(series, day(writer), **GOOD), day(writer))
+        elif what == 1:
+            prune_span(folder, series)
+        for name in folder.segments(series)[:1] if what == 2 else ():
+            aside = quarantine_file(folder, series, name.file_name, "to be put back")
+            if aside is not None:
+                restore(folder, aside)
 
 
 def start(work: Callable[[], object]) -> int:

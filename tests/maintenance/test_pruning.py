@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckvd.cache import CacheFolder, KlineCache, SeriesStore
+from ckvd.cache import CacheFolder, KlineCache, SeriesStore, fault_points
+from ckvd.cache.fault_points import Step
+from ckvd.cache.series_lock import SeriesLock
+from ckvd.errors import CacheBusyError
 from ckvd.maintenance.pruning import plan_pruning, plan_pruning_to_size, prune_span
 from ckvd.maintenance.selection import SeriesFilter
 from ckvd.maintenance.verification import verify_cache
@@ -57,6 +60,21 @@ def test_a_series_that_is_pruned_leaves_no_folder(folder: CacheFolder) -> None:
     assert list(folder.series()) == []
     assert not (folder.root / "spot").exists()
     put(folder, day(0))
+
+
+def test_folders_go_while_the_series_is_locked(folder: CacheFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    removed: list[Step] = []
+
+    def look(step: Step) -> None:
+        if step is Step.FOLDER_REMOVED:
+            removed.append(step)
+            with pytest.raises(CacheBusyError), SeriesLock(folder, HOURS, timeout_s=0.0):
+                pass
+
+    put(folder, day(0))
+    monkeypatch.setattr(fault_points, "reach", look)
+    prune_span(folder, HOURS)
+    assert len(removed) == 4
 
 
 def test_a_cut_segment_keeps_its_standing(folder: CacheFolder) -> None:

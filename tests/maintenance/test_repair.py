@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from ckvd.archive.folder_source import FolderArchiveSource
-from ckvd.cache import CacheFolder, KlineCache, SeriesStore
+from ckvd.cache import CacheFolder, KlineCache, SeriesStore, fault_points
+from ckvd.cache.fault_points import Step
 from ckvd.cache.folder import SegmentName
+from ckvd.cache.series_lock import SeriesLock
+from ckvd.errors import CacheBusyError
 from ckvd.maintenance.check import check
 from ckvd.maintenance.findings import Finding, Severity, Trouble, is_clean
 from ckvd.maintenance.leftovers import find_leftovers, remove_leftovers
@@ -208,6 +211,26 @@ def test_what_was_set_aside_can_be_restored_or_discarded(folder: CacheFolder) ->
     discard(second)
     assert list_quarantine(folder) == []
     assert list((folder.root / ".quarantine").rglob("*.json")) == []
+
+
+def test_the_folder_of_a_file_to_restore_is_made_while_the_series_is_locked(
+    folder: CacheFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Step] = []
+
+    def try_lock(step: Step) -> None:
+        made.append(step)
+        if step is Step.FOLDER_MADE:
+            with pytest.raises(CacheBusyError), SeriesLock(folder, HOURS, timeout_s=0.0):
+                pass
+
+    for path in segment_paths(folder):
+        flip(path, -1)
+    asyncio.run(repair(folder, look(folder)))
+    folder.series_path(HOURS).rmdir()
+    monkeypatch.setattr(fault_points, "reach", try_lock)
+    assert restore(folder, list_quarantine(folder)[0]).exists()
+    assert made == [Step.FOLDER_MADE, Step.RESTORED]
 
 
 def test_impossible_bars_are_warned_of_and_odd_ones_noted(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ class Step(StrEnum):
     SEGMENT_PUBLISHED = "segment published"
     SUPERSEDED_REMOVED = "one superseded segment removed"
     PRUNED = "one pruned segment removed"
+    FOLDER_REMOVED = "one empty folder removed"
     REASON_WRITTEN = "reason of a quarantine written"
     QUARANTINED = "one segment quarantined"
     RESTORED = "one segment restored"

@@ -22,7 +22,7 @@ from ckvd.errors import CacheBusyError, IdentityError, cannot
 from ckvd.market import Kind, Market, SeriesKey
 from ckvd.segment.writer import flush_folder
 from ckvd.timespan import Span
-from ckvd.utils.config import LISTING_ATOMIC_NAMES_MAX, LISTING_ATTEMPTS_MAX
+from ckvd.utils.config import FOLDER_ATTEMPTS_MAX, LISTING_ATOMIC_NAMES_MAX, LISTING_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -121,14 +121,18 @@ class CacheFolder:
         CacheError
             It cannot be made.
         """
-        absent = [folder for folder in (path, *path.parents) if not folder.is_dir()]
-        try:
-            for folder in reversed(absent):
-                folder.mkdir(exist_ok=True)
-                flush_folder(folder.parent)
-                fault_points.reach(Step.FOLDER_MADE)
-        except OSError as error:
-            raise cannot("be made", path, error) from error
+        for attempts_left in range(FOLDER_ATTEMPTS_MAX - 1, -1, -1):
+            absent = [folder for folder in (path, *path.parents) if not folder.is_dir()]
+            try:
+                for folder in reversed(absent):
+                    folder.mkdir(exist_ok=True)
+                    flush_folder(folder.parent)
+                    fault_points.reach(Step.FOLDER_MADE)
+                break
+            except OSError as error:
+                # Pruning removes folders that it emptied: maybe one in which the next is about to be made.
+                if not isinstance(error, FileNotFoundError) or not attempts_left:
+                    raise cannot("be made", path, error) from error
         return path
 
     def segments(self, series: SeriesKey) -> list[SegmentName]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno as errno_codes
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
@@ -19,7 +19,7 @@ from ckvd.cache.series_lock import SeriesLock
 from ckvd.errors import CacheError, cannot
 from ckvd.segment.reader import SegmentReader
 from ckvd.segment.writer import SegmentStatement, SegmentWriter, flush_folder
-from ckvd.utils.config import SERIES_LOCK_TIMEOUT_S
+from ckvd.utils.config import FOLDER_ATTEMPTS_MAX, SERIES_LOCK_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from ckvd.market import SeriesKey
     from ckvd.provenance import Absence, Source
     from ckvd.timespan import Span
-
-
-_FOLDER_ATTEMPTS_MAX: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +103,12 @@ class SeriesStore:
             return writer.path
 
     def _write(self, name: SegmentName, statement: SegmentStatement, table: KlineTable) -> SegmentWriter:
-        for attempts_left in range(_FOLDER_ATTEMPTS_MAX - 1, -1, -1):
+        for attempts_left in range(FOLDER_ATTEMPTS_MAX - 1, -1, -1):
             path = self.folder.make_series_path(self.series) / name.file_name
             try:
                 return SegmentWriter.of_table(path, statement, table)
             except CacheError as error:
-                # Pruning removes a folder that it emptied: maybe a moment after it was found to be there.
+                # Rows are written without the lock under which pruning removes the folder that it emptied.
                 if error.errno != errno_codes.ENOENT or not attempts_left:
                     raise
         raise AssertionError
@@ -213,7 +210,8 @@ class SeriesStore:
             except OSError as error:
                 raise cannot("be removed", path / name.file_name, error) from error
             fault_points.reach(step)
-        _flush(path)
+        if path.exists():  # pruning has removed and flushed all before, where it is not there
+            _flush(path)
 
     def lock(self) -> SeriesLock:
         """The lock of the series: to be held while its segments are changed, and for no longer."""

@@ -10,6 +10,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.ownership import Holding, resolve
 from ckvd.cache.packing import count_rows, ignore_rows, merge_pieces
@@ -136,7 +137,7 @@ def prune_span(folder: CacheFolder, series: SeriesKey, span: Span = ALL_TIME) ->
             if needed:
                 continue
             store.remove(sorted(pruning.segments, key=lambda name: name.revision), Step.PRUNED)
-        _remove_empty_folders(folder, series)
+            _remove_empty_folders(folder, series)
         return pruning
     raise CacheBusyError(str(folder.series_path(series)), f"it changed {_ATTEMPTS_MAX} times while it was pruned")
 
@@ -173,9 +174,11 @@ def _keep(store: SeriesStore, holding: Holding) -> bool:
 
 
 def _remove_empty_folders(folder: CacheFolder, series: SeriesKey) -> None:
+    """Remove the folder of a series, whose lock is held, and those above it, as far as nothing is in them."""
     path = folder.series_path(series)
     for place in (path, *path.parents[:3]):
         try:
             place.rmdir()
         except OSError:
             return  # something is in it
+        fault_points.reach(Step.FOLDER_REMOVED)

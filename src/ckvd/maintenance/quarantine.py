@@ -119,9 +119,10 @@ def restore(folder: CacheFolder, quarantined: Quarantined, file_name: str | None
     CacheError
         Another file has the name by now, or it cannot be moved.
     """
-    path = folder.make_series_path(quarantined.series)
-    target = path / (file_name or quarantined.file_name)
+    target = folder.series_path(quarantined.series) / (file_name or quarantined.file_name)
     with SeriesLock(folder, quarantined.series):
+        # With the lock held, so that a folder which is still empty is not pruned away.
+        path = folder.make_series_path(quarantined.series)
         if target.exists():
             raise CacheError(str(target), "is there already, and a segment is never overwritten")
         try:

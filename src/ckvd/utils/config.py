@@ -64,6 +64,8 @@ LOCK_PAUSE_MAX_S: Final = 0.05
 # A folder with at most this many names is listed in one system call, and so at one moment.
 LISTING_ATOMIC_NAMES_MAX: Final = 128
 LISTING_ATTEMPTS_MAX: Final = 64
+# How often a folder is made again that was pruned away before anything was in it.
+FOLDER_ATTEMPTS_MAX: Final = 8
 # Segments are merged when the result is this many times longer than the longest of them, so that a bar is copied
 # about three times in its life. A year is 11.8 times as long as its longest month, and becomes one segment.
 PACK_GROWTH_MIN: Final = 11
