@@ -90,7 +90,7 @@ def decimal_tables(draw: st.DrawFn, source: Interval, target: Interval) -> tuple
             cells = st.integers(0, 10**12)
         else:
             digits = draw(st.integers(0, 8))
-            largest = 4 * 10 ** (7 + digits) >> draw(st.integers(0, 50))
+            largest = 2**25 * 10**digits - 1 >> draw(st.integers(0, 50))
             cells = st.integers(0, largest).map(partial(written, digits=digits))
         columns[name] = np.array(
             draw(st.lists(cells, min_size=len(opens), max_size=len(opens))), COLUMN_DTYPES[name]
@@ -160,36 +160,6 @@ def test_a_sum_is_the_decimal_sum_rounded(data: st.DataObject) -> None:
             exact = decimal_sum(table.columns[name][rows])
             found = Fraction(float(bars[name][position]))
             assert abs(found - exact) <= Fraction(math.ulp(float(exact))) * Fraction(501, 1000)
-
-
-@given(st.lists(st.floats(0, 1e200), min_size=1, max_size=300), st.integers(1, 60))
-def test_cells_that_are_no_decimals_sum_as_doubles(cells: list[float], minute_count: int) -> None:
-    table = make_table(BTCUSDT_1M, np.arange(len(cells)) * MINUTE_MS, volume=cells)
-    span = Span(0, len(cells) * MINUTE_MS)
-    bars = klines_of(table, span).resample(f"{minute_count}m")
-    for position, volume in enumerate(bars.volume.tolist()):
-        exact = math.fsum(cells[position * minute_count : (position + 1) * minute_count])
-        assert volume == pytest.approx(exact, rel=64 * 2**-53, abs=0)
-
-
-def test_sums_hold_where_a_bar_is_longer_than_a_block_and_blocks_differ() -> None:
-    rng = np.random.default_rng(7)
-    opens = np.arange(400_000, dtype=np.int64) * MINUTE_MS
-    volume = np.round(rng.random(len(opens)) * 10.0 ** rng.integers(-6, 6, len(opens)), 8)
-    volume[300_000:] = rng.random(100_000) * 1e12
-    table = make_table(BTCUSDT_1M, opens, volume=volume)
-    klines = klines_of(table, Span(0, int(opens[-1]) + MINUTE_MS))
-    for length, row_count in (("1h", 60), ("200000m", 200_000)):
-        exact = [math.fsum(volume[start : start + row_count]) for start in range(0, len(volume), row_count)]
-        assert np.abs(klines.resample(length).volume - exact).max() <= np.spacing(max(exact))
-
-
-@pytest.mark.parametrize("cell", [math.inf, -math.inf, math.nan, 1e308])
-def test_cells_beyond_all_numbers_stay_what_they_are(cell: float) -> None:
-    table = make_table(BTCUSDT_1M, [0, MINUTE_MS], volume=[cell, 1.0])
-    assert klines_of(table, Span(0, HOUR_MS)).resample("1h").volume.tolist() == pytest.approx(
-        [cell + 1.0], nan_ok=True
-    )
 
 
 # --- What it promises --------------------------------------------------------------------------------------

@@ -4,18 +4,13 @@ A bar of the result is labelled by its open time and made of the source bars tha
 no later bar, no filling, no bar where there was none. It opens with the first of them, closes with the last (price
 and time), spans their highest and lowest prices, and everything that was counted is summed. Where it lacks source
 bars it says so.
-
-Sums are those of the published decimals. A price or volume is text with up to eight digits behind the point; adding
-its binary approximations one after the other is wrong in the last digit half of the time. Here they are added as
-whole numbers of 1e-8, exactly, and rounded once.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +18,7 @@ import numpy.typing as npt
 from ckvd.errors import ColumnError, IdentityError
 from ckvd.grid import grid_index, grid_origin_ms
 from ckvd.market import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Interval
+from ckvd.run_sums import sum_runs
 from ckvd.timespan import Span
 
 if TYPE_CHECKING:
@@ -32,22 +28,11 @@ if TYPE_CHECKING:
     from ckvd.klines import Klines
     from ckvd.market import SeriesKey
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-
 _UNITS_MS: Final = {"s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS}
 _MONTH_UNITS: Final = ("mo", "M")
-# Bars whose edges are guessed and confirmed together, and rows that are summed together (a megabyte).
-_EDGE_BLOCK: Final = 1024
-_SUM_BLOCK_ROWS: Final = 1 << 17
-
-# A double between 2**52 and 2**53 is a whole number, and its bits count up with it.
-_WHOLE: Final = 2.0**52
-_WHOLE_BITS: Final = int(np.float64(_WHOLE).view(np.int64))
-_EXPONENT_MAX: Final = 1020
-_DECIMAL_SCALE: Final = 10**8
-# What plain summation of cells of one sign may be wrong by, as a share of the sum: twice its worst case for a bar
-# made of 2**20.
-_PLAIN_SUM_ERROR: Final = 64 * 2.0**-53
+# Bars whose edges are guessed and confirmed together, and rows whose distances are looked at together.
+_EDGE_BLOCK: Final = 4096
+_DISTANCE_BLOCK: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +164,8 @@ def resample(klines: Klines, interval: str) -> ResampledKlines:
     Returns
     -------
     ResampledKlines
-        New arrays, read-only. Prices, counts and times are exact. Of cells that are decimals of up to eight digits
-        and below 4e7, a sum is the decimal sum, rounded to a double; of others it is the sum of the doubles, wrong
-        by at most 64 * 2**-53 of itself, and mostly not at all.
+        New arrays, read-only. Prices, counts and times are exact; sums of decimals are decimal sums, and of other
+        cells as good as exact: see `ckvd.run_sums.sum_runs`.
 
     Raises
     ------
@@ -255,9 +239,10 @@ def _filled_cells(open_time: Times, starts: Times, counts: Times, interval: Inte
 
 
 def _is_any_closer(open_time: Times, step_ms: int) -> bool:
-    for start in range(0, len(open_time), _SUM_BLOCK_ROWS):
-        block = open_time[start : start + _SUM_BLOCK_ROWS + 1]
-        if len(block) > 1 and np.min(block[1:] - block[:-1]) < step_ms:
+    buffer = np.empty(min(_DISTANCE_BLOCK, len(open_time)), np.int64)
+    for start in range(0, len(open_time) - 1, _DISTANCE_BLOCK):
+        block = open_time[start : start + _DISTANCE_BLOCK + 1]
+        if np.subtract(block[1:], block[:-1], out=buffer[: len(block) - 1]).min() < step_ms:
             return True
     return False
 
@@ -266,9 +251,10 @@ def _is_any_closer(open_time: Times, step_ms: int) -> bool:
 
 
 def _aggregate(klines: Klines, starts: Times, counts: Times) -> dict[str, Column]:
-    # One after the other: `reduceat` keeps the interpreter's lock, so that threads would wait for each other.
+    # One after the other: threads gain nothing, because `reduceat` keeps the interpreter's lock and all else waits
+    # for memory.
     return {
-        name: _RULES.get(name, _sums)(klines[name], starts, counts)
+        name: _RULES.get(name, sum_runs)(klines[name], starts, counts)
         for name in klines.column_names
         if name != "open_time"
     }
@@ -294,27 +280,6 @@ def _lowest(column: Column, starts: Times, _counts: Times) -> Column:
     return lowest
 
 
-def _sums(column: Column, starts: Times, counts: Times) -> Column:
-    if column.strides == (0,):
-        product: Column = column[starts] * counts
-        return product
-    if column.dtype.kind == "i":
-        total: Column = np.add.reduceat(column, starts)
-        return total
-    sums = np.empty(len(starts))
-    ends = starts + counts
-    # One buffer that stays in the processor's cache, instead of a fresh one for each block.
-    buffer = np.empty(max(min(_SUM_BLOCK_ROWS, len(column)), int(np.max(counts))))
-    first = 0
-    while first < len(starts):
-        start = int(starts[first])
-        stop = max(first + 1, int(ends.searchsorted(start + _SUM_BLOCK_ROWS, side="right")))
-        rows = column[start : ends[stop - 1]]
-        sums[first:stop] = _float_sums(rows, starts[first:stop] - start, counts[first:stop], buffer[: len(rows)])
-        first = stop
-    return sums
-
-
 _RULES: Final[dict[str, Callable[[Column, Times, Times], Column]]] = {
     "open": _firsts,
     "high": _highest,
@@ -322,53 +287,3 @@ _RULES: Final[dict[str, Callable[[Column, Times, Times], Column]]] = {
     "close": _lasts,
     "close_time": _lasts,
 }
-
-
-# --- Sums --------------------------------------------------------------------------------------------------
-
-
-def _float_sums(values: Floats, starts: Times, counts: Times, buffer: Floats) -> Floats:
-    """Sum runs of values: as decimals, or as doubles where that does not agree with plain summation."""
-    plain: Floats = np.add.reduceat(values, starts)
-    if not np.isfinite(plain).all():
-        return plain
-    decimal = _decimal_sums(values, starts, counts, buffer)
-    # It does only if every cell was a decimal of eight digits, none left its range, and the sum did not overflow.
-    is_right = np.abs(decimal - plain) <= _PLAIN_SUM_ERROR * np.abs(plain)
-    return decimal if is_right.all() else np.where(is_right, decimal, _split_sums(values, starts, counts))
-
-
-def _decimal_sums(values: Floats, starts: Times, counts: Times, buffer: Floats) -> Floats:
-    """Sum runs of decimals of up to eight digits, exactly, and round once; wrong for anything else."""
-    with np.errstate(over="ignore"):
-        np.multiply(values, float(_DECIMAL_SCALE), out=buffer)
-    # In this range a double holds whole numbers only, so that adding rounds to the number that was meant ...
-    np.add(buffer, _WHOLE, out=buffer)
-    # ... and its bits, read as an integer, are that number and a constant. Integers add without an error.
-    totals = np.add.reduceat(buffer.view(np.int64), starts)
-    totals -= counts * _WHOLE_BITS
-    whole, rest = np.divmod(totals, _DECIMAL_SCALE)
-    # One division rounds once, while the number fits into a double; whole and rest do so but for rare ties.
-    is_small = np.abs(totals) <= 2**53
-    sums: Floats = np.where(is_small, totals / _DECIMAL_SCALE, whole + rest / _DECIMAL_SCALE)
-    return sums
-
-
-def _split_sums(values: Floats, starts: Times, counts: Times) -> Floats:
-    """Sum runs of any doubles as if exactly, and round once.
-
-    Each value is split without an error into a multiple of a power of two so large that the multiples of a run add
-    up exactly in any order, and a rest so small that the errors of adding the rests do not show (Rump, Ogita and
-    Oishi, Accurate floating-point summation, 2008). Values near the largest double leave no room for that.
-    """
-    highest = float(max(abs(np.max(values)), abs(np.min(values))))
-    exponent = math.frexp(highest)[1] + math.frexp(int(np.max(counts)) + 2)[1]
-    if exponent >= _EXPONENT_MAX:
-        plain: Floats = np.add.reduceat(values, starts)
-        return plain
-    unit = math.ldexp(1.0, exponent)
-    high = values + unit
-    high -= unit
-    sums: Floats = np.add.reduceat(high, starts)
-    sums += np.add.reduceat(values - high, starts)
-    return sums
