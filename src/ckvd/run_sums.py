@@ -54,9 +54,9 @@ def sum_runs(column: Column, starts: Times, counts: Times) -> Column:
     Returns
     -------
     ndarray, shape (m,)
-        Typed as the column. Sums of integers are exact. Of cells that are decimals of up to eight digits, not
-        negative and below 2**25, it is the decimal sum, rounded to a double; of others the sum of the doubles, wrong
-        by at most 64 * 2**-53 of the sum of their magnitudes, and mostly not at all.
+        Typed as the column. Sums of integers are exact. Of cells that are decimals of up to eight digits,
+        not negative and below 2**25, it is the decimal sum, rounded to a double; of others the sum of the doubles,
+        wrong by at most 64 * 2**-53 of the sum of their magnitudes, and mostly not at all.
     """
     if column.strides == (0,):
         product: Column = column[starts] * counts
