@@ -12,6 +12,7 @@ import mmap
 import os
 import sys
 import warnings
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -102,6 +103,8 @@ class MappedRows:
         # Bars lie evenly but for holes. The header only makes the guess; the open times themselves confirm it.
         guess = (moment_ms - header.first_open_ms) * (header.row_count - 1) // length_ms - self.start
         guess = min(max(guess, 0), row_count)
+        if guess < row_count and open_time[guess] == moment_ms:
+            return guess  # open times ascend strictly
         reach = _SEARCH_REACH_ROWS
         while True:
             low, high = max(guess - reach, 0), min(guess + reach, row_count)
@@ -333,4 +336,8 @@ def _read_header(descriptor: int, path: str, file_nbytes: int) -> SegmentHeader:
         if not more:
             raise SegmentCorruptError(path, f"truncated: its header ends after {len(content)} bytes")
         content += more
-    return decode_header(content[:header_nbytes], path, file_nbytes)
+    return _decode_header(content[:header_nbytes], path, file_nbytes)
+
+
+# A worker opens the same segments again and again. What was checked is known by all of its bytes.
+_decode_header: Final = lru_cache(maxsize=1024)(decode_header)

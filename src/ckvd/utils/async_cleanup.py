@@ -317,8 +317,10 @@ class _ForcedCollection:
         """Collect if something that was released is alive, or a suspect is left from before."""
         if not (released or self._suspects) or not config.ENABLE_FORCED_GC:
             return
-        living = (reference() for reference in released)
-        self._suspects.update((id(resource), resource) for resource in living if resource is not None)
+        for reference in released:
+            if (resource := reference()) is not None:
+                self._suspects[id(resource)] = resource
+                del resource
         # A finalizer that the collector runs may come back here, and so may another thread: one is enough.
         if not self._lock.acquire(blocking=False):
             return
