@@ -177,7 +177,7 @@ class VisionDataClient(ClosedByAwaiting):
         return await download.run(series, span)
 
     async def aclose(self) -> None:
-        """End requests under way, whose callers get `ClientClosedError`, and close the session if it is its own."""
+        """End what is under way, whose callers get `ClientClosedError`, and close the session if it is its own."""
         await self.__aexit__(None, None, None)
 
     @property
@@ -187,9 +187,11 @@ class VisionDataClient(ClosedByAwaiting):
 
     def release(self) -> None:
         """Close without awaiting, as a finalizer has to: `aclose` is better."""
-        transport, self._transport, self._source = self._transport, None, None
+        transport, source, self._transport, self._source = self._transport, self._source, None, None
         if transport is not None:
             transport.release()
+        if isinstance(source, FolderArchiveSource):
+            source.close()
 
     async def __aenter__(self) -> Self:
         return self

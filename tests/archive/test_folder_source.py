@@ -10,7 +10,13 @@ import pytest
 from ckvd.archive.folder_source import FolderArchiveSource
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive, FetchedArchive
-from ckvd.errors import ArchiveError, ChecksumMismatchError, ChecksumMissingError, NetworkError
+from ckvd.errors import (
+    ArchiveError,
+    ChecksumMismatchError,
+    ChecksumMissingError,
+    ClientClosedError,
+    NetworkError,
+)
 from ckvd.market import SeriesKey
 from ckvd.period import Cadence, Period
 from loopback.mirror import publish
@@ -155,3 +161,22 @@ def test_real_archives_agree_with_their_checksums(shared_data: Path) -> None:
     fetched = asyncio.run(main())
     assert [one.name.period.label for one in fetched[:2]] == ["2017-08", "2017-09"]
     assert all(one.is_checksum_published for one in fetched)
+
+
+def test_closing_ends_what_is_under_way_and_all_that_is_asked_for_later(tmp_path: Path) -> None:
+    async def main() -> None:
+        source = FolderArchiveSource(tmp_path)
+        answers = [source.fetch(NAME, tmp_path), source.list_archives(BTC, Cadence.MONTHLY)]
+        under_way = [asyncio.create_task(answer) for answer in answers]
+        await asyncio.sleep(0)
+        assert repr(source) == f"<FolderArchiveSource: {tmp_path}>"
+        source.close()
+        source.close()
+        assert source.is_closed
+        assert repr(source) == "<FolderArchiveSource: closed>"
+        for answer in (*under_way, source.fetch(NAME, tmp_path), source.list_archives(BTC, Cadence.MONTHLY)):
+            with pytest.raises(ClientClosedError, match="the client is closed: "):
+                await answer
+
+    publish(tmp_path, NAME.path, BYTES)
+    asyncio.run(main())

@@ -179,6 +179,28 @@ def test_closing_the_client_ends_its_downloads(half_year: DownloadSite) -> None:
     assert_goes_on(half_year)
 
 
+def test_closing_the_client_ends_its_downloads_from_a_folder(site: DownloadSite) -> None:
+    days = [f"2022-01-{day:02}" for day in range(1, 32)]
+    site.publish("BTCUSDT", "1m", *days)
+
+    async def main() -> None:
+        closing: list[asyncio.Task[None]] = []
+
+        def close(_: Progress) -> None:
+            # The first progress tells how many archives there are, before any of them is looked at.
+            if not closing:
+                closing.append(asyncio.create_task(client.aclose()))
+
+        client = site.client(base_url=site.root)
+        with pytest.raises(ClientClosedError, match="the client is closed: "):
+            await client.download("BTCUSDT", "1m", start="2022-01-01", end="2022-02-01", on_progress=close)
+        await closing[0]
+
+    asyncio.run(main())
+    assert site.leftovers == []
+    assert site.download("BTCUSDT", "1m", "2022-01-01", "2022-02-01").is_complete
+
+
 @pytest.mark.parametrize("has_mirror", [True, False])
 def test_a_closed_client_asks_for_nothing(samples: DownloadSite, has_mirror: bool) -> None:
     async def main() -> DownloadReport:

@@ -19,7 +19,7 @@ from ckvd.archive.name import archive_folder
 from ckvd.archive.pieces import read_pieces
 from ckvd.archive.source import AbsentArchive, FetchedArchive
 from ckvd.batching import Batching
-from ckvd.errors import ChecksumMismatchError, ChecksumMissingError, CkvdError, NetworkError
+from ckvd.errors import ChecksumMismatchError, ChecksumMissingError, CkvdError, ClientClosedError, NetworkError
 from ckvd.period import Cadence
 from ckvd.utils.config import FOLDER_BATCH_DAYS_MAX
 
@@ -46,13 +46,23 @@ class FolderArchiveSource:
 
     def __init__(self, root: str | os.PathLike[str], *, is_checksum_required: bool = False) -> None:
         self._root = Path(root)
+        self._is_closed = False
         self._is_checksum_required = is_checksum_required
         self._looking: Batching[ArchiveName, FetchedArchive | AbsentArchive] = Batching(
             self._look_at_each, choose_small
         )
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it brings nothing any more."""
+        return self._is_closed
+
+    def close(self) -> None:
+        """End what is asked of it: the callers get `ClientClosedError`. Nothing is open between two answers."""
+        self._is_closed = True
+
     def __repr__(self) -> str:
-        return f"<FolderArchiveSource: {self._root}>"
+        return f"<FolderArchiveSource: {'closed' if self._is_closed else self._root}>"
 
     async def fetch(
         self,
@@ -69,8 +79,12 @@ class FolderArchiveSource:
             The bytes cannot be believed.
         NetworkError
             The file cannot be read, or the folder is no mirror.
+        ClientClosedError
+            The source is closed, or was so meanwhile.
         """
+        self._require_open()
         fetched = await self._looking.do(name)
+        self._require_open()
         if on_bytes is not None and isinstance(fetched, FetchedArchive):
             on_bytes(fetched.nbytes)
         return fetched
@@ -82,8 +96,17 @@ class FolderArchiveSource:
         ------
         NetworkError
             The folder cannot be read, or is no mirror.
+        ClientClosedError
+            The source is closed, or was so meanwhile.
         """
-        return await asyncio.to_thread(self._list, series, cadence)
+        self._require_open()
+        listed = await asyncio.to_thread(self._list, series, cadence)
+        self._require_open()
+        return listed
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise ClientClosedError(f"the client is closed: {self._root}")
 
     def _look_at_each(self, names: list[ArchiveName]) -> list[FetchedArchive | AbsentArchive | CkvdError]:
         return [self._look_at(name) for name in names]
