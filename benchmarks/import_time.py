@@ -64,7 +64,7 @@ def _profile() -> str:
             "pathlib",
             "secrets",
             "ckvd.utils.async_cleanup",
-            "ckvd.segment.layout",
+            "ckvd.segment.header",
             "ckvd.provenance",
             "ckvd",
         }

@@ -14,6 +14,7 @@ import pytest
 import leaks
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.folder import SegmentName
+from ckvd.cache.open_segments import OpenSegments
 from ckvd.errors import CacheBusyError, NotCachedError, SegmentCorruptError
 from ckvd.market import SeriesKey
 from ckvd.segment import read_segment_header
@@ -236,7 +237,7 @@ def days(start: int, end: int) -> Span:
 def test_views_stay_valid_while_more_segments_are_read_than_are_kept_open(
     folder: CacheFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ckvd.cache.kline_cache._OPEN_SEGMENTS_MAX", 2)
+    monkeypatch.setattr("ckvd.cache.open_segments._OPEN_SEGMENTS_MAX", 2)
     for day in range(6):
         put(folder, days(day, day + 1), day)
     maps = leaks.count_maps()
@@ -251,7 +252,7 @@ def test_views_stay_valid_while_more_segments_are_read_than_are_kept_open(
 def test_threads_that_read_one_cache_read_what_one_alone_does(
     folder: CacheFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ckvd.cache.kline_cache._OPEN_SEGMENTS_MAX", 2)
+    monkeypatch.setattr("ckvd.cache.open_segments._OPEN_SEGMENTS_MAX", 2)
     for day in range(6):
         put(folder, days(day, day + 1), day)
     together = threading.Barrier(4)
@@ -268,6 +269,20 @@ def test_threads_that_read_one_cache_read_what_one_alone_does(
 
     with KlineCache(folder.root) as cache, ThreadPoolExecutor(4) as pool:
         assert list(pool.map(read, range(4))) == list(range(4))
+
+
+def test_a_reader_that_comes_after_the_end_opens_nothing(folder: CacheFolder) -> None:
+    """A thread that was about to open a segment when another one closed the cache."""
+    put(folder, FIRST, 0)
+    (name,) = folder.segments(BTCUSDT_1M)
+    maps = leaks.count_maps()
+    segments = OpenSegments(folder)
+    assert len(segments.rows(BTCUSDT_1M, name)) == 30
+    segments.close()
+    segments.close()
+    with pytest.raises(ValueError, match="is closed"):
+        segments.rows(BTCUSDT_1M, name)
+    assert leaks.count_maps() == maps
 
 
 def test_threads_read_while_another_one_writes(folder: CacheFolder) -> None:

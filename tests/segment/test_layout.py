@@ -15,17 +15,8 @@ from ckvd.kline import COLUMN_DTYPES, Decimals
 from ckvd.market import SeriesKey
 from ckvd.provenance import Absence, Origin, Reason, Source
 from ckvd.segment import SegmentHeader, SegmentReader, SegmentStatement, SegmentWriter
-from ckvd.segment.layout import (
-    COLUMN_ENTRY_NBYTES,
-    PREAMBLE_NBYTES,
-    ColumnLayout,
-    Encoding,
-    decode_header,
-    encode_header,
-    encode_metadata,
-    place_columns,
-    read_header_nbytes,
-)
+from ckvd.segment.header import decode_header, encode_header, encode_metadata, read_header_nbytes
+from ckvd.segment.layout import COLUMN_ENTRY_NBYTES, PREAMBLE_NBYTES, ColumnLayout, Encoding, place_columns
 from ckvd.timespan import Span
 from models import DAY_MS, MINUTE_MS, ms
 from strategies import FIRST_MS, INT64, LAST_MS, absences, series_keys, sources, spans

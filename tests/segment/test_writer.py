@@ -15,7 +15,8 @@ from ckvd.kline import CLOSE_TIME_US, KlineTable
 from ckvd.market import Interval, SeriesKey
 from ckvd.segment import SegmentReader, SegmentStatement, SegmentWriter, read_segment_header
 from ckvd.segment.layout import Encoding
-from ckvd.segment.writer import _UnpublishedFile, plan_columns
+from ckvd.segment.unpublished_file import UnpublishedFile
+from ckvd.segment.writer import plan_columns
 from ckvd.timespan import Span
 from models import MINUTE_MS, ms
 from strategies import FIRST_MS, LAST_MS, absences, segment_spans, series_keys, sources, spans, tables
@@ -200,12 +201,12 @@ def test_a_system_that_writes_a_few_bytes_at_a_time_gets_all_of_them(
 ) -> None:
     table = regular_table(BTCUSDT_1M, HOUR)
     whole = write_segment(tmp_path / "whole", table, HOUR).read_bytes()
-    write = _UnpublishedFile.write
+    write = UnpublishedFile.write
 
-    def write_few(file: _UnpublishedFile, content: memoryview) -> int:
+    def write_few(file: UnpublishedFile, content: memoryview) -> int:
         return write(file, content[:100])
 
-    monkeypatch.setattr(_UnpublishedFile, "write", write_few)
+    monkeypatch.setattr(UnpublishedFile, "write", write_few)
     assert write_segment(tmp_path / "few", table, HOUR).read_bytes() == whole
 
 

@@ -17,7 +17,8 @@ import leaks
 from ckvd.errors import CacheError, CkvdError
 from ckvd.segment import SegmentReader, SegmentStatement, SegmentWriter
 from ckvd.segment import writer as writer_module
-from ckvd.segment.writer import _UnpublishedFile, flush_folder, plan_columns
+from ckvd.segment.unpublished_file import UnpublishedFile, flush_folder
+from ckvd.segment.writer import plan_columns
 from ckvd.timespan import Span
 from models import MINUTE_MS
 from tables import BTCUSDT_1M, folder_state, regular_table, write_segment
@@ -48,9 +49,9 @@ def write(folder: Path) -> None:
 
 
 STEPS = [
-    (_UnpublishedFile, "truncate"),
-    (_UnpublishedFile, "write"),
-    (_UnpublishedFile, "rename"),
+    (UnpublishedFile, "truncate"),
+    (UnpublishedFile, "write"),
+    (UnpublishedFile, "rename"),
     (writer_module, "encode_header"),
     (writer_module, "place_columns"),
     (os, "fsync"),
@@ -212,7 +213,7 @@ def test_the_representation_tells_the_state(tmp_path: Path) -> None:
 def test_what_the_system_refuses_is_an_error_of_the_cache_with_a_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
 ) -> None:
-    monkeypatch.setattr(_UnpublishedFile, "write", fail(lambda: OSError(number, os.strerror(number))))
+    monkeypatch.setattr(UnpublishedFile, "write", fail(lambda: OSError(number, os.strerror(number))))
     with pytest.raises(CacheError) as caught:
         write(tmp_path)
     error = caught.value

@@ -1,8 +1,8 @@
 """The cache: a folder of segments, and reading bars across them.
 
 `folder` says where segments lie and what their names mean; `ownership` decides, purely, which segment speaks for
-each moment; `kline_cache` reads; `series_store` publishes and removes, one writer at a time (`series_lock`);
-`packing` merges closed history into large segments, as `packing_plan` decides.
+each moment; `kline_cache` reads, from `open_segments`; `series_store` publishes and removes, one writer at a time
+(`series_lock`); `packing` merges closed history into large segments, as `packing_plan` decides.
 """
 
 from ckvd.cache.folder import CacheFolder

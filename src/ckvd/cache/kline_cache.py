@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import sys
-import threading
-from collections import OrderedDict
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 from ckvd.cache.folder import CacheFolder
+from ckvd.cache.open_segments import OpenSegments
 from ckvd.cache.ownership import Holding, resolve
-from ckvd.errors import CacheBusyError, IdentityError, NotCachedError, SegmentCorruptError
+from ckvd.errors import CacheBusyError, IdentityError, NotCachedError
 from ckvd.klines import Klines
 from ckvd.market import SeriesKey
 from ckvd.scan import SCAN_ROWS, scan_holdings
-from ckvd.segment.reader import SegmentReader
 from ckvd.timespan import Span, difference, union
 from ckvd.utils.async_cleanup import direct_resource_cleanup
-from ckvd.utils.config import CACHE_OPEN_SEGMENTS_MAX, CACHE_READ_ATTEMPTS_MAX
+from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
 
-    from ckvd.cache.folder import SegmentName
     from ckvd.panel import Panel
     from ckvd.segment.reader import MappedRows
     from ckvd.timespan import TimeLike
@@ -45,7 +41,7 @@ class KlineCache:
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
         self.folder = CacheFolder.at(root)
-        self._open_segments: _OpenSegments | None = _OpenSegments()
+        self._open_segments: OpenSegments | None = OpenSegments(self.folder)
 
     def read(
         self,
@@ -214,7 +210,7 @@ class KlineCache:
         open_segments = self._open_segments  # another thread may close the cache meanwhile
         if open_segments is None:
             raise ValueError(f"the cache {self.folder.root} is closed")
-        rows = open_segments.rows(self.folder, series, holding.segment)
+        rows = open_segments.rows(series, holding.segment)
         span = holding.span
         return rows if span == holding.segment.span else rows.between(span.start_ms, span.end_ms)
 
@@ -270,52 +266,6 @@ def _unanswered(holdings: Sequence[Holding], blocks: Sequence[MappedRows]) -> tu
     )
 
 
-# Before Python 3.13 each map holds a file descriptor, of which a process has about a thousand.
-_OPEN_SEGMENTS_MAX: Final = CACHE_OPEN_SEGMENTS_MAX * (8 if sys.version_info >= (3, 13) else 1)
-
-
-class _OpenSegments:
-    """Segments that stay open between reads, the least recently used leaving first.
-
-    A name stands for the same bytes for ever, because segments are immutable and revisions are not given twice. So
-    a segment that is open needs no second look at its file.
-    """
-
-    def __init__(self) -> None:
-        self._readers: OrderedDict[tuple[SeriesKey, SegmentName], SegmentReader] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def rows(self, folder: CacheFolder, series: SeriesKey, name: SegmentName) -> MappedRows:
-        with self._lock:
-            reader = self._readers.get((series, name))
-            if reader is None:
-                reader = self._readers[series, name] = _open_named(folder, series, name)
-                if len(self._readers) > _OPEN_SEGMENTS_MAX:
-                    self._readers.popitem(last=False)[1].close()
-            else:
-                self._readers.move_to_end((series, name))
-            return reader.rows
-
-    def close(self) -> None:
-        with self._lock:
-            while self._readers:
-                self._readers.popitem()[1].close()
-
-
-def _open_named(folder: CacheFolder, series: SeriesKey, name: SegmentName) -> SegmentReader:
-    # The text of a series is where it lies under the root; a string is joined faster than a Path.
-    reader = SegmentReader(f"{folder.root}/{series}/{_file_name(name)}")
-    header = reader.header
-    if header.span != name.span or header.revision != name.revision or not header.is_of(series):
-        reader.close()
-        raise SegmentCorruptError(
-            reader.path,
-            f"its header says {header.series} {header.span}, revision {header.revision}: "
-            "the file was renamed or swapped",
-        )
-    return reader
-
-
 # A backtest asks for the same few series and dates again and again, and validating text takes as long as the
 # system calls of a read.
 _validated_series: Final = lru_cache(maxsize=4096)(SeriesKey.of)
@@ -334,11 +284,6 @@ def span_of(start: TimeLike, end: TimeLike) -> Span:
     """`Span.of`, remembered for text that means the same whenever it is read."""
     is_text = isinstance(start, str) and isinstance(end, str)
     return _parsed_span(start, end) if is_text and "now" not in (start, end) else Span.of(start, end)
-
-
-@lru_cache(maxsize=1 << 14)
-def _file_name(name: SegmentName) -> str:
-    return name.file_name
 
 
 def _unheld(span: Span, holdings: Sequence[Holding]) -> tuple[Span, ...]:

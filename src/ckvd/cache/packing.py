@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder, SegmentName
     from ckvd.kline import Column
     from ckvd.market import SeriesKey
-    from ckvd.segment.layout import ColumnLayout, SegmentHeader
+    from ckvd.segment.header import SegmentHeader
+    from ckvd.segment.layout import ColumnLayout
     from ckvd.segment.reader import MappedRows
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ckvd.cache.ownership import Holding
-    from ckvd.segment.layout import SegmentHeader
+    from ckvd.segment.header import SegmentHeader
 
 _Record = TypeVar("_Record", Source, Absence)
 

@@ -18,7 +18,8 @@ from ckvd.cache.ownership import superseded
 from ckvd.cache.series_lock import SeriesLock
 from ckvd.errors import CacheError, cannot
 from ckvd.segment.reader import SegmentReader
-from ckvd.segment.writer import SegmentStatement, SegmentWriter, flush_folder
+from ckvd.segment.unpublished_file import flush_folder
+from ckvd.segment.writer import SegmentStatement, SegmentWriter
 from ckvd.utils.config import FOLDER_ATTEMPTS_MAX, SERIES_LOCK_TIMEOUT_S
 
 if TYPE_CHECKING:

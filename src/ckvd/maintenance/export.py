@@ -23,7 +23,7 @@ from ckvd.maintenance.export_arrow import columns_to_write, write_arrow, write_p
 from ckvd.maintenance.export_csv import write_csv
 from ckvd.maintenance.row_stream import chunks_of, open_rows
 from ckvd.period import Period, days_of, months_of
-from ckvd.segment.writer import flush_folder
+from ckvd.segment.unpublished_file import flush_folder
 from ckvd.timespan import Span, format_time, union
 from ckvd.utils.config import EXPORT_GROUP_ROWS, MAINTENANCE_CHUNK_ROWS
 

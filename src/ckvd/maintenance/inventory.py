@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder, SegmentName
     from ckvd.maintenance.selection import SeriesFilter
     from ckvd.market import SeriesKey
-    from ckvd.segment.layout import SegmentHeader
+    from ckvd.segment.header import SegmentHeader
 
 # How an origin stands in the metadata of a header. Taking the JSON apart would take longer than all the rest.
 _ORIGIN_MARKS: Final = {origin: f'"origin":"{origin}"'.encode() for origin in Origin}

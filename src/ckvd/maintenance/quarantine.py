@@ -15,7 +15,7 @@ from ckvd.cache.fault_points import Step
 from ckvd.cache.series_lock import SeriesLock
 from ckvd.errors import CacheError, cannot
 from ckvd.market import SeriesKey
-from ckvd.segment.writer import flush_folder
+from ckvd.segment.unpublished_file import flush_folder
 from ckvd.timespan import now_ms
 
 if TYPE_CHECKING:

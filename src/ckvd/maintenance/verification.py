@@ -21,14 +21,8 @@ from ckvd.maintenance.findings import Finding, Severity, Trouble
 from ckvd.maintenance.leftovers import find_leftovers
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.market import Kind
-from ckvd.segment.layout import (
-    BYTE_ORDER,
-    MAGIC,
-    PREAMBLE_NBYTES,
-    VERSION,
-    decode_header,
-    read_header_nbytes,
-)
+from ckvd.segment.header import decode_header, read_header_nbytes
+from ckvd.segment.layout import BYTE_ORDER, MAGIC, PREAMBLE_NBYTES, VERSION
 from ckvd.segment.reader import SegmentReader
 from ckvd.timespan import format_time
 from ckvd.utils.config import MAINTENANCE_CHUNK_ROWS

@@ -1,9 +1,10 @@
 """Segments: the files that klines are kept in. Immutable, self-describing, read without a copy.
 
-`layout` is the format as pure functions; `writer` publishes a segment whole or not at all; `reader` maps it.
+`layout` says what stands where in a file, and `header` reads and writes what a segment says of itself, both without
+touching one; `writer` publishes a segment whole or not at all, as an `unpublished_file`; `reader` maps it.
 """
 
-from ckvd.segment.layout import SegmentHeader
+from ckvd.segment.header import SegmentHeader
 from ckvd.segment.reader import MappedRows, SegmentReader, read_segment_header
 from ckvd.segment.writer import SegmentStatement, SegmentWriter
 

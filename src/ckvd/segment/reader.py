@@ -19,7 +19,8 @@ import numpy as np
 
 from ckvd.errors import SegmentCorruptError, cannot
 from ckvd.grid import regular_close_times
-from ckvd.segment.layout import ColumnLayout, Encoding, SegmentHeader, decode_header, read_header_nbytes
+from ckvd.segment.header import SegmentHeader, decode_header, read_header_nbytes
+from ckvd.segment.layout import ColumnLayout, Encoding
 from ckvd.utils.async_cleanup import direct_file_cleanup, direct_resource_cleanup
 from ckvd.utils.config import SEGMENT_PAGE_NBYTES
 

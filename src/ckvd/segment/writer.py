@@ -6,27 +6,20 @@ renames it into place and flushes the folder. Whatever happens before that, noth
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from ckvd.errors import cannot
 from ckvd.grid import regular_close_times
 from ckvd.kline import COLUMN_DTYPES
-from ckvd.segment.layout import (
-    ColumnLayout,
-    Encoding,
-    SegmentHeader,
-    encode_header,
-    encode_metadata,
-    place_columns,
-)
+from ckvd.segment.header import SegmentHeader, encode_header, encode_metadata
+from ckvd.segment.layout import ColumnLayout, Encoding, place_columns
+from ckvd.segment.unpublished_file import UnpublishedFile, flush_folder
 from ckvd.utils.async_cleanup import direct_file_cleanup, direct_resource_cleanup
 
 if TYPE_CHECKING:
@@ -37,14 +30,6 @@ if TYPE_CHECKING:
     from ckvd.market import SeriesKey
     from ckvd.provenance import Absence, Source
     from ckvd.timespan import Span
-
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-TEMPORARY_SUFFIX: Final = ".tmp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,56 +81,6 @@ def _plan_column(name: str, column: Column, table: KlineTable) -> ColumnLayout:
     return ColumnLayout(name, dtype, Encoding.STORED, decimals)
 
 
-class _UnpublishedFile(io.FileIO):
-    """A temporary file beside its final name, which goes away when it is closed before it was renamed."""
-
-    def __init__(self, final: Path) -> None:
-        self._final = final
-        self._is_published = False
-        name = f".{final.name}.{os.getpid()}-{os.urandom(4).hex()}{TEMPORARY_SUFFIX}"
-        self._path = final.with_name(name)
-        super().__init__(self._path, "xb")
-        claim_file(self.fileno())
-
-    @property
-    def path(self) -> Path:
-        """Where it lies until it is published."""
-        return self._path
-
-    def aim(self, final: Path) -> None:
-        """Change the name that it will get."""
-        self._final = final
-
-    def write_at(self, offset: int, content: bytes | memoryview) -> None:
-        """Write all of a content; a single system call may take only a part of it."""
-        self.seek(offset)
-        left = memoryview(content).cast("B")
-        while left:
-            left = left[self.write(left) :]
-
-    def rename(self) -> None:
-        """Close the file and give it its final name."""
-        # Closed first: some systems refuse to rename an open file.
-        super().close()
-        try:
-            self._path.replace(self._final)
-        except BaseException:
-            self._remove()
-            raise
-        self._is_published = True
-
-    def close(self) -> None:
-        if not self.closed:
-            try:
-                super().close()
-            finally:
-                self._remove()
-
-    def _remove(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
-
-
 class SegmentWriter:
     """A segment, being written.
 
@@ -167,7 +102,7 @@ class SegmentWriter:
         The temporary file cannot be made.
     """
 
-    _file: _UnpublishedFile | None = None
+    _file: UnpublishedFile | None = None
 
     def __init__(
         self,
@@ -187,7 +122,7 @@ class SegmentWriter:
         self._first_open_ms = 0
         self._last_open_ms = 0
         try:
-            self._file = _UnpublishedFile(self.path)
+            self._file = UnpublishedFile(self.path)
             self._file.truncate(self._file_nbytes)
         except OSError as error:
             self.close()
@@ -263,7 +198,7 @@ class SegmentWriter:
         if self._rows_written == 0:
             self._first_open_ms = first_ms
 
-    def _append_column(self, file: _UnpublishedFile, column: ColumnLayout, values: Column) -> ColumnLayout:
+    def _append_column(self, file: UnpublishedFile, column: ColumnLayout, values: Column) -> ColumnLayout:
         from ckvd.deflate import crc32  # noqa: PLC0415  (whoever only reads need not load isal)
 
         content = np.ascontiguousarray(values, column.dtype)
@@ -351,7 +286,7 @@ class SegmentWriter:
             metadata=self._metadata,
         )
 
-    def _require_open(self) -> _UnpublishedFile:
+    def _require_open(self) -> UnpublishedFile:
         if self._file is None:
             raise ValueError(f"{self.path.name}: the writer is closed")
         return self._file
@@ -384,22 +319,3 @@ class SegmentWriter:
     def __repr__(self) -> str:
         state = "closed" if self._file is None else f"{self._rows_written} of {self._row_count} rows"
         return f"<SegmentWriter {str(self.path)!r} {state}>"
-
-
-def claim_file(descriptor: int) -> None:
-    """Show other processes that somebody writes an open file: its lock is held until the last descriptor closes.
-
-    Maintenance removes temporary files that nobody holds. Where a file system has no locks, it goes by age alone.
-    """
-    if fcntl is not None:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def flush_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckvd.errors import CkvdError, SegmentCorruptError, SegmentError, SegmentForeignError, SegmentVersionError
+from ckvd.segment.header import SegmentHeader, decode_header, encode_header, encode_metadata, read_header_nbytes
 from ckvd.segment.layout import (
     CHECKED_FROM,
     COLUMN_ENTRY,
@@ -22,12 +23,7 @@ from ckvd.segment.layout import (
     PREAMBLE_NBYTES,
     ColumnLayout,
     Encoding,
-    SegmentHeader,
-    decode_header,
-    encode_header,
-    encode_metadata,
     place_columns,
-    read_header_nbytes,
 )
 from ckvd.timespan import Span
 from ckvd.utils.config import SEGMENT_HEADER_NBYTES_MAX

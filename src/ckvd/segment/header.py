@@ -1,0 +1,353 @@
+"""What a segment says of itself: `SegmentHeader`, and turning it into bytes and back. Pure.
+
+What stands where is written in `ckvd.segment.layout`.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, overload
+
+from ckvd.errors import SegmentCorruptError, SegmentForeignError, SegmentVersionError
+from ckvd.kline import COLUMN_DTYPES, Decimals
+from ckvd.market import SeriesKey
+from ckvd.provenance import Absence, Source
+from ckvd.segment.layout import (
+    BYTE_ORDER,
+    CHECKED_FROM,
+    COLUMN_ENTRY_NBYTES,
+    COLUMN_STRUCT,
+    FLAG_PROVISIONAL,
+    MAGIC,
+    PREAMBLE_NBYTES,
+    PREAMBLE_STRUCT,
+    SWAPPED_BYTE_ORDER,
+    UNKNOWN_DECIMALS,
+    VERSION,
+    ColumnLayout,
+    Encoding,
+)
+from ckvd.timespan import Span
+from ckvd.utils.config import SEGMENT_HEADER_NBYTES_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+class ColumnTable(Sequence[ColumnLayout]):
+    """The column table of a header that was read: checked whole, its entries made into objects when asked for.
+
+    A read touches two columns of twelve, and making all twelve would take longer than the rest of it. It equals
+    any sequence of the same entries.
+    """
+
+    __slots__ = ("_entries", "_layouts")
+
+    def __init__(self, entries: Mapping[str, tuple[Any, ...]]) -> None:
+        self._entries = entries
+        self._layouts: dict[str, ColumnLayout] = {}
+
+    def find(self, name: str) -> ColumnLayout | None:
+        """The entry of a column, or None where there is none of that name."""
+        layout = self._layouts.get(name)
+        if layout is None:
+            entry = self._entries.get(name)
+            if entry is None:
+                return None
+            layout = self._layouts[name] = _layout_of(name, entry)
+        return layout
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, index: int) -> ColumnLayout: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[ColumnLayout, ...]: ...
+    def __getitem__(self, index: int | slice) -> ColumnLayout | tuple[ColumnLayout, ...]:
+        return tuple(_layout_of(name, entry) for name, entry in self._entries.items())[index]
+
+    def __iter__(self) -> Iterator[ColumnLayout]:
+        # A sequence would ask for one entry after the other, and each would make all of them.
+        return iter(self[:])
+
+    def __eq__(self, other: object) -> bool:
+        return self[:] == tuple(other) if isinstance(other, Sequence) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self[:])
+
+    def __repr__(self) -> str:
+        return repr(self[:])
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentHeader:
+    """What a segment says of itself.
+
+    Attributes
+    ----------
+    span : Span
+        What it speaks of.
+    row_count : int
+    first_open_ms, last_open_ms : int
+        Open times of the first and last bar; 0 without bars.
+    revision : int
+        The higher one holds where two segments speak of one moment.
+    columns : sequence of ColumnLayout
+    header_nbytes, file_nbytes : int
+    is_provisional : bool
+    recheck_ms : int
+        When something in it should be asked for again; 0 for never.
+    metadata : bytes
+        The JSON of the series, the sources and the absences, taken apart when it is asked for.
+    """
+
+    span: Span
+    row_count: int
+    first_open_ms: int
+    last_open_ms: int
+    revision: int
+    columns: Sequence[ColumnLayout]
+    header_nbytes: int
+    file_nbytes: int
+    is_provisional: bool
+    recheck_ms: int
+    metadata: bytes = field(repr=False)
+
+    @property
+    def series(self) -> SeriesKey:
+        """The series of its bars."""
+        return _series_of(self.metadata)
+
+    def is_of(self, series: SeriesKey) -> bool:
+        """Whether its bars are of a series: `series` compared, at the price of comparing bytes."""
+        return self.metadata.startswith(_series_json(series)) or self.series == series
+
+    def column(self, name: str) -> ColumnLayout | None:
+        """How a column is kept, or None where the segment has no such column."""
+        columns = self.columns
+        if isinstance(columns, ColumnTable):
+            return columns.find(name)
+        return next((column for column in columns if column.name == name), None)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Where its bars came from."""
+        return tuple(Source.of_json(record) for record in json.loads(self.metadata)["sources"])
+
+    @property
+    def absences(self) -> tuple[Absence, ...]:
+        """Why bars are not in it, where that is known."""
+        return tuple(Absence.of_json(record) for record in json.loads(self.metadata)["absences"])
+
+
+# A backtest opens many segments of few series, and asks one segment for its series at every column.
+@lru_cache(maxsize=1024)
+def _series_of(metadata: bytes) -> SeriesKey:
+    record = json.loads(metadata)["series"]
+    return SeriesKey.of(record["symbol"], record["interval"], market=record["market"], kind=record["kind"])
+
+
+@lru_cache(maxsize=1024)
+def _series_json(series: SeriesKey) -> bytes:
+    """How the metadata that this module writes for a series begins."""
+    return encode_metadata(series, (), (), "").partition(b',"sources"')[0]
+
+
+def encode_metadata(
+    series: SeriesKey, sources: Sequence[Source], absences: Sequence[Absence], writer: str
+) -> bytes:
+    """The metadata of a header as bytes; the same values give the same bytes."""
+    record = {
+        "series": {
+            "market": series.market.value,
+            "kind": series.kind.value,
+            "symbol": series.symbol,
+            "interval": series.interval.value,
+        },
+        "sources": [source.to_json() for source in sources],
+        "absences": [absence.to_json() for absence in absences],
+        "writer": writer,
+    }
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def encode_header(header: SegmentHeader) -> bytes:
+    """The header as bytes, `header_nbytes` of them, with its checksum."""
+    table = b"".join(_encode_column(column) for column in header.columns)
+    preamble = PREAMBLE_STRUCT.pack(
+        MAGIC,
+        VERSION,
+        BYTE_ORDER,
+        0,
+        header.header_nbytes,
+        len(header.metadata),
+        len(header.columns),
+        FLAG_PROVISIONAL if header.is_provisional else 0,
+        0,
+        header.file_nbytes,
+        header.row_count,
+        header.span.start_ms,
+        header.span.end_ms,
+        header.first_open_ms,
+        header.last_open_ms,
+        header.recheck_ms,
+        header.revision,
+    )
+    content = bytearray((preamble + table + header.metadata).ljust(header.header_nbytes, b"\0"))
+    checksum = zlib.crc32(memoryview(content)[CHECKED_FROM:])
+    content[CHECKED_FROM - 4 : CHECKED_FROM] = checksum.to_bytes(4, "little")
+    return bytes(content)
+
+
+def _encode_column(column: ColumnLayout) -> bytes:
+    decimals = column.decimals or Decimals(UNKNOWN_DECIMALS, UNKNOWN_DECIMALS)
+    return COLUMN_STRUCT.pack(
+        column.name.encode("ascii"),
+        column.dtype.str.encode("ascii"),
+        column.encoding,
+        decimals.least,
+        decimals.most,
+        column.crc32,
+        column.offset,
+        column.constant,
+    )
+
+
+def read_header_nbytes(start: bytes, path: str, file_nbytes: int) -> int:
+    """Check the first 16 bytes of a file and tell how long its header is.
+
+    Parameters
+    ----------
+    start : bytes
+        At least the first `PREAMBLE_NBYTES` of the file, or all of it where it is shorter.
+    path : str
+        For messages.
+    file_nbytes : int
+        How long the file is.
+
+    Raises
+    ------
+    SegmentForeignError
+        The file is no segment.
+    SegmentVersionError
+        It is one of a later version or another byte order.
+    SegmentCorruptError
+        It is too short for a header.
+    """
+    if not start.startswith(MAGIC):
+        if start and MAGIC.startswith(start[: len(MAGIC)]):
+            raise SegmentCorruptError(path, f"truncated: {file_nbytes} bytes are too few for a segment")
+        raise SegmentForeignError(path, f"no segment: it starts with {start[:8]!r} instead of {MAGIC!r}")
+    if len(start) < PREAMBLE_NBYTES:
+        raise SegmentCorruptError(path, f"truncated: {file_nbytes} bytes, a header has at least {PREAMBLE_NBYTES}")
+    version, byte_order, _, header_nbytes = struct.unpack_from("<HHII", start, len(MAGIC))
+    if byte_order == SWAPPED_BYTE_ORDER:
+        raise SegmentVersionError(path, "written in big-endian byte order; this reader knows little-endian only")
+    if byte_order != BYTE_ORDER:
+        raise SegmentCorruptError(path, f"its byte order mark is {byte_order:#06x}, expected {BYTE_ORDER:#06x}")
+    if version != VERSION:
+        raise SegmentVersionError(
+            path, f"format version {version}, this reader knows version {VERSION}: upgrade ckvd, or fetch it again"
+        )
+    if not PREAMBLE_NBYTES <= header_nbytes <= SEGMENT_HEADER_NBYTES_MAX:
+        raise SegmentCorruptError(path, f"its header claims {header_nbytes} bytes")
+    if header_nbytes > file_nbytes:
+        raise SegmentCorruptError(path, f"truncated: {file_nbytes} bytes, the header alone has {header_nbytes}")
+    return int(header_nbytes)
+
+
+def decode_header(content: bytes, path: str, file_nbytes: int) -> SegmentHeader:
+    """Check a whole header and take it apart.
+
+    Parameters
+    ----------
+    content : bytes
+        The first `read_header_nbytes` bytes of the file.
+    path : str
+        For messages.
+    file_nbytes : int
+        How long the file is.
+
+    Raises
+    ------
+    SegmentForeignError, SegmentVersionError
+        As `read_header_nbytes`.
+    SegmentCorruptError
+        The checksum is wrong, the file is not as long as it says, or the fields contradict each other.
+    """
+    (
+        magic, version, byte_order, header_crc32, header_nbytes, metadata_nbytes, column_count, flags, reserved,
+        declared_nbytes, row_count, start_ms, end_ms, first_open_ms, last_open_ms, recheck_ms, revision,
+    ) = PREAMBLE_STRUCT.unpack_from(content.ljust(PREAMBLE_NBYTES))  # fmt: skip
+    if magic != MAGIC or version != VERSION or byte_order != BYTE_ORDER or header_nbytes != len(content):
+        read_header_nbytes(content, path, file_nbytes)
+        raise SegmentCorruptError(path, f"truncated: its header ends after {len(content)} of {header_nbytes} bytes")
+    found_crc32 = zlib.crc32(memoryview(content)[CHECKED_FROM:])
+    if found_crc32 != header_crc32:
+        raise SegmentCorruptError(
+            path, f"damaged header: its checksum is {found_crc32:#010x}, expected {header_crc32:#010x}"
+        )
+    if declared_nbytes != file_nbytes:
+        state = "truncated" if file_nbytes < declared_nbytes else "too long"
+        raise SegmentCorruptError(path, f"{state}: {file_nbytes} bytes, its header says {declared_nbytes}")
+    table_end = PREAMBLE_NBYTES + COLUMN_ENTRY_NBYTES * column_count
+    if table_end + metadata_nbytes > header_nbytes or end_ms < start_ms or reserved or flags > FLAG_PROVISIONAL:
+        raise SegmentCorruptError(path, "its header contradicts itself")
+    columns = _read_column_table(content[PREAMBLE_NBYTES:table_end], row_count, file_nbytes, path)
+    return SegmentHeader(
+        span=Span(start_ms, end_ms),
+        row_count=row_count,
+        first_open_ms=first_open_ms,
+        last_open_ms=last_open_ms,
+        revision=revision,
+        columns=columns,
+        header_nbytes=header_nbytes,
+        file_nbytes=declared_nbytes,
+        is_provisional=bool(flags & FLAG_PROVISIONAL),
+        recheck_ms=recheck_ms,
+        metadata=content[table_end : table_end + metadata_nbytes],
+    )
+
+
+# By name as it stands in the file: the name, the dtype as it stands in the file, and the bytes of one value.
+_KNOWN_COLUMNS: Final = {
+    name.encode("ascii").ljust(32, b"\0"): (name, dtype.str.encode("ascii").ljust(4, b"\0"), dtype.itemsize)
+    for name, dtype in COLUMN_DTYPES.items()
+}
+
+
+def _read_column_table(table: bytes, row_count: int, file_nbytes: int, path: str) -> ColumnTable:
+    entries = {}
+    for entry in COLUMN_STRUCT.iter_unpack(table):
+        raw_name, raw_dtype, encoding, _, _, _, offset, _ = entry
+        name, dtype, itemsize = _KNOWN_COLUMNS.get(raw_name, ("", b"", 0))
+        if dtype != raw_dtype or encoding > Encoding.REGULAR:
+            raise SegmentCorruptError(
+                path, f"unknown column {raw_name!r}, dtype {raw_dtype!r}, encoding {encoding}"
+            )
+        if encoding == Encoding.STORED and offset + row_count * itemsize > file_nbytes:
+            raise SegmentCorruptError(path, f"column {name} would end beyond the file")
+        if name in entries:
+            raise SegmentCorruptError(path, f"column {name} stands in its table twice")
+        entries[name] = entry
+    return ColumnTable(entries)
+
+
+def _layout_of(name: str, entry: tuple[Any, ...]) -> ColumnLayout:
+    _, _, encoding, least, most, crc32, offset, constant = entry
+    return ColumnLayout(
+        name=name,
+        dtype=COLUMN_DTYPES[name],
+        encoding=Encoding(encoding),
+        decimals=None if most == UNKNOWN_DECIMALS else Decimals(least, most),
+        crc32=crc32,
+        offset=offset,
+        constant=constant,
+    )
