@@ -23,16 +23,19 @@ from ckvd.archive.digits import (
     BITS,
     DIGIT_BITS,
     DIGIT_VALUES,
-    EXACT_MAX,
-    POWERS_OF_TEN,
     WORD_NBYTES,
+    Mask,
     Words,
     bits_of_any,
     bits_of_each,
     count_digits,
+    digits_after_point,
     largest,
     smallest,
-    values_of,
+    split_after_digits,
+    split_alike,
+    write_decimals,
+    write_integers,
 )
 from ckvd.kline import FIELD_COUNT, INTEGER_FIELDS, Decimals, Times
 
@@ -41,7 +44,6 @@ if TYPE_CHECKING:
     from ckvd.kline import Column
 
 Text: TypeAlias = npt.NDArray[np.uint8]
-Mask: TypeAlias = npt.NDArray[np.bool_]
 
 _COMMA, _MINUS, _POINT, _NEWLINE, _ZERO, _NINE = b",-.\n09"
 # Fields that are read together where they are alike: open, high, low and close mostly are.
@@ -54,7 +56,6 @@ _FIRST_WINDOW_NBYTES: Final = 112
 # Cursors of rows that make no sense run on, by a sign, 16 digits, a point, 8 decimals and a comma a field, and have
 # a window at the end.
 TEXT_MARGIN_NBYTES: Final = FIELD_COUNT * 27 + _FIRST_WINDOW_NBYTES
-_E8: Final = 10**8
 _LOW_BYTE: Final = np.array(0xFF, dtype=np.uint64)
 # Keeps the first n characters of a word.
 _FIRST_CHARACTERS: Final = np.array([(1 << 8 * count) - 1 for count in range(9)], dtype=np.uint64)
@@ -249,8 +250,8 @@ def _read_integers(rows: _Rows, separator: int, out: Column) -> None:
     shared = _Shared.of(words[:3])
     count = shared.count_digits(0)
     if not (0 < count <= 2 * WORD_NBYTES and shared.has(separator, count)):
-        counts, pieces = _split(words)
-        _write(out, pieces[:-2])
+        counts, pieces = split_after_digits(words)
+        write_integers(out, pieces[:-2])
         rows.unread |= (counts == 0) | (pieces[-2] & _LOW_BYTE != separator)
         rows.move(counts, 1)
         return
@@ -259,7 +260,7 @@ def _read_integers(rows: _Rows, separator: int, out: Column) -> None:
     else:
         digits = words[:2] << BITS[16 - count]
         digits[1] |= words[0] >> BITS[count - 8]
-    _write(out, digits)
+    write_integers(out, digits)
     rows.skip(count + 1)
 
 
@@ -280,11 +281,13 @@ def _read_alike(rows: _Rows, separator: int, out: Column) -> Decimals | None:
     count = _Shared.of(words[:1]).count_digits(0)
     if not 0 < count < WORD_NBYTES:
         return None
-    pieces = _split_alike(words, count)
+    pieces = split_alike(words, count)
     tail = _Tail.of(pieces[1:], separator)
     if tail is None or count + tail.width + 1 != pitch:
         return None
-    _write_decimals(out, pieces[:1], _fraction(pieces[1], pieces[2], tail.used), tail.used, count + tail.used)
+    write_decimals(
+        out, pieces[:1], digits_after_point(pieces[1], pieces[2], tail.used), tail.used, count + tail.used
+    )
     rows.skip(pitch * len(out))
     return Decimals(tail.places, tail.places)
 
@@ -295,29 +298,29 @@ def _read_decimals(rows: _Rows, separator: int, out: Column) -> Decimals | None:
     shared = _Shared.of(words[:1])
     count = shared.count_digits(0)
     if 0 < count < WORD_NBYTES and (shared.has(_POINT, count) or shared.has(separator, count)):
-        pieces = _split_alike(words[:3], count)
+        pieces = split_alike(words[:3], count)
         tail = _Tail.of(pieces[1:], separator)
         if tail is not None:
-            _write_decimals(
-                out, pieces[:1], _fraction(pieces[1], pieces[2], tail.used), tail.used, count + tail.used
+            write_decimals(
+                out, pieces[:1], digits_after_point(pieces[1], pieces[2], tail.used), tail.used, count + tail.used
             )
             rows.skip(count + tail.width + 1)
             return Decimals(tail.places, tail.places)
-    counts, pieces = _split(words)
+    counts, pieces = split_after_digits(words)
     minus: Mask | None = None
     if smallest(counts) == 0:
         minus = (counts == 0) & (pieces[-2] & _LOW_BYTE == _MINUS)
         rows.move(minus, 0)
-        counts, pieces = _split(rows.words(4)[:, 0])
+        counts, pieces = split_after_digits(rows.words(4)[:, 0])
         rows.unread |= counts == 0
     tail = _Tail.of(pieces[-2:], separator)
     if tail is not None:
-        fraction, used = _fraction(pieces[-2], pieces[-1], tail.used), tail.used
+        fraction, used = digits_after_point(pieces[-2], pieces[-1], tail.used), tail.used
         decimals: Decimals | None = Decimals(tail.places, tail.places)
         rows.move(counts, tail.width + 1)
     else:
         has_point = pieces[-2] & _LOW_BYTE == _POINT
-        fraction = _fraction(pieces[-2], pieces[-1], WORD_NBYTES)
+        fraction = digits_after_point(pieces[-2], pieces[-1], WORD_NBYTES)
         places = np.where(has_point, count_digits(fraction), np.uint8(0))
         fraction &= _FIRST_CHARACTERS.take(places)
         used = _Shared.of(fraction[None]).count_used(0, WORD_NBYTES)
@@ -329,112 +332,7 @@ def _read_decimals(rows: _Rows, separator: int, out: Column) -> Decimals | None:
     most = int(largest(counts)) + used
     if most > 16:  # the first of them do not fit into two words
         rows.unread |= counts > 16 - used
-    rows.unread |= _write_decimals(out, pieces[:-2], fraction, used, most)
+    rows.unread |= write_decimals(out, pieces[:-2], fraction, used, most)
     if minus is not None:
         np.negative(out, where=minus, out=out)
     return decimals
-
-
-# --- Words of text to numbers ------------------------------------------------------------------------------
-
-
-def _split_alike(words: Words, count: int) -> Words:
-    """Split text after its first 1 to 7 characters: the word that ends there, and the two that begin there.
-
-    Parameters
-    ----------
-    words : ndarray of uint64, shape (3, ...)
-    count : int
-
-    Returns
-    -------
-    ndarray of uint64, shape (3, ...)
-    """
-    pieces: Words = words << BITS[8 - count]
-    pieces[1:] |= words[:2] >> BITS[count]
-    return pieces
-
-
-def _split(words: Words) -> tuple[Counts, Words]:
-    """Split the text of each row where its own leading digits end.
-
-    Parameters
-    ----------
-    words : ndarray of uint64, shape (4, n)
-
-    Returns
-    -------
-    ndarray of uint8, shape (n,)
-        How many digits there are, 0 to 16.
-    ndarray of uint64, shape (3 or 4, n)
-        Words of text: one that ends with those digits (two where some row has more than eight digits), and the
-        two that begin there.
-    """
-    counts = count_digits(words[0])
-    if largest(counts) == WORD_NBYTES:
-        counts += count_digits(words[1]) * (counts == WORD_NBYTES)
-    bits = counts.astype(np.uint64)
-    bits <<= 3
-    # A piece of a row consists of parts of two words. Which ones depends on where the split is; those that do not
-    # belong are shifted too far, and leave nothing.
-    if largest(counts) <= WORD_NBYTES:
-        pieces: Words = words[:3] << BITS[8] - bits
-        pieces[1:] |= words[:2] >> bits
-    else:
-        pieces = words << BITS[16] - bits
-        pieces[1:] |= words[:3] << BITS[8] - bits
-        pieces[1:] |= words[:3] >> bits - BITS[8]
-        pieces[2:] |= words[:2] >> bits
-    return counts, pieces
-
-
-def _fraction(point: Words, beyond: Words, used: int) -> Words:
-    """The eight characters after the point, of which so many are used."""
-    fraction = point >> BITS[1]
-    if used == WORD_NBYTES:
-        fraction |= beyond << BITS[7]
-    return fraction
-
-
-def _write_decimals(out: Column, whole: Words, fraction: Words, used: int, most: int) -> Mask | bool:
-    """Write the numbers that digits before and after a point spell.
-
-    Parameters
-    ----------
-    out : ndarray of float64, shape (...)
-    whole : ndarray of uint64, shape (1 or 2, ...)
-        What stands before the point.
-    fraction : ndarray of uint64, shape (...)
-        What stands after it.
-    used, most : int
-        How many digits after the point are wanted, and how many digits there are in all at most.
-
-    Returns
-    -------
-    bool or ndarray of bool
-        Whether a number has so many digits that it may be inexact.
-    """
-    digits = np.empty((1 if most <= WORD_NBYTES else 2, *fraction.shape), dtype=np.uint64)
-    # The digits before the point move to the left, and those after it follow them without the point.
-    np.right_shift(whole[-1], BITS[used], out=digits[-1])
-    if used:
-        digits[-1] |= fraction << BITS[8 - used]
-    if len(digits) > 1:
-        # What left the word on the left.
-        np.left_shift(whole[-1], BITS[8 - used], out=digits[0])
-        if len(whole) > 1:
-            digits[0] |= whole[0] >> BITS[used]
-    _write(out, digits)
-    inexact: Mask | bool = out >= EXACT_MAX if most > 15 else False  # 10**15 is less than 2**53
-    if used:
-        out /= POWERS_OF_TEN[used]
-    return inexact
-
-
-def _write(out: Column, digits: Words) -> None:
-    """Write the numbers that one or two words of digits spell."""
-    values = values_of(digits)
-    np.copyto(out, values[0])
-    if len(values) > 1:
-        out *= _E8
-        out += values[1]

@@ -1,4 +1,4 @@
-"""Decimal digits eight at a time: the arithmetic on text that is the same for every machine word of a column.
+"""Decimal digits eight at a time: arithmetic on text that is the same for every machine word of a column.
 
 A *word* is eight characters in an unsigned integer of 64 bits, the first character in the lowest byte. Shifting a
 word to the left therefore moves its text towards the end of the word, where the last digit of a number belongs,
@@ -19,13 +19,16 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ckvd.kline import Column
+
 Words: TypeAlias = npt.NDArray[np.uint64]
+Mask: TypeAlias = npt.NDArray[np.bool_]
 Counts: TypeAlias = npt.NDArray[np.uint8]
 
 WORD_NBYTES: Final = 8
 # Up to here every integer is a double, so that one division by an exact power of ten rounds correctly.
-EXACT_MAX: Final = 1 << 53
-POWERS_OF_TEN: Final = tuple(10.0**exponent for exponent in range(17))
+_EXACT_MAX: Final = 1 << 53
+_POWERS_OF_TEN: Final = tuple(10.0**exponent for exponent in range(17))
 # How many bits so many characters are. Operands without dimensions are the fastest that numpy takes.
 BITS: Final = tuple(np.array(8 * count, dtype=np.uint64) for count in range(17))
 
@@ -35,6 +38,7 @@ DIGIT_BITS: Final = int.from_bytes(b"0" * 4 * WORD_NBYTES)  # the same for four 
 DIGIT_VALUES: Final = 0x0F0F0F0F0F0F0F0F
 _DIGIT_VALUES: Final = np.array(DIGIT_VALUES, dtype=np.uint64)
 _ONE: Final = np.array(1, dtype=np.uint64)
+_E8: Final = 10**8
 
 # 10 a + b of neighbouring bytes, 100 a + b of neighbouring pairs, 10 000 a + b of neighbouring fours: a
 # multiplication adds the lower lane, times its weight, to the higher one, and a shift brings that one down. What
@@ -50,7 +54,7 @@ largest: Final[Callable[..., Any]] = np.maximum.reduce
 smallest: Final[Callable[..., Any]] = np.minimum.reduce
 
 
-def values_of(words: Words) -> npt.NDArray[np.int32]:
+def _values_of(words: Words) -> npt.NDArray[np.int32]:
     """The numbers that words of eight digits spell.
 
     Parameters
@@ -81,3 +85,108 @@ def count_digits(words: Words) -> Counts:
     np.bitwise_xor(below, others, out=below)
     counts = np.bitwise_count(below)
     return np.right_shift(counts, 3, out=counts)
+
+
+# --- Where digits begin and end, and writing what they spell -----------------------------------------------
+
+
+def split_alike(words: Words, count: int) -> Words:
+    """Split text after its first 1 to 7 characters: the word that ends there, and the two that begin there.
+
+    Parameters
+    ----------
+    words : ndarray of uint64, shape (3, ...)
+    count : int
+
+    Returns
+    -------
+    ndarray of uint64, shape (3, ...)
+    """
+    pieces: Words = words << BITS[8 - count]
+    pieces[1:] |= words[:2] >> BITS[count]
+    return pieces
+
+
+def split_after_digits(words: Words) -> tuple[Counts, Words]:
+    """Split the text of each row where its own leading digits end.
+
+    Parameters
+    ----------
+    words : ndarray of uint64, shape (4, n)
+
+    Returns
+    -------
+    ndarray of uint8, shape (n,)
+        How many digits there are, 0 to 16.
+    ndarray of uint64, shape (3 or 4, n)
+        Words of text: one that ends with those digits (two where some row has more than eight digits), and the
+        two that begin there.
+    """
+    counts = count_digits(words[0])
+    if largest(counts) == WORD_NBYTES:
+        counts += count_digits(words[1]) * (counts == WORD_NBYTES)
+    bits = counts.astype(np.uint64)
+    bits <<= 3
+    # A piece of a row consists of parts of two words. Which ones depends on where the split is; those that do not
+    # belong are shifted too far, and leave nothing.
+    if largest(counts) <= WORD_NBYTES:
+        pieces: Words = words[:3] << BITS[8] - bits
+        pieces[1:] |= words[:2] >> bits
+    else:
+        pieces = words << BITS[16] - bits
+        pieces[1:] |= words[:3] << BITS[8] - bits
+        pieces[1:] |= words[:3] >> bits - BITS[8]
+        pieces[2:] |= words[:2] >> bits
+    return counts, pieces
+
+
+def digits_after_point(point: Words, beyond: Words, used: int) -> Words:
+    """The eight characters after the point, of which so many are used."""
+    fraction = point >> BITS[1]
+    if used == WORD_NBYTES:
+        fraction |= beyond << BITS[7]
+    return fraction
+
+
+def write_decimals(out: Column, whole: Words, fraction: Words, used: int, most: int) -> Mask | bool:
+    """Write the numbers that digits before and after a point spell.
+
+    Parameters
+    ----------
+    out : ndarray of float64, shape (...)
+    whole : ndarray of uint64, shape (1 or 2, ...)
+        What stands before the point.
+    fraction : ndarray of uint64, shape (...)
+        What stands after it.
+    used, most : int
+        How many digits after the point are wanted, and how many digits there are in all at most.
+
+    Returns
+    -------
+    bool or ndarray of bool
+        Whether a number has so many digits that it may be inexact.
+    """
+    digits = np.empty((1 if most <= WORD_NBYTES else 2, *fraction.shape), dtype=np.uint64)
+    # The digits before the point move to the left, and those after it follow them without the point.
+    np.right_shift(whole[-1], BITS[used], out=digits[-1])
+    if used:
+        digits[-1] |= fraction << BITS[8 - used]
+    if len(digits) > 1:
+        # What left the word on the left.
+        np.left_shift(whole[-1], BITS[8 - used], out=digits[0])
+        if len(whole) > 1:
+            digits[0] |= whole[0] >> BITS[used]
+    write_integers(out, digits)
+    inexact: Mask | bool = out >= _EXACT_MAX if most > 15 else False  # 10**15 is less than 2**53
+    if used:
+        out /= _POWERS_OF_TEN[used]
+    return inexact
+
+
+def write_integers(out: Column, digits: Words) -> None:
+    """Write the numbers that one or two words of digits spell."""
+    values = _values_of(digits)
+    np.copyto(out, values[0])
+    if len(values) > 1:
+        out *= _E8
+        out += values[1]
