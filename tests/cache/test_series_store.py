@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ckvd.cache import CacheFolder, SeriesStore, fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.folder import SegmentName
+from ckvd.cache.ownership import resolve
 from ckvd.cache.series_lock import LOCKS_FOLDER
 from ckvd.errors import CacheError
 from ckvd.market import SeriesKey
@@ -77,6 +78,20 @@ def test_each_statement_has_a_higher_revision_and_leaves_those_before_as_they_ar
         before = after
     assert revisions == sorted(set(revisions))
     assert len(store.folder.segments(BTCUSDT_1M)) == 4
+
+
+def test_rows_take_the_place_of_what_they_were_made_of_and_of_nothing_else(store: SeriesStore) -> None:
+    store.put(TABLE, HOUR)
+    held = resolve(HOUR, store.folder.segments(BTCUSDT_1M))
+    elsewhere = store.put(make_table(BTCUSDT_1M, []), Span(HOUR.end_ms, 2 * HOUR.end_ms))
+    first = store.put_in_place(held, TABLE, HOUR)
+    assert first is not None
+    before = series_state(store)
+    assert set(before) >= {elsewhere.name, first.name}
+    assert store.put_in_place(held, TABLE, HOUR) is None
+    assert series_state(store) == before
+    now_held = resolve(HOUR, store.folder.segments(BTCUSDT_1M))
+    assert store.put_in_place(now_held, TABLE, HOUR) is not None
 
 
 def test_a_revision_is_not_given_again_when_its_segment_is_gone(store: SeriesStore) -> None:

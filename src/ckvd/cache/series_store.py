@@ -8,13 +8,13 @@ series is locked for the moment in which a revision is taken and the file gets i
 from __future__ import annotations
 
 import errno as errno_codes
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.folder import SegmentName
-from ckvd.cache.ownership import superseded
+from ckvd.cache.ownership import resolve, superseded
 from ckvd.cache.series_lock import SeriesLock
 from ckvd.errors import CacheError, cannot
 from ckvd.segment.reader import SegmentReader
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder
+    from ckvd.cache.ownership import Holding
     from ckvd.kline import KlineTable
     from ckvd.market import SeriesKey
     from ckvd.provenance import Absence, Source
@@ -86,22 +87,53 @@ class SeriesStore:
         ValueError
             The span is empty or not on whole seconds, or a bar opens outside it.
         """
-        if not span:
-            raise ValueError(f"{self.series}: a segment speaks of some time, the span {span} is empty")
-        name = self.likely_name(span)
         statement = SegmentStatement(
-            self.series,
-            span,
-            name.revision,
-            sources,
-            absences,
-            is_provisional=is_provisional,
-            recheck_ms=recheck_ms,
+            self.series, span, 0, sources, absences, is_provisional=is_provisional, recheck_ms=recheck_ms
         )
-        with self._write(name, statement, table) as writer:
+        path = self._put(table, statement, lambda _: True)
+        assert path is not None, "nothing was to be met"
+        return path
+
+    def put_in_place(
+        self,
+        held: Sequence[Holding],
+        table: KlineTable,
+        span: Span,
+        *,
+        sources: Sequence[Source] = (),
+        absences: Sequence[Absence] = (),
+        is_provisional: bool = False,
+        recheck_ms: int = 0,
+    ) -> Path | None:
+        """`put`, where the span is still held as it was when the rows were made of what it held.
+
+        Parameters
+        ----------
+        held : sequence of Holding
+            What `resolve` gave for the span then.
+        table, span, sources, absences, is_provisional, recheck_ms
+            As for `put`.
+
+        Returns
+        -------
+        Path or None
+            None where others have changed what holds the span: read it again.
+        """
+        statement = SegmentStatement(
+            self.series, span, 0, sources, absences, is_provisional=is_provisional, recheck_ms=recheck_ms
+        )
+        return self._put(table, statement, lambda segments: resolve(span, segments) == list(held))
+
+    def _put(
+        self, table: KlineTable, statement: SegmentStatement, condition: Callable[[list[SegmentName]], bool]
+    ) -> Path | None:
+        if not statement.span:
+            raise ValueError(f"{self.series}: a segment speaks of some time, the span {statement.span} is empty")
+        name = self.likely_name(statement.span)
+        with self._write(name, replace(statement, revision=name.revision), table) as writer:
             fault_points.reach(Step.ROWS_WRITTEN)
-            self.publish(writer, name)
-            return writer.path
+            published = self.publish(writer, name, condition=condition)
+            return None if published is None else writer.path
 
     def _write(self, name: SegmentName, statement: SegmentStatement, table: KlineTable) -> SegmentWriter:
         for attempts_left in range(FOLDER_ATTEMPTS_MAX - 1, -1, -1):
