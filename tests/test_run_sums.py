@@ -106,10 +106,12 @@ def test_integers_add_up_exactly(counts: Times, seed: int) -> None:
     assert found.tolist() == [sum(run) for run in runs_of(cells.tolist(), counts)]
 
 
-def test_a_constant_column_is_multiplied() -> None:
-    counts = np.array([3, 1, 60])
-    column = np.broadcast_to(np.float64(0.1), 64)
-    assert sum_runs(column, starts_of(counts), counts).tolist() == [0.1 * 3, 0.1, 6.0]
+@given(run_lengths(), st.integers(0, LARGEST))
+def test_a_constant_column_sums_as_any_other(counts: Times, whole: int) -> None:
+    for cell in (np.float64(whole / SCALE), np.int64(whole)):
+        column = np.broadcast_to(cell, int(counts.sum()))
+        found = sum_runs(column, starts_of(counts), counts)
+        assert found.tobytes() == sum_runs(column.copy(), starts_of(counts), counts).tobytes()
 
 
 @pytest.mark.parametrize("cell", [math.inf, -math.inf, math.nan, 1e308, 1.7e308])

@@ -58,7 +58,7 @@ def sum_runs(column: Column, starts: Times, counts: Times) -> Column:
         not negative and below 2**25, it is the decimal sum, rounded to a double; of others the sum of the doubles,
         wrong by at most 64 * 2**-53 of the sum of their magnitudes, and mostly not at all.
     """
-    if column.strides == (0,):
+    if column.strides == (0,) and (column.dtype.kind == "i" or not column[0]):
         product: Column = column[starts] * counts
         return product
     if column.dtype.kind == "i":
