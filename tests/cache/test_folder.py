@@ -184,3 +184,13 @@ def test_the_root_is_what_is_said_else_what_the_environment_says_else_the_users_
             monkeypatch.setenv("CKVD_CACHE_DIR", unset)
         assert CacheFolder.at().root == default
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_relative_folder_stays_where_it_was_when_it_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    folder = CacheFolder.at("cache")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert folder.root == tmp_path / "cache"

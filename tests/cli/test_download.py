@@ -137,7 +137,7 @@ def test_a_cache_that_cannot_be_written_is_named_with_status_1(samples: Download
     finished = command.run(*arguments, home=home)
     assert (finished.status, finished.out) == (1, "")
     (line,) = finished.err.splitlines()
-    assert line.startswith("ckvd: file/klines: cannot be ")
+    assert line.startswith(f"ckvd: {home}/file/klines: cannot be ")
 
 
 # --- Where from, where to ----------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ class CacheFolder:
 
     @classmethod
     def at(cls, root: str | os.PathLike[str] | None = None) -> CacheFolder:
-        """A folder by its path (`~` is understood), or the default one.
+        """A folder by its path (`~` is understood), or the default one. It stays so wherever the process goes.
 
         The default is the environment's `CKVD_CACHE_DIR`, else the user's cache folder of the platform.
         """
@@ -97,7 +97,7 @@ class CacheFolder:
             from platformdirs import user_cache_path  # noqa: PLC0415  (needed only where nothing else is said)
 
             return cls(user_cache_path("ckvd", appauthor=False))
-        return cls(Path(chosen).expanduser())
+        return cls(Path(chosen).expanduser().absolute())
 
     def series_path(self, series: SeriesKey) -> Path:
         """Where the segments of a series lie."""
