@@ -20,6 +20,7 @@ from ckvd.segment import writer as writer_module
 from ckvd.segment.unpublished_file import UnpublishedFile, flush_folder
 from ckvd.segment.writer import plan_columns
 from ckvd.timespan import Span
+from forked import run_in_child
 from models import MINUTE_MS
 from tables import BTCUSDT_1M, folder_state, regular_table, write_segment
 
@@ -304,3 +305,13 @@ def test_a_folder_is_flushed_after_the_file_got_its_name(tmp_path: Path, monkeyp
     assert done == ["file", "name", "folder"]
     with pytest.raises(FileNotFoundError):
         flush_folder(tmp_path / "missing")
+
+
+def test_a_forked_child_leaves_the_file_to_the_process_that_writes_it(tmp_path: Path) -> None:
+    with SegmentWriter.of_table(tmp_path / "file.ckvd", STATEMENT, TABLE) as writer:
+        ended = run_in_child(lambda _: writer.close())
+        assert (ended.status, ended.lines) == (0, ())
+        assert writer.temporary_path.exists()
+        path = writer.publish()
+    with SegmentReader(path) as reader:
+        reader.verify()

@@ -24,11 +24,15 @@ TEMPORARY_SUFFIX: Final = ".tmp"
 
 
 class UnpublishedFile(io.FileIO):
-    """A temporary file beside its final name, which goes away when it is closed before it was renamed."""
+    """A temporary file beside its final name, which goes away when it is closed before it was renamed.
+
+    A forked child that closes its copy of it leaves the file to the process that made it.
+    """
 
     def __init__(self, final: Path) -> None:
         self._final = final
         self._is_published = False
+        self._process = os.getpid()
         name = f".{final.name}.{os.getpid()}-{os.urandom(4).hex()}{TEMPORARY_SUFFIX}"
         self._path = final.with_name(name)
         super().__init__(self._path, "xb")
@@ -70,6 +74,8 @@ class UnpublishedFile(io.FileIO):
                 self._remove()
 
     def _remove(self) -> None:
+        if self._process != os.getpid():
+            return
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
 
