@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
@@ -12,14 +13,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 import leaks
+from after_listing import after_listing
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.folder import SegmentName
 from ckvd.cache.open_segments import OpenSegments
+from ckvd.cache.snapshot import open_named
 from ckvd.errors import CacheBusyError, NotCachedError, SegmentCorruptError
 from ckvd.market import SeriesKey
-from ckvd.segment import read_segment_header
+from ckvd.segment import SegmentReader, read_segment_header
 from ckvd.timespan import Span
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
+from forked import run_in_child
 from models import DAY_MS, MINUTE_MS
 from tables import BTCUSDT_1M, regular_table
 
@@ -38,23 +42,6 @@ def folder(tmp_path: Path) -> CacheFolder:
 
 def put(folder: CacheFolder, span: Span, close: float) -> Path:
     return SeriesStore(folder, BTCUSDT_1M).put(regular_table(BTCUSDT_1M, span, close=close), span)
-
-
-def after_listing(monkeypatch: pytest.MonkeyPatch, action: Callable[[int], None]) -> list[int]:
-    """Do something each time after the segments were listed and before one is opened; returns how often so far."""
-    listed: list[int] = []
-    list_segments = CacheFolder.segments
-
-    def segments(folder: CacheFolder, series: SeriesKey) -> list[SegmentName]:
-        found = list_segments(folder, series)
-        listed.append(len(found))
-        monkeypatch.setattr(CacheFolder, "segments", list_segments)
-        action(len(listed))
-        monkeypatch.setattr(CacheFolder, "segments", segments)
-        return found
-
-    monkeypatch.setattr(CacheFolder, "segments", segments)
-    return listed
 
 
 # --- Writers -----------------------------------------------------------------------------------------------
@@ -312,3 +299,51 @@ def test_threads_read_while_another_one_writes(folder: CacheFolder) -> None:
         assert all(reader.result()[-1] <= 19 for reader in readers)
     with KlineCache(folder.root) as cache:
         assert cache.read_series(BTCUSDT_1M, HOUR).close.tolist() == [19] * 60
+
+
+# --- Forked children ---------------------------------------------------------------------------------------
+
+
+def test_a_child_that_is_forked_while_a_thread_holds_the_lock_reads(folder: CacheFolder) -> None:
+    put(folder, FIRST, 1)
+    (name,) = folder.segments(BTCUSDT_1M)
+    segments = OpenSegments(folder)
+    segments.rows(BTCUSDT_1M, name)
+
+    def read(say: Callable[[str], None]) -> None:
+        signal.alarm(10)
+        say(str(len(segments.rows(BTCUSDT_1M, name))))
+
+    with segments._lock:
+        ended = run_in_child(read)
+    segments.close()
+    assert (ended.status, ended.lines) == (0, ("30",))
+
+
+def test_opening_a_segment_keeps_no_other_thread_waiting(
+    folder: CacheFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(folder, FIRST, 1)
+    put(folder, SECOND, 2)
+    first, second = sorted(folder.segments(BTCUSDT_1M))
+    is_opening, may_go_on = threading.Event(), threading.Event()
+
+    def open_slowly(folder: CacheFolder, series: SeriesKey, name: SegmentName) -> SegmentReader:
+        if name == first:
+            is_opening.set()
+            assert may_go_on.wait(10)
+        return open_named(folder, series, name)
+
+    monkeypatch.setattr("ckvd.cache.open_segments.open_named", open_slowly)
+    segments = OpenSegments(folder)
+    maps = leaks.count_maps()
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(segments.rows, BTCUSDT_1M, first) for _ in range(2)]
+        assert is_opening.wait(10)
+        assert len(segments.rows(BTCUSDT_1M, second)) == 30
+        may_go_on.set()
+        assert [len(opened.result()) for opened in waiting] == [30, 30]
+        del waiting
+    assert leaks.count_maps() == maps + 2
+    segments.close()
+    assert leaks.count_maps() == maps

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ckvd.cache.ownership import resolve
+from ckvd.cache.snapshot import look_again, read_named_header
 from ckvd.errors import SegmentError
 from ckvd.planning import Covered, closed_part
-from ckvd.segment.reader import read_segment_header
 from ckvd.timespan import difference
 
 if TYPE_CHECKING:
@@ -27,13 +28,14 @@ def read_coverage(folder: CacheFolder, series: SeriesKey, span: Span) -> list[Co
     list of Covered
         Disjoint and in order. A segment whose header cannot be read covers nothing, so that it is fetched again.
     """
+    return look_again(folder, series, partial(_read_once, folder, series, span))
+
+
+def _read_once(folder: CacheFolder, series: SeriesKey, span: Span) -> list[Covered]:
     covered = []
     for holding in resolve(span, folder.segments(series)):
-        path = folder.series_path(series) / holding.segment.file_name
         try:
-            header = read_segment_header(path)
-        except FileNotFoundError:
-            continue  # packed or pruned since it was listed
+            header = read_named_header(folder, series, holding.segment)
         except SegmentError as error:
             logger.warning("%s; it will be fetched again", error)
             continue

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.open_segments import OpenSegments
 from ckvd.cache.ownership import Holding, resolve
-from ckvd.errors import CacheBusyError, IdentityError, NotCachedError
+from ckvd.cache.snapshot import look_again
+from ckvd.errors import IdentityError, NotCachedError
 from ckvd.klines import Klines
 from ckvd.market import SeriesKey
 from ckvd.scan import SCAN_ROWS, scan_holdings
 from ckvd.timespan import Span, difference, union
 from ckvd.utils.async_cleanup import direct_resource_cleanup
-from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
     import os
@@ -182,20 +182,14 @@ class KlineCache:
         """`read`, by key and span."""
         if self._open_segments is None:
             raise ValueError(f"the cache {self.folder.root} is closed")
-        for _ in range(CACHE_READ_ATTEMPTS_MAX):
-            holdings, unheld = self._holdings(series, missing, span)
-            try:
-                blocks = [self._open_rows(series, holding) for holding in holdings]
-            except FileNotFoundError:
-                # The segment was packed or pruned after it was listed. What stands in for it is there already.
-                continue
-            if missing == "raise" and (unanswered := _unanswered(holdings, blocks)):
-                raise self._not_cached(series, span, unanswered)
-            return Klines(series, span, blocks, unheld, held=[holding.span for holding in holdings])
-        raise CacheBusyError(
-            str(self.folder.series_path(series)),
-            f"its segments were replaced {CACHE_READ_ATTEMPTS_MAX} times while they were read; try again",
-        )
+        return look_again(self.folder, series, partial(self._read, series, span, missing))
+
+    def _read(self, series: SeriesKey, span: Span, missing: Literal["raise", "ignore"]) -> Klines:
+        holdings, unheld = self._holdings(series, missing, span)
+        blocks = [self._open_rows(series, holding) for holding in holdings]
+        if missing == "raise" and (unanswered := _unanswered(holdings, blocks)):
+            raise self._not_cached(series, span, unanswered)
+        return Klines(series, span, blocks, unheld, held=[holding.span for holding in holdings])
 
     def _holdings(
         self, series: SeriesKey, missing: Literal["raise", "ignore"], span: Span

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import weakref
 from collections import OrderedDict
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from ckvd.errors import SegmentCorruptError
-from ckvd.segment.reader import SegmentReader
+from ckvd.cache.snapshot import open_named
 from ckvd.utils.config import CACHE_OPEN_SEGMENTS_MAX
 
 if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder, SegmentName
     from ckvd.market import SeriesKey
-    from ckvd.segment.reader import MappedRows
+    from ckvd.segment.reader import MappedRows, SegmentReader
 
 # Before Python 3.13 each map holds a file descriptor, of which a process has about a thousand.
 _OPEN_SEGMENTS_MAX: Final = CACHE_OPEN_SEGMENTS_MAX * (8 if sys.version_info >= (3, 13) else 1)
@@ -37,6 +37,7 @@ class OpenSegments:
         self._readers: OrderedDict[tuple[SeriesKey, SegmentName], SegmentReader] = OrderedDict()
         self._lock = threading.Lock()
         self._is_closed = False
+        _all.add(self)
 
     def rows(self, series: SeriesKey, name: SegmentName) -> MappedRows:
         """All rows of a segment, which is opened if it is not open.
@@ -50,40 +51,58 @@ class OpenSegments:
         ValueError
             The cache is closed.
         """
+        key = (series, name)
         with self._lock:
-            if self._is_closed:
-                raise ValueError(f"the cache {self._folder.root} is closed")
-            reader = self._readers.get((series, name))
-            if reader is None:
-                reader = self._readers[series, name] = _open_named(self._folder, series, name)
-                if len(self._readers) > _OPEN_SEGMENTS_MAX:
-                    self._readers.popitem(last=False)[1].close()
-            else:
-                self._readers.move_to_end((series, name))
-            return reader.rows
+            self._require_open()
+            if (reader := self._readers.get(key)) is not None:
+                self._readers.move_to_end(key)
+                return reader.rows
+        # Without the lock: other threads need not wait for the disk.
+        opened = open_named(self._folder, series, name)
+        try:
+            return self._keep(key, opened)
+        except BaseException:
+            opened.close()
+            raise
+
+    def _keep(self, key: tuple[SeriesKey, SegmentName], opened: SegmentReader) -> MappedRows:
+        """Keep a reader for later, unless another thread was faster."""
+        surplus = None
+        with self._lock:
+            self._require_open()
+            reader = self._readers.setdefault(key, opened)
+            rows = reader.rows
+            if reader is not opened:
+                surplus = opened
+            elif len(self._readers) > _OPEN_SEGMENTS_MAX:
+                surplus = self._readers.popitem(last=False)[1]
+        if surplus is not None:
+            surplus.close()
+        return rows
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise ValueError(f"the cache {self._folder.root} is closed")
 
     def close(self) -> None:
         """Release every segment that no array uses. Closing twice is quiet."""
         with self._lock:
             self._is_closed = True
-            while self._readers:
-                self._readers.popitem()[1].close()
+        while self._readers:
+            self._readers.popitem()[1].close()
+
+    def renew_lock(self) -> None:
+        """Have a lock that is free, in a child that was forked while a thread of the parent held the one before."""
+        self._lock = threading.Lock()
 
 
-def _open_named(folder: CacheFolder, series: SeriesKey, name: SegmentName) -> SegmentReader:
-    # The text of a series is where it lies under the root; a string is joined faster than a Path.
-    reader = SegmentReader(f"{folder.root}/{series}/{_file_name(name)}")
-    header = reader.header
-    if header.span != name.span or header.revision != name.revision or not header.is_of(series):
-        reader.close()
-        raise SegmentCorruptError(
-            reader.path,
-            f"its header says {header.series} {header.span}, revision {header.revision}: "
-            "the file was renamed or swapped",
-        )
-    return reader
+_all: Final[weakref.WeakSet[OpenSegments]] = weakref.WeakSet()
 
 
-@lru_cache(maxsize=1 << 14)
-def _file_name(name: SegmentName) -> str:
-    return name.file_name
+def _renew_locks() -> None:
+    for segments in _all:
+        segments.renew_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)

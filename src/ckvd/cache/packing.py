@@ -7,6 +7,7 @@ from then on it speaks for their span, and they are removed. If the series chang
 
 from __future__ import annotations
 
+import errno as errno_codes
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,13 @@ from ckvd.cache.fault_points import Step
 from ckvd.cache.ownership import resolve, superseded
 from ckvd.cache.packing_plan import IMPLIED, Merge, Piece, join_records, merge_columns, plan_packing
 from ckvd.cache.series_store import SeriesStore
-from ckvd.errors import SegmentCorruptError, SegmentError, cannot
+from ckvd.cache.snapshot import open_named, read_named_header
+from ckvd.errors import CacheError, SegmentCorruptError, SegmentError
 from ckvd.grid import regular_close_times
 from ckvd.kline import COLUMN_DTYPES
 from ckvd.provenance import narrow
 from ckvd.segment.layout import Encoding
-from ckvd.segment.reader import SegmentReader, read_segment_header
+from ckvd.segment.reader import SegmentReader
 from ckvd.segment.writer import SegmentStatement, SegmentWriter
 from ckvd.timespan import Span
 from ckvd.utils.config import MAINTENANCE_CHUNK_ROWS
@@ -192,20 +194,16 @@ def _read_pieces(folder: CacheFolder, series: SeriesKey, segments: Sequence[Segm
     path = folder.series_path(series)
     pieces = []
     for holding in resolve(_whole(segments), segments):
-        file = path / holding.segment.file_name
         try:
-            header = read_segment_header(file)
+            header = read_named_header(folder, series, holding.segment)
             row_count = header.row_count
             if row_count and holding.span != holding.segment.span:
-                row_count = count_rows(file, holding.span)
+                row_count = count_rows(path / holding.segment.file_name, holding.span)
         except (FileNotFoundError, SegmentError):
             # It went, or is damaged: either way nothing to pack.
             pieces.append(Piece(holding, 0, is_closed=False))
-        except OSError as error:
-            raise cannot("be read", file, error) from error
         else:
-            is_closed = _is_closed(header) and _is_named(header, series, holding.segment)
-            pieces.append(Piece(holding, row_count, is_closed))
+            pieces.append(Piece(holding, row_count, _is_closed(header)))
     return pieces
 
 
@@ -220,10 +218,6 @@ def _is_closed(header: SegmentHeader) -> bool:
     if header.is_provisional or header.recheck_ms:
         return False
     return header.row_count > 0 or all(absence.reason.is_answer for absence in header.absences)
-
-
-def _is_named(header: SegmentHeader, series: SeriesKey, name: SegmentName) -> bool:
-    return header.series == series and header.span == name.span and header.revision == name.revision
 
 
 # --- One merge ---------------------------------------------------------------------------------------------
@@ -243,7 +237,7 @@ def merge_pieces(store: SeriesStore, merge: Merge, on_rows: Callable[[int], None
     Returns
     -------
     PackedSegment or None
-        None where the pieces did not hold any more when it was ready.
+        None where the pieces did not hold any more when it was ready, or went with their folder.
 
     Raises
     ------
@@ -254,8 +248,7 @@ def merge_pieces(store: SeriesStore, merge: Merge, on_rows: Callable[[int], None
     CacheBusyError, CacheError
         The series is locked, or the disk refused.
     """
-    path = store.folder.series_path(store.series)
-    headers = [read_segment_header(path / piece.holding.segment.file_name) for piece in merge.pieces]
+    headers = [read_named_header(store.folder, store.series, piece.holding.segment) for piece in merge.pieces]
     name = store.likely_name(merge.span)
     rechecks = [header.recheck_ms for header in headers if header.recheck_ms]
     statement = SegmentStatement(
@@ -268,9 +261,16 @@ def merge_pieces(store: SeriesStore, merge: Merge, on_rows: Callable[[int], None
         recheck_ms=min(rechecks, default=0),
     )
     columns = merge_columns([header for header in headers if header.row_count] or headers[:1])
-    with SegmentWriter(path / name.file_name, statement, columns, merge.row_count) as writer:
+    try:
+        path = store.folder.series_path(store.series) / name.file_name
+        writer = SegmentWriter(path, statement, columns, merge.row_count)
+    except CacheError as error:
+        if error.errno == errno_codes.ENOENT:
+            return None
+        raise
+    with writer:
         for piece in merge.pieces:
-            with SegmentReader(path / piece.holding.segment.file_name) as reader:
+            with open_named(store.folder, store.series, piece.holding.segment) as reader:
                 # A checksum that the copy gets would hide what was damaged before.
                 reader.verify()
                 for chunk in _chunks(reader, piece.span):
@@ -279,7 +279,7 @@ def merge_pieces(store: SeriesStore, merge: Merge, on_rows: Callable[[int], None
                     del chunk
         fault_points.reach(Step.ROWS_WRITTEN)
         writer.flush()
-        _compare(writer.temporary_path, path, merge, store.series)
+        _compare(writer.temporary_path, store, merge)
         held = [piece.holding for piece in merge.pieces]
         published = store.publish(writer, name, condition=lambda found: resolve(merge.span, found) == held)
         if published is None:
@@ -327,7 +327,7 @@ def _bits(column: Column) -> Column:
     return column.view(f"<u{column.dtype.itemsize}")
 
 
-def _compare(made: Path, path: Path, merge: Merge, series: SeriesKey) -> None:
+def _compare(made: Path, store: SeriesStore, merge: Merge) -> None:
     """Compare a segment that was written with the pieces it was made from, every cell of every column.
 
     Raises
@@ -340,11 +340,11 @@ def _compare(made: Path, path: Path, merge: Merge, series: SeriesKey) -> None:
         names = [column.name for column in packed.header.columns]
         start = 0
         for piece in merge.pieces:
-            with SegmentReader(path / piece.holding.segment.file_name) as reader:
+            with open_named(store.folder, store.series, piece.holding.segment) as reader:
                 for chunk in _chunks(reader, piece.span):
                     copy = packed.rows.rows(start, start + len(chunk))
                     for name in names:
-                        was, now = (_bits(column_of(rows, name, series)) for rows in (chunk, copy))
+                        was, now = (_bits(column_of(rows, name, store.series)) for rows in (chunk, copy))
                         if not np.array_equal(was, now):
                             raise SegmentCorruptError(str(made), f"column {name} was not written as it was read")
                     start += len(chunk)

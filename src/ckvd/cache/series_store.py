@@ -16,8 +16,8 @@ from ckvd.cache.fault_points import Step
 from ckvd.cache.folder import SegmentName
 from ckvd.cache.ownership import resolve, superseded
 from ckvd.cache.series_lock import SeriesLock
+from ckvd.cache.snapshot import open_named
 from ckvd.errors import CacheError, cannot
-from ckvd.segment.reader import SegmentReader
 from ckvd.segment.unpublished_file import flush_folder
 from ckvd.segment.writer import SegmentStatement, SegmentWriter
 from ckvd.utils.config import FOLDER_ATTEMPTS_MAX, SERIES_LOCK_TIMEOUT_S
@@ -219,17 +219,16 @@ class SeriesStore:
         CacheBusyError, CacheError
             The series is locked, or a file cannot be removed.
         SegmentError
-            A newer segment is damaged; nothing was removed.
+            A newer segment is damaged, or none of the series; nothing was removed.
         """
         if not superseded(self.folder.segments(self.series)):
             return ()
         with self.lock():
             found = superseded(self.folder.segments(self.series))
-            path = self.folder.series_path(self.series)
             for holder in sorted({holder for holders in found.values() for holder in holders}):
                 if holder in verified:
                     continue
-                with SegmentReader(path / holder.file_name) as reader:
+                with open_named(self.folder, self.series, holder) as reader:
                     reader.verify()
             self.remove(found, Step.SUPERSEDED_REMOVED)
         return tuple(found)

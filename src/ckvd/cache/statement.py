@@ -7,15 +7,16 @@ about where they came from and why others are not there.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ckvd.cache.ownership import resolve
+from ckvd.cache.snapshot import look_again, open_named
 from ckvd.kline import COLUMN_DTYPES, Decimals, KlineTable
 from ckvd.merge import merge_tables
 from ckvd.provenance import Absence, Source, narrow
-from ckvd.segment.reader import SegmentReader
 from ckvd.timespan import Span, union
 
 if TYPE_CHECKING:
@@ -57,13 +58,17 @@ def read_statement(folder: CacheFolder, series: SeriesKey, span: Span) -> Statem
     SegmentError, CacheError
         A segment cannot be used.
     """
+    return look_again(folder, series, partial(_read_once, folder, series, span))
+
+
+def _read_once(folder: CacheFolder, series: SeriesKey, span: Span) -> Statement:
     tables: list[KlineTable] = []
     sources: list[Source] = []
     absences: list[Absence] = []
     covered: list[Span] = []
     provisional: list[Span] = []
     for holding in resolve(span, folder.segments(series)):
-        with SegmentReader(folder.series_path(series) / holding.segment.file_name) as reader:
+        with open_named(folder, series, holding.segment) as reader:
             rows = reader.rows.between(holding.span.start_ms, holding.span.end_ms)
             tables.append(_table_of(rows, series))
             sources += narrow(reader.header.sources, holding.span)

@@ -6,19 +6,18 @@ Segment by segment, so that memory stays flat: no column is gathered.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ckvd.cache.ownership import resolve
-from ckvd.errors import CacheBusyError
+from ckvd.cache.snapshot import look_again, open_named
 from ckvd.gaps import find_gaps
 from ckvd.grid import grid_count
 from ckvd.period import months_of
 from ckvd.provenance import Gap, Reason
-from ckvd.segment.reader import SegmentReader
 from ckvd.timespan import Span, difference, union
-from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -107,26 +106,25 @@ def report_gaps(folder: CacheFolder, series: SeriesKey, span: Span | None = None
     SegmentError, CacheError
         A segment cannot be used.
     """
-    for _ in range(CACHE_READ_ATTEMPTS_MAX):
-        segments = folder.segments(series)
-        if span is None:
-            coverage = union(name.span for name in segments)
-            span = Span(coverage[0].start_ms, coverage[-1].end_ms) if coverage else Span(0, 0)
-        holdings = resolve(span, segments)
-        try:
-            gaps = [gap for holding in holdings for gap in _gaps_of(folder, series, holding)]
-        except FileNotFoundError:
-            continue  # packed or pruned meanwhile
-        for hole in difference([span], [holding.span for holding in holdings]):
-            count = grid_count(hole, series.interval)
-            if count:
-                gaps.append(Gap(hole.start_ms, hole.end_ms, count, Reason.NOT_FETCHED))
-        return GapReport(series, span, _join(gaps))
-    raise CacheBusyError(str(folder.series_path(series)), "its segments were replaced again and again; try again")
+    return look_again(folder, series, partial(_report_once, folder, series, span))
+
+
+def _report_once(folder: CacheFolder, series: SeriesKey, span: Span | None) -> GapReport:
+    segments = folder.segments(series)
+    if span is None:
+        coverage = union(name.span for name in segments)
+        span = Span(coverage[0].start_ms, coverage[-1].end_ms) if coverage else Span(0, 0)
+    holdings = resolve(span, segments)
+    gaps = [gap for holding in holdings for gap in _gaps_of(folder, series, holding)]
+    for hole in difference([span], [holding.span for holding in holdings]):
+        count = grid_count(hole, series.interval)
+        if count:
+            gaps.append(Gap(hole.start_ms, hole.end_ms, count, Reason.NOT_FETCHED))
+    return GapReport(series, span, _join(gaps))
 
 
 def _gaps_of(folder: CacheFolder, series: SeriesKey, holding: Holding) -> tuple[Gap, ...]:
-    with SegmentReader(folder.series_path(series) / holding.segment.file_name) as reader:
+    with open_named(folder, series, holding.segment) as reader:
         rows = reader.rows.between(holding.span.start_ms, holding.span.end_ms)
         opens = rows.stored("open_time")
         opens = np.empty(0, np.int64) if opens is None else opens

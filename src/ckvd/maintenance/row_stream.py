@@ -6,14 +6,14 @@ whatever is packed or pruned meanwhile; a map that nobody touches costs no memor
 
 from __future__ import annotations
 
-import contextlib
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ckvd.cache.ownership import resolve
-from ckvd.errors import CacheBusyError, NotCachedError
-from ckvd.segment.reader import SegmentReader
+from ckvd.cache.snapshot import look_again, open_named
+from ckvd.errors import NotCachedError
 from ckvd.timespan import difference
-from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX, MAINTENANCE_CHUNK_ROWS
+from ckvd.utils.config import MAINTENANCE_CHUNK_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,18 +65,16 @@ def chunks_of(parts: Sequence[MappedRows], chunk_rows: int = MAINTENANCE_CHUNK_R
 
 def open_rows(folder: CacheFolder, series: SeriesKey, span: Span) -> list[MappedRows]:
     """Map the segments that hold a span: the rows of each that open in it, in order. Errors: see `stream_rows`."""
-    path = folder.series_path(series)
-    for _ in range(CACHE_READ_ATTEMPTS_MAX):
-        holdings = resolve(span, folder.segments(series))
-        missing = difference([span], [holding.span for holding in holdings])
-        if missing:
-            raise NotCachedError(
-                f"{series}: the cache {folder.root} does not cover {missing[0]} of {span}", missing
-            )
-        parts: list[MappedRows] = []
-        with contextlib.suppress(FileNotFoundError):  # packed or pruned since it was listed
-            for holding in holdings:
-                with SegmentReader(path / holding.segment.file_name) as reader:
-                    parts.append(reader.rows.between(holding.span.start_ms, holding.span.end_ms))
-            return parts
-    raise CacheBusyError(str(path), f"its segments were replaced {CACHE_READ_ATTEMPTS_MAX} times; try again")
+    return look_again(folder, series, partial(_open_once, folder, series, span))
+
+
+def _open_once(folder: CacheFolder, series: SeriesKey, span: Span) -> list[MappedRows]:
+    holdings = resolve(span, folder.segments(series))
+    missing = difference([span], [holding.span for holding in holdings])
+    if missing:
+        raise NotCachedError(f"{series}: the cache {folder.root} does not cover {missing[0]} of {span}", missing)
+    parts: list[MappedRows] = []
+    for holding in holdings:
+        with open_named(folder, series, holding.segment) as reader:
+            parts.append(reader.rows.between(holding.span.start_ms, holding.span.end_ms))
+    return parts

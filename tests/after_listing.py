@@ -1,0 +1,32 @@
+"""Changing a cache between the moment in which a reader lists its segments and that in which it opens them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ckvd.cache import CacheFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+
+    from ckvd.cache.folder import SegmentName
+    from ckvd.market import SeriesKey
+
+
+def after_listing(monkeypatch: pytest.MonkeyPatch, action: Callable[[int], None]) -> list[int]:
+    """Do something each time after the segments were listed and before one is opened; returns how often so far."""
+    listed: list[int] = []
+    list_segments = CacheFolder.segments
+
+    def segments(folder: CacheFolder, series: SeriesKey) -> list[SegmentName]:
+        found = list_segments(folder, series)
+        listed.append(len(found))
+        monkeypatch.setattr(CacheFolder, "segments", list_segments)
+        action(len(listed))
+        monkeypatch.setattr(CacheFolder, "segments", segments)
+        return found
+
+    monkeypatch.setattr(CacheFolder, "segments", segments)
+    return listed
