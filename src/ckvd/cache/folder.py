@@ -97,7 +97,9 @@ class CacheFolder:
             from platformdirs import user_cache_path  # noqa: PLC0415  (needed only where nothing else is said)
 
             return cls(user_cache_path("ckvd", appauthor=False))
-        return cls(Path(chosen).expanduser().absolute())
+        path = Path(chosen)
+        # Expanding a path costs as much as listing a folder.
+        return cls(path if path.is_absolute() else path.expanduser().absolute())
 
     def series_path(self, series: SeriesKey) -> Path:
         """Where the segments of a series lie."""
