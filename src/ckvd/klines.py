@@ -21,6 +21,7 @@ from ckvd.kline import (
     fields_of,
 )
 from ckvd.market import Kind
+from ckvd.named_columns import NamedColumns
 from ckvd.provenance import Gap, Reason, narrow
 from ckvd.timespan import Span, difference
 
@@ -55,14 +56,16 @@ class RowBlock(Protocol):
         ...
 
 
-class Klines:
+class Klines(NamedColumns):
     """The bars of one series in one span of time.
 
     Columns are attributes (`klines.close`) and items (`klines["close"]`): numpy arrays of shape `(len(klines),)`,
-    read-only. Times are `int64` milliseconds, `count` is `int64`, everything else is `float64`. Where all bars lie
-    in one segment a column is a view of its memory map and costs nothing; otherwise it is gathered into an array
-    when it is first used. Views stay valid after the cache is closed, and whatever happens to its files: the map
-    is released with the last array and the last `Klines` that use it.
+    read-only. Times are `int64` milliseconds, `count` is `int64`, everything else is `float64`. Iteration goes over
+    the names of the columns, `in` asks for one, and `dict(klines)` is all columns by name; `len` counts the bars.
+
+    Where all bars lie in one segment a column is a view of its memory map and costs nothing; otherwise it is
+    gathered into an array when it is first used. Views stay valid after the cache is closed, and whatever happens
+    to its files: the map is released with the last array and the last `Klines` that use it.
 
     Attributes
     ----------
@@ -262,9 +265,3 @@ class Klines:
         kind = "view" if self.is_view else "gathered"
         missing = f", {len(self.missing)} spans missing" if self.missing else ""
         return f"<Klines {self.series} {self.span}: {len(self)} bars, {kind}{missing}>"
-
-    def __getattr__(self, name: str) -> Any:
-        # The columns that only some markets have: quote_volume, base_volume, taker_buy_base_volume and so on.
-        if name in COLUMN_DTYPES and (name in _REGULAR_US or name in fields_of(self.series)):
-            return self[name]
-        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")

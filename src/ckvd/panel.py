@@ -10,7 +10,7 @@ import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ckvd.errors import ColumnError
 from ckvd.grid import grid_opens
 from ckvd.kline import fields_of
+from ckvd.named_columns import NamedColumns
 from ckvd.utils.config import PANEL_THREAD_CELLS_MIN
 
 if TYPE_CHECKING:
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Panel:
-    """Columns of many symbols on one grid of T open times. Columns are attributes and items: `panel.close`.
+class Panel(NamedColumns):
+    """Columns of many symbols on one grid of T open times.
+
+    Columns are found by name as those of `Klines`: `panel.close`, `panel["close"]`, `"close" in panel`,
+    `dict(panel)`. `len` is T.
 
     Everything is an array of its own, in no connection with the cache any more. Arrays of shape (T, S) lie in
     memory symbol by symbol (Fortran order), as they are copied from the maps: `panel.close[:, 3]` is contiguous.
@@ -62,6 +66,14 @@ class Panel:
     mask: npt.NDArray[np.bool_]
     off_grid_counts: Times
 
+    def __len__(self) -> int:
+        return len(self.open_time)
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The names of the columns, in the order asked for."""
+        return tuple(self.columns)
+
     def __getitem__(self, name: str) -> npt.NDArray[np.float64]:
         """A column by name. Raises ColumnError where it was not asked for."""
         column = self.columns.get(name)
@@ -69,13 +81,8 @@ class Panel:
             raise ColumnError(f"the panel has no column {name!r}: it was made of {', '.join(self.columns)}")
         return column
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in self.columns:
-            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
-        return self.columns[name]
-
     def __repr__(self) -> str:
-        shape = f"{len(self.open_time)} open times x {len(self.symbols)} symbols"
+        shape = f"{len(self)} open times x {len(self.symbols)} symbols"
         return f"<Panel {self.interval} {self.span}: {shape}, {', '.join(self.columns)}>"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ckvd.errors import ColumnError, IdentityError
 from ckvd.grid import grid_index, grid_origin_ms
 from ckvd.market import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Interval
+from ckvd.named_columns import NamedColumns
 from ckvd.run_sums import sum_runs
 from ckvd.timespan import Span
 
@@ -93,8 +94,8 @@ class BarLength:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class ResampledKlines:
-    """Longer bars made of shorter ones. Columns are attributes (`bars.close`) and items (`bars["close"]`).
+class ResampledKlines(NamedColumns):
+    """Longer bars made of shorter ones. Columns are found by name as those of `Klines`.
 
     Attributes
     ----------
@@ -139,11 +140,6 @@ class ResampledKlines:
         if column is None:
             raise ColumnError(f"{self.series} has no column {name!r}: expected one of {', '.join(self.columns)}")
         return column
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in self.columns:
-            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
-        return self.columns[name]
 
     def __repr__(self) -> str:
         incomplete = int(np.count_nonzero(~self.complete))
