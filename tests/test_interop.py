@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 
 from ckvd.cache import CacheFolder, SeriesStore, open_cache
-from ckvd.errors import ExportError
+from ckvd.errors import ColumnError, ExportError
+from ckvd.market import SeriesKey
 from ckvd.timespan import Span
 from models import HOUR_MS
-from tables import BTCUSDT_1M, regular_table
+from tables import BTCUSDT_1M, make_table, regular_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ckvd.klines import Klines
+    from ckvd.named_columns import BarColumns
+    from ckvd.panel import Panel
 
 with contextlib.suppress(ImportError):
     # polars opens descriptors of its own when it is first used, and keeps them.
@@ -38,10 +41,26 @@ def klines(tmp_path: Path) -> Klines:
         return cache.read("BTCUSDT", "1m", start=SPAN.start_ms, end=SPAN.end_ms)
 
 
-def made(klines: Klines, method: str) -> dict[str, Any]:
+@pytest.fixture(params=["as they are", "resampled"])
+def bars(request: pytest.FixtureRequest, klines: Klines) -> BarColumns:
+    return klines.resample("5m") if request.param == "resampled" else klines
+
+
+@pytest.fixture
+def panel(tmp_path: Path) -> Panel:
+    """Three hours of two symbols; of the second the first hour and the last are not there."""
+    span = Span(0, 3 * HOUR_MS)
+    for symbol, opens in (("BTCUSDT", [0, HOUR_MS, 2 * HOUR_MS]), ("ETHUSDT", [HOUR_MS])):
+        table = make_table(SeriesKey.of(symbol, "1h"), opens)
+        SeriesStore(CacheFolder(tmp_path), table.series).put(table, span)
+    with open_cache(tmp_path) as cache:
+        return cache.panel(["ETHUSDT", "BTCUSDT"], "1h", 0, span.end_ms, ("close", "volume"))
+
+
+def made(bars: BarColumns, method: str) -> dict[str, Any]:
     """The columns of what a method makes, as numpy arrays."""
     pytest.importorskip(METHODS[method])
-    table = getattr(klines, method)()
+    table = getattr(bars, method)()
     if method == "to_pandas":
         return {"open_time": table.index.to_numpy()} | {name: table[name].to_numpy() for name in table.columns}
     names = table.column_names if method == "to_arrow" else table.columns
@@ -49,26 +68,26 @@ def made(klines: Klines, method: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_cell_and_every_name_arrives_in_order(klines: Klines, method: str) -> None:
-    columns = made(klines, method)
-    assert tuple(columns) == klines.column_names
+def test_every_cell_and_every_name_arrives_in_order(bars: BarColumns, method: str) -> None:
+    columns = made(bars, method)
+    assert tuple(columns) == bars.column_names
     for name, column in columns.items():
         if name in TIMES:
             moments = [moment.timestamp() * 1000 if hasattr(moment, "timestamp") else None for moment in column[:3]]
-            expected = klines[name][:3].tolist()
+            expected = bars[name][:3].tolist()
             assert moments == expected or column.astype("datetime64[ms]").astype(np.int64)[:3].tolist() == expected
         else:
-            assert column.dtype == klines[name].dtype
-            assert column.tobytes() == klines[name].tobytes()
+            assert column.dtype == bars[name].dtype
+            assert column.tobytes() == bars[name].tobytes()
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_stored_columns_are_not_copied(klines: Klines, method: str) -> None:
+def test_stored_columns_are_not_copied(bars: BarColumns, method: str) -> None:
     if method == "to_polars":
         pytest.importorskip("pyarrow")
-    columns = made(klines, method)
+    columns = made(bars, method)
     for name in ("open", "close", "volume", "count"):
-        assert np.shares_memory(columns[name], klines[name]), name
+        assert np.shares_memory(columns[name], bars[name]), name
 
 
 def test_times_are_in_utc(klines: Klines) -> None:
@@ -81,11 +100,11 @@ def test_times_are_in_utc(klines: Klines) -> None:
 
 @pytest.mark.parametrize(("method", "package"), METHODS.items())
 def test_a_package_that_is_not_installed_is_named_with_its_remedy(
-    klines: Klines, monkeypatch: pytest.MonkeyPatch, method: str, package: str
+    bars: BarColumns, monkeypatch: pytest.MonkeyPatch, method: str, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ExportError, match=f"^{method} needs {package}, which is not installed: pip install "):
-        getattr(klines, method)()
+        getattr(bars, method)()
 
 
 def test_polars_does_without_pyarrow(klines: Klines, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,3 +113,29 @@ def test_polars_does_without_pyarrow(klines: Klines, monkeypatch: pytest.MonkeyP
     frame = klines.to_polars()
     assert frame["close"].to_list() == klines.close.tolist()
     assert frame.schema["open_time"] == polars.Datetime("ms", "UTC")
+
+
+# --- A panel -----------------------------------------------------------------------------------------------
+
+
+def test_a_column_of_a_panel_is_a_frame_with_a_column_for_each_symbol(panel: Panel) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = panel.to_pandas("volume")
+    assert frame.shape == panel.volume.shape == (3, 2)
+    assert tuple(frame.columns) == panel.symbols == ("ETHUSDT", "BTCUSDT")
+    assert frame.index.name == "open_time"
+    assert frame.index.tolist() == [pandas.Timestamp(hour * HOUR_MS, unit="ms", tz="UTC") for hour in range(3)]
+    assert frame.to_numpy().tobytes() == panel.volume.tobytes()
+    assert frame.isna().to_numpy().tolist() == [[True, False], [False, False], [True, False]]
+    assert np.shares_memory(frame.to_numpy(), panel.volume)
+
+
+def test_a_column_that_the_panel_was_not_made_of_is_refused(panel: Panel) -> None:
+    with pytest.raises(ColumnError, match="no column 'open': it was made of close, volume"):
+        panel.to_pandas("open")
+
+
+def test_without_pandas_a_panel_says_what_to_do(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ExportError, match="to_pandas needs pandas, which is not installed"):
+        panel.to_pandas("close")

@@ -14,7 +14,8 @@ import numpy as np
 from ckvd.errors import ExportError
 
 if TYPE_CHECKING:
-    from ckvd.kline import Column
+    from ckvd.kline import Column, Times
+    from ckvd.panel import Panel
 
 _REMEDIES = {
     "pyarrow": "pip install 'ckvd[arrow]'",
@@ -59,16 +60,34 @@ def to_pandas(bars: Bars) -> Any:
         pandas is not installed.
     """
     pandas = _load("pandas", "to_pandas")
-    columns: dict[str, Any] = {}
-    for name, column in bars.as_dict().items():
-        times = (
-            pandas.DatetimeIndex(column.view("datetime64[ms]"), copy=False).tz_localize("UTC")
-            if _is_time(name)
-            else None
-        )
-        columns[name] = np.ascontiguousarray(column) if times is None else times
+    columns: dict[str, Any] = {
+        name: _pandas_times(pandas, column) if _is_time(name) else np.ascontiguousarray(column)
+        for name, column in bars.as_dict().items()
+    }
     index = columns.pop("open_time").rename("open_time")
     return pandas.DataFrame(columns, index=index, copy=False)
+
+
+def panel_to_pandas(panel: Panel, column: str) -> Any:
+    """A `pandas.DataFrame` of one column of a panel, indexed by `open_time`, with a column for each symbol.
+
+    It is of shape (T, S), NaN where there is no bar, and a view of the panel's array: see `to_pandas`.
+
+    Raises
+    ------
+    ColumnError
+        The panel has no such column.
+    ExportError
+        pandas is not installed.
+    """
+    cells = panel[column]
+    pandas = _load("pandas", "to_pandas")
+    index = _pandas_times(pandas, panel.open_time).rename("open_time")
+    return pandas.DataFrame(cells, index=index, columns=pandas.Index(panel.symbols, name="symbol"), copy=False)
+
+
+def _pandas_times(pandas: Any, times: Times) -> Any:
+    return pandas.DatetimeIndex(times.view("datetime64[ms]"), copy=False).tz_localize("UTC")
 
 
 def to_polars(bars: Bars) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from ckvd.kline import (
     fields_of,
 )
 from ckvd.market import Kind
-from ckvd.named_columns import NamedColumns
+from ckvd.named_columns import BarColumns
 from ckvd.provenance import Gap, Reason, narrow
 from ckvd.timespan import Span, difference
 
@@ -56,7 +56,7 @@ class RowBlock(Protocol):
         ...
 
 
-class Klines(NamedColumns):
+class Klines(BarColumns):
     """The bars of one series in one span of time.
 
     Columns are attributes (`klines.close`) and items (`klines["close"]`): numpy arrays of shape `(len(klines),)`,
@@ -221,10 +221,6 @@ class Klines(NamedColumns):
         spoken = zip(self._blocks, self._held, strict=True)
         return tuple(dict.fromkeys(source for block, span in spoken for source in narrow(block.sources, span)))
 
-    def as_dict(self) -> dict[str, Column]:
-        """All columns by name, in order."""
-        return {name: self[name] for name in self.column_names}
-
     # --- What is made of them ---
 
     def resample(self, interval: str) -> ResampledKlines:
@@ -232,24 +228,6 @@ class Klines(NamedColumns):
         from ckvd.resample import resample  # noqa: PLC0415  (only for those who use it)
 
         return resample(self, interval)
-
-    def to_arrow(self) -> Any:
-        """A `pyarrow.Table`: see `ckvd.interop.to_arrow`."""
-        from ckvd.interop import to_arrow  # noqa: PLC0415  (only for those who use it)
-
-        return to_arrow(self)
-
-    def to_pandas(self) -> Any:
-        """A `pandas.DataFrame` indexed by `open_time`: see `ckvd.interop.to_pandas`."""
-        from ckvd.interop import to_pandas  # noqa: PLC0415  (only for those who use it)
-
-        return to_pandas(self)
-
-    def to_polars(self) -> Any:
-        """A `polars.DataFrame`: see `ckvd.interop.to_polars`."""
-        from ckvd.interop import to_polars  # noqa: PLC0415  (only for those who use it)
-
-        return to_polars(self)
 
     def __eq__(self, other: object) -> bool:
         """Whether both have the same bars of the same series, bit for bit. Coverage and sources do not count."""

@@ -1,4 +1,4 @@
-"""`NamedColumns`: what `Klines`, `ResampledKlines` and `Panel` have in common, columns that are found by name."""
+"""Columns that are found by name: what `Klines`, `ResampledKlines` and `Panel` have in common."""
 
 from __future__ import annotations
 
@@ -62,3 +62,31 @@ class NamedColumns:
             except ColumnError:
                 pass
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+
+
+class BarColumns(NamedColumns):
+    """Columns with one row for each bar, which tables can be made of. The packages for that are loaded then."""
+
+    __slots__ = ()
+
+    def as_dict(self) -> dict[str, Column]:
+        """All columns by name, in order."""
+        return {name: self[name] for name in self.column_names}
+
+    def to_arrow(self) -> Any:
+        """A `pyarrow.Table`: see `ckvd.interop.to_arrow`."""
+        from ckvd.interop import to_arrow  # noqa: PLC0415  (only for those who use it)
+
+        return to_arrow(self)
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` indexed by `open_time`: see `ckvd.interop.to_pandas`."""
+        from ckvd.interop import to_pandas  # noqa: PLC0415  (only for those who use it)
+
+        return to_pandas(self)
+
+    def to_polars(self) -> Any:
+        """A `polars.DataFrame`: see `ckvd.interop.to_polars`."""
+        from ckvd.interop import to_polars  # noqa: PLC0415  (only for those who use it)
+
+        return to_polars(self)

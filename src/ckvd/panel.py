@@ -10,7 +10,7 @@ import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -80,6 +80,12 @@ class Panel(NamedColumns):
         if column is None:
             raise ColumnError(f"the panel has no column {name!r}: it was made of {', '.join(self.columns)}")
         return column
+
+    def to_pandas(self, column: str) -> Any:
+        """A `pandas.DataFrame` of one column, symbols beside each other: see `ckvd.interop.panel_to_pandas`."""
+        from ckvd.interop import panel_to_pandas  # noqa: PLC0415  (only for those who use it)
+
+        return panel_to_pandas(self, column)
 
     def __repr__(self) -> str:
         shape = f"{len(self)} open times x {len(self.symbols)} symbols"

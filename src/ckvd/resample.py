@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ckvd.errors import ColumnError, IdentityError
 from ckvd.grid import grid_index, grid_origin_ms
 from ckvd.market import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Interval
-from ckvd.named_columns import NamedColumns
+from ckvd.named_columns import BarColumns
 from ckvd.run_sums import sum_runs
 from ckvd.timespan import Span
 
@@ -94,8 +94,11 @@ class BarLength:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class ResampledKlines(NamedColumns):
-    """Longer bars made of shorter ones. Columns are found by name as those of `Klines`.
+class ResampledKlines(BarColumns):
+    """Longer bars made of shorter ones. Columns are found by name, and made tables of, as those of `Klines`.
+
+    `source_count` and `complete` are no columns: a table has them where they are added to it, as by
+    `frame["complete"] = bars.complete`.
 
     Attributes
     ----------
@@ -129,10 +132,6 @@ class ResampledKlines(NamedColumns):
     def column_names(self) -> tuple[str, ...]:
         """The names of the columns, in order."""
         return tuple(self.columns)
-
-    def as_dict(self) -> dict[str, Column]:
-        """All columns by name, in order."""
-        return dict(self.columns)
 
     def __getitem__(self, name: str) -> Column:
         """A column by name. Raises ColumnError where there is none."""
