@@ -24,6 +24,7 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-
 COMMAND_LINE = {"typer", "click", "rich", "platformdirs"}
 # What is slow to load, and nothing that only reads has a use for.
 SLOW = {"curl_cffi", "isal", "zipfile", "http", "email", "xml", "multiprocessing", "unittest", "pandas"}
+NETWORK = {"asyncio", "socket", "ssl"}
 
 
 def names_of(requirements: list[str]) -> set[str]:
@@ -58,15 +59,16 @@ def packages_of(modules: set[str]) -> set[str]:
 
 def test_importing_loads_neither_http_nor_the_command_line_nor_what_decodes(tmp_path: Path) -> None:
     loaded = modules_after("import ckvd", tmp_path)
-    assert packages_of(loaded) & (COMMAND_LINE | SLOW) == set()
+    assert packages_of(loaded) & (COMMAND_LINE | SLOW | NETWORK) == set()
     rooms = {module.split(".")[1] for module in loaded if module.startswith("ckvd.")}
     assert rooms & {"archive", "cli", "network", "rest", "vision_data_client", "download"} == set()
+    assert rooms & {"acquisition", "panel", "resample"} == set()
 
 
 def test_reading_a_cache_loads_nothing_of_these_either(tmp_path: Path) -> None:
     reading = "ckvd.open_cache('none').read('BTCUSDT', '1m', start='2023-01', end='2024-01', missing='ignore')"
     loaded = modules_after(f"import ckvd; {reading}", tmp_path)
-    assert packages_of(loaded) & (COMMAND_LINE | SLOW) == set()
+    assert packages_of(loaded) & (COMMAND_LINE | SLOW | NETWORK) == set()
 
 
 @pytest.mark.parametrize("verb", ["main", "show"])
@@ -78,6 +80,15 @@ def test_everything_that_is_promised_is_there() -> None:
     assert [name for name in ckvd.__all__ if not hasattr(ckvd, name)] == []
     assert set(ckvd.__all__) <= set(dir(ckvd))
     assert ckvd.__all__ == sorted(ckvd.__all__)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CacheBusyError", "ColumnError", "DownloadReport", "ExportError", "Panel", "ResampledKlines", "TimeError"],
+)
+def test_what_public_calls_raise_and_return_can_be_named(name: str) -> None:
+    assert name in ckvd.__all__
+    assert getattr(ckvd, name).__name__ == name
 
 
 def test_what_is_not_there_is_an_attribute_error() -> None:

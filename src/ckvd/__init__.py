@@ -5,7 +5,8 @@ Reading needs nothing but numpy::
     with ckvd.open_cache("~/klines") as cache:
         klines = cache.read("BTCUSDT", "1m", start="2023-01-01", end="2024-01-01", market="spot")
 
-What fetches is loaded when it is first used, so that a backtest that only reads stays free of HTTP.
+What fetches, resamples or makes panels is loaded when it is first used, so that a backtest that only reads stays
+free of HTTP.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ from typing import TYPE_CHECKING, Any
 from ckvd.cache import KlineCache, open_cache
 from ckvd.errors import (
     ArchiveError,
+    CacheBusyError,
     CacheError,
     CkvdError,
     ClientClosedError,
+    ColumnError,
+    ExportError,
     IdentityError,
     NetworkError,
     NotCachedError,
     SegmentCorruptError,
     SegmentError,
+    TimeError,
 )
 from ckvd.kline import BarFlag
 from ckvd.klines import Klines
@@ -32,7 +37,10 @@ from ckvd.segment import SegmentReader, SegmentWriter
 from ckvd.timespan import Span
 
 if TYPE_CHECKING:
+    from ckvd.acquisition.report import DownloadReport
     from ckvd.crypto_kline_vision_data import CryptoKlineVisionData
+    from ckvd.panel import Panel
+    from ckvd.resample import ResampledKlines
     from ckvd.rest_data_client import RestDataClient
     from ckvd.synchronous import ensure, get_klines
     from ckvd.vision_data_client import VisionDataClient
@@ -41,6 +49,9 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "CryptoKlineVisionData": "ckvd.crypto_kline_vision_data",
+    "DownloadReport": "ckvd.acquisition.report",
+    "Panel": "ckvd.panel",
+    "ResampledKlines": "ckvd.resample",
     "RestDataClient": "ckvd.rest_data_client",
     "VisionDataClient": "ckvd.vision_data_client",
     "ensure": "ckvd.synchronous",
@@ -50,10 +61,14 @@ _LAZY = {
 __all__ = [
     "ArchiveError",
     "BarFlag",
+    "CacheBusyError",
     "CacheError",
     "CkvdError",
     "ClientClosedError",
+    "ColumnError",
     "CryptoKlineVisionData",
+    "DownloadReport",
+    "ExportError",
     "Gap",
     "IdentityError",
     "Interval",
@@ -63,7 +78,9 @@ __all__ = [
     "Market",
     "NetworkError",
     "NotCachedError",
+    "Panel",
     "Reason",
+    "ResampledKlines",
     "RestDataClient",
     "SegmentCorruptError",
     "SegmentError",
@@ -72,6 +89,7 @@ __all__ = [
     "SeriesKey",
     "Source",
     "Span",
+    "TimeError",
     "VisionDataClient",
     "ensure",
     "get_klines",
