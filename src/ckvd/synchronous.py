@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 from ckvd.crypto_kline_vision_data import CryptoKlineVisionData
 
@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
-    from ckvd.acquisition.report import DownloadReport
+    from ckvd.acquisition.report import DownloadReport, Progress
     from ckvd.klines import Klines
+    from ckvd.resample import ResampledKlines
     from ckvd.timespan import TimeLike
 
 _T = TypeVar("_T")
@@ -33,6 +34,7 @@ class DataOptions(TypedDict, total=False):
     clock: Callable[[], int]
 
 
+@overload
 def get_klines(
     symbol: str,
     interval: str,
@@ -42,18 +44,60 @@ def get_klines(
     market: str = "spot",
     kind: str = "klines",
     missing: Literal["raise", "ignore"] = "raise",
+    derive: Literal[False] = False,
+    on_progress: Callable[[Progress], None] | None = None,
     **options: Unpack[DataOptions],
-) -> Klines:
+) -> Klines: ...
+
+
+@overload
+def get_klines(
+    symbol: str,
+    interval: str,
+    *,
+    start: TimeLike,
+    end: TimeLike = "now",
+    market: str = "spot",
+    kind: str = "klines",
+    missing: Literal["raise", "ignore"] = "raise",
+    derive: bool,
+    on_progress: Callable[[Progress], None] | None = None,
+    **options: Unpack[DataOptions],
+) -> Klines | ResampledKlines: ...
+
+
+def get_klines(
+    symbol: str,
+    interval: str,
+    *,
+    start: TimeLike,
+    end: TimeLike = "now",
+    market: str = "spot",
+    kind: str = "klines",
+    missing: Literal["raise", "ignore"] = "raise",
+    derive: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+    **options: Unpack[DataOptions],
+) -> Klines | ResampledKlines:
     """Fetch what the cache lacks of a span, and read the span, synchronously.
 
     It works in a script, in a thread, and where an event loop runs already, which waits meanwhile: in a notebook.
-    The options are those of `CryptoKlineVisionData`; other parameters, result and errors those of its `get_klines`.
+    There `on_progress` is called in another thread than the one that waits. The options are those of
+    `CryptoKlineVisionData`; other parameters, result and errors those of its `get_klines`.
     """
 
-    async def run() -> Klines:
+    async def run() -> Klines | ResampledKlines:
         async with CryptoKlineVisionData(**options) as data:
             return await data.get_klines(
-                symbol, interval, start=start, end=end, market=market, kind=kind, missing=missing
+                symbol,
+                interval,
+                start=start,
+                end=end,
+                market=market,
+                kind=kind,
+                missing=missing,
+                derive=derive,
+                on_progress=on_progress,
             )
 
     return run_synchronously(run)
@@ -67,13 +111,16 @@ def ensure(
     end: TimeLike = "now",
     market: str = "spot",
     kind: str = "klines",
+    on_progress: Callable[[Progress], None] | None = None,
     **options: Unpack[DataOptions],
 ) -> DownloadReport:
     """Fetch what the cache lacks of a span, synchronously: see `get_klines`, and `CryptoKlineVisionData.ensure`."""
 
     async def run() -> DownloadReport:
         async with CryptoKlineVisionData(**options) as data:
-            return await data.ensure(symbols, interval, start=start, end=end, market=market, kind=kind)
+            return await data.ensure(
+                symbols, interval, start=start, end=end, market=market, kind=kind, on_progress=on_progress
+            )
 
     return run_synchronously(run)
 

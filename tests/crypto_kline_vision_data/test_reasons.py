@@ -178,7 +178,8 @@ def test_the_synchronous_door_opens_in_a_script_a_thread_and_a_running_loop(venu
     expected = rows_between(rows, "2024-03-19", "2024-03-20T10:00")
 
     def get() -> ckvd.Klines:
-        return ckvd.get_klines("BTCUSDT", "1h", start="2024-03-19", end="now", **venue.options())
+        klines: ckvd.Klines = ckvd.get_klines("BTCUSDT", "1h", start="2024-03-19", end="now", **venue.options())
+        return klines
 
     assert_equal(get(), expected)
     results: list[ckvd.Klines] = []
