@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import mmap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -125,6 +125,19 @@ def test_what_makes_no_sense_is_refused_before_anything_is_read(tmp_path: Path) 
         for start, end in (("2024-01-02", "2024-01-01"), ("yesterday", "now")):
             with pytest.raises(TimeError):
                 cache.read("BTCUSDT", "1m", start=start, end=end)
+
+
+@pytest.mark.parametrize("missing", ["Ignore", "rais", "", None, True])
+def test_a_misspelled_missing_is_refused_whether_anything_is_missing_or_not(tmp_path: Path, missing: Any) -> None:
+    put(tmp_path, WINDOW)
+    start, end = WINDOW.start_ms, WINDOW.end_ms
+    with KlineCache(tmp_path) as cache:
+        for end_ms in (end, end + DAY_MS):
+            for ask in (cache.read, cache.scan):
+                with pytest.raises(ValueError, match=r"^missing is \"raise\" or \"ignore\", not "):
+                    ask("BTCUSDT", "1m", start=start, end=end_ms, missing=missing)
+            with pytest.raises(ValueError, match=r"^missing is "):
+                cache.panel(["BTCUSDT"], "1m", start, end_ms, missing=missing)
 
 
 def test_nothing_is_missing_of_an_empty_span(tmp_path: Path) -> None:

@@ -78,6 +78,8 @@ class KlineCache:
             The series or the span make no sense.
         SegmentError, CacheError
             A segment cannot be used, or the folder cannot be read.
+        ValueError
+            `missing` is neither of the two.
         """
         series = series_of(symbol, interval, market, kind)
         return self.read_series(series, span_of(start, end), missing=missing)
@@ -115,7 +117,7 @@ class KlineCache:
         NotCachedError, IdentityError, TimeError, SegmentError, CacheError
             See `read`.
         ValueError
-            `rows` is not positive.
+            `rows` is not positive, or `missing` is neither of the two.
         """
         if rows < 1:
             raise ValueError(f"a block holds at least one bar, not {rows}")
@@ -194,6 +196,8 @@ class KlineCache:
     def _holdings(
         self, series: SeriesKey, missing: Literal["raise", "ignore"], span: Span
     ) -> tuple[list[Holding], tuple[Span, ...]]:
+        if missing not in ("raise", "ignore"):
+            raise ValueError(f'missing is "raise" or "ignore", not {missing!r}')
         holdings = resolve(span, self.folder.segments(series))
         unheld = _unheld(span, holdings)
         if unheld and missing == "raise":
