@@ -63,6 +63,23 @@ def test_what_is_not_covered_raises_when_the_scan_is_asked_for(root: Path) -> No
             cache.scan("BTCUSDT", "1m", start=0, end=DAY_MS, rows=0)
 
 
+def test_what_no_block_speaks_of_is_told_by_a_read_of_the_same_span(tmp_path: Path) -> None:
+    store = SeriesStore(CacheFolder(tmp_path), BTCUSDT_1M)
+    first, second, fourth = (Span(day * DAY_MS, (day + 1) * DAY_MS) for day in (0, 1, 3))
+    halt = Absence(second.start_ms, second.end_ms, Reason.HALTED)
+    store.put(regular_table(BTCUSDT_1M, first), first)
+    store.put(make_table(BTCUSDT_1M, []), second, absences=[halt])
+    store.put(regular_table(BTCUSDT_1M, fourth), fourth)
+    with open_cache(tmp_path) as cache:
+        blocks = list(cache.scan("BTCUSDT", "1m", start=0, end=4 * DAY_MS, missing="ignore"))
+        klines = cache.read("BTCUSDT", "1m", start=0, end=4 * DAY_MS, missing="ignore")
+    assert [block.span for block in blocks] == [first, fourth]
+    assert [block.missing for block in blocks] == [(), ()]
+    assert klines.missing == (Span(2 * DAY_MS, 3 * DAY_MS),)
+    assert [gap.reason for gap in klines.gaps] == [Reason.HALTED, Reason.NOT_FETCHED]
+    assert klines._columns.keys() == {"open_time"}
+
+
 def test_a_segment_that_is_replaced_while_it_is_scanned_is_found_in_its_new_place(tmp_path: Path) -> None:
     store = SeriesStore(CacheFolder(tmp_path), BTCUSDT_1M)
     table = regular_table(BTCUSDT_1M, FOUR_DAYS)

@@ -112,6 +112,10 @@ class KlineCache:
             They stay valid, but their memory is given back when the next block is asked for: using them later
             means reading them again.
 
+            A segment's part of the span without a bar yields nothing, nor does what the cache does not cover, so
+            that spans of blocks need not touch, and `missing` of each is empty. `read` of the same span tells of
+            both: `missing` and `gaps` of what it returns load no column but the open times.
+
         Raises
         ------
         NotCachedError, IdentityError, TimeError, SegmentError, CacheError
