@@ -115,6 +115,32 @@ def test_polars_does_without_pyarrow(klines: Klines, monkeypatch: pytest.MonkeyP
     assert frame.schema["open_time"] == polars.Datetime("ms", "UTC")
 
 
+# --- Writing to a frame ------------------------------------------------------------------------------------
+
+
+def test_a_copy_of_a_frame_can_be_written_to_and_the_bars_stay_as_they_are(bars: BarColumns) -> None:
+    pytest.importorskip("pandas")
+    close = bars["close"].tolist()
+    frame = bars.to_pandas().copy()
+    frame.loc[frame.index[0], "close"] = -1.0
+    frame.iloc[1:3, frame.columns.get_loc("close")] = -2.0
+    frame["close"] *= 2
+    assert frame["close"].tolist() == [-2.0, -4.0, -4.0, *(2 * cell for cell in close[3:])]
+    assert bars["close"].tolist() == close
+
+
+def test_a_frame_takes_new_columns_and_writing_to_its_cells_never_reaches_the_bars(bars: BarColumns) -> None:
+    pytest.importorskip("pandas")
+    close = bars["close"].tolist()
+    frame = bars.to_pandas()
+    frame["twice"] = 2 * frame["close"]
+    frame["open"] = frame["open"] + 1
+    assert frame["twice"].tolist() == [2 * cell for cell in close]
+    with contextlib.suppress(ValueError):
+        frame.loc[frame.index[0], "close"] = -1.0
+    assert bars["close"].tolist() == close
+
+
 # --- A panel -----------------------------------------------------------------------------------------------
 
 
@@ -133,6 +159,15 @@ def test_a_column_of_a_panel_is_a_frame_with_a_column_for_each_symbol(panel: Pan
 def test_a_column_that_the_panel_was_not_made_of_is_refused(panel: Panel) -> None:
     with pytest.raises(ColumnError, match="no column 'open': it was made of close, volume"):
         panel.to_pandas("open")
+
+
+def test_a_copy_of_the_frame_of_a_panel_can_be_written_to(panel: Panel) -> None:
+    pytest.importorskip("pandas")
+    frame = panel.to_pandas("close").copy()
+    frame.loc[frame.index[0], "ETHUSDT"] = -1.0
+    frame[frame > 0] = 0.0
+    assert frame["ETHUSDT"].tolist()[:2] == [-1.0, 0.0]
+    assert np.isnan(panel.close[0, 0])
 
 
 def test_without_pandas_a_panel_says_what_to_do(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:

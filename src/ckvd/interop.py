@@ -51,8 +51,9 @@ def to_arrow(bars: Bars) -> Any:
 def to_pandas(bars: Bars) -> Any:
     """A `pandas.DataFrame`, indexed by `open_time`. Stored columns are not copied.
 
-    The columns are read-only views as long as pandas does not write to them: with copy-on-write (pandas 3) writing
-    to the frame copies first, before it raises.
+    The frame is for reading: its columns are read-only views. Columns can be added and replaced, but writing to
+    cells, as `frame.loc[row, "close"] = 1.0` does, raises ValueError with pandas 2 ("assignment destination is
+    read-only"). To write, take `klines.to_pandas().copy()`, which has memory of its own.
 
     Raises
     ------
