@@ -123,6 +123,34 @@ def test_a_column_that_is_none_is_refused_before_anything_is_read(tmp_path: Path
         cache.panel(["AUSDT"], "1h", 0, DAY_MS, [column])
 
 
+def test_one_column_is_named_as_one_symbol_is(tmp_path: Path) -> None:
+    put(tmp_path, hours("AUSDT"), DAY)
+    with open_cache(tmp_path) as cache:
+        one = cache.panel("AUSDT", "1h", 0, DAY_MS, "volume")
+        with pytest.raises(ColumnError, match="no column 'Close' for a panel"):
+            cache.panel("AUSDT", "1h", 0, DAY_MS, "Close")
+    assert one.column_names == ("volume",)
+    assert one.volume.shape == (24, 1)
+
+
+def test_columns_may_come_one_by_one(tmp_path: Path) -> None:
+    for symbol in ("AUSDT", "BUSDT"):
+        put(tmp_path, hours(symbol), DAY)
+    with open_cache(tmp_path) as cache:
+        panel = cache.panel(["AUSDT", "BUSDT"], "1h", 0, DAY_MS, iter(["close", "count"]))
+    assert panel.column_names == ("close", "count")
+
+
+def test_symbols_keep_their_order_and_one_given_twice_has_two_columns(tmp_path: Path) -> None:
+    put(tmp_path, hours("AUSDT"), DAY)
+    put(tmp_path, hours("BUSDT", [0]), DAY)
+    with open_cache(tmp_path) as cache:
+        panel = cache.panel(["BUSDT", "AUSDT", "BUSDT"], "1h", 0, DAY_MS)
+    assert panel.symbols == ("BUSDT", "AUSDT", "BUSDT")
+    assert panel.mask.sum(axis=0).tolist() == [1, 24, 1]
+    assert panel.close[0].tolist() == [400.0, 400.0, 400.0]
+
+
 def test_no_symbols_are_refused(tmp_path: Path) -> None:
     with open_cache(tmp_path) as cache, pytest.raises(IdentityError, match="at least one symbol"):
         cache.panel([], "1h", 0, DAY_MS)

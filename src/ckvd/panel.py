@@ -22,7 +22,7 @@ from ckvd.named_columns import NamedColumns
 from ckvd.utils.config import PANEL_THREAD_CELLS_MIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ckvd.kline import Times
     from ckvd.klines import Klines, RowBlock
@@ -46,7 +46,7 @@ class Panel(NamedColumns):
     span : Span
         What was asked for.
     symbols : tuple of str
-        S of them, in the order asked for.
+        S of them, in the order asked for; one that was asked for twice is there twice.
     open_time : ndarray of int64, shape (T,)
         Every point of the interval's grid in the span, milliseconds, ascending.
     columns : mapping of str to ndarray of float64, shape (T, S)
@@ -93,16 +93,16 @@ class Panel(NamedColumns):
 
 
 def build_panel(
-    series: Sequence[SeriesKey], span: Span, column_names: Sequence[str], read: Callable[[SeriesKey], Klines]
+    series: Sequence[SeriesKey], span: Span, columns: str | Iterable[str], read: Callable[[SeriesKey], Klines]
 ) -> Panel:
     """Read series and place their bars on a common grid.
 
     Parameters
     ----------
     series : sequence of SeriesKey
-        At least one, all of one interval.
+        At least one, all of one interval. One given twice has two columns in every array.
     span : Span
-    column_names : sequence of str
+    columns : str or iterable of str
         Any but `open_time`, which is the grid.
     read : callable
         Reads the bars of one series in the span, in threads where the panel is large. What it raises goes to the
@@ -113,28 +113,29 @@ def build_panel(
     ColumnError
         A series has no such column.
     """
+    column_names = (columns,) if isinstance(columns, str) else tuple(columns)
     for key in series:
         _require_columns(key, column_names)
     interval = series[0].interval
     open_time = grid_opens(span, interval)
     shape = (len(open_time), len(series))
     # Not filled beforehand: a symbol without holes is written once.
-    columns = {name: np.empty(shape, np.float64, order="F") for name in column_names}
+    arrays = {name: np.empty(shape, np.float64, order="F") for name in column_names}
     mask = np.zeros(shape, np.bool_, order="F")
 
     def place(position: int) -> int:
-        cells = {name: column[:, position] for name, column in columns.items()}
+        cells = {name: column[:, position] for name, column in arrays.items()}
         return _place(read(series[position]), open_time, cells, mask[:, position])
 
     # A thread helps where it copies for longer than it then waits for the interpreter.
-    is_worth_threads = len(open_time) * len(columns) >= PANEL_THREAD_CELLS_MIN and len(series) > 1
+    is_worth_threads = len(open_time) * len(arrays) >= PANEL_THREAD_CELLS_MIN and len(series) > 1
     with ThreadPoolExecutor(os.cpu_count()) if is_worth_threads else contextlib.nullcontext() as threads:
         each = threads.map if threads else map
         off_grid_counts = np.fromiter(each(place, range(len(series))), np.int64, len(series))
-    for array in (open_time, *columns.values(), mask, off_grid_counts):
+    for array in (open_time, *arrays.values(), mask, off_grid_counts):
         array.flags.writeable = False
     symbols = tuple(key.symbol for key in series)
-    return Panel(interval, span, symbols, open_time, columns, mask, off_grid_counts)
+    return Panel(interval, span, symbols, open_time, arrays, mask, off_grid_counts)
 
 
 def _require_columns(series: SeriesKey, column_names: Sequence[str]) -> None:

@@ -141,11 +141,11 @@ class KlineCache:
 
     def panel(
         self,
-        symbols: Iterable[str],
+        symbols: str | Iterable[str],
         interval: str,
         start: TimeLike,
         end: TimeLike,
-        columns: Sequence[str] = ("close",),
+        columns: str | Iterable[str] = ("close",),
         *,
         market: str = "spot",
         kind: str = "klines",
@@ -155,11 +155,12 @@ class KlineCache:
 
         Parameters
         ----------
-        symbols : iterable of str
+        symbols : str or iterable of str
+            One, or several. Their order is kept, and one given twice has two columns in every array.
         interval, start, end, market, kind, missing
             As for `read`.
-        columns : sequence of str
-            Any but `open_time`, which is the grid.
+        columns : str or iterable of str
+            One, or several: any but `open_time`, which is the grid.
 
         Returns
         -------
