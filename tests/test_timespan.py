@@ -126,6 +126,15 @@ def test_what_is_no_time_at_all_is_refused(value: object) -> None:
         parse_time(value)  # type: ignore[arg-type]
 
 
+def test_times_of_pandas_are_understood_and_nat_is_none() -> None:
+    pandas = pytest.importorskip("pandas")
+    assert parse_time(pandas.Timestamp("2024-02-29T21:00", tz="Asia/Tokyo")) == NOON
+    with pytest.raises(TimeError, match="NaT is no time: expected an ISO date"):
+        parse_time(pandas.NaT)
+    with pytest.raises(TimeError, match="finer than a millisecond"):
+        parse_time(pandas.Timestamp(NOON * 1_000_000 + 1))
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -64,6 +64,8 @@ def _to_ms(value: TimeLike) -> int:
     if isinstance(value, str):
         return _text_to_ms(value)
     if isinstance(value, dt.datetime):
+        if value != value:  # noqa: PLR0124  (NaT of pandas is a datetime, and equals nothing)
+            raise TimeError("NaT is no time: expected an ISO date, a datetime or integer milliseconds")
         aware = value if value.tzinfo is not None else value.replace(tzinfo=dt.UTC)
         milliseconds, rest = divmod(aware - _EPOCH, _MILLISECOND)
         if rest:
