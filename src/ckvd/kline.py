@@ -47,6 +47,8 @@ OPEN_TIME_US: Final = "open_time_us"
 CLOSE_TIME_US: Final = "close_time_us"
 REGULAR_OPEN_US: Final = 0
 REGULAR_CLOSE_US: Final = 999
+# What such a column holds in the rows of a source that has none.
+REGULAR_US: Final = {OPEN_TIME_US: REGULAR_OPEN_US, CLOSE_TIME_US: REGULAR_CLOSE_US}
 
 COLUMN_DTYPES: Final[dict[str, np.dtype[Any]]] = {
     name: np.dtype("<i8" if position in INTEGER_FIELDS else "<f8")

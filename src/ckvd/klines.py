@@ -10,16 +10,7 @@ import numpy.typing as npt
 
 from ckvd.errors import ColumnError
 from ckvd.gaps import find_gaps
-from ckvd.kline import (
-    CLOSE_TIME_US,
-    COLUMN_DTYPES,
-    OPEN_TIME_US,
-    REGULAR_CLOSE_US,
-    REGULAR_OPEN_US,
-    BarFlag,
-    bar_flags,
-    fields_of,
-)
+from ckvd.kline import COLUMN_DTYPES, REGULAR_US, BarFlag, bar_flags, fields_of
 from ckvd.market import Kind
 from ckvd.named_columns import BarColumns
 from ckvd.provenance import Gap, Reason, narrow
@@ -32,8 +23,6 @@ if TYPE_CHECKING:
     from ckvd.market import Interval, SeriesKey
     from ckvd.provenance import Absence, Source
     from ckvd.resample import ResampledKlines
-
-_REGULAR_US = {OPEN_TIME_US: REGULAR_OPEN_US, CLOSE_TIME_US: REGULAR_CLOSE_US}
 
 
 class RowBlock(Protocol):
@@ -116,7 +105,7 @@ class Klines(BarColumns):
         return column
 
     def _column(self, name: str) -> Column:
-        if name not in self.column_names and name not in _REGULAR_US:
+        if name not in self.column_names and name not in REGULAR_US:
             known = ", ".join(self.column_names)
             raise ColumnError(f"{self.series} has no column {name!r}: expected one of {known}")
         parts = [self._part(block, name) for block in self._blocks if len(block)]
@@ -130,7 +119,7 @@ class Klines(BarColumns):
         part = block.column(name, self.series.interval)
         if part is None:
             # Only the microseconds are left out of a segment, where all of them are regular.
-            part = np.broadcast_to(np.int16(_REGULAR_US[name]), len(block))
+            part = np.broadcast_to(np.int16(REGULAR_US[name]), len(block))
         return part
 
     # --- The columns, by name ---
@@ -234,7 +223,7 @@ class Klines(BarColumns):
         if not isinstance(other, Klines):
             return NotImplemented
         return self.series == other.series and all(
-            self[name].tobytes() == other[name].tobytes() for name in (*self.column_names, *_REGULAR_US)
+            self[name].tobytes() == other[name].tobytes() for name in (*self.column_names, *REGULAR_US)
         )
 
     __hash__ = None  # type: ignore[assignment]  # mutable caches inside, and compared by content

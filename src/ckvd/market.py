@@ -73,9 +73,10 @@ class Interval(StrEnum):
         return self not in (Interval.D3, Interval.W1, Interval.MO1)
 
 
-_UNIT_MS: Final = {"s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS}
+# What the letters of intervals stand for; a month has no length of its own.
+UNIT_MS: Final = {"s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS}
 _FIXED_MS: Final[dict[Interval, int | None]] = {
-    interval: None if interval is Interval.MO1 else int(interval.value[:-1]) * _UNIT_MS[interval.value[-1]]
+    interval: None if interval is Interval.MO1 else int(interval.value[:-1]) * UNIT_MS[interval.value[-1]]
     for interval in Interval
 }
 

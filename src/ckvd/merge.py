@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ckvd.kline import (
-    CLOSE_TIME_US,
-    COLUMN_DTYPES,
-    OPEN_TIME_US,
-    REGULAR_CLOSE_US,
-    REGULAR_OPEN_US,
-    KlineTable,
-    fields_of,
-)
+from ckvd.kline import COLUMN_DTYPES, REGULAR_US, KlineTable, fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +20,6 @@ if TYPE_CHECKING:
     from ckvd.market import SeriesKey
     from ckvd.timespan import Span
 
-_REGULAR_US: Final = {OPEN_TIME_US: REGULAR_OPEN_US, CLOSE_TIME_US: REGULAR_CLOSE_US}
 # Early archives hold arbitrary numbers in the field that is to be ignored: a difference there says nothing.
 _NOT_COMPARED: Final = frozenset({"ignore"})
 
@@ -66,7 +57,7 @@ def join_tables(tables: Sequence[KlineTable]) -> KlineTable:
 
 def _names_of(tables: Sequence[KlineTable]) -> list[str]:
     """The columns that a table made of others has: the microseconds only where one of them has them."""
-    extra = (name for name in _REGULAR_US if any(name in table.columns for table in tables))
+    extra = (name for name in REGULAR_US if any(name in table.columns for table in tables))
     return [*fields_of(tables[0].series), *extra]
 
 
@@ -116,7 +107,7 @@ def merge_tables(series: SeriesKey, tables: Sequence[KlineTable]) -> MergedTable
 
 def _column(table: KlineTable, name: str) -> Column:
     column = table.columns.get(name)
-    return np.full(table.row_count, _REGULAR_US[name], np.int16) if column is None else column
+    return np.full(table.row_count, REGULAR_US[name], np.int16) if column is None else column
 
 
 def _differs_from_kept(columns: dict[str, Column], kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

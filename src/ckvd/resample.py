@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ckvd.errors import ColumnError, IdentityError
 from ckvd.grid import grid_index, grid_origin_ms
-from ckvd.market import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Interval
+from ckvd.market import DAY_MS, UNIT_MS, Interval
 from ckvd.named_columns import BarColumns
 from ckvd.run_sums import sum_runs
 from ckvd.timespan import Span
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ckvd.klines import Klines
     from ckvd.market import SeriesKey
 
-_UNITS_MS: Final = {"s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS}
 _MONTH_UNITS: Final = ("mo", "M")
 # Bars whose edges are guessed and confirmed together, and rows whose distances are looked at together.
 _EDGE_BLOCK: Final = 4096
@@ -72,7 +71,7 @@ class BarLength:
         count, unit = int(match[1]), match[2]
         if unit in _MONTH_UNITS:
             return cls(0, count, 0)
-        return cls(count * _UNITS_MS[unit], 0, grid_origin_ms(Interval.W1) if unit == "w" else 0)
+        return cls(count * UNIT_MS[unit], 0, grid_origin_ms(Interval.W1) if unit == "w" else 0)
 
     def holds_whole(self, source: BarLength) -> bool:
         """Whether bars of this length hold only whole bars of another."""

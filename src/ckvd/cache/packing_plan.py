@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
-from ckvd.kline import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, REGULAR_CLOSE_US, REGULAR_OPEN_US
+from ckvd.kline import COLUMN_DTYPES, REGULAR_US
 from ckvd.provenance import Absence, Source
 from ckvd.segment.layout import ColumnLayout, Encoding
 from ckvd.timespan import Span
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _Record = TypeVar("_Record", Source, Absence)
 
 # What a column holds in rows of a segment that leaves it out.
-IMPLIED: Final = {OPEN_TIME_US: REGULAR_OPEN_US, CLOSE_TIME_US: REGULAR_CLOSE_US}
+IMPLIED: Final = REGULAR_US
 
 
 @dataclass(frozen=True, slots=True)
