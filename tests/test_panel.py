@@ -92,6 +92,17 @@ def test_what_nobody_covers_is_an_error_or_a_hole_as_asked(tmp_path: Path) -> No
     assert np.isnan(panel.close[:, 1]).all()
 
 
+def test_a_masked_array_is_made_with_the_opposite_of_the_mask(tmp_path: Path) -> None:
+    put(tmp_path, hours("AUSDT"), DAY)
+    put(tmp_path, hours("BUSDT", [0, 5 * HOUR_MS]), DAY)
+    with open_cache(tmp_path) as cache:
+        panel = cache.panel(["AUSDT", "BUSDT"], "1h", 0, DAY_MS)
+    masked = np.ma.array(panel.close, mask=~panel.mask)
+    assert masked.count(axis=0).tolist() == panel.mask.sum(axis=0).tolist() == [24, 2]
+    assert masked[:, 1].compressed().tolist() == [400.0, 401.0]
+    assert masked.mean(axis=0).tolist() == np.nanmean(panel.close, axis=0).tolist()
+
+
 def test_a_panel_is_whole_without_its_cache_and_cannot_be_written_to(tmp_path: Path) -> None:
     put(tmp_path, hours("AUSDT", [HOUR_MS, 2 * HOUR_MS + 1]), DAY)
     with open_cache(tmp_path) as cache:

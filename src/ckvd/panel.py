@@ -53,7 +53,8 @@ class Panel(NamedColumns):
         NaN where there is no bar. Columns of whole numbers (`count`, `close_time`) are float64 as well, so that a
         hole shows; numbers up to 2**53 are exact.
     mask : ndarray of bool, shape (T, S)
-        Whether there is a bar.
+        True where there is a bar: the opposite of what `numpy.ma` calls a mask. A masked array of a column is
+        `np.ma.array(panel.close, mask=~panel.mask)`.
     off_grid_counts : ndarray of int64, shape (S,)
         Bars of each symbol that do not open on the grid, and are in no row.
     """
