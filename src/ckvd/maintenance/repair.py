@@ -1,24 +1,29 @@
 """Setting right what verification found.
 
-A file that cannot be believed is set aside, never deleted. One that merely bears the name of another gets its own
-back. What the cache does not have any more after that is fetched again, where a source is given.
+A file that cannot be believed is set aside, never deleted, and nothing older speaks in its place. One that merely
+bears the name of another gets its own back. What the cache does not have any more after that is fetched again,
+where a source is given.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from ckvd.cache.coverage import uncovered_spans
 from ckvd.cache.folder import SegmentName, parse_segment_name
 from ckvd.cache.ownership import resolve
+from ckvd.cache.series_lock import SeriesLock
 from ckvd.errors import CacheError, SegmentError
-from ckvd.maintenance.findings import REPAIRABLE, Finding, Trouble
+from ckvd.maintenance.findings import REPAIRABLE, Finding, Severity, Trouble
 from ckvd.maintenance.leftovers import Leftover, remove_leftovers
 from ckvd.maintenance.quarantine import Quarantined, quarantine_file, restore
 from ckvd.maintenance.refetch import Refetched, refetch
+from ckvd.maintenance.stand_ins import withdraw_stand_ins
 from ckvd.maintenance.verification import verify_segment
 from ckvd.segment.reader import read_segment_header
-from ckvd.timespan import Span, difference, now_ms, union
+from ckvd.timespan import Span, now_ms, union
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -124,13 +129,9 @@ async def repair(
     """
     present_ms = now_ms() if at_ms is None else at_ms
     steps = plan_repair(folder, findings)
-    quarantined = []
-    for step in steps:
-        reason = f"{step.finding.trouble}: {step.finding.message}"
-        if (moved := quarantine_file(folder, step.series, step.finding.path.name, reason)) is not None:
-            quarantined.append((step, moved))
+    quarantined = _set_aside(folder, steps, present_ms)
     renamed, aside = _rename_swapped(folder, quarantined)
-    lost = _lost_by_series(steps, renamed)
+    lost = _find_lost(folder, steps, present_ms)
     refetched = []
     if source is not None:
         for series, spans in lost.items():
@@ -142,51 +143,93 @@ async def repair(
     return RepairReport(
         steps,
         tuple(aside),
-        tuple(path for path, _, _ in renamed),
+        tuple(renamed),
         tuple(refetched),
         leftovers,
         {series: spans for series, spans in lost.items() if spans},
     )
 
 
-_Renamed = tuple["Path", "SeriesKey", SegmentName]
+def _set_aside(
+    folder: CacheFolder, steps: Sequence[RepairStep], present_ms: int
+) -> list[tuple[RepairStep, Quarantined]]:
+    """Set aside what still cannot be believed: another repair may have been at it since it was looked at."""
+    returning: dict[SeriesKey, list[SegmentName]] = {}
+    for step in steps:
+        if step.finding.trouble is Trouble.SWAPPED and (home := _home_of(step.finding.path)) is not None:
+            returning.setdefault(home[0], []).append(home[1])
+    quarantined = []
+    for step in steps:
+        moved = quarantine_file(
+            folder,
+            step.series,
+            step.finding.path.name,
+            f"{step.finding.trouble}: {step.finding.message}",
+            condition=partial(_is_still_wrong, step),
+            returning=returning.get(step.series, ()),
+            at_ms=present_ms,
+        )
+        if moved is not None:
+            quarantined.append((step, moved))
+    return quarantined
+
+
+def _is_still_wrong(step: RepairStep) -> bool:
+    name = parse_segment_name(step.finding.path.name)
+    assert name is not None, "only segments are planned for"
+    return any(found.trouble in REPAIRABLE for found in verify_segment(step.finding.path, step.series, name))
 
 
 def _rename_swapped(
-    folder: CacheFolder, quarantined: Iterable[tuple[RepairStep, Quarantined]]
-) -> tuple[list[_Renamed], list[Quarantined]]:
+    folder: CacheFolder, quarantined: Sequence[tuple[RepairStep, Quarantined]]
+) -> tuple[list[Path], list[Quarantined]]:
     """Give whole segments that bore other names their own, where nothing is in the way."""
-    renamed: list[_Renamed] = []
+    renamed: list[Path] = []
     aside: list[Quarantined] = []
     for step, moved in quarantined:
-        if step.finding.trouble is Trouble.SWAPPED and (home := _home_of(moved)) is not None:
+        if step.finding.trouble is Trouble.SWAPPED and (home := _home_of(moved.path)) is not None:
             series, name = home
             try:
-                path = restore(folder, replace(moved, series=series), name.file_name)
+                renamed.append(restore(folder, replace(moved, series=series, stand_ins=()), name.file_name))
             except CacheError:
                 pass  # the name is taken: what it says is in the cache already
             else:
-                renamed.append((path, series, name))
                 continue
         aside.append(moved)
+    if renamed:
+        _withdraw_stand_ins(folder, [moved for _, moved in quarantined])
     return renamed, aside
 
 
-def _home_of(moved: Quarantined) -> tuple[SeriesKey, SegmentName] | None:
-    """Where a segment that was set aside belongs by its header; None where it is damaged as well."""
+def _withdraw_stand_ins(folder: CacheFolder, quarantined: Iterable[Quarantined]) -> None:
+    """Let the segments that have their names back speak again, where nothing newer was lost."""
+    for moved in quarantined:
+        name = parse_segment_name(moved.file_name)
+        if name is not None and moved.stand_ins:
+            with SeriesLock(folder, moved.series):
+                withdraw_stand_ins(folder, moved.series, name, moved.stand_ins)
+
+
+def _home_of(path: Path) -> tuple[SeriesKey, SegmentName] | None:
+    """Where a segment under another name belongs by its header; None where it is damaged as well."""
     try:
-        header = read_segment_header(moved.path)
+        header = read_segment_header(path)
         series, name = header.series, SegmentName(header.span, header.revision)
+        findings = verify_segment(path, series, name)
     except (OSError, SegmentError, ValueError, KeyError):
         return None
-    return None if verify_segment(moved.path, series, name) else (series, name)
+    return None if any(finding.severity is Severity.ERROR for finding in findings) else (series, name)
 
 
-def _lost_by_series(steps: Iterable[RepairStep], renamed: Iterable[_Renamed]) -> dict[SeriesKey, tuple[Span, ...]]:
-    lost: dict[SeriesKey, tuple[Span, ...]] = {}
+def _find_lost(
+    folder: CacheFolder, steps: Iterable[RepairStep], present_ms: int
+) -> dict[SeriesKey, tuple[Span, ...]]:
+    """What the files to set aside spoke for, and the cache has no answer to now."""
+    spans: dict[SeriesKey, tuple[Span, ...]] = {}
     for step in steps:
-        lost[step.series] = union([*lost.get(step.series, ()), *step.lost])
-    for _, series, name in renamed:
-        if series in lost:
-            lost[series] = difference(lost[series], [name.span])
-    return {series: spans for series, spans in lost.items() if spans}
+        spans[step.series] = union([*spans.get(step.series, ()), *step.lost])
+    lost = {
+        series: tuple(part for span in spoken for part in uncovered_spans(folder, series, span, present_ms))
+        for series, spoken in spans.items()
+    }
+    return {series: parts for series, parts in lost.items() if parts}
