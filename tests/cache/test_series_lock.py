@@ -18,9 +18,11 @@ from ckvd.cache.series_lock import SeriesLock, lock_path
 from ckvd.errors import CacheBusyError, CacheError
 from ckvd.market import SeriesKey
 from ckvd.timespan import Span
+from forked import Ended, die, run_in_child
 from tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 DAY = Span.of("2024-01-01", "2024-01-02")
@@ -189,6 +191,73 @@ def test_without_a_readable_record_revisions_go_on_from_the_segments(folder: Cac
     lock_path(folder, BTCUSDT_1M).write_bytes(content)
     store.put(regular_table(BTCUSDT_1M, DAY), DAY)
     assert sorted(name.revision for name in folder.segments(BTCUSDT_1M)) == [1, 2, 3, 4]
+
+
+def test_a_record_that_is_cut_short_as_it_is_written_is_still_read(folder: CacheFolder) -> None:
+    store = SeriesStore(folder, BTCUSDT_1M)
+    first = store.put(regular_table(BTCUSDT_1M, DAY), DAY)
+    lock = FileLock(lock_path(folder, BTCUSDT_1M), timeout_s=0)
+    with lock:
+        lock.write_record(revision=7, note="longer than what comes after it")
+    first.unlink()
+
+    def work(say: Callable[[str], None]) -> None:
+        genuine = os.ftruncate
+
+        def cut_short(descriptor: int, nbytes: int) -> None:
+            if os.path.samestat(os.fstat(descriptor), lock.path.stat()):
+                die()
+            genuine(descriptor, nbytes)
+
+        os.ftruncate = cut_short
+        store.put(regular_table(BTCUSDT_1M, DAY), DAY)
+        say("survived")
+
+    run_in_child(work)
+    assert lock.read_record()["revision"] == 8
+    store.put(regular_table(BTCUSDT_1M, DAY), DAY)
+    assert max(name.revision for name in folder.segments(BTCUSDT_1M)) == 9
+
+
+def test_a_long_file_of_rubbish_becomes_a_record(folder: CacheFolder) -> None:
+    folder.make_path(folder.root)
+    lock = FileLock(folder.root / "a.lock", timeout_s=0)
+    lock.path.write_bytes(b"x" * 10_000)
+    with lock:
+        lock.write_record(revision=3)
+        assert lock.read_record()["revision"] == 3
+
+
+def test_a_file_that_may_not_be_opened_is_not_free(tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can become somebody else")
+    path = tmp_path / "a.lock"
+    path.touch(0o600)
+    for place in (tmp_path, *tmp_path.parents[:2]):
+        place.chmod(0o755)
+
+    def work(say: Callable[[str], None]) -> None:
+        os.setuid(65_534)
+        say(str(is_free(path)))
+
+    assert run_in_child(work) == Ended(0, ("False",))
+
+
+def test_a_file_is_not_free_where_only_writers_may_lock_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = file_lock.fcntl.flock
+
+    def flock_of_nfs(descriptor: int, operation: int) -> None:
+        access = file_lock.fcntl.fcntl(descriptor, file_lock.fcntl.F_GETFL) & os.O_ACCMODE
+        if operation & file_lock.fcntl.LOCK_EX and access == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        genuine(descriptor, operation)
+
+    monkeypatch.setattr(file_lock.fcntl, "flock", flock_of_nfs)
+    with FileLock(tmp_path / "a.lock", timeout_s=0) as lock:
+        assert not is_free(lock.path)
+    assert is_free(lock.path)
 
 
 def test_a_file_system_without_locks_is_refused_with_a_remedy(

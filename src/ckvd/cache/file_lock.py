@@ -152,8 +152,10 @@ class FileLock:
         if self._descriptor is None:
             raise ValueError(f"{self.path}: the lock is not held")
         record = {**facts, "process": os.getpid(), "host": os.uname().nodename, "since_ms": now_ms()}
-        content = json.dumps(record).encode()
         try:
+            known_nbytes = min(os.fstat(self._descriptor).st_size, _RECORD_NBYTES_MAX)
+            # One write replaces all of the record before it, so that whoever dies leaves one that can be read.
+            content = json.dumps(record).encode().ljust(known_nbytes)
             os.lseek(self._descriptor, 0, os.SEEK_SET)
             os.write(self._descriptor, content)
             os.ftruncate(self._descriptor, len(content))
@@ -188,15 +190,21 @@ class FileLock:
 
 
 def is_free(path: Path) -> bool:
-    """Whether nobody holds a lock on a file at this moment: true as well where locks do not work, or it is gone."""
+    """Whether nobody holds a lock on a file at this moment.
+
+    True as well where locks do not work, or it is gone. A file that may not be opened is not free.
+    """
     if fcntl is None:
         return True
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        return False
     except OSError:
         return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # NFS gives an exclusive lock only to who may write, and a shared one tells as much.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     except OSError:
