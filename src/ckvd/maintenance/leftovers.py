@@ -8,6 +8,7 @@ a moment before it is locked. A folder of a download counts by its lock file whe
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -65,9 +66,10 @@ def find_leftovers(folder: CacheFolder, *, at_ms: int | None = None) -> list[Lef
             files = [path] if path.is_file() else [path, *(file for file in path.rglob("*") if file.is_file())]
             age_s = now_s - max(file.stat().st_mtime for file in files)
             nbytes = sum(file.stat().st_size for file in files if file.is_file())
+            is_abandoned = _is_abandoned(path, age_s)
         except OSError:
-            continue  # it goes at this moment
-        if _is_abandoned(path, age_s):
+            continue  # it goes at this moment, or is another user's, who may be at work
+        if is_abandoned:
             found.append(Leftover(path, nbytes))
     return found
 
@@ -78,13 +80,26 @@ def remove_leftovers(folder: CacheFolder, *, at_ms: int | None = None) -> list[L
     for leftover in found:
         try:
             if leftover.path.is_dir():
-                shutil.rmtree(leftover.path)
+                _remove_tree(leftover.path)
             else:
                 leftover.path.unlink(missing_ok=True)
         except OSError as error:
             raise cannot("be removed", leftover.path, error) from error
         fault_points.reach(Step.LEFTOVER_REMOVED)
     return found
+
+
+def _remove_tree(path: Path) -> None:
+    """Remove a folder and all in it, also while another process does the same."""
+    if sys.version_info >= (3, 12):
+        shutil.rmtree(path, onexc=lambda _function, _path, error: _raise_unless_gone(error))
+    else:
+        shutil.rmtree(path, onerror=lambda _function, _path, found: _raise_unless_gone(found[1]))
+
+
+def _raise_unless_gone(error: BaseException) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _candidates(folder: CacheFolder) -> Iterator[Path]:

@@ -1,0 +1,64 @@
+"""Leftovers are found and removed beside other users, and beside others who remove them as well."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ckvd.acquisition.download import download_folder
+from ckvd.cache import CacheFolder
+from ckvd.maintenance.leftovers import remove_leftovers
+from ckvd.maintenance.verification import verify_cache
+from ckvd.timespan import now_ms
+from forked import Ended, run_in_child
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+MUCH_LATER_MS = now_ms() + 2 * 86_400_000
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> CacheFolder:
+    cache = CacheFolder(tmp_path / "cache")
+    cache.make_path(cache.root)
+    return cache
+
+
+def test_the_download_of_another_user_is_left_alone(folder: CacheFolder) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can become somebody else")
+    for place in (folder.root, *folder.root.parents[:3]):
+        place.chmod(0o755)
+
+    def work(say: Callable[[str], None]) -> None:
+        os.setuid(65_534)
+        say(str(list(verify_cache(folder))))
+        say(str(remove_leftovers(folder, at_ms=MUCH_LATER_MS)))
+
+    with download_folder(folder.root):
+        assert run_in_child(work) == Ended(0, ("[]", "[]"))
+
+
+def test_a_folder_that_another_removes_meanwhile_is_no_error(
+    folder: CacheFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = folder.root / ".download-a"
+    place.mkdir()
+    for number in range(3):
+        (place / f"archive-{number}.zip.part").write_bytes(b"123")
+    genuine = os.unlink
+
+    def remove_all_and_unlink(path: str, *, dir_fd: int | None = None) -> None:
+        if place.exists():
+            for file in place.iterdir():
+                genuine(file)
+            place.rmdir()
+        genuine(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", remove_all_and_unlink)
+    assert [leftover.path for leftover in remove_leftovers(folder, at_ms=MUCH_LATER_MS)] == [place]
+    assert list(folder.root.iterdir()) == []
