@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore, fault_points
 from ckvd.cache.fault_points import Step
+from ckvd.cache.packing import PackReport, pack_series
 from ckvd.cache.series_lock import SeriesLock
 from ckvd.errors import CacheBusyError
-from ckvd.maintenance.pruning import plan_pruning, plan_pruning_to_size, prune_span
+from ckvd.maintenance.pruning import carry_out, plan_pruning, plan_pruning_to_size, prune_span
 from ckvd.maintenance.selection import SeriesFilter
 from ckvd.maintenance.verification import verify_cache
-from ckvd.market import DAY_MS, SeriesKey
+from ckvd.market import DAY_MS, HOUR_MS, SeriesKey
 from ckvd.segment.reader import read_segment_header
 from ckvd.timespan import Span, difference
 from tables import BTCUSDT_1M, regular_table
@@ -102,6 +103,92 @@ def test_to_a_size_the_longest_unread_go_first(folder: CacheFolder) -> None:
     assert [pruning.span for pruning in prunings] == [day(2), day(0)]
     assert plan_pruning_to_size(folder, 4 * one) == []
     assert plan_pruning_to_size(folder, 0, SeriesFilter(symbols=("ETH*",))) == []
+
+
+def sizes(folder: CacheFolder) -> int:
+    return sum(path.stat().st_size for path in folder.root.rglob("*.ckvd"))
+
+
+def bars(folder: CacheFolder, span: Span) -> int:
+    with KlineCache(folder.root) as cache:
+        return len(cache.read_series(HOURS, span, missing="ignore"))
+
+
+def test_to_a_size_what_speaks_for_nothing_goes_before_bars(folder: CacheFolder) -> None:
+    put(folder, day(20))
+    paths = [put(folder, day(number)) for number in range(4)]
+    newest = put(folder, day(0, 4))
+    os.utime(newest, (1, 1))
+    nbytes = sizes(folder)
+    dead_nbytes = sum(path.stat().st_size for path in paths)
+    (pruning,) = plan_pruning_to_size(folder, nbytes - 1)
+    assert (len(pruning.segments), pruning.bar_count, pruning.nbytes) == (4, 0, dead_nbytes)
+    assert not pruning.span
+    assert carry_out(folder, pruning).segments == pruning.segments
+    assert sizes(folder) == nbytes - dead_nbytes
+    assert bars(folder, day(0, 30)) == 5 * 24
+
+
+def test_to_a_size_no_file_counts_twice_and_none_is_written_anew(folder: CacheFolder) -> None:
+    paths = [put(folder, day(0, 4)), put(folder, day(2)), put(folder, day(3, 3)), put(folder, day(9))]
+    for path, age in zip(paths, (400, 100, 200, 300), strict=True):
+        os.utime(path, (1_700_000_000 - age, 1_600_000_000))
+    nbytes = sizes(folder)
+    assert [pruning.span for pruning in plan_pruning_to_size(folder, nbytes - 1)] == [day(9)]
+    prunings = plan_pruning_to_size(folder, 0)
+    assert [pruning.span for pruning in prunings] == [day(9), day(0, 6)]
+    assert [len(pruning.segments) for pruning in prunings] == [1, 3]
+    assert [pruning.bar_count for pruning in prunings] == [24, 6 * 24]
+    assert sum(pruning.nbytes for pruning in prunings) == nbytes
+    assert not any(pruning.kept for pruning in prunings)
+
+
+def test_to_a_size_only_what_was_planned_goes(folder: CacheFolder) -> None:
+    put(folder, day(0, 4))
+    put(folder, day(1))
+    (pruning,) = plan_pruning_to_size(folder, 0)
+    fresh = put(folder, day(1, 2), open=5.0)
+    done = carry_out(folder, pruning)
+    assert len(done.segments) == 2
+    assert done.bar_count == 2 * 24
+    assert list(folder.root.rglob("*.ckvd")) == [fresh]
+    assert carry_out(folder, pruning).segments == ()
+    assert bars(folder, day(0, 4)) == 2 * 24
+
+
+def test_to_a_size_nothing_goes_above_a_segment_that_came_back(folder: CacheFolder) -> None:
+    old = put(folder, day(0), open=1.0)
+    content = old.read_bytes()
+    old.unlink()
+    put(folder, day(0), open=2.0)
+    (pruning,) = plan_pruning_to_size(folder, 0)
+    old.write_bytes(content)
+    assert carry_out(folder, pruning).segments == ()
+    with KlineCache(folder.root) as cache:
+        assert set(cache.read_series(HOURS, day(0)).open.tolist()) == {2.0}
+
+
+@pytest.mark.parametrize("span", [day(0, 12), day(0, 3)])
+def test_what_was_packed_since_it_was_listed_is_pruned_as_well(
+    folder: CacheFolder, monkeypatch: pytest.MonkeyPatch, span: Span
+) -> None:
+    for number in range(12):
+        put(folder, day(number))
+    genuine = SeriesStore.lock
+    packed: list[PackReport] = []
+
+    def pack_and_lock(store: SeriesStore) -> SeriesLock:
+        if not packed:
+            packed.append(PackReport(HOURS))
+            packed.append(pack_series(folder, HOURS, is_thorough=True))
+        return genuine(store)
+
+    monkeypatch.setattr(SeriesStore, "lock", pack_and_lock)
+    pruned = prune_span(folder, HOURS, span)
+    assert packed[-1].packed
+    assert pruned.bar_count == span.length_ms // HOUR_MS
+    assert bars(folder, span) == 0
+    assert bars(folder, day(0, 12)) == 12 * 24 - pruned.bar_count
 
 
 def test_a_span_that_no_segment_can_be_cut_at_is_refused(folder: CacheFolder) -> None:

@@ -7,12 +7,13 @@ sticks out of it is copied into a segment of its own before that. Views that a b
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
-from ckvd.cache.ownership import Holding, resolve
+from ckvd.cache.ownership import Holding, resolve, superseded
 from ckvd.cache.packing import count_rows, ignore_rows, merge_pieces
 from ckvd.cache.packing_plan import Merge, Piece
 from ckvd.cache.series_store import SeriesStore
@@ -21,24 +22,28 @@ from ckvd.maintenance.selection import EVERYTHING
 from ckvd.timespan import Span, difference
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Container, Iterable, Sequence
+    from pathlib import Path
+
     from ckvd.cache.folder import CacheFolder, SegmentName
     from ckvd.maintenance.selection import SeriesFilter
     from ckvd.market import SeriesKey
 
 # All the years that times are understood in.
 ALL_TIME: Final = Span.of("1970-01-01", "2200-01-01")
+NOTHING: Final = Span(0, 0)
 _ATTEMPTS_MAX: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """What pruning a span of a series removes.
+    """What pruning removes of a series.
 
     Attributes
     ----------
     series : SeriesKey
     span : Span
-        What the cache will not speak of any more.
+        What the cache will not speak of any more; empty where all goes that speaks for nothing as it is.
     segments : tuple of SegmentName
         Segments that go.
     kept : tuple of Holding
@@ -82,28 +87,110 @@ def plan_pruning(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING, span: S
 
 
 def plan_pruning_to_size(folder: CacheFolder, nbytes_max: int, chosen: SeriesFilter = EVERYTHING) -> list[Pruning]:
-    """Find out what to remove so that the chosen series take no more than some bytes.
+    """Find out what to remove so that the chosen series take no more than some bytes. `carry_out` does it.
 
-    Segments go in the order in which they were last read, the longest ago first. How exactly that is known depends
-    on the file system: most note it once a day, and those mounted with `noatime` never; then the age of the file
-    counts.
+    Segments that speak for nothing any more go first. Then others go in the order in which they were last read, the
+    longest ago first; those that speak of the same time count as one, so that no file is written anew. How exactly
+    that order is known depends on the file system: most note it once a day, and those mounted with `noatime` never;
+    then the age of the file counts.
+
+    Raises
+    ------
+    SegmentError, CacheError
+        A segment or folder cannot be read.
     """
-    candidates: list[tuple[int, SeriesKey, Span, int]] = []
+    replaced: list[Pruning] = []
+    candidates: list[_Group] = []
     total = 0
     for series in chosen.choose(folder):
-        for name in sorted(folder.segments(series)):
-            with contextlib.suppress(FileNotFoundError):
-                status = (folder.series_path(series) / name.file_name).stat()
-                read_ms = int(max(status.st_atime, status.st_mtime) * 1000)
-                candidates.append((read_ms, series, name.span, status.st_size))
-                total += status.st_size
+        segments = folder.segments(series)
+        dead = _plan_superseded(folder, series, segments)
+        groups = _groups_of(folder, series, [name for name in segments if name not in dead.segments])
+        total += dead.nbytes + sum(group.nbytes for group in groups)
+        candidates += groups
+        if dead.segments:
+            replaced.append(dead)
     prunings = []
-    for _, series, span, nbytes in sorted(candidates):
+    if total > nbytes_max:
+        prunings += replaced
+        total -= sum(dead.nbytes for dead in replaced)
+    for group in sorted(candidates):
         if total <= nbytes_max:
             break
-        prunings.append(_plan_series(folder, series, span))
-        total -= nbytes
+        prunings.append(_plan_series(folder, group.series, group.span, group.segments))
+        total -= group.nbytes
     return prunings
+
+
+def _plan_superseded(folder: CacheFolder, series: SeriesKey, segments: Sequence[SegmentName]) -> Pruning:
+    found = tuple(superseded(segments))
+    nbytes, last_read_ms = _measure(folder, series, found)
+    return Pruning(series, NOTHING, found, (), 0, nbytes, last_read_ms)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Group:
+    """Segments that speak of the same time, directly or by others between them."""
+
+    last_read_ms: int
+    series: SeriesKey
+    span: Span
+    segments: tuple[SegmentName, ...]
+    nbytes: int
+
+
+def _groups_of(folder: CacheFolder, series: SeriesKey, segments: Iterable[SegmentName]) -> list[_Group]:
+    grouped: list[list[SegmentName]] = []
+    end_ms = 0
+    for name in sorted(segments):
+        if grouped and name.span.start_ms < end_ms:
+            grouped[-1].append(name)
+            end_ms = max(end_ms, name.span.end_ms)
+        else:
+            grouped.append([name])
+            end_ms = name.span.end_ms
+    groups = []
+    for names in grouped:
+        nbytes, last_read_ms = _measure(folder, series, names)
+        groups.append(_Group(last_read_ms, series, _hull(names), tuple(names), nbytes))
+    return groups
+
+
+def carry_out(folder: CacheFolder, pruning: Pruning) -> Pruning:
+    """Remove what `plan_pruning_to_size` planned and nothing else: what was published since then stays, durably.
+
+    Returns
+    -------
+    Pruning
+        What was removed. That is nothing where a segment has come back that would speak instead.
+
+    Raises
+    ------
+    SegmentError
+        A segment that replaces others is damaged; those are kept.
+    CacheBusyError, CacheError
+        See `prune_span`.
+    """
+    store = SeriesStore(folder, pruning.series)
+    if not pruning.span:
+        return _remove_superseded(store)
+    with store.lock():
+        segments = folder.segments(pruning.series)
+        names = set(pruning.segments).intersection(segments)
+        newest = max((name.revision for name in names), default=0)
+        others = (name for name in segments if name not in names and name.span.overlaps(pruning.span))
+        if any(name.revision < newest for name in others):
+            names.clear()
+        found = _plan_series(folder, pruning.series, pruning.span, names)
+        _remove(store, names)
+    return found
+
+
+def _remove_superseded(store: SeriesStore) -> Pruning:
+    found = superseded(store.folder.segments(store.series))
+    known_nbytes = {name: _measure(store.folder, store.series, [name])[0] for name in found}
+    gone = store.remove_superseded()
+    return Pruning(store.series, NOTHING, gone, (), 0, sum(known_nbytes.get(name, 0) for name in gone))
 
 
 def prune_span(folder: CacheFolder, series: SeriesKey, span: Span = ALL_TIME) -> Pruning:
@@ -125,42 +212,75 @@ def prune_span(folder: CacheFolder, series: SeriesKey, span: Span = ALL_TIME) ->
     """
     store = SeriesStore(folder, series)
     for _ in range(_ATTEMPTS_MAX):
-        pruning = _plan_series(folder, series, span)
-        if not pruning.segments:
-            return pruning
-        if not all(_keep(store, holding) for holding in pruning.kept):
+        planned = _plan_series(folder, series, span)
+        if not planned.segments:
+            return planned
+        if not all(_keep(store, holding) for holding in planned.kept):
             continue
         with store.lock():
-            held = resolve(ALL_TIME, folder.segments(series))
+            # Others may have packed or published since, and what they made goes as well.
+            found = _plan_series(folder, series, span)
             # Only what nothing else needs may go: the parts that stick out have segments of their own by now.
-            needed = {h.segment for h in held if difference([h.span], [span])} & set(pruning.segments)
-            if needed:
+            if found.kept:
                 continue
-            store.remove(sorted(pruning.segments, key=lambda name: name.revision), Step.PRUNED)
-            _remove_empty_folders(folder, series)
-        return pruning
+            _remove(store, found.segments)
+        return replace(found, kept=planned.kept)
     raise CacheBusyError(str(folder.series_path(series)), f"it changed {_ATTEMPTS_MAX} times while it was pruned")
 
 
-def _plan_series(folder: CacheFolder, series: SeriesKey, span: Span) -> Pruning:
+def _remove(store: SeriesStore, names: Iterable[SegmentName]) -> None:
+    """Remove segments, the oldest revision first, and folders that are empty then. The series is locked."""
+    store.remove(sorted(names, key=lambda name: name.revision), Step.PRUNED)
+    _remove_empty_folders(store.folder, store.series)
+
+
+def _plan_series(
+    folder: CacheFolder, series: SeriesKey, span: Span, chosen: Container[SegmentName] | None = None
+) -> Pruning:
+    """What goes with a span: all segments that speak of it, or those that were chosen."""
     segments = folder.segments(series)
-    path = folder.series_path(series)
-    touched = tuple(sorted(name for name in segments if name.span.overlaps(span)))
-    held = [holding for holding in resolve(ALL_TIME, segments) if holding.segment in touched]
+    touched = tuple(
+        sorted(name for name in segments if name.span.overlaps(span) and (chosen is None or name in chosen))
+    )
+    held = [holding for holding in resolve(_hull(touched), segments) if holding.segment in touched]
     kept = tuple(Holding(part, holding.segment) for holding in held for part in difference([holding.span], [span]))
-    nbytes = bar_count = 0
-    last_read_ms = 0
-    with contextlib.suppress(FileNotFoundError):  # something else removed it: the next look will tell
-        for name in touched:
+    cut = [(holding.segment, holding.span.intersection(span)) for holding in held]
+    bar_count = sum(_count_unread(folder.series_path(series) / name.file_name, part) for name, part in cut if part)
+    nbytes, last_read_ms = _measure(folder, series, touched)
+    return Pruning(series, span, touched, kept, bar_count, nbytes, last_read_ms)
+
+
+def _count_unread(file: Path, span: Span) -> int:
+    """How many bars of a segment open in a span; 0 where it is gone, or damaged so that nobody knows.
+
+    It does not count as read by that: a plan that was only shown would otherwise keep what is first to go.
+    """
+    with contextlib.suppress(FileNotFoundError, SegmentError):
+        status = file.stat()
+        row_count = count_rows(file, span)
+        with contextlib.suppress(OSError):
+            os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        return row_count
+    return 0
+
+
+def _hull(names: Collection[SegmentName]) -> Span:
+    """From the first moment that some segments speak of to the last."""
+    if not names:
+        return NOTHING
+    return Span(min(name.span.start_ms for name in names), max(name.span.end_ms for name in names))
+
+
+def _measure(folder: CacheFolder, series: SeriesKey, names: Iterable[SegmentName]) -> tuple[int, int]:
+    """How many bytes some segments have, and when one of them was last read or written."""
+    path = folder.series_path(series)
+    nbytes = last_read_ms = 0
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):  # something else removed it
             status = (path / name.file_name).stat()
             nbytes += status.st_size
             last_read_ms = max(last_read_ms, int(max(status.st_atime, status.st_mtime) * 1000))
-        for holding in held:
-            cut = holding.span.intersection(span)
-            if cut:
-                with contextlib.suppress(SegmentError):  # nobody knows how many bars a damaged one has
-                    bar_count += count_rows(path / holding.segment.file_name, cut)
-    return Pruning(series, span, touched, kept, bar_count, nbytes, last_read_ms)
+    return nbytes, last_read_ms
 
 
 def _keep(store: SeriesStore, holding: Holding) -> bool:

@@ -24,7 +24,7 @@ from ckvd.cli.cache.printing import count, format_span, print_json, say, track
 from ckvd.cli.options import EXIT_USAGE, CacheOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, format_nbytes
 from ckvd.maintenance.leftovers import Leftover, find_leftovers, remove_leftovers
-from ckvd.maintenance.pruning import ALL_TIME, Pruning, plan_pruning, plan_pruning_to_size, prune_span
+from ckvd.maintenance.pruning import ALL_TIME, Pruning, carry_out, plan_pruning, plan_pruning_to_size, prune_span
 from ckvd.maintenance.quarantine import Quarantined, discard, list_quarantine
 from ckvd.maintenance.selection import EVERYTHING, SeriesFilter
 from ckvd.timespan import Span, parse_time
@@ -76,8 +76,12 @@ def prune(
         found = find_leftovers(folder) if leftovers else []
         aside = [one for one in list_quarantine(folder) if one.series in chosen] if quarantine else []
         if yes:
-            for pruning in track(prunings, "pruning"):
-                prune_span(folder, pruning.series, pruning.span)
+            prunings = [
+                carry_out(folder, pruning)
+                if max_size is not None
+                else prune_span(folder, pruning.series, pruning.span)
+                for pruning in track(prunings, "pruning")
+            ]
             found = remove_leftovers(folder) if leftovers else []
             for one in aside:
                 discard(one)
@@ -99,7 +103,7 @@ def _print(prunings: list[Pruning], found: list[Leftover], aside: list[Quarantin
     verb = "removed" if is_done else "would remove"
     for pruning in prunings:
         files = count(len(pruning.segments), "file")
-        span = "all" if pruning.span == ALL_TIME else format_span(pruning.span)
+        span = "all" if pruning.span == ALL_TIME else format_span(pruning.span) if pruning.span else "replaced"
         rest = f", {count(len(pruning.kept), 'part')} written anew" if pruning.kept else ""
         say(
             f"{verb} {pruning.series} {span}: {count(pruning.bar_count, 'bar')}, {files} of "
