@@ -9,19 +9,24 @@ import pytest
 
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.packing import pack_series
-from ckvd.errors import DataLockError, NotCachedError
+from ckvd.errors import CacheBusyError, DataLockError, NotCachedError
+from ckvd.maintenance.bar_sources import speaking_sources
 from ckvd.maintenance.content_hash import hash_span
 from ckvd.maintenance.data_lock import Verdict, check_lock, format_lock, lock_data, parse_lock
 from ckvd.maintenance.gap_report import fill_by_month, report_gaps
-from ckvd.maintenance.inventory import describe_segments, list_series, total
+from ckvd.maintenance.inventory import describe_segments, list_series, summarise_series, total
 from ckvd.maintenance.selection import SeriesFilter
 from ckvd.market import DAY_MS, Interval, Market, SeriesKey
-from ckvd.provenance import Absence, Origin, Reason, Source
+from ckvd.provenance import Absence, Origin, Reason, Source, narrow
 from ckvd.timespan import Span
+from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 from tables import BTCUSDT_1M, make_table, regular_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from ckvd.cache.folder import SegmentName
 
 HOURS = SeriesKey.of("BTCUSDT", "1h")
 START = Span.of("2023-01-30", "2023-01-31").start_ms
@@ -32,7 +37,7 @@ def day(number: int, count: int = 1) -> Span:
 
 
 def source(span: Span) -> Source:
-    return Source(Origin.VISION_DAILY, 'odd "origin":"rest" name', span.start_ms, span.end_ms)
+    return Source(Origin.VISION_DAILY, f'odd "origin":"rest" {span}', span.start_ms, span.end_ms)
 
 
 @pytest.fixture
@@ -60,6 +65,66 @@ def test_series_are_summarised(folder: CacheFolder) -> None:
     assert summary.provisional == (day(3),)
     assert 0 < summary.oldest_file_ms <= summary.newest_file_ms
     assert len(list(list_series(folder))) == 2
+
+
+def test_a_source_counts_once_and_while_it_speaks(folder: CacheFolder) -> None:
+    store = SeriesStore(folder, HOURS)
+    both = Source(Origin.VISION_MONTHLY, "month", day(0).start_ms, day(2).end_ms)
+    for span in (day(0, 3), day(1), day(2)):
+        store.put(regular_table(HOURS, span), span, sources=narrow([both], span))
+    store.put(regular_table(HOURS, day(2)), day(2), sources=[Source(Origin.REST, "new", *edges(day(2)))])
+    (summary,) = list_series(folder, SeriesFilter(symbols=("btc*",)))
+    assert summary.origins == {Origin.VISION_MONTHLY: 1, Origin.REST: 1}
+    assert [found.name for found in speaking_sources(describe_segments(folder, HOURS))] == ["month", "new"]
+    store.put(regular_table(HOURS, day(0, 2)), day(0, 2), sources=[source(day(0))])
+    (summary,) = list_series(folder, SeriesFilter(symbols=("btc*",)))
+    assert summary.origins == {Origin.VISION_DAILY: 1, Origin.REST: 1}
+
+
+def edges(span: Span) -> tuple[int, int]:
+    return span.start_ms, span.end_ms
+
+
+def pack_after_listing(monkeypatch: pytest.MonkeyPatch, folder: CacheFolder, times: int) -> None:
+    """Put every segment into one right after the next listings, as another process may."""
+    genuine = CacheFolder.segments
+    left = [None] * times
+
+    def list_and_pack(self: CacheFolder, series: SeriesKey) -> list[SegmentName]:
+        found = genuine(self, series)
+        if left:
+            left.pop()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(CacheFolder, "segments", genuine)
+                replace_all(folder)
+        return found
+
+    monkeypatch.setattr(CacheFolder, "segments", list_and_pack)
+
+
+def replace_all(folder: CacheFolder) -> None:
+    SeriesStore(folder, HOURS).put(regular_table(HOURS, day(0, 4)), day(0, 4), sources=[source(day(0, 4))])
+    SeriesStore(folder, HOURS).remove_superseded()
+
+
+def test_what_is_replaced_after_it_was_listed_is_not_unreadable(
+    folder: CacheFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack_after_listing(monkeypatch, folder, 2)
+    summary = summarise_series(folder, HOURS)
+    assert (summary.bar_count, summary.segment_count, summary.unreadable_count) == (96, 1, 0)
+    pack_after_listing(monkeypatch, folder, 2)
+    (described,) = describe_segments(folder, HOURS)
+    assert (described.trouble, described.held) == ("", (day(0, 4),))
+
+
+@pytest.mark.parametrize("look", [summarise_series, describe_segments])
+def test_a_series_that_is_replaced_each_time_is_said_to_be_busy(
+    folder: CacheFolder, monkeypatch: pytest.MonkeyPatch, look: Callable[[CacheFolder, SeriesKey], object]
+) -> None:
+    pack_after_listing(monkeypatch, folder, CACHE_READ_ATTEMPTS_MAX)
+    with pytest.raises(CacheBusyError, match="try again"):
+        look(folder, HOURS)
 
 
 def test_bars_are_counted_once(folder: CacheFolder) -> None:

@@ -7,28 +7,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from ckvd.cache.ownership import resolve, superseded
 from ckvd.cache.packing import count_rows, survey_packing
-from ckvd.errors import SegmentError, cannot
+from ckvd.errors import CacheBusyError, SegmentError, cannot
+from ckvd.maintenance.bar_sources import sources_within
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.provenance import Absence, Origin, Source
 from ckvd.segment.reader import read_segment_header
 from ckvd.timespan import Span, union
+from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
     from ckvd.cache.folder import CacheFolder, SegmentName
     from ckvd.maintenance.selection import SeriesFilter
     from ckvd.market import SeriesKey
     from ckvd.segment.header import SegmentHeader
-
-# How an origin stands in the metadata of a header. Taking the JSON apart would take longer than all the rest.
-_ORIGIN_MARKS: Final = {origin: f'"origin":"{origin}"'.encode() for origin in Origin}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ class SeriesSummary:
     nbytes : int
         Of all segments on disk.
     origins : dict of Origin to int
-        How many sources of each kind its bars came from.
+        How many sources of each kind its bars came from; each counts once, however many segments it speaks in.
     provisional : tuple of Span
         What is to be replaced when an archive of it appears.
     oldest_file_ms, newest_file_ms : int
@@ -176,13 +174,7 @@ class CacheTotals:
 
 
 def list_series(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING) -> Iterator[SeriesSummary]:
-    """Summarise each series that has segments, in order.
-
-    Raises
-    ------
-    CacheError
-        A folder cannot be listed.
-    """
+    """Summarise each series that has segments, in order. Errors: see `summarise_series`."""
     for series in chosen.choose(folder):
         summary = summarise_series(folder, series)
         if summary.segment_count:
@@ -190,61 +182,87 @@ def list_series(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING) -> Itera
 
 
 def summarise_series(folder: CacheFolder, series: SeriesKey) -> SeriesSummary:
-    """Summarise one series. Errors: see `list_series`."""
-    segments = folder.segments(series)
+    """Summarise one series.
+
+    Raises
+    ------
+    CacheBusyError
+        Its segments were replaced again and again while they were looked at.
+    CacheError
+        A folder cannot be listed.
+    """
+    for _ in range(CACHE_READ_ATTEMPTS_MAX):
+        with contextlib.suppress(FileNotFoundError):  # packed or pruned since it was listed
+            return _summarise(folder, series, folder.segments(series))
+    raise _keeps_changing(folder, series)
+
+
+def _keeps_changing(folder: CacheFolder, series: SeriesKey) -> CacheBusyError:
+    reason = f"its segments were replaced {CACHE_READ_ATTEMPTS_MAX} times while they were looked at; try again"
+    return CacheBusyError(str(folder.series_path(series)), reason)
+
+
+def _summarise(folder: CacheFolder, series: SeriesKey, segments: Sequence[SegmentName]) -> SeriesSummary:
+    """Summarise segments as they were listed. Raises FileNotFoundError where one that speaks is gone."""
     coverage = union(name.span for name in segments)
+    holdings = [holding for span in coverage for holding in resolve(span, segments)]
     place = str(folder.series_path(series))
     paths = {name: f"{place}/{name.file_name}" for name in segments}
-    headers = _read_headers(paths)
+    headers = _read_headers(paths, {holding.segment for holding in holdings})
     provisional = []
     bar_count = 0
-    for span in coverage:
-        for holding in resolve(span, segments):
-            header = headers.get(holding.segment)
-            if header is None:
-                continue
-            if header.is_provisional:
-                provisional.append(holding.span)
-            if holding.span == holding.segment.span or not header.row_count:
-                bar_count += header.row_count
-            else:
-                with contextlib.suppress(FileNotFoundError, SegmentError):
-                    bar_count += count_rows(paths[holding.segment], holding.span)
+    sources: set[tuple[Origin, bytes]] = set()
+    for holding in holdings:
+        header = headers[holding.segment]
+        if header is None:
+            continue
+        sources.update(sources_within(header, holding.span))
+        if header.is_provisional:
+            provisional.append(holding.span)
+        if holding.span == holding.segment.span or not header.row_count:
+            bar_count += header.row_count
+        else:
+            with contextlib.suppress(SegmentError):
+                bar_count += count_rows(paths[holding.segment], holding.span)
     nbytes, oldest_ms, newest_ms = _measure(paths.values())
-    origins: Counter[Origin] = Counter()
-    for header in headers.values():
-        for origin, mark in _ORIGIN_MARKS.items():
-            origins[origin] += header.metadata.count(mark)
     return SeriesSummary(
         series,
         coverage,
-        len(segments),
+        len(headers),
         bar_count,
         nbytes,
-        {origin: count for origin, count in origins.items() if count},
+        {origin: count for origin in Origin if (count := sum(origin is found for found, _ in sources))},
         union(provisional),
         oldest_ms,
         newest_ms,
-        len(segments) - len(headers),
+        sum(header is None for header in headers.values()),
     )
 
 
 def describe_segments(folder: CacheFolder, series: SeriesKey) -> list[SegmentSummary]:
-    """Every segment of a series, in order of time and revision. Errors: see `list_series`."""
-    segments = sorted(folder.segments(series))
-    held: dict[SegmentName, list[Span]] = {}
-    for span in union(name.span for name in segments):
-        for holding in resolve(span, segments):
-            held.setdefault(holding.segment, []).append(holding.span)
-    return [_describe(folder, series, name, tuple(held.get(name, ()))) for name in segments]
+    """Every segment of a series, in order of time and revision. Errors: see `summarise_series`."""
+    for _ in range(CACHE_READ_ATTEMPTS_MAX):
+        segments = sorted(folder.segments(series))
+        held: dict[SegmentName, list[Span]] = {}
+        for span in union(name.span for name in segments):
+            for holding in resolve(span, segments):
+                held.setdefault(holding.segment, []).append(holding.span)
+        described = [_describe(folder, series, name, tuple(held.get(name, ()))) for name in segments]
+        # Of those that went meanwhile, only what still spoke is missed.
+        if all(one is not None or name not in held for name, one in zip(segments, described, strict=True)):
+            return [one for one in described if one is not None]
+    raise _keeps_changing(folder, series)
 
 
-def _describe(folder: CacheFolder, series: SeriesKey, name: SegmentName, held: tuple[Span, ...]) -> SegmentSummary:
+def _describe(
+    folder: CacheFolder, series: SeriesKey, name: SegmentName, held: tuple[Span, ...]
+) -> SegmentSummary | None:
+    """Describe a segment; None where it is gone."""
     try:
         header = read_segment_header(folder.series_path(series) / name.file_name)
         sources, absences = header.sources, header.absences
     except FileNotFoundError:
-        return SegmentSummary(name, held, trouble="it went meanwhile")
+        return None
     except SegmentError as error:
         return SegmentSummary(name, held, trouble=error.reason)
     except OSError as error:
@@ -290,13 +308,22 @@ def total(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING) -> CacheTotals
     )
 
 
-def _read_headers(paths: Mapping[SegmentName, str]) -> dict[SegmentName, SegmentHeader]:
-    headers = {}
+def _read_headers(
+    paths: Mapping[SegmentName, str], speaking: Container[SegmentName]
+) -> dict[SegmentName, SegmentHeader | None]:
+    """The headers of some segments, None where one cannot be read.
+
+    Those that speak for nothing and went meanwhile are left out; for another, FileNotFoundError is raised.
+    """
+    headers: dict[SegmentName, SegmentHeader | None] = {}
     for name, path in paths.items():
         try:
             headers[name] = read_segment_header(path)
-        except (FileNotFoundError, SegmentError):
-            continue
+        except FileNotFoundError:
+            if name in speaking:
+                raise
+        except SegmentError:
+            headers[name] = None
         except OSError as error:
             raise cannot("be read", path, error) from error
     return headers

@@ -18,9 +18,11 @@ from ckvd.cli.options import (
     exit_status_of_errors,
 )
 from ckvd.cli.terminal import complain, format_nbytes
+from ckvd.maintenance.bar_sources import speaking_sources
 from ckvd.maintenance.inventory import SegmentSummary, describe_segments, summarise_series
 from ckvd.maintenance.verification import verify_series
 from ckvd.market import Kind, Market, SeriesKey
+from ckvd.provenance import narrow
 from ckvd.timespan import format_time
 
 
@@ -55,8 +57,11 @@ def info(
         for span in summary.coverage:
             say(f"covers {format_span(span)}")
         print_table(("segment", "speaks for", "bars", "size", "state"), [_row(segment) for segment in segments])
+        for source in speaking_sources(segments):
+            confirmed = "confirmed" if source.is_checksum_published else "not confirmed"
+            say(f"source {source.name} {source.row_count} rows {source.sha256[:16] or '-'} {confirmed}")
         for segment in segments:
-            _print_provenance(segment)
+            _print_absences(segment)
         for finding in findings:
             say(f"{finding.severity}: {finding.path.name}: {finding.message}")
 
@@ -69,10 +74,7 @@ def _row(segment: SegmentSummary) -> tuple[object, ...]:
     return segment.name.file_name, held, segment.row_count, format_nbytes(segment.nbytes), state
 
 
-def _print_provenance(segment: SegmentSummary) -> None:
-    for source in segment.sources:
-        confirmed = "confirmed" if source.is_checksum_published else "not confirmed"
-        say(f"source {source.name} {source.row_count} rows {source.sha256[:16] or '-'} {confirmed}")
-    for absence in segment.absences:
+def _print_absences(segment: SegmentSummary) -> None:
+    for absence in (absence for part in segment.held for absence in narrow(segment.absences, part)):
         again = f", ask again {format_time(absence.recheck_ms)}" if absence.recheck_ms else ""
         say(f"absent {format_span(absence.span)} {absence.reason}{again}")
