@@ -9,13 +9,16 @@ import os
 import shutil
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ckvd.archive.folder_source import FolderArchiveSource
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import ListedArchive
-from ckvd.cache import CacheFolder, KlineCache, SeriesStore
+from ckvd.cache import CacheFolder, KlineCache, SeriesStore, fault_points
+from ckvd.cache.fault_points import Step
+from ckvd.errors import CacheBusyError
 from ckvd.maintenance.audit import ArchiveAudit, Change, audit_cache, audit_days, suspect
 from ckvd.market import SeriesKey
 from ckvd.period import Period
@@ -23,6 +26,11 @@ from ckvd.provenance import Origin, Source
 from ckvd.timespan import Span
 from ckvd.vision_data_client import VisionDataClient
 from tables import make_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ckvd.archive.source import AbsentArchive, FetchedArchive
 
 SAMPLES = Path(__file__).resolve().parents[2] / "data" / "vision"
 HOURS = SeriesKey.of("BTCUSDT", "1h")
@@ -118,26 +126,113 @@ def test_changed_archives_are_stored_when_asked(folder: CacheFolder, mirror: Pat
     assert again.change is Change.UNCHANGED
 
 
-def test_bars_of_another_source_are_kept(folder: CacheFolder, mirror: Path) -> None:
-    with KlineCache(folder.root) as cache:
-        before = cache.read_series(HOURS, MARCH)
-        hole_ms = before.gaps[0].start_ms
-        columns = before.as_dict()
+def heal(folder: CacheFolder, hole_ms: int) -> None:
+    """Fill the hole of a day from another source, as a download does."""
     day = Span.of("2023-03-24", "2023-03-25")
-    opens = [int(moment) for moment in columns["open_time"] if int(moment) in day] + [hole_ms]
-    healed = make_table(HOURS, sorted(opens), open=7.0)
+    with KlineCache(folder.root) as cache:
+        opens = [int(moment) for moment in cache.read_series(HOURS, day).open_time]
     sources = [
         Source(Origin.VISION_MONTHLY, MONTH, day.start_ms, day.end_ms, sha256="0" * 64),
         Source(Origin.REST, "/api/v3/klines", day.start_ms, day.end_ms),
     ]
-    SeriesStore(folder, HOURS).put(healed, day, sources=sources)
-    rewrite(mirror / MONTH)
-    (found,) = audit(folder, mirror, fix=True)
-    assert found.difference.removed_count == 0
+    SeriesStore(folder, HOURS).put(make_table(HOURS, sorted({*opens, hole_ms}), open=7.0), day, sources=sources)
+
+
+@pytest.fixture
+def hole_ms(folder: CacheFolder) -> int:
+    """Where the month lacks an hour."""
     with KlineCache(folder.root) as cache:
-        after = cache.read_series(HOURS, day)
-        assert hole_ms in after.open_time
-        assert after.open[list(after.open_time).index(hole_ms)] == 7.0
+        return cache.read_series(HOURS, MARCH).gaps[0].start_ms
+
+
+def opens_at(folder: CacheFolder, open_ms: int) -> list[float]:
+    with KlineCache(folder.root) as cache:
+        klines = cache.read_series(HOURS, MARCH)
+        return [float(price) for price in klines.open[klines.open_time == open_ms]]
+
+
+def test_bars_of_another_source_are_kept(folder: CacheFolder, mirror: Path, hole_ms: int) -> None:
+    heal(folder, hole_ms)
+    cells = first_cells(mirror / MONTH)
+    for price in (b"12345.00000000", b"12346.00000000"):
+        rewrite(mirror / MONTH, [(b",".join(cells[:2]), cells[0] + b"," + price)])
+        cells[1] = price
+        found = audit(folder, mirror, is_thorough=True, fix=True)
+        assert not any(one.difference.removed_count for one in found)
+        assert opens_at(folder, hole_ms) == [7.0]
+        assert opens_at(folder, MARCH.start_ms) == [float(price)]
+
+
+class SlowSource(FolderArchiveSource):
+    """A folder of archives, where something happens while one is fetched."""
+
+    def __init__(self, root: Path, meanwhile: Callable[[], None]) -> None:
+        super().__init__(root)
+        self._meanwhile = meanwhile
+
+    async def fetch(
+        self, name: ArchiveName, folder: Path, *, on_bytes: Callable[[int], None] | None = None
+    ) -> FetchedArchive | AbsentArchive:
+        fetched = await super().fetch(name, folder, on_bytes=on_bytes)
+        self._meanwhile()
+        return fetched
+
+
+def correct_while(folder: CacheFolder, mirror: Path, meanwhile: Callable[[], None]) -> list[ArchiveAudit]:
+    async def run() -> list[ArchiveAudit]:
+        source = SlowSource(mirror, meanwhile)
+        return [found async for found in audit_cache(folder, source, fix=True)]
+
+    return asyncio.run(run())
+
+
+def test_what_others_publish_while_an_archive_is_fetched_is_kept(
+    folder: CacheFolder, mirror: Path, hole_ms: int
+) -> None:
+    rewrite(mirror / MONTH)
+    (found,) = correct_while(folder, mirror, lambda: heal(folder, hole_ms))
+    assert found.is_stored
+    assert found.difference.removed_count == 0
+    assert opens_at(folder, hole_ms) == [7.0]
+
+
+def test_what_others_publish_while_a_correction_is_written_is_kept(
+    folder: CacheFolder, mirror: Path, hole_ms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = first_cells(mirror / MONTH)
+    rewrite(mirror / MONTH, [(b",".join(cells[:2]), cells[0] + b",12345.00000000")])
+    written: list[Step] = []
+
+    def heal_once(step: Step) -> None:
+        if step is Step.ROWS_WRITTEN:
+            written.append(step)
+            if len(written) == 1:
+                heal(folder, hole_ms)
+
+    monkeypatch.setattr(fault_points, "reach", heal_once)
+    (found,) = audit(folder, mirror, fix=True)
+    assert len(written) > 2
+    assert (found.difference.changed_count, found.difference.removed_count) == (1 + 23, 0)
+    assert opens_at(folder, hole_ms) == [7.0]
+    assert opens_at(folder, MARCH.start_ms) == [12345.0]
+
+
+def test_a_series_that_others_keep_changing_is_said_to_be_busy(
+    folder: CacheFolder, mirror: Path, hole_ms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewrite(mirror / MONTH)
+    healing: list[None] = []
+
+    def heal_each_time(step: Step) -> None:
+        if step is Step.ROWS_WRITTEN and not healing:
+            healing.append(None)
+            heal(folder, hole_ms)
+            healing.pop()
+
+    monkeypatch.setattr(fault_points, "reach", heal_each_time)
+    with pytest.raises(CacheBusyError, match="try again"):
+        audit(folder, mirror, fix=True)
+    assert opens_at(folder, hole_ms) == [7.0]
 
 
 def test_what_the_source_lost_and_what_cannot_be_believed_is_told(folder: CacheFolder, mirror: Path) -> None:

@@ -13,20 +13,13 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ckvd.cache.packing import column_of
-from ckvd.cache.series_store import SeriesStore
 from ckvd.errors import CacheError, CkvdError, ClientClosedError
-from ckvd.kline import COLUMN_DTYPES, Decimals, KlineTable
-from ckvd.maintenance.bar_difference import BarDifference, compare_tables, unite_tables
-from ckvd.maintenance.inventory import describe_segments
+from ckvd.maintenance.bar_difference import BarDifference
+from ckvd.maintenance.held_archives import CADENCES, HeldArchive, archives_of, compare, compare_spans, correct
 from ckvd.maintenance.refetch import fetch_table, locked_download_folder
-from ckvd.maintenance.row_stream import open_rows
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.period import Cadence
-from ckvd.provenance import Absence, Origin, Source, narrow
-from ckvd.timespan import Span, union
+from ckvd.provenance import Origin, Source
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -37,8 +30,7 @@ if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
     from ckvd.maintenance.selection import SeriesFilter
     from ckvd.market import SeriesKey
-
-_CADENCES = {Origin.VISION_MONTHLY: Cadence.MONTHLY, Origin.VISION_DAILY: Cadence.DAILY}
+    from ckvd.timespan import Span
 
 
 class Change(StrEnum):
@@ -88,16 +80,6 @@ class ArchiveAudit:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """An archive of the cache: what it was, what of it still speaks, and whether others speak there as well."""
-
-    source: Source
-    spans: tuple[Span, ...]
-    is_mixed: bool
-    absences: tuple[Absence, ...]
-
-
 async def audit_cache(
     folder: CacheFolder,
     source: ArchiveSource,
@@ -116,7 +98,7 @@ async def audit_cache(
     is_thorough : bool
         Fetch every archive, also where the listing says that it is the same.
     fix : bool
-        Put archives that changed into the cache, for the spans that they spoke for. Bars that another source
+        Put archives that changed into the cache, for the spans that they speak for then. Bars that another source
         brought, and that the archive lacks, are kept.
 
     Yields
@@ -134,10 +116,10 @@ async def audit_cache(
     with locked_download_folder(folder) as place:
         audit = _Audit(folder, source, place, is_thorough=is_thorough, fix=fix)
         for series in chosen.choose(folder):
-            held = await asyncio.to_thread(_archives_of, folder, series)
+            held = await asyncio.to_thread(archives_of, folder, series)
             listings: dict[Cadence, dict[str, ListedArchive] | str] = {}
             for archive in held:
-                cadence = _CADENCES[archive.source.origin]
+                cadence = CADENCES[archive.origin]
                 if cadence not in listings:
                     listings[cadence] = await _list(source, series, cadence)
                 yield await audit.look_up(series, archive, listings[cadence])
@@ -160,8 +142,8 @@ async def audit_days(
         for series in chosen.choose(folder):
             months = [
                 archive
-                for archive in await asyncio.to_thread(_archives_of, folder, series)
-                if archive.source.origin is Origin.VISION_MONTHLY
+                for archive in await asyncio.to_thread(archives_of, folder, series)
+                if archive.origin is Origin.VISION_MONTHLY
             ]
             if not months or not series.interval.has_daily_archives:
                 continue
@@ -183,7 +165,7 @@ async def _compare_day(
         fetched = await fetch_table(source, name, place)
         if fetched is None:
             return ArchiveAudit(series, name.path, Change.GONE, message="listed, and not there")
-        difference = await asyncio.to_thread(_difference, folder, series, spans, fetched[1])
+        difference = await asyncio.to_thread(compare_spans, folder, spans, fetched[1])
     except (CacheError, ClientClosedError):
         raise
     except CkvdError as error:
@@ -211,14 +193,16 @@ class _Audit:
     is_thorough: bool
     fix: bool
 
-    async def look_up(self, series: SeriesKey, held: _Held, listed: dict[str, ListedArchive] | str) -> ArchiveAudit:
+    async def look_up(
+        self, series: SeriesKey, held: HeldArchive, listed: dict[str, ListedArchive] | str
+    ) -> ArchiveAudit:
         """Compare one archive with its line in the listing, and fetch it if that is not enough."""
-        path = held.source.name
+        path = held.name
         if isinstance(listed, str):
             return ArchiveAudit(series, path, Change.FAILED, message=listed)
         if path not in listed:
             return ArchiveAudit(series, path, Change.GONE, message="the source does not list it any more")
-        suspicion = suspect(held.source, listed[path])
+        suspicion = next(filter(None, (suspect(part, listed[path]) for part in held.parts)), "")
         if not suspicion and not self.is_thorough:
             return ArchiveAudit(series, path, Change.UNCHANGED)
         try:
@@ -228,19 +212,20 @@ class _Audit:
         except CkvdError as error:
             return ArchiveAudit(series, path, Change.FAILED, message=str(error))
 
-    async def _compare(self, series: SeriesKey, held: _Held, name: ArchiveName, suspicion: str) -> ArchiveAudit:
-        path = held.source.name
+    async def _compare(
+        self, series: SeriesKey, held: HeldArchive, name: ArchiveName, suspicion: str
+    ) -> ArchiveAudit:
+        path = held.name
         fetched = await fetch_table(self.source, name, self.place)
         if fetched is None:
             return ArchiveAudit(series, path, Change.GONE, message="listed, and not there")
         found, table = fetched
-        if found.sha256 == held.source.sha256:
+        if not held.spans_to_correct(found.sha256):
             return ArchiveAudit(series, path, Change.UNCHANGED, message="fetched: its bytes are the same")
-        difference = await asyncio.to_thread(
-            _difference, self.folder, series, held.spans, table, is_mixed=held.is_mixed
-        )
         if self.fix:
-            await asyncio.to_thread(_store, self.folder, series, held, found, table)
+            difference = await asyncio.to_thread(correct, self.folder, held, found, table)
+        else:
+            difference = await asyncio.to_thread(compare, self.folder, held, table)
         return ArchiveAudit(series, path, Change.CHANGED, difference, self.fix, suspicion)
 
 
@@ -269,77 +254,3 @@ def _moment(text: str) -> dt.datetime | None:
             continue
         return moment.replace(microsecond=0, tzinfo=moment.tzinfo or dt.UTC).astimezone(dt.UTC)
     return None
-
-
-def _archives_of(folder: CacheFolder, series: SeriesKey) -> list[_Held]:
-    """Every archive that bars of a series came from and that still speaks, in order."""
-    sources: dict[str, Source] = {}
-    spans: dict[str, list[Span]] = {}
-    absences: list[Absence] = []
-    for segment in describe_segments(folder, series):
-        for part in segment.held:
-            absences += narrow(segment.absences, part)
-            for source in narrow(segment.sources, part):
-                sources[source.name] = source
-                spans.setdefault(source.name, []).append(source.span)
-    held = []
-    for name, source in sources.items():
-        if source.origin not in _CADENCES:
-            continue
-        mine = union(spans[name])
-        is_mixed = any(
-            span.overlaps(other)
-            for key, others in spans.items()
-            if key != name
-            for other in others
-            for span in mine
-        )
-        held.append(_Held(source, mine, is_mixed, tuple(absences)))
-    return sorted(held, key=lambda one: (one.spans, one.source.name))
-
-
-def _difference(
-    folder: CacheFolder, series: SeriesKey, spans: Sequence[Span], table: KlineTable, *, is_mixed: bool = False
-) -> BarDifference:
-    difference = BarDifference()
-    for span in spans:
-        found = compare_tables(_read_table(folder, series, span), _within(table, span))
-        if is_mixed:
-            # What the archive lacks, another source may have brought.
-            found = BarDifference(
-                found.added, (), found.changed, found.added_count, 0, found.changed_count, found.columns
-            )
-        difference += found
-    return difference
-
-
-def _store(folder: CacheFolder, series: SeriesKey, held: _Held, found: Source, table: KlineTable) -> None:
-    for span in held.spans:
-        rows = _within(table, span)
-        if held.is_mixed:
-            before = _read_table(folder, series, span)
-            rows = KlineTable(series, unite_tables(series, before, rows), {**before.decimals, **rows.decimals})
-        absences = narrow(held.absences, span)
-        rechecks = [absence.recheck_ms for absence in absences if absence.recheck_ms]
-        SeriesStore(folder, series).put(
-            rows, span, sources=narrow([found], span), absences=absences, recheck_ms=min(rechecks, default=0)
-        )
-
-
-def _within(table: KlineTable, span: Span) -> KlineTable:
-    start, stop = np.searchsorted(table.open_time, (span.start_ms, span.end_ms)).tolist()
-    return table.rows(start, stop)
-
-
-def _read_table(folder: CacheFolder, series: SeriesKey, span: Span) -> KlineTable:
-    parts = open_rows(folder, series, span)
-    names = [name for name in COLUMN_DTYPES if any(part.layout(name) is not None for part in parts)]
-    decimals: dict[str, Decimals] = {}
-    for part in parts:
-        for name in names:
-            layout = part.layout(name)
-            if layout is not None and layout.decimals is not None:
-                known = decimals.get(name)
-                decimals[name] = layout.decimals if known is None else known | layout.decimals
-    columns = {name: np.concatenate([column_of(part, name, series) for part in parts]) for name in names}
-    return KlineTable(series, columns, decimals)
