@@ -223,8 +223,15 @@ def test_a_span_that_is_not_covered_has_no_hash(folder: CacheFolder) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["x", "0 1 2023-01-01..2023-01-02 spot/klines/BTCUSDT/1h", f"{'0' * 64} 1 2023-01-01 spot/klines/B/1h"]
+    ("line", "reason"),
+    [
+        ("x y", "'x y' is no hash, number of bars, span and series"),
+        ("0 1 2023-01-01..2023-01-02 spot/klines/BTCUSDT/1h", "'0' is no SHA-256"),
+        (f"{'0' * 64} 1 2023-01-01 spot/klines/B/1h", "'2023-01-01' and 'spot/klines/B/1h' are no span and series"),
+        (f"{'0' * 64} 1 2023-01-01..2023-01-02 spot/B/1h", "are no span and series"),
+    ],
 )
-def test_a_file_that_is_no_lock_is_refused(line: str) -> None:
-    with pytest.raises(DataLockError, match="line 2"):
-        parse_lock(f"# comment\n{line}\n")
+def test_a_file_that_is_no_lock_is_refused_by_name_with_a_remedy(line: str, reason: str) -> None:
+    with pytest.raises(DataLockError, match=r"data\.lock, line 2: .*expected .*: give that one") as caught:
+        parse_lock(f"# comment\n{line}\n", "data.lock")
+    assert reason in str(caught.value)

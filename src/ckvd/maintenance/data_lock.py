@@ -107,8 +107,14 @@ def format_lock(hashes: Iterable[ContentHash]) -> str:
     return "\n".join([_TITLE, *lines]) + "\n"
 
 
-def parse_lock(text: str) -> list[ContentHash]:
+def parse_lock(text: str, name: str = "the lock") -> list[ContentHash]:
     """Read the text of a lock.
+
+    Parameters
+    ----------
+    text : str
+    name : str
+        What to call it in errors: its file.
 
     Raises
     ------
@@ -120,15 +126,25 @@ def parse_lock(text: str) -> list[ContentHash]:
         if not line.strip() or line.startswith("#"):
             continue
         try:
-            sha256, bar_count, span, series = line.split()
-            start, _, end = span.partition("..")
-            market, kind, symbol, interval = series.split("/")
-            key = SeriesKey.of(symbol, interval, market=market, kind=kind)
-            line_hash = ContentHash(key, Span.of(start, end), int(bar_count), _check_digest(sha256))
+            found.append(_parse_line(line))
         except ValueError as error:
-            raise DataLockError(f"line {number} is no hash, count, span and series: {error}") from error
-        found.append(line_hash)
+            remedy = "expected a file that ckvd cache lock wrote: give that one, or write it anew"
+            raise DataLockError(f"{name}, line {number}: {error}; {remedy}") from error
     return found
+
+
+def _parse_line(line: str) -> ContentHash:
+    cells = line.split()
+    if len(cells) != 4:
+        raise ValueError(f"{line[:80]!r} is no hash, number of bars, span and series")
+    sha256, bar_count, span, series = cells
+    start, is_span, end = span.partition("..")
+    parts = series.split("/")
+    if not is_span or len(parts) != 4:
+        raise ValueError(f"{span[:80]!r} and {series[:80]!r} are no span and series")
+    market, kind, symbol, interval = parts
+    key = SeriesKey.of(symbol, interval, market=market, kind=kind)
+    return ContentHash(key, Span.of(start, end), int(bar_count), _check_digest(sha256))
 
 
 def _check_digest(text: str) -> str:

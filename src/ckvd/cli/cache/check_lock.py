@@ -27,7 +27,8 @@ def check_lock_command(
         except OSError as error:
             raise cannot("be read", file, error) from error
         folder = CacheFolder.at(cache)
-        checks = [check for line in track(parse_lock(text), "hashing") for check in check_lock(folder, [line])]
+        lines = parse_lock(text, str(file))
+        checks = [check for line in track(lines, "hashing") for check in check_lock(folder, [line])]
         if json:
             print_json([check.to_json() for check in checks])
         else:
