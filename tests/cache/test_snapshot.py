@@ -15,13 +15,14 @@ from ckvd.cache.ownership import Holding
 from ckvd.cache.packing import merge_pieces, pack_series
 from ckvd.cache.packing_plan import Merge, Piece
 from ckvd.cache.statement import read_statement
-from ckvd.errors import CacheBusyError, SegmentCorruptError
+from ckvd.errors import CacheBusyError, NotCachedError, SegmentCorruptError
 from ckvd.maintenance.gap_report import report_gaps
 from ckvd.maintenance.pruning import prune_span
 from ckvd.maintenance.row_stream import stream_rows
 from ckvd.market import DAY_MS, SeriesKey
+from ckvd.provenance import Absence, Reason
 from ckvd.timespan import Span
-from tables import folder_state, regular_table
+from tables import folder_state, make_table, regular_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,3 +137,14 @@ def test_a_merge_whose_pieces_go_with_their_folder_is_dropped(
     # The headers are read before a name is chosen for what will be written.
     after_listing(monkeypatch, lambda _: shutil.rmtree(folder.series_path(BTC), ignore_errors=True))
     assert merge_pieces(store, Merge(pieces), lambda _: None) is None
+
+
+@pytest.mark.parametrize("reader", ["read", "rows"])
+def test_a_span_that_could_not_be_had_yet_is_missing_and_not_empty(folder: CacheFolder, reader: str) -> None:
+    put(folder, BTC, DAYS)
+    nothing = make_table(BTC, [])
+    absence = Absence(day(1).start_ms, day(1).end_ms, Reason.NOT_FETCHED, recheck_ms=1)
+    SeriesStore(folder, BTC).put(nothing, day(1), absences=[absence], recheck_ms=1)
+    with pytest.raises(NotCachedError) as caught:
+        READERS[reader](folder)
+    assert caught.value.missing == (day(1),)

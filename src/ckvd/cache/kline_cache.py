@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.open_segments import OpenSegments
 from ckvd.cache.ownership import Holding, resolve
-from ckvd.cache.snapshot import look_again
+from ckvd.cache.snapshot import look_again, unanswered_spans
 from ckvd.errors import IdentityError, NotCachedError
 from ckvd.klines import Klines
 from ckvd.market import SeriesKey
@@ -133,7 +133,7 @@ class KlineCache:
 
         def open_rows(series: SeriesKey, holding: Holding) -> MappedRows:
             opened = self._open_rows(series, holding)
-            if missing == "raise" and (unanswered := _unanswered([holding], [opened])):
+            if missing == "raise" and (unanswered := unanswered_spans([holding], [opened])):
                 raise self._not_cached(series, span, unanswered)
             return opened
 
@@ -194,7 +194,7 @@ class KlineCache:
     def _read(self, series: SeriesKey, span: Span, missing: Literal["raise", "ignore"]) -> Klines:
         holdings, unheld = self._holdings(series, missing, span)
         blocks = [self._open_rows(series, holding) for holding in holdings]
-        if missing == "raise" and (unanswered := _unanswered(holdings, blocks)):
+        if missing == "raise" and (unanswered := unanswered_spans(holdings, blocks)):
             raise self._not_cached(series, span, unanswered)
         return Klines(series, span, blocks, unheld, held=[holding.span for holding in holdings])
 
@@ -258,15 +258,6 @@ class KlineCache:
     def __repr__(self) -> str:
         state = "closed" if self._open_segments is None else "open"
         return f"<KlineCache {str(self.folder.root)!r} {state}>"
-
-
-def _unanswered(holdings: Sequence[Holding], blocks: Sequence[MappedRows]) -> tuple[Span, ...]:
-    """Where all that is said is that nothing could be had yet."""
-    return union(
-        holding.span
-        for holding, rows in zip(holdings, blocks, strict=True)
-        if not rows.header.row_count and not all(absence.reason.is_answer for absence in rows.absences)
-    )
 
 
 # A backtest asks for the same few series and dates again and again, and validating text takes as long as the

@@ -1,4 +1,4 @@
-"""One state of a series, while others may be changing it: `open_named`, `read_named_header` and `look_again`.
+"""One state of a series, while others may be changing it: `look_again`, `open_named` and what these found.
 
 A segment is listed by its name and opened a moment later. Meanwhile it may have been packed or pruned: then what
 stands in for it is there already, and whoever looks again finds it. And it may never have been the segment of that
@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ckvd.errors import CacheBusyError, SegmentCorruptError
 from ckvd.segment.reader import SegmentReader, read_segment_header
+from ckvd.timespan import union
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ckvd.cache.folder import CacheFolder, SegmentName
+    from ckvd.cache.ownership import Holding
     from ckvd.market import SeriesKey
     from ckvd.segment.header import SegmentHeader
+    from ckvd.segment.reader import MappedRows
+    from ckvd.timespan import Span
 
 Found = TypeVar("Found")
 
@@ -77,6 +81,15 @@ def read_named_header(folder: CacheFolder, series: SeriesKey, name: SegmentName)
     header = read_segment_header(path)
     _require_name(header, path, series, name)
     return header
+
+
+def unanswered_spans(holdings: Sequence[Holding], blocks: Sequence[MappedRows]) -> tuple[Span, ...]:
+    """Where all that is said is that nothing could be had yet."""
+    return union(
+        holding.span
+        for holding, rows in zip(holdings, blocks, strict=True)
+        if not rows.header.row_count and not all(absence.reason.is_answer for absence in rows.absences)
+    )
 
 
 def _require_name(header: SegmentHeader, path: str, series: SeriesKey, name: SegmentName) -> None:

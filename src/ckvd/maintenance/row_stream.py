@@ -10,9 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ckvd.cache.ownership import resolve
-from ckvd.cache.snapshot import look_again, open_named
+from ckvd.cache.snapshot import look_again, open_named, unanswered_spans
 from ckvd.errors import NotCachedError
-from ckvd.timespan import difference
+from ckvd.timespan import difference, union
 from ckvd.utils.config import MAINTENANCE_CHUNK_ROWS
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def stream_rows(
     Raises
     ------
     NotCachedError
-        The cache does not cover the span.
+        The cache does not cover the span, or all it says of a part is that nothing could be had yet.
     CacheBusyError
         Its segments were replaced again and again while they were opened.
     SegmentError, CacheError
@@ -71,10 +71,10 @@ def open_rows(folder: CacheFolder, series: SeriesKey, span: Span) -> list[Mapped
 def _open_once(folder: CacheFolder, series: SeriesKey, span: Span) -> list[MappedRows]:
     holdings = resolve(span, folder.segments(series))
     missing = difference([span], [holding.span for holding in holdings])
-    if missing:
-        raise NotCachedError(f"{series}: the cache {folder.root} does not cover {missing[0]} of {span}", missing)
     parts: list[MappedRows] = []
     for holding in holdings:
         with open_named(folder, series, holding.segment) as reader:
             parts.append(reader.rows.between(holding.span.start_ms, holding.span.end_ms))
+    if missing := union([*missing, *unanswered_spans(holdings, parts)]):
+        raise NotCachedError(f"{series}: the cache {folder.root} does not cover {missing[0]} of {span}", missing)
     return parts
