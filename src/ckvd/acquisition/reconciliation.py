@@ -38,7 +38,7 @@ class Doubt:
     Attributes
     ----------
     span : Span
-        What is written anew: a day, or the gap itself where bars are longer than a day.
+        What is written anew: what is covered of a day, or the gap itself where bars are longer than a day.
     gaps : tuple of Gap
         The missing bars in it.
     daily : Period or None
@@ -55,6 +55,7 @@ def find_doubts(
     covered: Sequence[Span],
     interval: Interval,
     *,
+    wanted: Span,
     sources: Sequence[Source],
     absences: Sequence[Absence],
     now_ms: int,
@@ -67,8 +68,11 @@ def find_doubts(
     open_time : ndarray of int64
         The bars that are there, ascending.
     covered : sequence of Span
-        What archives and requests already spoke of, disjoint and in order.
+        What archives and requests already spoke of, disjoint and in order. A doubt lies in one of them: of what is
+        beyond, such as the rest of a day that is not over, nothing can be said.
     interval : Interval
+    wanted : Span
+        Where bars are missed.
     sources, absences : sequence
         What is known of the span so far.
     now_ms : int
@@ -81,27 +85,35 @@ def find_doubts(
         In order of time, disjoint.
     """
     settled = [absence for absence in absences if not 0 < absence.recheck_ms <= now_ms]
-    gaps = find_gaps(open_time, covered, interval, settled, unexplained=Reason.NOT_FETCHED)
-    unasked = [gap for gap in gaps if gap.reason is Reason.NOT_FETCHED]
+    expected = [part.intersection(wanted) for part in covered]
+    gaps = find_gaps(open_time, expected, interval, settled, unexplained=Reason.NOT_FETCHED)
     # What both archives lack was not asked of the REST interface as long as that was not allowed.
-    unasked_of_rest = [gap for gap in gaps if gap.reason is Reason.NOT_IN_ARCHIVE and use_rest]
-    if not interval.has_daily_archives:
-        return tuple(Doubt(gap.span, (gap,), None) for gap in sorted(unasked + unasked_of_rest, key=_start))
+    unasked = [
+        gap
+        for gap in gaps
+        if gap.reason is Reason.NOT_FETCHED or (gap.reason is Reason.NOT_IN_ARCHIVE and use_rest)
+    ]
     months = [source.span for source in sources if source.origin is Origin.VISION_MONTHLY]
-    doubts: dict[Period, list[Gap]] = {}
-    for gap in sorted(unasked + unasked_of_rest, key=_start):
-        for day in days_of(gap.span):
-            doubts.setdefault(day, []).append(gap)
+    doubts: dict[Span, list[Gap]] = {}
+    for gap in unasked:
+        # The last bar of a gap may end after what is covered; it opens before that.
+        part = next(part for part in covered if gap.start_ms in part)
+        periods = [day.span for day in days_of(gap.span)] if interval.has_daily_archives else [gap.span]
+        for period in periods:
+            if period.overlaps(part):
+                doubts.setdefault(period.intersection(part), []).append(gap)
     return tuple(
-        Doubt(day.span, tuple(found), _daily_archive(day, found, months, now_ms)) for day, found in doubts.items()
+        Doubt(span, tuple(found), _daily_archive(span, found, interval, months, now_ms))
+        for span, found in doubts.items()
     )
 
 
-def _start(gap: Gap) -> int:
-    return gap.start_ms
-
-
-def _daily_archive(day: Period, gaps: Iterable[Gap], months: Sequence[Span], now_ms: int) -> Period | None:
+def _daily_archive(
+    span: Span, gaps: Iterable[Gap], interval: Interval, months: Sequence[Span], now_ms: int
+) -> Period | None:
+    if not interval.has_daily_archives:
+        return None
+    (day,) = days_of(span)
     is_unasked = any(gap.reason is Reason.NOT_FETCHED for gap in gaps)
     is_of_month = any(month.overlaps(day.span) for month in months)
     return day if is_unasked and is_of_month and publication_ms(day) <= now_ms else None

@@ -6,16 +6,19 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ckvd.acquisition.completion.scope import inner_seconds, whole_days
 from ckvd.acquisition.ingest import source_of
-from ckvd.acquisition.reconciliation import Doubt, find_doubts, join_requests
+from ckvd.acquisition.reconciliation import Doubt, find_doubts, join_requests, provisional_recheck_ms
 from ckvd.archive.decode import decode_archive
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive
+from ckvd.cache.coverage import read_coverage
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.statement import read_statement
 from ckvd.errors import InvalidSymbolError
 from ckvd.gaps import find_gaps
 from ckvd.merge import merge_tables, rows_within
+from ckvd.planning import closed_part
 from ckvd.provenance import narrow
 from ckvd.timespan import Span, difference, union
 from ckvd.together import run_together
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
     from ckvd.acquisition.completion.scope import Scope
     from ckvd.archive.source import ArchiveSource
     from ckvd.kline import KlineTable
+    from ckvd.planning import Covered
     from ckvd.provenance import Source
+    from ckvd.rest_data_client import RestAnswer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,11 +46,34 @@ class Evidence:
     tables : tuple of KlineTable
         In order of precedence.
     sources : tuple of Source
+    is_provisional : bool
+        Whether some of it is to be replaced when an archive appears.
     """
 
     doubt: Doubt
     tables: tuple[KlineTable, ...]
     sources: tuple[Source, ...]
+    is_provisional: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Testimony:
+    """What the REST interface said of all doubts together.
+
+    Attributes
+    ----------
+    answers : tuple of RestAnswer
+    unanswered : tuple of Span
+        What it was asked for and said nothing of, because it was not closed by the clock of the exchange.
+    """
+
+    answers: tuple[RestAnswer, ...] = ()
+    unanswered: tuple[Span, ...] = ()
+
+    def answered_part(self, span: Span) -> Span:
+        """The beginning of a span, up to the first moment of it that nothing was said of."""
+        ends_ms = [max(span.start_ms, left.start_ms) for left in self.unanswered if left.overlaps(span)]
+        return Span(span.start_ms, min(ends_ms, default=span.end_ms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +119,20 @@ class Healing:
         return [doubt for doubt in found if not any(doubt.span.overlaps(span) for span in excluded)]
 
     def _find_doubts(self) -> tuple[Doubt, ...]:
+        series, wanted, now_ms = self._scope.series, self._scope.span, self._scope.now_ms
+        # Days are written anew as a whole, as far as they are covered, and not in the pieces that are asked for.
+        whole = closed_part(whole_days(wanted), series.interval, now_ms)
         with KlineCache(self._scope.folder.root) as cache:
-            klines = cache.read_series(self._scope.series, self._scope.span, missing="ignore")
+            covered = _covered_parts(read_coverage(self._scope.folder, series, whole))
+            klines = cache.read_series(series, whole, missing="ignore")
             return find_doubts(
                 klines.open_time,
-                difference([self._scope.span], klines.missing),
-                self._scope.series.interval,
+                covered,
+                series.interval,
+                wanted=wanted,
                 sources=klines.sources,
                 absences=klines.absences,
-                now_ms=self._scope.now_ms,
+                now_ms=now_ms,
                 use_rest=self._scope.rest is not None,
             )
 
@@ -118,17 +151,19 @@ class Healing:
             The archive may exist, and could not be had or not be believed.
         """
         statement = await asyncio.to_thread(read_statement, self._scope.folder, self._scope.series, doubt.span)
+        held = Evidence(doubt, (statement.table,), statement.sources, bool(statement.provisional))
         if doubt.daily is None:
-            return Evidence(doubt, (statement.table,), statement.sources)
+            return held
         name = ArchiveName(self._scope.series, doubt.daily)
         fetched = await self._archives.fetch(name, place)
         if isinstance(fetched, AbsentArchive):
-            return Evidence(doubt, (statement.table,), statement.sources)
+            return held
         content = await asyncio.to_thread(fetched.path.read_bytes)
         decoded = await asyncio.to_thread(decode_archive, content, name)
         # Where a month and a day were seen to disagree, the day was right.
-        tables = (decoded.table, statement.table)
-        return Evidence(doubt, tables, (*statement.sources, source_of(fetched, decoded)))
+        tables = (rows_within(decoded.table, doubt.span), statement.table)
+        sources = (*statement.sources, *narrow([source_of(fetched, decoded)], doubt.span))
+        return Evidence(doubt, tables, sources, is_provisional=False)
 
     async def amend(self, evidence: Sequence[Evidence]) -> Healed:
         """Ask the REST interface for what all archives lack, and write every doubtful part anew.
@@ -139,10 +174,10 @@ class Healing:
             It could not be asked. Nothing was written.
         """
         gaps = union(gap for found in evidence for gap in self._gaps_of(found))
-        answers = await self._ask_rest(gaps)
-        healed = await run_together([self._amend_one(found, answers) for found in evidence])
+        testimony = await self._ask_rest(gaps)
+        healed = await run_together([self._amend_one(found, testimony) for found in evidence])
         return Healed(
-            len(healed),
+            sum(one.part_count for one in healed),
             sum(one.bar_count for one in healed),
             tuple(sorted({moment for one in healed for moment in one.conflict_open_times})),
         )
@@ -152,34 +187,49 @@ class Healing:
         gaps = find_gaps(merged.open_time, [evidence.doubt.span], self._scope.series.interval)
         return [gap.span for gap in gaps]
 
-    async def _ask_rest(self, gaps: Sequence[Span]) -> list[tuple[KlineTable, Sequence[Source]]]:
+    async def _ask_rest(self, gaps: Sequence[Span]) -> _Testimony:
         rest = self._scope.rest
         if rest is None or not gaps:
-            return []
+            return _Testimony()
         listing_ms = await self._reasons.listing_ms() or 0
         listed = [Span(max(gap.start_ms, listing_ms), gap.end_ms) for gap in gaps if gap.end_ms > listing_ms]
         spans = join_requests(listed, self._scope.series.interval)
         try:
             answers = await run_together([rest.fetch(self._scope.series, span) for span in spans])
         except InvalidSymbolError:
-            return []  # the exchange forgot the symbol: what its archives lack is nowhere
-        return [(answer.table, answer.sources) for answer in answers]
+            return _Testimony()  # the exchange forgot the symbol: what its archives lack is nowhere
+        unanswered = difference(spans, [answer.span for answer in answers])
+        return _Testimony(tuple(answers), unanswered)
 
-    async def _amend_one(
-        self, evidence: Evidence, answers: Sequence[tuple[KlineTable, Sequence[Source]]]
-    ) -> Healed:
-        span = evidence.doubt.span
-        relevant = [(rows_within(table, span), narrow(sources, span)) for table, sources in answers]
-        merged = merge_tables(self._scope.series, [*evidence.tables, *(table for table, _ in relevant)])
-        kept_counts = merged.kept_counts[len(evidence.tables) :]
+    async def _amend_one(self, evidence: Evidence, testimony: _Testimony) -> Healed:
+        span = inner_seconds(testimony.answered_part(evidence.doubt.span))
+        if not span:
+            return NOTHING_HEALED
+        archived = [rows_within(table, span) for table in evidence.tables]
+        answered = [rows_within(answer.table, span) for answer in testimony.answers]
+        merged = merge_tables(self._scope.series, [*archived, *answered])
+        kept_counts = merged.kept_counts[len(archived) :]
         used = [
             source
-            for (_, sources), kept_count in zip(relevant, kept_counts, strict=True)
+            for answer, kept_count in zip(testimony.answers, kept_counts, strict=True)
             if kept_count
-            for source in sources
+            for source in answer.sources
         ]
         absences = await self._reasons.explain(span, merged.table.open_time)
         await asyncio.to_thread(
-            self._scope.store.put, merged.table, span, sources=[*evidence.sources, *used], absences=absences
+            self._scope.store.put,
+            merged.table,
+            span,
+            sources=narrow([*evidence.sources, *used], span),
+            absences=absences,
+            is_provisional=evidence.is_provisional,
+            recheck_ms=provisional_recheck_ms(span, self._scope.now_ms) if evidence.is_provisional else 0,
         )
         return Healed(1, sum(kept_counts), tuple(merged.conflict_open_times.tolist()))
+
+
+def _covered_parts(coverage: Sequence[Covered]) -> tuple[Span, ...]:
+    """What is covered, without joining what is answered to what could not be had: one has no part in the other."""
+    answered = union(held.span for held in coverage if held.is_answered)
+    unanswered = union(held.span for held in coverage if not held.is_answered)
+    return tuple(sorted([*answered, *unanswered]))

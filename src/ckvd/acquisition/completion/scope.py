@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckvd.cache.series_store import SeriesStore
+from ckvd.market import DAY_MS
+from ckvd.timespan import Span
 
 if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
     from ckvd.market import SeriesKey
     from ckvd.rest_data_client import RestDataClient
-    from ckvd.timespan import Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +41,14 @@ class Scope:
     def store(self) -> SeriesStore:
         """Where what was found is stored."""
         return SeriesStore(self.folder, self.series)
+
+
+def whole_days(span: Span) -> Span:
+    """The days that share a moment with a span."""
+    return Span(span.start_ms // DAY_MS * DAY_MS, -(-span.end_ms // DAY_MS) * DAY_MS)
+
+
+def inner_seconds(span: Span) -> Span:
+    """The whole seconds of a span: what a segment can speak of."""
+    start_ms = -(-span.start_ms // 1000) * 1000
+    return Span(start_ms, max(start_ms, span.end_ms // 1000 * 1000))

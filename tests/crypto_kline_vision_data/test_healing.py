@@ -1,0 +1,92 @@
+"""Holes are looked up elsewhere, and looking them up says nothing of what lies beside them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+import ckvd
+from ckvd.market import MINUTE_MS, SeriesKey
+from ckvd.provenance import Origin
+from ckvd.timespan import Span, parse_time
+from loopback.exchange import Exchange
+from loopback.rows import Row, make_rows, open_ms_of
+from venue import HOURS, Venue, assert_equal, ensure, fetch, hours, rows_between
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+MINUTES = SeriesKey.of("BTCUSDT", "1m")
+
+
+@pytest.fixture
+def venue(tmp_path: Path) -> Iterator[Venue]:
+    with Venue(tmp_path, "2024-03-20T01:00") as venue:
+        yield venue
+
+
+def without(rows: Iterable[Row], *opens: str) -> list[Row]:
+    lost = {parse_time(moment) for moment in opens}
+    return [row for row in rows if open_ms_of(row) not in lost]
+
+
+def minutes(start: str, end: str) -> list[Row]:
+    return make_rows(range(parse_time(start), parse_time(end), MINUTE_MS), MINUTE_MS)
+
+
+def test_a_hole_in_the_running_day_does_not_end_the_day(venue: Venue) -> None:
+    rows = without(minutes("2024-03-20", "2024-03-20T13:00"), "2024-03-20T00:30")
+    venue.exchange.publish(MINUTES, rows)
+    # The hole is looked up again after six hours, in the middle of the day.
+    for now in ("01:00", "02:00", "07:30", "08:00", "12:00"):
+        venue.time.advance_to(parse_time(f"2024-03-20T{now}"))
+        klines = fetch(venue, "2024-03-20", "now", MINUTES)
+        assert_equal(klines, rows_between(rows, "2024-03-20", f"2024-03-20T{now}"))
+        assert [(gap.start_ms, gap.bar_count) for gap in klines.gaps] == [(parse_time("2024-03-20T00:30"), 1)]
+
+
+def test_a_healed_day_of_the_rest_interface_is_replaced_when_its_archive_appears(venue: Venue) -> None:
+    rows = without(hours("2024-03-19", "2024-03-22"), "2024-03-20T01:00")
+    venue.exchange.publish(HOURS, rows)
+    for now in ("2024-03-20T03:30", "2024-03-20T10:30"):
+        venue.time.advance_to(parse_time(now))
+        fetch(venue, "2024-03-20", "now")
+    corrected = [(*row[:5], "777.5", *row[6:]) for row in rows_between(rows, "2024-03-20", "2024-03-21")]
+    venue.publish(HOURS, "2024-03-20", corrected)
+    venue.time.advance_to(parse_time("2024-03-21T12:30"))
+    klines = fetch(venue, "2024-03-20", "2024-03-21")
+    assert_equal(klines, corrected)
+    assert {source.origin for source in klines.sources} == {Origin.VISION_DAILY}
+
+
+def test_a_hole_that_is_asked_for_alone_is_healed_with_its_day(venue: Venue) -> None:
+    rows = hours("2024-03-18", "2024-03-19")
+    venue.publish(HOURS, "2024-03-18", without(rows, "2024-03-18T05:00", "2024-03-18T07:00"))
+    venue.exchange.publish(HOURS, rows)
+    asked = rows_between(rows, "2024-03-18T04:00", "2024-03-18T06:00")
+    assert_equal(fetch(venue, "2024-03-18T04:00", "2024-03-18T06:00"), asked)
+    assert_equal(fetch(venue, "2024-03-18", "2024-03-19", offline=True), rows)
+
+
+def test_what_is_not_closed_at_the_exchange_is_not_explained(venue: Venue) -> None:
+    rows = hours("2024-03-18", "2024-03-19")
+    venue.publish(HOURS, "2024-03-18", without(rows, "2024-03-18T05:00", "2024-03-18T20:00"))
+    behind_ms = parse_time("2024-03-18T12:30")
+    with Exchange({HOURS: rows}, clock=lambda: behind_ms) as exchange:
+        klines = fetch(venue, "2024-03-18", "2024-03-19", rest_url=exchange.url)
+    assert_equal(klines, without(rows, "2024-03-18T20:00"))
+    assert [gap.reason for gap in klines.gaps] == [ckvd.Reason.NOT_IN_ARCHIVE]
+    venue.exchange.publish(HOURS, rows)
+    assert_equal(fetch(venue, "2024-03-18", "2024-03-19"), rows)
+
+
+def test_bars_that_could_not_be_had_are_not_part_of_a_day_that_is_healed(venue: Venue) -> None:
+    rows = without(hours("2024-03-20", "2024-03-20T13:00"), "2024-03-20T03:00")
+    venue.exchange.publish(HOURS, rows)
+    venue.time.advance_to(parse_time("2024-03-20T05:30"))
+    fetch(venue, "2024-03-20", "now")
+    venue.time.advance_to(parse_time("2024-03-20T12:30"))
+    report = ensure(venue, ["BTCUSDT"], "2024-03-20", "now", use_rest=False)
+    assert report.missing[HOURS] == (Span.of("2024-03-20T05:00", "2024-03-20T12:00"),)
