@@ -234,27 +234,31 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         """`ensure`, by keys and span."""
         if self._is_closed:
             raise ClientClosedError("the client is closed")
-        vision = self._vision
+        # Who closes it meanwhile does not make it one that may not ask the REST interface.
+        vision, rest = self._vision, self._rest
         if vision is None:
             return DownloadReport(tuple(series), span, (), self._uncovered(series, span))
         report = await vision.fetch_archives(series, span, on_progress=on_progress)
-        completions = await run_together([self._complete(key, span, report, vision) for key in series])
+        completions = await run_together([self._complete(key, span, report, vision, rest) for key in series])
         whole = replace(report, missing=self._uncovered(series, span), completions=tuple(completions))
         await pack_stored(self.folder, whole)
         return whole
 
     async def _complete(
-        self, series: SeriesKey, span: Span, report: DownloadReport, vision: VisionDataClient
+        self,
+        series: SeriesKey,
+        span: Span,
+        report: DownloadReport,
+        vision: VisionDataClient,
+        rest: RestDataClient | None,
     ) -> CompletionReport:
         # An archive that could not be had is left for the next time. So is one that could not be believed, unless
-        # the REST interface has its bars now: to state that no archive has them would be false.
-        left = [
-            archive.period.span
-            for archive in report.failed
-            if archive.series == series and (self._rest is None or isinstance(archive.error, NetworkError))
-        ]
+        # the REST interface may have its bars; what that does not have is lost until the archive is repaired.
+        failed = [archive for archive in report.failed if archive.series == series]
+        left = [one.period.span for one in failed if rest is None or isinstance(one.error, NetworkError)]
+        damaged = tuple(one.period.span for one in failed if one.period.span not in left)
         now_ms = self._clock()
-        scope = Scope(series, closed_part(span, series.interval, now_ms), self.folder, self._rest, now_ms)
+        scope = Scope(series, closed_part(span, series.interval, now_ms), self.folder, rest, now_ms, damaged)
         completion = Completion(scope, vision.archives)
         return await completion.run(left)
 

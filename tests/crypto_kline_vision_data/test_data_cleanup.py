@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,14 +14,19 @@ import client_cleanup
 import unanswered
 import unclosed
 from archives import SAMPLES
+from ckvd.archive.name import ArchiveName
 from ckvd.market import HOUR_MS, SeriesKey
+from ckvd.period import Period
+from ckvd.timespan import Span
 from client_cleanup import FAILING, Subject
 from closers import TASK_FACTORIES
 from loopback.exchange import Exchange
 from loopback.mirror import Mirror
+from loopback.reply import Gate
 from loopback.rows import make_rows
 from loopback.server import LoopbackServer, Reply, Request
 from models import ms
+from venue import HOURS, Venue, assert_equal, fetch, hours, rows_between
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,6 +116,37 @@ def test_it_leaves_clients_of_the_caller_open(subject: Subject, tmp_path: Path) 
             assert await rest.first_open_ms(SERIES) == ms(2025, 2, 1)
 
     asyncio.run(main())
+
+
+def test_closing_while_archives_come_states_nothing_of_what_was_not_asked(tmp_path: Path) -> None:
+    start, end = "2024-03-19", "2024-03-20T10:00"
+    arrived, gate = threading.Event(), Gate()
+
+    def hold(genuine: Reply) -> Reply:
+        arrived.set()
+        return replace(genuine, head_gate=gate)
+
+    async def main(venue: Venue) -> None:
+        options = venue.options()
+        vision_options = {name: options[name] for name in ("cache", "listing_url", "clock")}
+        async with ckvd.VisionDataClient(venue.mirror.base_url, **vision_options) as vision:
+            client = venue.data(vision_client=vision)
+            asking = asyncio.create_task(client.get_klines("BTCUSDT", "1h", start=start, end=end))
+            assert await asyncio.to_thread(arrived.wait, 10)
+            await client.aclose()
+            gate.open()
+            with pytest.raises(ckvd.ClientClosedError):
+                await asking
+
+    with Venue(tmp_path, "2024-03-20T10:30") as venue:
+        rows = hours(start, end)
+        venue.exchange.publish(HOURS, rows)
+        venue.publish(HOURS, "2024-03-19", rows_between(rows, "2024-03-19", "2024-03-20"))
+        venue.mirror.script(ArchiveName(HOURS, Period.of_label("2024-03-19")).path, hold)
+        asyncio.run(main(venue))
+        with ckvd.open_cache(venue.cache_path) as cache:
+            assert cache.coverage(HOURS) == (Span.of("2024-03-19", "2024-03-20"),)
+        assert_equal(fetch(venue, start, end), rows)
 
 
 @pytest.mark.parametrize("kind", FAILING, ids=lambda kind: kind.__name__)

@@ -88,6 +88,14 @@ def test_days_that_archives_will_have_are_not_yet_published(venue: Venue) -> Non
     assert venue.request_count == asked
 
 
+def test_what_could_not_be_had_without_the_rest_interface_is_had_with_it(venue: Venue) -> None:
+    rows = hours("2024-03-18", "2024-03-20T13:00")
+    venue.publish(HOURS, "2024-03-18", rows_between(rows, "2024-03-18", "2024-03-19"))
+    venue.exchange.publish(HOURS, rows)
+    assert not ensure(venue, ["BTCUSDT"], "2024-03-18", "now", use_rest=False).is_complete
+    assert_equal(fetch(venue, "2024-03-18", "now"), rows_between(rows, "2024-03-18", "2024-03-20T10:00"))
+
+
 def test_a_damaged_month_is_replaced_by_its_days(venue: Venue) -> None:
     rows = hours("2024-02-01", "2024-03-01")
     venue.publish(HOURS, "2024-02", rows, digest="0" * 64)

@@ -15,7 +15,7 @@ from ckvd.market import DAY_MS, HOUR_MS
 from ckvd.period import Cadence, Period, days_of
 from ckvd.planning import publication_ms
 from ckvd.provenance import Absence, Origin, Reason
-from ckvd.timespan import Span, union
+from ckvd.timespan import Span, difference, union
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -48,6 +48,22 @@ class Doubt:
     span: Span
     gaps: tuple[Gap, ...]
     daily: Period | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """When a series began.
+
+    Attributes
+    ----------
+    first_open_ms : int
+        When its first bar opened.
+    is_certain : bool
+        Whether the exchange says so. If not, there may have been bars before.
+    """
+
+    first_open_ms: int
+    is_certain: bool
 
 
 def find_doubts(
@@ -143,16 +159,31 @@ def provisional_recheck_ms(span: Span, now_ms: int) -> int:
     return published_ms if published_ms > now_ms else recheck_ms(span, now_ms)
 
 
+def damaged_recheck_ms(now_ms: int) -> int:
+    """When to ask again for an archive that could not be believed: it is there, and may be repaired any time."""
+    return now_ms + _RECHECK_FIRST_MS
+
+
 def explain(
-    gaps: Iterable[Gap], *, first_open_ms: int | None, last_open_ms: int | None, now_ms: int, was_rest_asked: bool
+    gaps: Iterable[Gap],
+    *,
+    listing: Listing | None,
+    last_open_ms: int | None,
+    damaged: Sequence[Span],
+    now_ms: int,
+    was_rest_asked: bool,
 ) -> tuple[Absence, ...]:
     """Why bars that no source has are not there.
 
     Parameters
     ----------
     gaps : iterable of Gap
-    first_open_ms, last_open_ms : int or None
-        The first and last bar that the series ever had; None where that is not known.
+    listing : Listing or None
+        When the series began; None where that is not known.
+    last_open_ms : int or None
+        The last bar that the series ever had; None where that is not known.
+    damaged : sequence of Span
+        Periods of archives that could not be believed.
     now_ms : int
     was_rest_asked : bool
         Whether the REST interface was among the sources.
@@ -160,22 +191,42 @@ def explain(
     Returns
     -------
     tuple of Absence
+        In order of time. That a series had no bar in a damaged archive is said of none but the time before its
+        listing in that same period: an archive from before the listing means that there were bars.
     """
     absences: list[Absence] = []
+    lost = _lost_with(damaged, listing)
     for gap in gaps:
-        span = gap.span
-        if first_open_ms is not None and span.start_ms < first_open_ms:
-            before = Span(span.start_ms, min(span.end_ms, first_open_ms))
-            absences.append(Absence(before.start_ms, before.end_ms, Reason.BEFORE_LISTING))
-            span = Span(before.end_ms, span.end_ms)
-        if not span:
-            continue
-        if last_open_ms is not None and span.start_ms > last_open_ms:
-            absences.append(Absence(span.start_ms, span.end_ms, Reason.AFTER_DELISTING, recheck_ms(span, now_ms)))
-        elif not was_rest_asked:
-            absences.append(Absence(span.start_ms, span.end_ms, Reason.NOT_IN_ARCHIVE, recheck_ms(span, now_ms)))
-        else:
-            is_settled = now_ms - span.end_ms > _HALT_SETTLED_AFTER_MS
-            later_ms = 0 if is_settled else recheck_ms(span, now_ms)
-            absences.append(Absence(span.start_ms, span.end_ms, Reason.HALTED, later_ms))
-    return tuple(absences)
+        known = difference([gap.span], lost)
+        for span in difference([gap.span], known):
+            recheck = damaged_recheck_ms(now_ms)
+            absences.append(Absence(span.start_ms, span.end_ms, Reason.ARCHIVE_DAMAGED, recheck))
+        for span in known:
+            began_ms = span.start_ms if listing is None else listing.first_open_ms
+            before = Span(span.start_ms, max(span.start_ms, min(span.end_ms, began_ms)))
+            if listing is not None and before:
+                is_settled = listing.is_certain and not any(before.overlaps(period) for period in damaged)
+                later_ms = 0 if is_settled else recheck_ms(before, now_ms)
+                absences.append(Absence(before.start_ms, before.end_ms, Reason.BEFORE_LISTING, later_ms))
+            after = Span(before.end_ms, span.end_ms)
+            if after:
+                absences.append(_explain_listed(after, last_open_ms, now_ms, was_rest_asked=was_rest_asked))
+    return tuple(sorted(absences, key=lambda absence: absence.start_ms))
+
+
+def _lost_with(damaged: Sequence[Span], listing: Listing | None) -> tuple[Span, ...]:
+    """Where bars are missing because of damaged archives, as far as is known."""
+    if listing is None or not listing.is_certain:
+        return union(damaged)
+    first_ms = listing.first_open_ms
+    return difference(damaged, [Span(period.start_ms, first_ms) for period in damaged if first_ms in period])
+
+
+def _explain_listed(span: Span, last_open_ms: int | None, now_ms: int, *, was_rest_asked: bool) -> Absence:
+    later_ms = recheck_ms(span, now_ms)
+    if last_open_ms is not None and span.start_ms > last_open_ms:
+        return Absence(span.start_ms, span.end_ms, Reason.AFTER_DELISTING, later_ms)
+    if not was_rest_asked:
+        return Absence(span.start_ms, span.end_ms, Reason.NOT_IN_ARCHIVE, later_ms)
+    is_settled = now_ms - span.end_ms > _HALT_SETTLED_AFTER_MS
+    return Absence(span.start_ms, span.end_ms, Reason.HALTED, 0 if is_settled else later_ms)

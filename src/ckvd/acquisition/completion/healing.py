@@ -191,7 +191,8 @@ class Healing:
         rest = self._scope.rest
         if rest is None or not gaps:
             return _Testimony()
-        listing_ms = await self._reasons.listing_ms() or 0
+        listing = await self._reasons.listing()
+        listing_ms = 0 if listing is None else listing.first_open_ms
         listed = [Span(max(gap.start_ms, listing_ms), gap.end_ms) for gap in gaps if gap.end_ms > listing_ms]
         spans = join_requests(listed, self._scope.series.interval)
         try:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from ckvd.acquisition.reconciliation import explain
+from ckvd.acquisition.reconciliation import Listing, explain
+from ckvd.cache.kline_cache import KlineCache
 from ckvd.errors import InvalidSymbolError
 from ckvd.gaps import find_gaps
 from ckvd.market import DAY_MS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ckvd.acquisition.completion.scope import Scope
     from ckvd.kline import Times
     from ckvd.provenance import Absence
+    from ckvd.rest_data_client import RestDataClient
     from ckvd.timespan import Span
 
 # A series without bars for less than this is not taken for one that has ended.
@@ -32,48 +36,80 @@ class Reasons:
         self._scope = scope
         self._asking = asyncio.Lock()
         self._is_listing_known = False
-        self._listing_ms: int | None = None
+        self._listing: Listing | None = None
         self._ended_ms: int | None = None
         self._last_known_ms = 0
 
-    async def listing_ms(self) -> int | None:
-        """When the first bar of the series opens; None where nobody knows. The REST interface is asked once.
+    async def listing(self) -> Listing | None:
+        """When the series began; None where nobody knows. The REST interface is asked once.
 
-        A series that the exchange no longer knows began with the first archive of it that is in the cache.
+        A series that the exchange no longer knows began with the first bar of it that is in the cache, or before.
 
         Raises
         ------
         InvalidSymbolError
-            The exchange does not know the symbol, and there are no archives of it either.
+            The exchange does not know the symbol, and there are no bars of it either.
         """
         if self._scope.rest is None:
             return None
         async with self._asking:
             if not self._is_listing_known:
-                try:
-                    self._listing_ms = await self._scope.rest.first_open_ms(self._scope.series)
-                except InvalidSymbolError:
-                    self._listing_ms = await self._first_archived_ms()
-                    if self._listing_ms is None:
-                        raise
+                self._listing = await self._ask_for_listing(self._scope.rest)
                 self._is_listing_known = True
-        return self._listing_ms
+        return self._listing
 
-    async def _first_archived_ms(self) -> int | None:
-        segments = await asyncio.to_thread(self._scope.folder.segments, self._scope.series)
-        return min((segment.span.start_ms for segment in segments), default=None)
+    async def _ask_for_listing(self, rest: RestDataClient) -> Listing | None:
+        try:
+            first_open_ms = await rest.first_open_ms(self._scope.series)
+        except InvalidSymbolError:
+            first_open_ms = await asyncio.to_thread(self._first_cached_ms, 0)
+            if first_open_ms is None:
+                raise
+            return Listing(first_open_ms, is_certain=False)
+        return None if first_open_ms is None else Listing(first_open_ms, is_certain=True)
 
-    async def explain(self, span: Span, open_time: Times) -> tuple[Absence, ...]:
-        """Why bars of a span are missing among those that every source together has."""
+    def _first_cached_ms(self, from_ms: int) -> int | None:
+        """When the first bar opens that is in the cache, from a moment on."""
+        with KlineCache(self._scope.folder.root) as cache:
+            series = self._scope.series
+            bars = cache.scan(
+                series.symbol,
+                series.interval,
+                start=from_ms,
+                end=self._scope.now_ms,
+                market=series.market,
+                kind=series.kind,
+                rows=1,
+                missing="ignore",
+            )
+            return next((int(block.open_time[0]) for block in bars), None)
+
+    async def explain(self, span: Span, open_time: Times, damaged: Sequence[Span] = ()) -> tuple[Absence, ...]:
+        """Why bars of a span are missing among those that every source together has.
+
+        Parameters
+        ----------
+        span : Span
+        open_time : ndarray of int64
+            The bars that are there, milliseconds, ascending.
+        damaged : sequence of Span
+            Periods of archives that could not be believed.
+        """
         gaps = find_gaps(open_time, [span], self._scope.series.interval)
         if not gaps:
             return ()
+        listing = await self.listing()
         last = gaps[-1]
-        may_have_ended = last.end_ms >= span.end_ms and self._scope.now_ms - last.start_ms >= _ENDED_AFTER_MS
+        may_have_ended = (
+            last.end_ms >= span.end_ms
+            and self._scope.now_ms - last.start_ms >= _ENDED_AFTER_MS
+            and (listing is None or last.end_ms > listing.first_open_ms)
+        )
         return explain(
             gaps,
-            first_open_ms=await self.listing_ms(),
+            listing=listing,
             last_open_ms=await self._last_open_before(last.start_ms) if may_have_ended else None,
+            damaged=damaged,
             now_ms=self._scope.now_ms,
             was_rest_asked=self._scope.rest is not None,
         )

@@ -29,6 +29,8 @@ class Scope:
         None where the REST interface may not be asked.
     now_ms : int
         The present.
+    damaged : tuple of Span
+        Periods of archives that could not be believed, in this run.
     """
 
     series: SeriesKey
@@ -36,6 +38,7 @@ class Scope:
     folder: CacheFolder
     rest: RestDataClient | None
     now_ms: int
+    damaged: tuple[Span, ...] = ()
 
     @property
     def store(self) -> SeriesStore:

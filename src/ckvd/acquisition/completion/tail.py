@@ -9,13 +9,13 @@ from ckvd.acquisition.reconciliation import provisional_recheck_ms, recheck_ms
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.statement import read_statement
 from ckvd.errors import InvalidSymbolError
-from ckvd.grid import grid_floor
+from ckvd.grid import grid_floor, grid_next
 from ckvd.market import DAY_MS
 from ckvd.merge import empty_table, merge_tables, rows_within
 from ckvd.period import Cadence, Period, days_of, months_of
-from ckvd.planning import plan, publication_ms
+from ckvd.planning import Covered, plan, publication_ms
 from ckvd.provenance import Absence, Reason, narrow
-from ckvd.timespan import Span, difference
+from ckvd.timespan import Span, difference, union
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +48,7 @@ class Tail:
     def __init__(self, scope: Scope, reasons: Reasons) -> None:
         self._scope = scope
         self._reasons = reasons
+        self._damaged = scope.damaged
 
     async def pieces(self, excluded: Sequence[Span]) -> list[Span]:
         """What to ask for, in pieces that are stored one by one; what lies in `excluded` is left out.
@@ -57,18 +58,35 @@ class Tail:
         CkvdError
             The REST interface could not be asked when the series began.
         """
-        covered = await asyncio.to_thread(read_coverage, self._scope.folder, self._scope.series, self._scope.span)
-        unplanned = plan(
-            self._scope.series, self._scope.span, covered, now_ms=self._scope.now_ms, unavailable=_Everything()
-        ).unplanned
-        wanted = difference(unplanned, excluded)
-        listing_ms = await self._reasons.listing_ms() if wanted else None
-        if listing_ms is None:
-            return [piece for span in wanted for piece in self._cut(span)]
-        # All that lies before the listing is one statement.
-        before = [Span(0, grid_floor(listing_ms, self._scope.series.interval))]
-        unlisted = difference(wanted, difference(wanted, before))
-        return [*unlisted, *(piece for span in difference(wanted, before) for piece in self._cut(span))]
+        wanted = difference(await asyncio.to_thread(self._find_uncovered), excluded)
+        listing = await self._reasons.listing() if wanted else None
+        begins_ms = 0 if listing is None else grid_floor(listing.first_open_ms, self._scope.series.interval)
+        # All that lies before the listing is one statement. What archives might have, once they are repaired, is
+        # kept apart: it is to be asked for again.
+        intact = difference(wanted, self._damaged)
+        listed = difference(intact, [Span(0, begins_ms)])
+        apart = (*listed, *difference(wanted, intact))
+        return [*difference(intact, listed), *(piece for span in apart for piece in self._cut(span))]
+
+    def _find_uncovered(self) -> tuple[Span, ...]:
+        """What is not covered, and was in no archive that was asked for."""
+        scope = self._scope
+        covered = read_coverage(scope.folder, scope.series, scope.span)
+        found = [
+            absence.span
+            for held in covered
+            if not held.is_answered
+            for absence in read_statement(scope.folder, scope.series, held.span).absences
+            if absence.reason is Reason.ARCHIVE_DAMAGED
+        ]
+        # Where a damaged month is covered in part, only days are asked for: what none of them has is still lost.
+        self._damaged = union([*scope.damaged, *found])
+        if scope.rest is None:
+            firm = [*covered, *(Covered(span) for span in found)]
+        else:
+            # What could not be had without the REST interface can be had now.
+            firm = [held for held in covered if held.is_answered or any(map(held.span.overlaps, found))]
+        return plan(scope.series, scope.span, firm, now_ms=scope.now_ms, unavailable=_Everything()).unplanned
 
     def _cut(self, span: Span) -> list[Span]:
         is_daily = span.length_ms <= _DAILY_PIECES_MAX_MS and self._scope.series.interval.has_daily_archives
@@ -89,20 +107,14 @@ class Tail:
             It could not be asked, or what it answered cannot be believed.
         """
         if self._scope.rest is None:
-            await self._state((self._unavailable(piece),), piece)
+            await asyncio.to_thread(self._state, piece, (self._unavailable(piece),))
             return 0
-        listing_ms = await self._reasons.listing_ms()
-        if listing_ms is not None and piece.end_ms <= listing_ms:
-            await self._state((Absence(piece.start_ms, piece.end_ms, Reason.BEFORE_LISTING),), piece)
-            return 0
-        piece, table, sources = await self._fetch(piece)
-        absences = await self._reasons.explain(piece, table.open_time)
-        if not piece:
-            return 0
-        if table.row_count:
-            await asyncio.to_thread(self._put, piece, table, sources, absences)
-        else:
-            await self._state(absences, piece)
+        listing = await self._reasons.listing()
+        is_before = listing is not None and piece.end_ms <= listing.first_open_ms
+        piece, table, sources = self._nothing(piece) if is_before else await self._fetch(piece)
+        absences = await self._reasons.explain(piece, table.open_time, self._damaged)
+        if piece:
+            await asyncio.to_thread(self._store, piece, table, sources, absences)
         return table.row_count
 
     async def _fetch(self, piece: Span) -> tuple[Span, KlineTable, Sequence[Source]]:
@@ -112,10 +124,43 @@ class Tail:
             answer = await self._scope.rest.fetch(self._scope.series, piece)
         except InvalidSymbolError:
             # The exchange forgets a symbol some time after its last trade; its archives stay.
-            return piece, empty_table(self._scope.series), ()
+            return self._nothing(piece)
         return answer.span, answer.table, answer.sources
 
-    def _put(self, piece: Span, table: KlineTable, sources: Sequence[Source], absences: Sequence[Absence]) -> None:
+    def _nothing(self, piece: Span) -> tuple[Span, KlineTable, Sequence[Source]]:
+        return piece, empty_table(self._scope.series), ()
+
+    def _store(
+        self, piece: Span, table: KlineTable, sources: Sequence[Source], absences: Sequence[Absence]
+    ) -> None:
+        """Store what the REST interface said of a piece.
+
+        A segment that has bars gives an answer to all of its span. What could not be had, before the first bar or
+        after the last, is therefore stated by itself. The bars are asked for again together with it, since it takes
+        an archive of all of them to repair it.
+        """
+        if not table.row_count:
+            self._state(piece, absences)
+            return
+        interval = self._scope.series.interval
+        first_ms, last_ms = int(table.open_time[0]), int(table.open_time[-1])
+        outside = difference([piece], [Span(grid_floor(first_ms, interval), grid_next(last_ms, interval))])
+        unanswered = [absence for absence in absences if not absence.reason.is_answer]
+        lost = [span for span in outside if any(span.overlaps(absence.span) for absence in unanswered)]
+        for span in lost:
+            self._state(span, narrow(absences, span))
+        (held,) = difference([piece], lost)
+        due_ms = min((absence.recheck_ms for absence in unanswered), default=None)
+        self._put(held, table, narrow(sources, held), narrow(absences, held), due_ms)
+
+    def _put(
+        self,
+        piece: Span,
+        table: KlineTable,
+        sources: Sequence[Source],
+        absences: Sequence[Absence],
+        due_ms: int | None,
+    ) -> None:
         """Store bars of the REST interface, in one segment with those of the same day that were stored before."""
         day = Span(piece.start_ms // DAY_MS * DAY_MS, piece.start_ms)
         before = read_statement(self._scope.folder, self._scope.series, day)
@@ -131,7 +176,7 @@ class Tail:
             sources=sources,
             absences=absences,
             is_provisional=True,
-            recheck_ms=provisional_recheck_ms(piece, self._scope.now_ms),
+            recheck_ms=due_ms or provisional_recheck_ms(piece, self._scope.now_ms),
         )
 
     def _unavailable(self, piece: Span) -> Absence:
@@ -142,13 +187,9 @@ class Tail:
             return Absence(piece.start_ms, piece.end_ms, Reason.NOT_PUBLISHED, published_ms)
         return Absence(piece.start_ms, piece.end_ms, Reason.NOT_IN_ARCHIVE, recheck_ms(piece, self._scope.now_ms))
 
-    async def _state(self, absences: Sequence[Absence], span: Span) -> None:
+    def _state(self, span: Span, absences: Sequence[Absence]) -> None:
         """Store that a span has no bars, and why."""
-        rechecks = [absence.recheck_ms for absence in absences if absence.recheck_ms]
-        await asyncio.to_thread(
-            self._scope.store.put,
-            empty_table(self._scope.series),
-            span,
-            absences=absences,
-            recheck_ms=min(rechecks, default=0),
+        rechecks_ms = [absence.recheck_ms for absence in absences if absence.recheck_ms]
+        self._scope.store.put(
+            empty_table(self._scope.series), span, absences=absences, recheck_ms=min(rechecks_ms, default=0)
         )
