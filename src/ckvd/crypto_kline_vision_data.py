@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Self, overload
 
 from ckvd.acquisition.completion import Completion
-from ckvd.acquisition.completion.scope import Scope
+from ckvd.acquisition.completion.scope import Scope, outer_seconds
 from ckvd.acquisition.download import pack_stored
 from ckvd.acquisition.report import DownloadReport
 from ckvd.cache.coverage import uncovered_spans
@@ -258,7 +258,8 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         left = [one.period.span for one in failed if rest is None or isinstance(one.error, NetworkError)]
         damaged = tuple(one.period.span for one in failed if one.period.span not in left)
         now_ms = self._clock()
-        scope = Scope(series, closed_part(span, series.interval, now_ms), self.folder, rest, now_ms, damaged)
+        wanted = closed_part(outer_seconds(span), series.interval, now_ms)
+        scope = Scope(series, wanted, self.folder, rest, now_ms, damaged)
         completion = Completion(scope, vision.archives)
         return await completion.run(left)
 

@@ -11,7 +11,7 @@ import ckvd
 from ckvd.kline import BarFlag
 from ckvd.market import DAY_MS, HOUR_MS, SeriesKey
 from ckvd.provenance import Origin
-from ckvd.timespan import parse_time
+from ckvd.timespan import Span, parse_time
 from loopback.rows import make_rows, open_ms_of, rows_of_archive, rows_of_folder
 from venue import HOURS, Venue, assert_equal, ensure, fetch, hours, rows_between
 
@@ -139,6 +139,28 @@ def test_what_came_from_the_rest_interface_is_replaced_when_its_archive_appears(
     assert origins[parse_time("2024-03-19")] is Origin.VISION_DAILY
     assert origins[parse_time("2024-03-20")] is Origin.VISION_DAILY
     assert origins[parse_time("2024-03-21")] is Origin.REST
+
+
+@pytest.mark.parametrize("use_rest", [True, False])
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("2024-03-18T00:00:00.500Z", "2024-03-19"),
+        ("2024-03-18", "2024-03-18T05:00:00.250Z"),
+        ("2024-03-18T22:30:00.001Z", "2024-03-20T05:59:59.999Z"),
+        ("2024-03-18T05:00:00.001Z", "2024-03-18T05:00:00.002Z"),
+    ],
+)
+def test_a_span_may_start_and_end_at_any_millisecond(venue: Venue, start: str, end: str, use_rest: bool) -> None:
+    rows = hours("2024-03-18", "2024-03-20T11:00")
+    venue.exchange.publish(HOURS, rows)
+    if use_rest:
+        assert_equal(fetch(venue, start, end), rows_between(rows, start, end))
+        assert_equal(fetch(venue, start, end, offline=True), rows_between(rows, start, end))
+    else:
+        report = ensure(venue, ["BTCUSDT"], start, end, use_rest=False)
+        assert report.missing[HOURS] == (Span.of(start, end),)
+        assert not report.errors
 
 
 def test_polling_keeps_the_tail_in_one_segment(venue: Venue) -> None:

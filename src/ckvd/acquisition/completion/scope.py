@@ -23,7 +23,7 @@ class Scope:
     ----------
     series : SeriesKey
     span : Span
-        What is wanted, bars that are not closed left out.
+        What is wanted, in whole seconds, bars that are not closed left out.
     folder : CacheFolder
     rest : RestDataClient or None
         None where the REST interface may not be asked.
@@ -49,6 +49,11 @@ class Scope:
 def whole_days(span: Span) -> Span:
     """The days that share a moment with a span."""
     return Span(span.start_ms // DAY_MS * DAY_MS, -(-span.end_ms // DAY_MS) * DAY_MS)
+
+
+def outer_seconds(span: Span) -> Span:
+    """The whole seconds that share a moment with a span."""
+    return Span(span.start_ms // 1000 * 1000, -(-span.end_ms // 1000) * 1000)
 
 
 def inner_seconds(span: Span) -> Span:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from ckvd.acquisition.completion.scope import inner_seconds
 from ckvd.acquisition.reconciliation import provisional_recheck_ms, recheck_ms
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.statement import read_statement
@@ -125,7 +126,8 @@ class Tail:
         except InvalidSymbolError:
             # The exchange forgets a symbol some time after its last trade; its archives stay.
             return self._nothing(piece)
-        return answer.span, answer.table, answer.sources
+        span = inner_seconds(answer.span)
+        return span, rows_within(answer.table, span), answer.sources
 
     def _nothing(self, piece: Span) -> tuple[Span, KlineTable, Sequence[Source]]:
         return piece, empty_table(self._scope.series), ()
