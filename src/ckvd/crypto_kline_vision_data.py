@@ -187,6 +187,8 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         if derive and (derived := self._derive(series, span)) is not None:
             return derived
         report = await self.ensure_series([series], span, on_progress=on_progress)
+        for completion in report.completions:
+            span = completion.closed_part(span)
         with KlineCache(self.folder.root) as cache:
             try:
                 return cache.read_series(series, span, missing=missing)
@@ -240,7 +242,10 @@ class CryptoKlineVisionData(ClosedByAwaiting):
             return DownloadReport(tuple(series), span, (), self._uncovered(series, span))
         report = await vision.fetch_archives(series, span, on_progress=on_progress)
         completions = await run_together([self._complete(key, span, report, vision, rest) for key in series])
-        whole = replace(report, missing=self._uncovered(series, span), completions=tuple(completions))
+        missing: dict[SeriesKey, tuple[Span, ...]] = {}
+        for completion in completions:
+            missing |= self._uncovered([completion.series], completion.closed_part(span))
+        whole = replace(report, missing=missing, completions=tuple(completions))
         await pack_stored(self.folder, whole)
         return whole
 

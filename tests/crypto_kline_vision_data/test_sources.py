@@ -141,6 +141,32 @@ def test_what_came_from_the_rest_interface_is_replaced_when_its_archive_appears(
     assert origins[parse_time("2024-03-21")] is Origin.REST
 
 
+@pytest.mark.parametrize("ahead_ms", [0, 400, 700, 2000, 60_000])
+def test_a_clock_that_is_ahead_ends_the_present_where_the_exchange_does(venue: Venue, ahead_ms: int) -> None:
+    venue.time.advance_to(parse_time("2024-03-20T10:59:59.500Z"))
+    rows = hours("2024-03-20", "2024-03-20T12:00")
+    venue.exchange.publish(HOURS, rows)
+
+    def clock() -> int:
+        return venue.time.now_ms() + ahead_ms
+
+    assert_equal(
+        fetch(venue, "2024-03-20", "now", clock=clock), rows_between(rows, "2024-03-20", "2024-03-20T10:00")
+    )
+    assert ensure(venue, ["BTCUSDT"], "2024-03-20", "now", clock=clock).is_complete
+    venue.time.advance(HOUR_MS)
+    assert_equal(
+        fetch(venue, "2024-03-20", "now", clock=clock), rows_between(rows, "2024-03-20", "2024-03-20T11:00")
+    )
+
+
+def test_a_clock_that_is_far_ahead_is_not_explained_away(venue: Venue) -> None:
+    venue.exchange.publish(HOURS, hours("2024-03-20", "2024-03-20T12:00"))
+    with pytest.raises(ckvd.NotCachedError) as caught:
+        fetch(venue, "2024-03-20", "now", clock=lambda: venue.time.now_ms() + HOUR_MS)
+    assert caught.value.missing == (Span.of("2024-03-20T10:00", "2024-03-20T11:00"),)
+
+
 @pytest.mark.parametrize("use_rest", [True, False])
 @pytest.mark.parametrize(
     ("start", "end"),

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from ckvd.timespan import Span
+
 if TYPE_CHECKING:
     from ckvd.errors import CkvdError
     from ckvd.market import SeriesKey
     from ckvd.period import Period
     from ckvd.provenance import Source
-    from ckvd.timespan import Span
 
 
 class Outcome(StrEnum):
@@ -83,6 +84,8 @@ class CompletionReport:
         What went wrong; it is tried again the next time.
     has_changed : bool
         Whether something was stored.
+    open_from_ms : int or None
+        From here on bars still form by the clock of the exchange, where they do not by this machine's.
     """
 
     series: SeriesKey
@@ -90,6 +93,12 @@ class CompletionReport:
     conflict_open_times: tuple[int, ...]
     errors: tuple[CkvdError, ...]
     has_changed: bool
+    open_from_ms: int | None = None
+
+    def closed_part(self, span: Span) -> Span:
+        """The part of a span whose bars are closed by the clock of the exchange, as far as it told."""
+        end_ms = span.end_ms if self.open_from_ms is None else min(span.end_ms, self.open_from_ms)
+        return Span(span.start_ms, max(span.start_ms, end_ms))
 
 
 @dataclass(frozen=True, slots=True)

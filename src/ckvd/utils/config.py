@@ -112,5 +112,7 @@ REST_WEIGHT_LIMIT_FUTURES: Final = 2400
 REST_WEIGHT_WINDOW_S: Final = 60.0
 # Of the limit, one client uses at most this share. The rest is for other processes behind the same address.
 REST_WEIGHT_SHARE: Final = 0.8
+# A bar that is closed by this machine's clock, and by at most so much, may still form by that of the exchange.
+CLOCK_AHEAD_MAX_MS: Final = 60_000
 # No coin-margined contract or index has bars before 2020.
 REST_CM_EARLIEST_MS: Final = 1_577_836_800_000

@@ -71,6 +71,7 @@ class Completion:
             conflict_open_times=healed.conflict_open_times,
             errors=tuple(self._errors),
             has_changed=bool(pieces) or healed.part_count > 0,
+            open_from_ms=self._tail.open_from_ms,
         )
 
     async def _heal(self, excluded: Sequence[Span]) -> Healed:

@@ -17,6 +17,7 @@ from ckvd.period import Cadence, Period, days_of, months_of
 from ckvd.planning import Covered, plan, publication_ms
 from ckvd.provenance import Absence, Reason, narrow
 from ckvd.timespan import Span, difference, union
+from ckvd.utils.config import CLOCK_AHEAD_MAX_MS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,12 +45,18 @@ class Tail:
     ----------
     scope : Scope
     reasons : Reasons
+
+    Attributes
+    ----------
+    open_from_ms : int or None
+        See `CompletionReport`.
     """
 
     def __init__(self, scope: Scope, reasons: Reasons) -> None:
         self._scope = scope
         self._reasons = reasons
         self._damaged = scope.damaged
+        self.open_from_ms: int | None = None
 
     async def pieces(self, excluded: Sequence[Span]) -> list[Span]:
         """What to ask for, in pieces that are stored one by one; what lies in `excluded` is left out.
@@ -126,8 +133,15 @@ class Tail:
         except InvalidSymbolError:
             # The exchange forgets a symbol some time after its last trade; its archives stay.
             return self._nothing(piece)
+        if answer.span.end_ms < piece.end_ms:
+            self._note_open(answer.span.end_ms)
         span = inner_seconds(answer.span)
         return span, rows_within(answer.table, span), answer.sources
+
+    def _note_open(self, from_ms: int) -> None:
+        """Take note that bars still form at the exchange; a clock that differs by much is not explained away."""
+        if from_ms >= grid_floor(self._scope.now_ms - CLOCK_AHEAD_MAX_MS, self._scope.series.interval):
+            self.open_from_ms = min(from_ms, self.open_from_ms or from_ms)
 
     def _nothing(self, piece: Span) -> tuple[Span, KlineTable, Sequence[Source]]:
         return piece, empty_table(self._scope.series), ()
