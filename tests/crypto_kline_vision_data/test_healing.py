@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ckvd
+from ckvd.errors import ChecksumMismatchError
 from ckvd.market import MINUTE_MS, SeriesKey
 from ckvd.provenance import Origin
 from ckvd.timespan import Span, parse_time
@@ -90,3 +91,41 @@ def test_bars_that_could_not_be_had_are_not_part_of_a_day_that_is_healed(venue: 
     venue.time.advance_to(parse_time("2024-03-20T12:30"))
     report = ensure(venue, ["BTCUSDT"], "2024-03-20", "now", use_rest=False)
     assert report.missing[HOURS] == (Span.of("2024-03-20T05:00", "2024-03-20T12:00"),)
+
+
+def publish_short_month(venue: Venue, rows: Iterable[Row]) -> None:
+    """A month that lacks some hours of the 10th, whose daily archive is damaged."""
+    lost = [f"2024-02-10T{hour:02d}" for hour in range(3, 9)]
+    month = rows_between(rows, "2024-02-01", "2024-03-01")
+    venue.publish(HOURS, "2024-02", without(month, *(f"{moment}:00" for moment in lost)))
+    venue.publish(HOURS, "2024-02-10", rows_between(rows, "2024-02-10", "2024-02-11"), digest="0" * 64)
+
+
+def test_a_damaged_daily_archive_does_not_keep_the_rest_interface_from_healing_a_month(venue: Venue) -> None:
+    rows = hours("2024-02-01", "2024-03-20T01:00")
+    publish_short_month(venue, rows)
+    venue.exchange.publish(HOURS, rows)
+    report = ensure(venue, ["BTCUSDT"], "2024-02-01", "2024-03-01")
+    assert [type(error) for error in report.errors] == [ChecksumMismatchError]
+    assert_equal(fetch(venue, "2024-02-01", "2024-03-01", offline=True), rows_between(rows, "2024-02", "2024-03"))
+
+
+def test_bars_that_a_damaged_daily_archive_may_have_are_looked_up_until_it_is_repaired(venue: Venue) -> None:
+    rows = hours("2024-02-01", "2024-03-01")
+    publish_short_month(venue, rows)
+    klines = fetch(venue, "2024-02-01", "2024-03-01")
+    assert [(gap.bar_count, gap.reason) for gap in klines.gaps] == [(6, ckvd.Reason.ARCHIVE_DAMAGED)]
+    venue.publish(HOURS, "2024-02-10", rows_between(rows, "2024-02-10", "2024-02-11"))
+    venue.time.advance_to(parse_time("2024-03-21"))
+    assert_equal(fetch(venue, "2024-02-01", "2024-03-01"), rows)
+
+
+@pytest.mark.parametrize("use_rest", [True, False])
+def test_a_day_that_the_month_lacks_is_asked_for_again(venue: Venue, use_rest: bool) -> None:
+    rows = hours("2024-02-01", "2024-03-01")
+    day = rows_between(rows, "2024-02-10", "2024-02-11")
+    venue.publish(HOURS, "2024-02", [row for row in rows if row not in day])
+    ensure(venue, ["BTCUSDT"], "2024-02-01", "2024-03-01", use_rest=use_rest)
+    venue.publish(HOURS, "2024-02-10", day)
+    venue.time.advance_to(parse_time("2024-04-20"))
+    assert_equal(fetch(venue, "2024-02-01", "2024-03-01", use_rest=use_rest), rows)

@@ -83,6 +83,7 @@ class Completion:
                 [self._contain(self._healing.look_into_archives(doubt, place)) for doubt in doubts]
             )
         evidence = [found for found in gathered if found is not None]
+        self._errors += [found.error for found in evidence if found.error is not None]
         return await self._contain(self._healing.amend(evidence)) or NOTHING_HEALED
 
     async def _contain(self, step: Coroutine[Any, Any, _T]) -> _T | None:

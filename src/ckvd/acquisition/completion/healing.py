@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from ckvd.acquisition.completion.scope import inner_seconds, whole_days
@@ -15,7 +15,7 @@ from ckvd.archive.source import AbsentArchive
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.statement import read_statement
-from ckvd.errors import InvalidSymbolError
+from ckvd.errors import ArchiveError, InvalidSymbolError
 from ckvd.gaps import find_gaps
 from ckvd.merge import merge_tables, rows_within
 from ckvd.planning import closed_part
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from ckvd.acquisition.completion.scope import Scope
     from ckvd.archive.source import ArchiveSource
     from ckvd.kline import KlineTable
+    from ckvd.period import Period
     from ckvd.planning import Covered
-    from ckvd.provenance import Source
+    from ckvd.provenance import Absence, Source
     from ckvd.rest_data_client import RestAnswer
 
 
@@ -48,12 +49,15 @@ class Evidence:
     sources : tuple of Source
     is_provisional : bool
         Whether some of it is to be replaced when an archive appears.
+    error : ArchiveError or None
+        Why the daily archive cannot be believed, where that is so.
     """
 
     doubt: Doubt
     tables: tuple[KlineTable, ...]
     sources: tuple[Source, ...]
     is_provisional: bool
+    error: ArchiveError | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,6 +143,8 @@ class Healing:
     async def look_into_archives(self, doubt: Doubt, place: Path) -> Evidence:
         """Gather what the cache and the daily archive say of a doubt.
 
+        A damaged archive does not keep the REST interface from being asked, where that is allowed.
+
         Parameters
         ----------
         doubt : Doubt
@@ -148,22 +154,31 @@ class Healing:
         Raises
         ------
         CkvdError
-            The archive may exist, and could not be had or not be believed.
+            The archive may exist, and could not be had; or it cannot be believed, and nobody else may be asked.
         """
         statement = await asyncio.to_thread(read_statement, self._scope.folder, self._scope.series, doubt.span)
         held = Evidence(doubt, (statement.table,), statement.sources, bool(statement.provisional))
-        if doubt.daily is None:
+        try:
+            daily = None if doubt.daily is None else await self._look_into_daily(doubt.daily, place)
+        except ArchiveError as error:
+            if self._scope.rest is None:
+                raise
+            return replace(held, error=error)
+        if daily is None:
             return held
-        name = ArchiveName(self._scope.series, doubt.daily)
+        table, source = daily
+        # Where a month and a day were seen to disagree, the day was right.
+        tables = (rows_within(table, doubt.span), statement.table)
+        return Evidence(doubt, tables, (*statement.sources, *narrow([source], doubt.span)), is_provisional=False)
+
+    async def _look_into_daily(self, period: Period, place: Path) -> tuple[KlineTable, Source] | None:
+        name = ArchiveName(self._scope.series, period)
         fetched = await self._archives.fetch(name, place)
         if isinstance(fetched, AbsentArchive):
-            return held
+            return None
         content = await asyncio.to_thread(fetched.path.read_bytes)
         decoded = await asyncio.to_thread(decode_archive, content, name)
-        # Where a month and a day were seen to disagree, the day was right.
-        tables = (rows_within(decoded.table, doubt.span), statement.table)
-        sources = (*statement.sources, *narrow([source_of(fetched, decoded)], doubt.span))
-        return Evidence(doubt, tables, sources, is_provisional=False)
+        return decoded.table, source_of(fetched, decoded)
 
     async def amend(self, evidence: Sequence[Evidence]) -> Healed:
         """Ask the REST interface for what all archives lack, and write every doubtful part anew.
@@ -216,7 +231,8 @@ class Healing:
             if kept_count
             for source in answer.sources
         ]
-        absences = await self._reasons.explain(span, merged.table.open_time)
+        damaged = [span] if evidence.error is not None else []
+        absences = await self._reasons.explain(span, merged.table.open_time, damaged)
         await asyncio.to_thread(
             self._scope.store.put,
             merged.table,
@@ -224,9 +240,18 @@ class Healing:
             sources=narrow([*evidence.sources, *used], span),
             absences=absences,
             is_provisional=evidence.is_provisional,
-            recheck_ms=provisional_recheck_ms(span, self._scope.now_ms) if evidence.is_provisional else 0,
+            recheck_ms=self._recheck_ms(merged.table, absences, span, is_provisional=evidence.is_provisional),
         )
         return Healed(1, sum(kept_counts), tuple(merged.conflict_open_times.tolist()))
+
+    def _recheck_ms(
+        self, table: KlineTable, absences: Sequence[Absence], span: Span, *, is_provisional: bool
+    ) -> int:
+        if is_provisional:
+            return provisional_recheck_ms(span, self._scope.now_ms)
+        # A day without a bar is asked for as a whole. Holes beside bars are found by their absences.
+        rechecks_ms = [absence.recheck_ms for absence in absences if absence.recheck_ms]
+        return 0 if table.row_count else min(rechecks_ms, default=0)
 
 
 def _covered_parts(coverage: Sequence[Covered]) -> tuple[Span, ...]:
