@@ -41,6 +41,8 @@ SEGMENT_HEADER_NBYTES_MAX: Final = 64 << 20
 CACHE_OPEN_SEGMENTS_MAX: Final = 128
 # How often a read that lost a race with a writer looks again before it gives up.
 CACHE_READ_ATTEMPTS_MAX: Final = 16
+# How often a part of a series is looked at again that others changed while it was completed.
+COMPLETION_ATTEMPTS_MAX: Final = 4
 # A panel is filled by several threads from so many cells a symbol on.
 PANEL_THREAD_CELLS_MIN: Final = 100_000
 # What waits to be stored is stored in groups: at most so many archives, of so many bytes together.

@@ -4,24 +4,30 @@ Archives come first, because they are verified and cost no request limit. What t
 interface (`tail`); what they have but fall short of is looked up in the daily archive and then in the REST
 interface, and merged bar by bar (`healing`). Every moment that was asked for ends as bars or as an absence with a
 reason (`reasons`).
+
+Others may publish at the same time. What was found is stored only where the cache still says what it said when it
+was found to be lacking; elsewhere it is looked at again.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ckvd.acquisition.completion.healing import NOTHING_HEALED, Healed, Healing
+from ckvd.acquisition.completion.healing import Healed, Healing
 from ckvd.acquisition.completion.reasons import Reasons
-from ckvd.acquisition.completion.tail import Tail
+from ckvd.acquisition.completion.tail import Filled, Tail
 from ckvd.acquisition.download import download_folder
 from ckvd.acquisition.report import CompletionReport
-from ckvd.errors import CacheError, CkvdError, ClientClosedError
+from ckvd.errors import CacheBusyError, CacheError, CkvdError, ClientClosedError
+from ckvd.timespan import difference
 from ckvd.together import run_together
+from ckvd.utils.config import COMPLETION_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from ckvd.acquisition.completion.scope import Scope
+    from ckvd.acquisition.reconciliation import Doubt
     from ckvd.archive.source import ArchiveSource
     from ckvd.timespan import Span
 
@@ -62,29 +68,64 @@ class Completion:
         CacheError, ClientClosedError
             Going on would be in vain.
         """
-        pieces = await self._contain(self._tail.pieces(excluded)) or []
-        counts = await run_together([self._contain(self._tail.fill(piece)) for piece in pieces])
+        filled = await self._fill(excluded)
         healed = await self._heal(excluded)
         return CompletionReport(
             self._scope.series,
-            rest_bar_count=sum(count or 0 for count in counts) + healed.bar_count,
-            conflict_open_times=healed.conflict_open_times,
+            rest_bar_count=sum(one.bar_count for one in filled) + sum(one.bar_count for one in healed),
+            conflict_open_times=tuple(sorted({moment for one in healed for moment in one.conflict_open_times})),
             errors=tuple(self._errors),
-            has_changed=bool(pieces) or healed.part_count > 0,
+            has_changed=any(one.is_stored for one in filled) or any(one.is_stored and one.span for one in healed),
             open_from_ms=self._tail.open_from_ms,
         )
 
-    async def _heal(self, excluded: Sequence[Span]) -> Healed:
+    async def _fill(self, excluded: Sequence[Span]) -> list[Filled]:
+        """Bring the tail into the cache; what others changed meanwhile is looked at again."""
+        found: list[Filled] = []
+        left_out = excluded
+        for _ in range(COMPLETION_ATTEMPTS_MAX):
+            pieces = await self._contain(self._tail.pieces(left_out)) or []
+            results = await run_together([self._contain(self._tail.fill(piece)) for piece in pieces])
+            found += [result for result in results if result is not None]
+            disturbed = [
+                piece for piece, result in zip(pieces, results, strict=True) if result and not result.is_stored
+            ]
+            if not disturbed:
+                return found
+            left_out = [*excluded, *difference([self._scope.span], disturbed)]
+        self._errors.append(self._disturbed())
+        return found
+
+    async def _heal(self, excluded: Sequence[Span]) -> list[Healed]:
+        """Look up what is short; what others changed meanwhile is looked at again."""
+        found: list[Healed] = []
         doubts = await self._healing.doubts(excluded)
-        if not doubts:
-            return NOTHING_HEALED
+        for _ in range(COMPLETION_ATTEMPTS_MAX):
+            healed = await self._heal_once(doubts) if doubts else []
+            found += healed
+            disturbed = [one.span for one in healed if not one.is_stored]
+            if not disturbed:
+                return found
+            doubts = [
+                doubt for doubt in await self._healing.doubts(excluded) if any(map(doubt.span.overlaps, disturbed))
+            ]
+        self._errors.append(self._disturbed())
+        return found
+
+    async def _heal_once(self, doubts: Sequence[Doubt]) -> list[Healed]:
         with download_folder(self._scope.folder.root) as place:
             gathered = await run_together(
                 [self._contain(self._healing.look_into_archives(doubt, place)) for doubt in doubts]
             )
         evidence = [found for found in gathered if found is not None]
         self._errors += [found.error for found in evidence if found.error is not None]
-        return await self._contain(self._healing.amend(evidence)) or NOTHING_HEALED
+        return await self._contain(self._healing.amend(evidence)) or []
+
+    def _disturbed(self) -> CacheBusyError:
+        return CacheBusyError(
+            str(self._scope.folder.series_path(self._scope.series)),
+            f"its segments were changed {COMPLETION_ATTEMPTS_MAX} times while they were completed; try again",
+        )
 
     async def _contain(self, step: Coroutine[Any, Any, _T]) -> _T | None:
         """Run a step; keep what went wrong for the report, unless going on would be in vain."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ckvd.acquisition.completion.scope import inner_seconds, whole_days
 from ckvd.acquisition.ingest import source_of
@@ -14,6 +14,7 @@ from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.kline_cache import KlineCache
+from ckvd.cache.ownership import resolve
 from ckvd.cache.statement import read_statement
 from ckvd.errors import ArchiveError, InvalidSymbolError
 from ckvd.gaps import find_gaps
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ckvd.acquisition.completion.reasons import Reasons
     from ckvd.acquisition.completion.scope import Scope
     from ckvd.archive.source import ArchiveSource
+    from ckvd.cache.folder import SegmentName
     from ckvd.kline import KlineTable
     from ckvd.period import Period
     from ckvd.planning import Covered
@@ -44,6 +46,8 @@ class Evidence:
     Attributes
     ----------
     doubt : Doubt
+    segments : tuple of SegmentName
+        Those of the series, when it was looked into.
     tables : tuple of KlineTable
         In order of precedence.
     sources : tuple of Source
@@ -54,6 +58,7 @@ class Evidence:
     """
 
     doubt: Doubt
+    segments: tuple[SegmentName, ...]
     tables: tuple[KlineTable, ...]
     sources: tuple[Source, ...]
     is_provisional: bool
@@ -82,24 +87,24 @@ class _Testimony:
 
 @dataclass(frozen=True, slots=True)
 class Healed:
-    """What came of it.
+    """What came of a doubt.
 
     Attributes
     ----------
-    part_count : int
-        Doubtful parts that were written anew.
+    span : Span
+        What was to be written anew.
+    is_stored : bool
+        Whether it was. If not, others have changed it meanwhile: it is to be looked at again.
     bar_count : int
         Bars that the REST interface added.
     conflict_open_times : tuple of int
         Where sources disagree, in milliseconds.
     """
 
-    part_count: int
-    bar_count: int
-    conflict_open_times: tuple[int, ...]
-
-
-NOTHING_HEALED: Final = Healed(0, 0, ())
+    span: Span
+    is_stored: bool
+    bar_count: int = 0
+    conflict_open_times: tuple[int, ...] = ()
 
 
 class Healing:
@@ -156,8 +161,7 @@ class Healing:
         CkvdError
             The archive may exist, and could not be had; or it cannot be believed, and nobody else may be asked.
         """
-        statement = await asyncio.to_thread(read_statement, self._scope.folder, self._scope.series, doubt.span)
-        held = Evidence(doubt, (statement.table,), statement.sources, bool(statement.provisional))
+        held = await asyncio.to_thread(self._look_into_cache, doubt)
         try:
             daily = None if doubt.daily is None else await self._look_into_daily(doubt.daily, place)
         except ArchiveError as error:
@@ -168,8 +172,17 @@ class Healing:
             return held
         table, source = daily
         # Where a month and a day were seen to disagree, the day was right.
-        tables = (rows_within(table, doubt.span), statement.table)
-        return Evidence(doubt, tables, (*statement.sources, *narrow([source], doubt.span)), is_provisional=False)
+        tables = (rows_within(table, doubt.span), *held.tables)
+        sources = (*held.sources, *narrow([source], doubt.span))
+        return replace(held, tables=tables, sources=sources, is_provisional=False)
+
+    def _look_into_cache(self, doubt: Doubt) -> Evidence:
+        # In this order: what is published in between is found to be new.
+        segments = tuple(self._scope.folder.segments(self._scope.series))
+        statement = read_statement(self._scope.folder, self._scope.series, doubt.span)
+        return Evidence(
+            doubt, segments, (statement.table,), statement.sources, is_provisional=bool(statement.provisional)
+        )
 
     async def _look_into_daily(self, period: Period, place: Path) -> tuple[KlineTable, Source] | None:
         name = ArchiveName(self._scope.series, period)
@@ -180,7 +193,7 @@ class Healing:
         decoded = await asyncio.to_thread(decode_archive, content, name)
         return decoded.table, source_of(fetched, decoded)
 
-    async def amend(self, evidence: Sequence[Evidence]) -> Healed:
+    async def amend(self, evidence: Sequence[Evidence]) -> list[Healed]:
         """Ask the REST interface for what all archives lack, and write every doubtful part anew.
 
         Raises
@@ -190,12 +203,7 @@ class Healing:
         """
         gaps = union(gap for found in evidence for gap in self._gaps_of(found))
         testimony = await self._ask_rest(gaps)
-        healed = await run_together([self._amend_one(found, testimony) for found in evidence])
-        return Healed(
-            sum(one.part_count for one in healed),
-            sum(one.bar_count for one in healed),
-            tuple(sorted({moment for one in healed for moment in one.conflict_open_times})),
-        )
+        return await run_together([self._amend_one(found, testimony) for found in evidence])
 
     def _gaps_of(self, evidence: Evidence) -> list[Span]:
         merged = merge_tables(self._scope.series, evidence.tables).table
@@ -219,8 +227,11 @@ class Healing:
 
     async def _amend_one(self, evidence: Evidence, testimony: _Testimony) -> Healed:
         span = inner_seconds(testimony.answered_part(evidence.doubt.span))
+        held = resolve(span, evidence.segments)
+        if difference([span], [holding.span for holding in held]):
+            return Healed(span, is_stored=False)  # a part of it was removed before it was looked into
         if not span:
-            return NOTHING_HEALED
+            return Healed(span, is_stored=True)
         archived = [rows_within(table, span) for table in evidence.tables]
         answered = [rows_within(answer.table, span) for answer in testimony.answers]
         merged = merge_tables(self._scope.series, [*archived, *answered])
@@ -233,8 +244,9 @@ class Healing:
         ]
         damaged = [span] if evidence.error is not None else []
         absences = await self._reasons.explain(span, merged.table.open_time, damaged)
-        await asyncio.to_thread(
-            self._scope.store.put,
+        path = await asyncio.to_thread(
+            self._scope.store.put_in_place,
+            held,
             merged.table,
             span,
             sources=narrow([*evidence.sources, *used], span),
@@ -242,7 +254,10 @@ class Healing:
             is_provisional=evidence.is_provisional,
             recheck_ms=self._recheck_ms(merged.table, absences, span, is_provisional=evidence.is_provisional),
         )
-        return Healed(1, sum(kept_counts), tuple(merged.conflict_open_times.tolist()))
+        if path is None:
+            return Healed(span, is_stored=False)
+        conflicts = tuple(merged.conflict_open_times.tolist())
+        return Healed(span, is_stored=True, bar_count=sum(kept_counts), conflict_open_times=conflicts)
 
     def _recheck_ms(
         self, table: KlineTable, absences: Sequence[Absence], span: Span, *, is_provisional: bool

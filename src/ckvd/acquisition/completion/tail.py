@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ckvd.acquisition.completion.scope import inner_seconds
 from ckvd.acquisition.reconciliation import provisional_recheck_ms, recheck_ms
 from ckvd.cache.coverage import read_coverage
+from ckvd.cache.ownership import resolve
 from ckvd.cache.statement import read_statement
 from ckvd.errors import InvalidSymbolError
 from ckvd.grid import grid_floor, grid_next
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from ckvd.acquisition.completion.reasons import Reasons
     from ckvd.acquisition.completion.scope import Scope
+    from ckvd.cache.folder import SegmentName
     from ckvd.kline import KlineTable
     from ckvd.provenance import Source
 
@@ -36,6 +39,22 @@ class _Everything:
 
     def __contains__(self, _period: object) -> bool:
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What came of a piece.
+
+    Attributes
+    ----------
+    is_stored : bool
+        Whether it was stored as a whole. If not, others have changed it meanwhile: it is to be looked at again.
+    bar_count : int
+        Bars that the REST interface added.
+    """
+
+    is_stored: bool
+    bar_count: int = 0
 
 
 class Tail:
@@ -56,6 +75,7 @@ class Tail:
         self._scope = scope
         self._reasons = reasons
         self._damaged = scope.damaged
+        self._segments: tuple[SegmentName, ...] = ()
         self.open_from_ms: int | None = None
 
     async def pieces(self, excluded: Sequence[Span]) -> list[Span]:
@@ -79,6 +99,8 @@ class Tail:
     def _find_uncovered(self) -> tuple[Span, ...]:
         """What is not covered, and was in no archive that was asked for."""
         scope = self._scope
+        # First of all: what is published from now on is found to be new.
+        self._segments = tuple(scope.folder.segments(scope.series))
         covered = read_coverage(scope.folder, scope.series, scope.span)
         found = [
             absence.span
@@ -101,13 +123,8 @@ class Tail:
         periods = days_of(span) if is_daily else months_of(span)
         return [period.span.intersection(span) for period in periods]
 
-    async def fill(self, piece: Span) -> int:
+    async def fill(self, piece: Span) -> Filled:
         """Bring a piece into the cache, as bars or as an absence.
-
-        Returns
-        -------
-        int
-            How many bars the REST interface had.
 
         Raises
         ------
@@ -115,15 +132,14 @@ class Tail:
             It could not be asked, or what it answered cannot be believed.
         """
         if self._scope.rest is None:
-            await asyncio.to_thread(self._state, piece, (self._unavailable(piece),))
-            return 0
+            return Filled(await asyncio.to_thread(self._state, piece, (self._unavailable(piece),)))
         listing = await self._reasons.listing()
         is_before = listing is not None and piece.end_ms <= listing.first_open_ms
         piece, table, sources = self._nothing(piece) if is_before else await self._fetch(piece)
         absences = await self._reasons.explain(piece, table.open_time, self._damaged)
-        if piece:
-            await asyncio.to_thread(self._store, piece, table, sources, absences)
-        return table.row_count
+        if piece and not await asyncio.to_thread(self._store, piece, table, sources, absences):
+            return Filled(is_stored=False)
+        return Filled(is_stored=True, bar_count=table.row_count)
 
     async def _fetch(self, piece: Span) -> tuple[Span, KlineTable, Sequence[Source]]:
         """Ask for a piece; the answer may speak of less of it, by the clock of the exchange."""
@@ -148,26 +164,30 @@ class Tail:
 
     def _store(
         self, piece: Span, table: KlineTable, sources: Sequence[Source], absences: Sequence[Absence]
-    ) -> None:
+    ) -> bool:
         """Store what the REST interface said of a piece.
 
         A segment that has bars gives an answer to all of its span. What could not be had, before the first bar or
         after the last, is therefore stated by itself. The bars are asked for again together with it, since it takes
         an archive of all of them to repair it.
+
+        Returns
+        -------
+        bool
+            Whether the cache had nothing new of the piece meanwhile.
         """
         if not table.row_count:
-            self._state(piece, absences)
-            return
+            return self._state(piece, absences)
         interval = self._scope.series.interval
         first_ms, last_ms = int(table.open_time[0]), int(table.open_time[-1])
         outside = difference([piece], [Span(grid_floor(first_ms, interval), grid_next(last_ms, interval))])
         unanswered = [absence for absence in absences if not absence.reason.is_answer]
         lost = [span for span in outside if any(span.overlaps(absence.span) for absence in unanswered)]
-        for span in lost:
-            self._state(span, narrow(absences, span))
+        if not all(self._state(span, narrow(absences, span)) for span in lost):
+            return False
         (held,) = difference([piece], lost)
         due_ms = min((absence.recheck_ms for absence in unanswered), default=None)
-        self._put(held, table, narrow(sources, held), narrow(absences, held), due_ms)
+        return self._put(held, table, narrow(sources, held), narrow(absences, held), due_ms)
 
     def _put(
         self,
@@ -176,9 +196,12 @@ class Tail:
         sources: Sequence[Source],
         absences: Sequence[Absence],
         due_ms: int | None,
-    ) -> None:
+    ) -> bool:
         """Store bars of the REST interface, in one segment with those of the same day that were stored before."""
         day = Span(piece.start_ms // DAY_MS * DAY_MS, piece.start_ms)
+        segments = self._scope.folder.segments(self._scope.series)
+        if resolve(piece, segments) != resolve(piece, self._segments):
+            return False
         before = read_statement(self._scope.folder, self._scope.series, day)
         earlier = next((span for span in before.provisional if span.end_ms == piece.start_ms), None)
         if earlier is not None:
@@ -186,7 +209,8 @@ class Tail:
             table = merge_tables(self._scope.series, [table, rows_within(before.table, earlier)]).table
             sources = [*narrow(before.sources, earlier), *sources]
             absences = [*narrow(before.absences, earlier), *absences]
-        self._scope.store.put(
+        path = self._scope.store.put_in_place(
+            resolve(piece, segments),
             table,
             piece,
             sources=sources,
@@ -194,6 +218,7 @@ class Tail:
             is_provisional=True,
             recheck_ms=due_ms or provisional_recheck_ms(piece, self._scope.now_ms),
         )
+        return path is not None
 
     def _unavailable(self, piece: Span) -> Absence:
         """Say that archives have nothing, where nothing else may be asked."""
@@ -203,9 +228,14 @@ class Tail:
             return Absence(piece.start_ms, piece.end_ms, Reason.NOT_PUBLISHED, published_ms)
         return Absence(piece.start_ms, piece.end_ms, Reason.NOT_IN_ARCHIVE, recheck_ms(piece, self._scope.now_ms))
 
-    def _state(self, span: Span, absences: Sequence[Absence]) -> None:
-        """Store that a span has no bars, and why."""
+    def _state(self, span: Span, absences: Sequence[Absence]) -> bool:
+        """Store that a span has no bars, and why; False where others have changed it meanwhile."""
         rechecks_ms = [absence.recheck_ms for absence in absences if absence.recheck_ms]
-        self._scope.store.put(
-            empty_table(self._scope.series), span, absences=absences, recheck_ms=min(rechecks_ms, default=0)
+        path = self._scope.store.put_in_place(
+            resolve(span, self._segments),
+            empty_table(self._scope.series),
+            span,
+            absences=absences,
+            recheck_ms=min(rechecks_ms, default=0),
         )
+        return path is not None
