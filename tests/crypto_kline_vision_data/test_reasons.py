@@ -70,6 +70,30 @@ def test_archives_of_a_symbol_that_the_exchange_forgot_are_kept(venue: Venue) ->
     assert {gap.reason for gap in klines.gaps} == {Reason.AFTER_DELISTING}
 
 
+def test_a_month_without_trading_is_no_end_where_archives_go_on(venue: Venue) -> None:
+    rows = hours("2023-01-01", "2023-04-01")
+    paused = [*rows_between(rows, "2023-01", "2023-02"), *rows_between(rows, "2023-03", "2023-04")]
+    venue.publish(HOURS, "2023-01", rows_between(rows, "2023-01", "2023-02"))
+    venue.publish(HOURS, "2023-03", rows_between(rows, "2023-03", "2023-04"))
+    klines = fetch(venue, "2023-01-01", "2023-05-01")
+    assert_equal(klines, paused)
+    assert [gap.reason for gap in klines.gaps] == [Reason.HALTED, Reason.AFTER_DELISTING]
+    venue.publish(HOURS, "2023-02", rows_between(rows, "2023-02", "2023-03"))
+    venue.time.advance_to(parse_time("2024-09-01"))
+    assert_equal(fetch(venue, "2023-01-01", "2023-04-01"), rows)
+
+
+def test_a_symbol_without_a_bar_is_still_to_be_listed(venue: Venue) -> None:
+    venue.exchange.publish(HOURS, [])
+    assert {gap.reason for gap in fetch(venue, "2024-01-01", "now").gaps} == {Reason.BEFORE_LISTING}
+    rows = hours("2024-03-20T12:00", "2024-03-22T11:00")
+    venue.exchange.publish(HOURS, rows)
+    venue.time.advance_to(parse_time("2024-03-22T10:30"))
+    klines = fetch(venue, "2024-01-01", "now")
+    assert_equal(klines, rows_between(rows, "2024-01-01", "2024-03-22T10:00"))
+    assert [gap.reason for gap in klines.gaps] == [Reason.BEFORE_LISTING]
+
+
 def test_days_that_archives_will_have_are_not_yet_published(venue: Venue) -> None:
     rows = hours("2024-03-18", "2024-03-19")
     venue.publish(HOURS, "2024-03-18", rows)

@@ -210,7 +210,9 @@ def explain(
                 absences.append(Absence(before.start_ms, before.end_ms, Reason.BEFORE_LISTING, later_ms))
             after = Span(before.end_ms, span.end_ms)
             if after:
-                absences.append(_explain_listed(after, last_open_ms, now_ms, was_rest_asked=was_rest_asked))
+                absences.append(
+                    _explain_listed(after, listing, last_open_ms, now_ms, was_rest_asked=was_rest_asked)
+                )
     return tuple(sorted(absences, key=lambda absence: absence.start_ms))
 
 
@@ -222,11 +224,14 @@ def _lost_with(damaged: Sequence[Span], listing: Listing | None) -> tuple[Span, 
     return difference(damaged, [Span(period.start_ms, first_ms) for period in damaged if first_ms in period])
 
 
-def _explain_listed(span: Span, last_open_ms: int | None, now_ms: int, *, was_rest_asked: bool) -> Absence:
+def _explain_listed(
+    span: Span, listing: Listing | None, last_open_ms: int | None, now_ms: int, *, was_rest_asked: bool
+) -> Absence:
     later_ms = recheck_ms(span, now_ms)
     if last_open_ms is not None and span.start_ms > last_open_ms:
         return Absence(span.start_ms, span.end_ms, Reason.AFTER_DELISTING, later_ms)
     if not was_rest_asked:
         return Absence(span.start_ms, span.end_ms, Reason.NOT_IN_ARCHIVE, later_ms)
-    is_settled = now_ms - span.end_ms > _HALT_SETTLED_AFTER_MS
+    # An exchange that has forgotten the symbol has not said that it had no such bar.
+    is_settled = (listing is None or listing.is_certain) and now_ms - span.end_ms > _HALT_SETTLED_AFTER_MS
     return Absence(span.start_ms, span.end_ms, Reason.HALTED, 0 if is_settled else later_ms)

@@ -44,6 +44,7 @@ class Reasons:
         """When the series began; None where nobody knows. The REST interface is asked once.
 
         A series that the exchange no longer knows began with the first bar of it that is in the cache, or before.
+        One that it knows, and that has no bar yet, will begin.
 
         Raises
         ------
@@ -62,11 +63,15 @@ class Reasons:
         try:
             first_open_ms = await rest.first_open_ms(self._scope.series)
         except InvalidSymbolError:
-            first_open_ms = await asyncio.to_thread(self._first_cached_ms, 0)
-            if first_open_ms is None:
+            cached_ms = await asyncio.to_thread(self._first_cached_ms, 0)
+            if cached_ms is None:
                 raise
-            return Listing(first_open_ms, is_certain=False)
-        return None if first_open_ms is None else Listing(first_open_ms, is_certain=True)
+            return Listing(cached_ms, is_certain=False)
+        if first_open_ms is not None:
+            return Listing(first_open_ms, is_certain=True)
+        cached_ms = await asyncio.to_thread(self._first_cached_ms, 0)
+        # A symbol without a bar anywhere is still to be listed.
+        return Listing(self._scope.now_ms, is_certain=False) if cached_ms is None else None
 
     def _first_cached_ms(self, from_ms: int) -> int | None:
         """When the first bar opens that is in the cache, from a moment on."""
@@ -130,6 +135,9 @@ class Reasons:
             following_ms = await self._scope.rest.first_open_ms(self._scope.series, moment_ms)
         except InvalidSymbolError:
             following_ms = None
+        if following_ms is None:
+            # Archives may have what the exchange has forgotten.
+            following_ms = await asyncio.to_thread(self._first_cached_ms, moment_ms)
         if following_ms is None:
             self._ended_ms = moment_ms
         else:
