@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ckvd.errors import BannedError, ClientClosedError, RateLimitError
+from ckvd.errors import BannedError, ClientClosedError, HttpStatusError, RateLimitError
 from ckvd.market import Market, SeriesKey
 from ckvd.network.retry import RetryPolicy
 from ckvd.rest.server_clock import ServerClock, date_of
@@ -160,6 +160,22 @@ def test_a_429_without_a_pause_waits_for_the_next_minute() -> None:
         exchange.script(Reply(429, b"slow down"))
         assert asyncio.run(main()) == 4
     assert NOW_MS + MINUTE_MS <= time.now_ms() < NOW_MS + MINUTE_MS + 1000
+
+
+def test_an_outage_lasts_as_long_as_the_exchange_says() -> None:
+    time = VirtualTime(NOW_MS)
+
+    async def main() -> None:
+        async with client_at(exchange, time) as client:
+            assert (await client.fetch(SERIES, DAY)).table.row_count == 1440
+            assert NOW_MS + 30_000 <= time.now_ms() < NOW_MS + 31_000
+            with pytest.raises(HttpStatusError):
+                await client.fetch(SERIES, DAY)
+
+    with Exchange(ROWS, clock=time.now_ms) as exchange:
+        exchange.script(Reply(503, headers={"Retry-After": "30"}), *[lambda genuine: genuine] * 3)
+        exchange.script(Reply(503, headers={"Retry-After": "121"}))
+        asyncio.run(main())
 
 
 @pytest.mark.parametrize(("retry_after", "request_count"), [("7", 3), ("121", 1)])

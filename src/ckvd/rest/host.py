@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ckvd.errors import BannedError, ExchangeError, NetworkError, RateLimitError
 from ckvd.network.retry import Failure, RetryPolicy
-from ckvd.rest.refusal import refusal_of
+from ckvd.rest.refusal import refusal_of, retry_after_s
 from ckvd.rest.server_clock import ServerClock, date_of
 from ckvd.rest.weight import WeightBudget
 from ckvd.timespan import now_ms
@@ -68,6 +68,14 @@ class _Stop:
             return BannedError(url, reason, until_ms=refusal.until_ms, status=status, code=code, message=said)
         pause_s = refusal.retry_after_s
         return RateLimitError(url, reason, retry_after_s=pause_s, status=status, code=code, message=said)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """An attempt without rows, and the pause in seconds that the answer asked for, where it did."""
+
+    error: NetworkError
+    retry_after_s: float | None = None
 
 
 class ExchangeHost:
@@ -133,7 +141,7 @@ class ExchangeHost:
         number = 1
         while True:
             outcome = await self._attempt(path, params, weight)
-            if isinstance(outcome, NetworkError):
+            if isinstance(outcome, _Failed):
                 await self._wait_after(outcome, number)
                 number += 1
             else:
@@ -142,7 +150,7 @@ class ExchangeHost:
 
     # --- One attempt ---------------------------------------------------------------------------------------
 
-    async def _attempt(self, path: str, params: Mapping[str, str | int], weight: int) -> Response | NetworkError:
+    async def _attempt(self, path: str, params: Mapping[str, str | int], weight: int) -> Response | _Failed:
         url = self.base_url + path
         await self._admit(url, weight)
         sent_s = self._steady_s()
@@ -151,7 +159,7 @@ class ExchangeHost:
         except BaseException as error:
             self._budget.lose(weight)
             if isinstance(error, NetworkError):
-                return error
+                return _Failed(error)
             raise
         else:
             return self._learn(response, weight, sent_s) or response
@@ -159,8 +167,8 @@ class ExchangeHost:
             self._line.release()
             self._wake()
 
-    def _learn(self, response: Response, weight: int, sent_s: float) -> NetworkError | None:
-        """Settle a request by its answer, and return what the answer refuses."""
+    def _learn(self, response: Response, weight: int, sent_s: float) -> _Failed | None:
+        """Settle a request by its answer; None for one with rows."""
         now_s = self._steady_s()
         date_s = date_of(response.headers)
         made_ms = now_ms() if date_s is None else 1000 * date_s
@@ -178,14 +186,14 @@ class ExchangeHost:
             else:
                 self._stop = _Stop(now_s + pause_s, refusal)
         self._budget.settle(weight, used=used, date_s=date_s, sent_s=sent_s, now_s=now_s)
-        return refusal
+        return None if refusal is None else _Failed(refusal, retry_after_s(response, made_ms))
 
-    async def _wait_after(self, error: NetworkError, number: int) -> None:
+    async def _wait_after(self, failed: _Failed, number: int) -> None:
         """Wait before the next attempt, or raise the error of this one."""
+        error = failed.error
         is_rate_limit = isinstance(error, RateLimitError)
         is_transient = is_rate_limit or error.status in (None, 200, 408) or 500 <= (error.status or 0) <= 599
-        pause_s = error.retry_after_s if isinstance(error, RateLimitError) else None
-        failure = Failure(error.url, error.reason, is_transient=is_transient, retry_after_s=pause_s)
+        failure = Failure(error.url, error.reason, is_transient=is_transient, retry_after_s=failed.retry_after_s)
         wait_s = self._retry.wait_s(number, failure, self._rng)
         if wait_s is None:
             raise error

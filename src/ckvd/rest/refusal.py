@@ -95,7 +95,7 @@ def _banned(found: _Refusal, now_ms: int) -> BannedError:
     """A ban, which is over when the later of what the message and the header say has come."""
     until = _BANNED_UNTIL.search(found.message)
     ends_ms = [int(until[1])] if until else []
-    pause_s = _retry_after_s(found.response, now_ms)
+    pause_s = retry_after_s(found.response, now_ms)
     ends_ms += [now_ms + int(pause_s * 1000)] if pause_s is not None else []
     until_ms = max(ends_ms, default=now_ms + _BAN_MS_MIN)
     reason = f"the exchange has banned this address until {format_time(until_ms)} ({found.said})"
@@ -103,7 +103,7 @@ def _banned(found: _Refusal, now_ms: int) -> BannedError:
 
 
 def _rate_limited(found: _Refusal, now_ms: int) -> RateLimitError:
-    pause_s = _retry_after_s(found.response, now_ms)
+    pause_s = retry_after_s(found.response, now_ms)
     asks = "" if pause_s is None else f" and asks to wait {pause_s:g} s"
     reason = f"the exchange finds the requests too many{asks} ({found.said})"
     return RateLimitError(found.response.url, reason, retry_after_s=pause_s, **found.attributes)
@@ -134,6 +134,7 @@ def _read_error(body: bytes) -> tuple[int | None, str]:
     return None, " ".join(body[:_MESSAGE_SHOWN].decode("utf-8", "replace").split())
 
 
-def _retry_after_s(response: Response, now_ms: int) -> float | None:
+def retry_after_s(response: Response, now_ms: int) -> float | None:
+    """The pause in seconds that an answer asks for; None where it does not."""
     now = dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC)
     return parse_retry_after(response.headers.get("retry-after", ""), now)
