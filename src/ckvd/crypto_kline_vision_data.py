@@ -121,6 +121,7 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         kind: str = "klines",
         missing: Literal["raise", "ignore"] = "raise",
         derive: Literal[False] = False,
+        refresh: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Klines: ...
 
@@ -136,6 +137,7 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         kind: str = "klines",
         missing: Literal["raise", "ignore"] = "raise",
         derive: bool,
+        refresh: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Klines | ResampledKlines: ...
 
@@ -150,6 +152,7 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         kind: str = "klines",
         missing: Literal["raise", "ignore"] = "raise",
         derive: bool = False,
+        refresh: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Klines | ResampledKlines:
         """Fetch what the cache lacks of a span, and read the span.
@@ -164,6 +167,8 @@ class CryptoKlineVisionData(ClosedByAwaiting):
             What to do where something could not be fetched.
         derive : bool
             Make the bars of shorter ones where the cache has those and not these, and fetch nothing then.
+        refresh : bool
+            Ask again now for all that could not be had, and not only when its time has come.
         on_progress : callable, optional
             See `VisionDataClient.download`.
 
@@ -186,7 +191,7 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         span = closed_part(Span.of(start, end), series.interval, self._clock())
         if derive and (derived := self._derive(series, span)) is not None:
             return derived
-        report = await self.ensure_series([series], span, on_progress=on_progress)
+        report = await self.ensure_series([series], span, refresh=refresh, on_progress=on_progress)
         for completion in report.completions:
             span = completion.closed_part(span)
         with KlineCache(self.folder.root) as cache:
@@ -210,6 +215,7 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         end: TimeLike = "now",
         market: str = "spot",
         kind: str = "klines",
+        refresh: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> DownloadReport:
         """Fetch what the cache lacks of a span, for one or more symbols, and read nothing.
@@ -228,10 +234,15 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         """
         names = [symbols] if isinstance(symbols, str) else list(dict.fromkeys(symbols))
         series = [SeriesKey.of(symbol, interval, market=market, kind=kind) for symbol in names]
-        return await self.ensure_series(series, Span.of(start, end), on_progress=on_progress)
+        return await self.ensure_series(series, Span.of(start, end), refresh=refresh, on_progress=on_progress)
 
     async def ensure_series(
-        self, series: Sequence[SeriesKey], span: Span, *, on_progress: Callable[[Progress], None] | None = None
+        self,
+        series: Sequence[SeriesKey],
+        span: Span,
+        *,
+        refresh: bool = False,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> DownloadReport:
         """`ensure`, by keys and span."""
         if self._is_closed:
@@ -240,8 +251,10 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         vision, rest = self._vision, self._rest
         if vision is None:
             return DownloadReport(tuple(series), span, (), self._uncovered(series, span))
-        report = await vision.fetch_archives(series, span, on_progress=on_progress)
-        completions = await run_together([self._complete(key, span, report, vision, rest) for key in series])
+        report = await vision.fetch_archives(series, span, refresh=refresh, on_progress=on_progress)
+        completions = await run_together(
+            [self._complete(key, span, report, vision, rest, refresh=refresh) for key in series]
+        )
         missing: dict[SeriesKey, tuple[Span, ...]] = {}
         for completion in completions:
             missing |= self._uncovered([completion.series], completion.closed_part(span))
@@ -256,6 +269,8 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         report: DownloadReport,
         vision: VisionDataClient,
         rest: RestDataClient | None,
+        *,
+        refresh: bool,
     ) -> CompletionReport:
         # An archive that could not be had is left for the next time. So is one that could not be believed, unless
         # the REST interface may have its bars; what that does not have is lost until the archive is repaired.
@@ -264,7 +279,7 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         damaged = tuple(one.period.span for one in failed if one.period.span not in left)
         now_ms = self._clock()
         wanted = closed_part(outer_seconds(span), series.interval, now_ms)
-        scope = Scope(series, wanted, self.folder, rest, now_ms, damaged)
+        scope = Scope(series, wanted, self.folder, rest, now_ms, damaged, refresh)
         completion = Completion(scope, vision.archives)
         return await completion.run(left)
 

@@ -164,14 +164,23 @@ class VisionDataClient(ClosedByAwaiting):
         return report
 
     async def fetch_archives(
-        self, series: Sequence[SeriesKey], span: Span, *, on_progress: Callable[[Progress], None] | None = None
+        self,
+        series: Sequence[SeriesKey],
+        span: Span,
+        *,
+        refresh: bool = False,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> DownloadReport:
-        """`download_series`, but leave every archive in the segment that it was stored in."""
+        """`download_series`, but leave every archive in the segment that it was stored in.
+
+        With `refresh`, what could not be had is asked for again now.
+        """
         download = Download(
             self.archives,
             self.folder,
             concurrency=self._concurrency,
             now_ms=self._clock(),
+            refresh=refresh,
             on_progress=on_progress,
         )
         return await download.run(series, span)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -113,9 +114,9 @@ def test_bars_of_a_damaged_month_are_missed_beside_the_days_of_it_that_there_are
     rows = hours("2023-01-01", "2023-04-01")
     publish(venue, rows, "2023-02")
     venue.publish(HOURS, "2023-02-01", rows_between(rows, "2023-02-01", "2023-02-02"))
-    for now in (TODAY, TOMORROW):
+    for now, use_rest in ((TODAY, True), (TOMORROW, False), (TOMORROW, True)):
         venue.time.advance_to(parse_time(now))
-        report = ensure(venue, ["BTCUSDT"], "2023-01-01", "2023-04-01")
+        report = ensure(venue, ["BTCUSDT"], "2023-01-01", "2023-04-01", use_rest=use_rest)
         assert report.missing[HOURS] == (Span.of("2023-02-02", "2023-03-01"),)
 
 
@@ -131,3 +132,37 @@ def test_the_rest_interface_stands_in_for_a_damaged_archive_until_it_is_repaired
     klines = fetch(venue, "2023-01-01", "2023-04-01")
     assert_equal(klines, rows)
     assert {source.origin for source in klines.sources} == {Origin.VISION_MONTHLY}
+
+
+def test_a_repaired_archive_is_had_at_once_when_that_is_wished(venue: Venue) -> None:
+    rows = hours("2023-01-01", "2023-04-01")
+    publish(venue, rows, "2023-02")
+    ensure(venue, ["BTCUSDT"], "2023-01-01", "2023-04-01")
+
+    async def refresh() -> ckvd.Klines:
+        async with venue.data() as data:
+            return await data.get_klines("BTCUSDT", "1h", start="2023-01-01", end="2023-04-01", refresh=True)
+
+    with pytest.raises(ckvd.NotCachedError) as caught:
+        asyncio.run(refresh())
+    assert isinstance(caught.value.__cause__, ChecksumMismatchError)
+    publish(venue, rows)
+    assert_equal(asyncio.run(refresh()), rows)
+
+
+def test_a_hole_in_what_stands_in_for_a_damaged_archive_keeps_its_reason(venue: Venue) -> None:
+    rows = hours("2023-01-01", "2023-02-01")
+    publish(venue, rows, "2023-01", ("2023-01",))
+    venue.exchange.publish(
+        HOURS, [row for row in rows if row not in rows_between(rows, "2023-01-10", "2023-01-11")]
+    )
+
+    async def refresh() -> ckvd.Klines:
+        async with venue.data() as data:
+            return await data.get_klines("BTCUSDT", "1h", start="2023-01-01", end="2023-02-01", refresh=True)
+
+    for _ in range(2):
+        assert [gap.reason for gap in asyncio.run(refresh()).gaps] == [ckvd.Reason.ARCHIVE_DAMAGED]
+    publish(venue, rows, labels=("2023-01",))
+    venue.time.advance_to(parse_time(TOMORROW))
+    assert_equal(fetch(venue, "2023-01-01", "2023-02-01"), rows)

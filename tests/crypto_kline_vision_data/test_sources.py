@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from typing import TYPE_CHECKING
 
@@ -187,6 +188,31 @@ def test_a_span_may_start_and_end_at_any_millisecond(venue: Venue, start: str, e
         report = ensure(venue, ["BTCUSDT"], start, end, use_rest=False)
         assert report.missing[HOURS] == (Span.of(start, end),)
         assert not report.errors
+
+
+def test_what_could_not_be_had_is_asked_for_again_when_that_is_wished(venue: Venue) -> None:
+    start, end = "2023-01-01", "2023-03-01"
+    rows = hours(start, end)
+    lost = rows_between(rows, "2023-02-10T03:00", "2023-02-10T05:00")
+    venue.publish(HOURS, "2023-02", [row for row in rows_between(rows, "2023-02", "2023-03") if row not in lost])
+
+    async def ask(*, refresh: bool) -> ckvd.Klines:
+        async with venue.data(use_rest=False) as data:
+            report = await data.ensure("BTCUSDT", "1h", start=start, end=end, refresh=refresh)
+            assert report.is_complete == refresh
+            return await data.get_klines("BTCUSDT", "1h", start=start, end=end, missing="ignore", refresh=refresh)
+
+    asyncio.run(ask(refresh=False))
+    # The mirror was not whole.
+    venue.publish(HOURS, "2023-01", rows_between(rows, "2023-01", "2023-02"))
+    venue.publish(HOURS, "2023-02-10", rows_between(rows, "2023-02-10", "2023-02-11"))
+    asked = venue.request_count
+    asyncio.run(ask(refresh=False))
+    assert venue.request_count == asked
+    assert_equal(asyncio.run(ask(refresh=True)), rows)
+    asked = venue.request_count
+    asyncio.run(ask(refresh=True))
+    assert venue.request_count == asked
 
 
 def test_polling_keeps_the_tail_in_one_segment(venue: Venue) -> None:

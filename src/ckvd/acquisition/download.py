@@ -56,6 +56,8 @@ class Download:
         Archives on the line at a time. So many, and a backlog, may be fetched and not stored yet.
     now_ms : int
         The present.
+    refresh : bool
+        Ask again for what could not be had, whenever it was to be asked for.
     on_progress : callable, optional
     """
 
@@ -66,11 +68,13 @@ class Download:
         *,
         concurrency: int,
         now_ms: int,
+        refresh: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
         self._source = source
         self._folder = folder
         self._now_ms = now_ms
+        self._refresh = refresh
         self._backlog = {
             Cadence.MONTHLY: asyncio.Semaphore(concurrency + INGEST_BACKLOG_MONTHS_MAX),
             Cadence.DAILY: asyncio.Semaphore(concurrency + INGEST_BACKLOG_DAYS_MAX),
@@ -102,6 +106,8 @@ class Download:
         reports: list[ArchiveReport] = []
         while True:
             covered = await asyncio.to_thread(read_coverage, self._folder, series, span)
+            if self._refresh:
+                covered = [held for held in covered if held.is_answered]
             covered += [Covered(failed) for failed in published.given_up]
             steps = plan(series, span, covered, now_ms=self._now_ms, unavailable=published).archives
             if not steps:

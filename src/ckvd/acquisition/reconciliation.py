@@ -76,6 +76,7 @@ def find_doubts(
     absences: Sequence[Absence],
     now_ms: int,
     use_rest: bool,
+    refresh: bool = False,
 ) -> tuple[Doubt, ...]:
     """Find the missing bars that not every source was asked for.
 
@@ -94,13 +95,23 @@ def find_doubts(
     now_ms : int
     use_rest : bool
         Whether the REST interface may be asked.
+    refresh : bool
+        Whether to look again for all that could not be had, and not only for what is due.
 
     Returns
     -------
     tuple of Doubt
         In order of time, disjoint.
     """
-    settled = [absence for absence in absences if not 0 < absence.recheck_ms <= now_ms]
+    months = [source.span for source in sources if source.origin is Origin.VISION_MONTHLY]
+
+    def is_settled(absence: Absence) -> bool:
+        if absence.reason is Reason.ARCHIVE_DAMAGED and not any(map(absence.span.overlaps, months)):
+            return True  # the bars beside it stand in for that archive, and are asked for again with it
+        is_due = 0 < absence.recheck_ms <= now_ms
+        return not is_due and (absence.reason.is_answer or not refresh)
+
+    settled = [absence for absence in absences if is_settled(absence)]
     expected = [part.intersection(wanted) for part in covered]
     gaps = find_gaps(open_time, expected, interval, settled, unexplained=Reason.NOT_FETCHED)
     # What both archives lack was not asked of the REST interface as long as that was not allowed.
@@ -109,7 +120,6 @@ def find_doubts(
         for gap in gaps
         if gap.reason is Reason.NOT_FETCHED or (gap.reason is Reason.NOT_IN_ARCHIVE and use_rest)
     ]
-    months = [source.span for source in sources if source.origin is Origin.VISION_MONTHLY]
     doubts: dict[Span, list[Gap]] = {}
     for gap in unasked:
         # The last bar of a gap may end after what is covered; it opens before that.

@@ -20,7 +20,7 @@ from ckvd.errors import ArchiveError, InvalidSymbolError
 from ckvd.gaps import find_gaps
 from ckvd.merge import merge_tables, rows_within
 from ckvd.planning import closed_part
-from ckvd.provenance import narrow
+from ckvd.provenance import Reason, narrow
 from ckvd.timespan import Span, difference, union
 from ckvd.together import run_together
 
@@ -53,6 +53,8 @@ class Evidence:
     sources : tuple of Source
     is_provisional : bool
         Whether some of it is to be replaced when an archive appears.
+    damaged : tuple of Span
+        Where an archive may have bars that could not be believed.
     error : ArchiveError or None
         Why the daily archive cannot be believed, where that is so.
     """
@@ -62,6 +64,7 @@ class Evidence:
     tables: tuple[KlineTable, ...]
     sources: tuple[Source, ...]
     is_provisional: bool
+    damaged: tuple[Span, ...]
     error: ArchiveError | None = None
 
 
@@ -143,6 +146,7 @@ class Healing:
                 absences=klines.absences,
                 now_ms=now_ms,
                 use_rest=self._scope.rest is not None,
+                refresh=self._scope.refresh,
             )
 
     async def look_into_archives(self, doubt: Doubt, place: Path) -> Evidence:
@@ -167,21 +171,27 @@ class Healing:
         except ArchiveError as error:
             if self._scope.rest is None:
                 raise
-            return replace(held, error=error)
+            return replace(held, damaged=(doubt.span,), error=error)
         if daily is None:
             return held
         table, source = daily
         # Where a month and a day were seen to disagree, the day was right.
         tables = (rows_within(table, doubt.span), *held.tables)
         sources = (*held.sources, *narrow([source], doubt.span))
-        return replace(held, tables=tables, sources=sources, is_provisional=False)
+        return replace(held, tables=tables, sources=sources, is_provisional=False, damaged=())
 
     def _look_into_cache(self, doubt: Doubt) -> Evidence:
         # In this order: what is published in between is found to be new.
         segments = tuple(self._scope.folder.segments(self._scope.series))
         statement = read_statement(self._scope.folder, self._scope.series, doubt.span)
+        damaged = [absence.span for absence in statement.absences if absence.reason is Reason.ARCHIVE_DAMAGED]
         return Evidence(
-            doubt, segments, (statement.table,), statement.sources, is_provisional=bool(statement.provisional)
+            doubt,
+            segments,
+            (statement.table,),
+            statement.sources,
+            is_provisional=bool(statement.provisional),
+            damaged=tuple(damaged),
         )
 
     async def _look_into_daily(self, period: Period, place: Path) -> tuple[KlineTable, Source] | None:
@@ -242,8 +252,7 @@ class Healing:
             if kept_count
             for source in answer.sources
         ]
-        damaged = [span] if evidence.error is not None else []
-        absences = await self._reasons.explain(span, merged.table.open_time, damaged)
+        absences = await self._reasons.explain(span, merged.table.open_time, evidence.damaged)
         path = await asyncio.to_thread(
             self._scope.store.put_in_place,
             held,
@@ -262,15 +271,19 @@ class Healing:
     def _recheck_ms(
         self, table: KlineTable, absences: Sequence[Absence], span: Span, *, is_provisional: bool
     ) -> int:
-        if is_provisional:
-            return provisional_recheck_ms(span, self._scope.now_ms)
-        # A day without a bar is asked for as a whole. Holes beside bars are found by their absences.
         rechecks_ms = [absence.recheck_ms for absence in absences if absence.recheck_ms]
+        if is_provisional:
+            damaged_ms = [one.recheck_ms for one in absences if one.reason is Reason.ARCHIVE_DAMAGED]
+            return min([provisional_recheck_ms(span, self._scope.now_ms), *damaged_ms])
+        # A day without a bar is asked for as a whole. Holes beside bars are found by their absences.
         return 0 if table.row_count else min(rechecks_ms, default=0)
 
 
 def _covered_parts(coverage: Sequence[Covered]) -> tuple[Span, ...]:
-    """What is covered, without joining what is answered to what could not be had: one has no part in the other."""
+    """What is covered, without joining what is answered to what could not be had: one has no part in the other.
+
+    What could not be had and is planned for again by its time is left to that.
+    """
     answered = union(held.span for held in coverage if held.is_answered)
-    unanswered = union(held.span for held in coverage if not held.is_answered)
+    unanswered = union(held.span for held in coverage if not held.is_answered and not held.recheck_ms)
     return tuple(sorted([*answered, *unanswered]))

@@ -31,6 +31,8 @@ class Scope:
         The present.
     damaged : tuple of Span
         Periods of archives that could not be believed, in this run.
+    refresh : bool
+        Whether all that could not be had is asked for again, and not only what is due.
     """
 
     series: SeriesKey
@@ -39,6 +41,7 @@ class Scope:
     rest: RestDataClient | None
     now_ms: int
     damaged: tuple[Span, ...] = ()
+    refresh: bool = False
 
     @property
     def store(self) -> SeriesStore:

@@ -111,11 +111,13 @@ class Tail:
         ]
         # Where a damaged month is covered in part, only days are asked for: what none of them has is still lost.
         self._damaged = union([*scope.damaged, *found])
+        firm = [held for held in covered if held.is_answered]
         if scope.rest is None:
-            firm = [*covered, *(Covered(span) for span in found)]
-        else:
-            # What could not be had without the REST interface can be had now.
-            firm = [held for held in covered if held.is_answered or any(map(held.span.overlaps, found))]
+            firm += [Covered(span) for span in found]
+        if not scope.refresh:
+            # What could not be had without the REST interface can be had with it.
+            is_kept = [scope.rest is None or any(map(held.span.overlaps, found)) for held in covered]
+            firm += [held for held, kept in zip(covered, is_kept, strict=True) if kept and not held.is_answered]
         return plan(scope.series, scope.span, firm, now_ms=scope.now_ms, unavailable=_Everything()).unplanned
 
     def _cut(self, span: Span) -> list[Span]:
