@@ -8,6 +8,8 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +21,6 @@ from download_site import leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from download_site import DownloadSite
 
@@ -110,20 +111,29 @@ with ckvd.open_cache(".") as cache:
 """
 
 
-def test_a_folder_without_the_right_to_write_is_an_error_and_can_be_read(tmp_path: Path) -> None:
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that every user finds, which one below pytest's own is not."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
+        path.chmod(0o755)
+
+
+def test_a_folder_without_the_right_to_write_is_an_error_and_can_be_read(public_folder: Path) -> None:
     finished = subprocess.run(
         [sys.executable, "-W", "error", "-c", READ_ONLY, str(SAMPLES)],
-        cwd=tmp_path,
+        cwd=public_folder,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src")},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    tmp_path.chmod(0o755)
     first, again, refusal, bars = finished.stdout.splitlines()
     assert first == again == "complete: True"
     assert "Permission denied; its owner or its rights forbid it" in refusal
     assert bars == "744 bars"
     assert finished.stderr == ""
-    assert leftovers(tmp_path) == []
+    assert leftovers(public_folder) == []
