@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ckvd.acquisition.download import download_folder
+from ckvd.acquisition.download_folder import download_folder
 from ckvd.cache import CacheFolder
 from ckvd.maintenance.leftovers import remove_leftovers
 from ckvd.maintenance.verification import verify_cache
 from ckvd.timespan import now_ms
-from forked import Ended, run_in_child
+from forked import Ended, die, run_in_child, void
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,8 +39,41 @@ def test_the_download_of_another_user_is_left_alone(folder: CacheFolder) -> None
         say(str(list(verify_cache(folder))))
         say(str(remove_leftovers(folder, at_ms=MUCH_LATER_MS)))
 
-    with download_folder(folder.root):
+    with download_folder(folder):
         assert run_in_child(work) == Ended(0, ("[]", "[]"))
+
+
+def test_a_download_at_work_is_no_leftover_whatever_the_clock_says(folder: CacheFolder) -> None:
+    with download_folder(folder) as place:
+        (place / "archive.zip.part").write_bytes(b"123")
+        assert remove_leftovers(folder, at_ms=MUCH_LATER_MS) == []
+        assert place.exists()
+    assert list(folder.root.iterdir()) == []
+
+
+def test_what_a_killed_download_leaves_goes_a_minute_later(folder: CacheFolder) -> None:
+    def work(say: Callable[[str], None]) -> None:
+        with download_folder(folder) as place:
+            (place / "archive.zip.part").write_bytes(b"123")
+            say(str(place))
+            die()
+
+    ended = run_in_child(work)
+    assert remove_leftovers(folder) == []
+    (leftover,) = remove_leftovers(folder, at_ms=now_ms() + 61_000)
+    assert (str(leftover.path),) == ended.lines
+    assert list(folder.root.iterdir()) == []
+
+
+def test_a_forked_child_leaves_the_folder_to_the_process_that_made_it(folder: CacheFolder) -> None:
+    manager = download_folder(folder)
+    place = manager.__enter__()
+    ended = run_in_child(lambda _: void(manager.__exit__(None, None, None)))
+    assert ended == Ended(0, ())
+    assert place.exists()
+    assert remove_leftovers(folder, at_ms=MUCH_LATER_MS) == []
+    manager.__exit__(None, None, None)
+    assert not place.exists()
 
 
 def test_a_folder_that_another_removes_meanwhile_is_no_error(

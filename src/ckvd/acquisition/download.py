@@ -7,21 +7,18 @@ was finished stays, whatever happens to the others or to the download.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import shutil
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from ckvd.acquisition.download_folder import download_folder
 from ckvd.acquisition.group_commit import GroupCommit
 from ckvd.acquisition.report import ArchiveReport, DownloadReport, Outcome, Progress
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive
 from ckvd.cache.coverage import read_coverage, uncovered_spans
 from ckvd.cache.packing import pack_series
-from ckvd.errors import CacheBusyError, CacheError, CkvdError, ClientClosedError, NetworkError, cannot
+from ckvd.errors import CacheBusyError, CacheError, CkvdError, ClientClosedError, NetworkError
 from ckvd.period import Cadence, Period
 from ckvd.planning import Covered, plan
 from ckvd.together import run_together
@@ -32,7 +29,8 @@ from ckvd.utils.config import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from ckvd.archive.source import ArchiveSource, ListedArchive
     from ckvd.cache.folder import CacheFolder
@@ -40,9 +38,6 @@ if TYPE_CHECKING:
     from ckvd.timespan import Span
 
 logger = logging.getLogger(__name__)
-
-# Archives on their way lie in a folder of this name in the cache's, which goes when the download ends.
-DOWNLOAD_FOLDER_PREFIX: Final = ".download-"
 
 
 class Download:
@@ -137,7 +132,7 @@ class Download:
         self, series: SeriesKey, periods: Sequence[Period], published: _Published
     ) -> list[ArchiveReport]:
         self._tally.expect(len(periods), published.nbytes_of(periods))
-        with download_folder(self._folder.root) as place:
+        with download_folder(self._folder) as place:
             return await run_together(
                 [self._fetch_one(published.name_of(series, period), place) for period in periods]
             )
@@ -183,28 +178,6 @@ async def pack_stored(folder: CacheFolder, report: DownloadReport) -> None:
     changed = {archive.series for archive in report.stored}
     changed |= {completion.series for completion in report.completions if completion.has_changed}
     await run_together([pack(series) for series in sorted(changed)])
-
-
-@contextlib.contextmanager
-def download_folder(root: Path) -> Iterator[Path]:
-    """A folder for archives on their way, in the folder of a cache. It goes with all that is in it.
-
-    It is not made in a thread: whoever was cancelled meanwhile would not know of it.
-
-    Raises
-    ------
-    CacheError
-        The folder of the cache cannot be written.
-    """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=DOWNLOAD_FOLDER_PREFIX, dir=root))
-    except OSError as error:
-        raise cannot("be written", root, error) from error
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 class _Published:

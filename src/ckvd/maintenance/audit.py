@@ -13,10 +13,11 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from ckvd.acquisition.download_folder import download_folder
 from ckvd.errors import CacheError, CkvdError, ClientClosedError
 from ckvd.maintenance.bar_difference import BarDifference
 from ckvd.maintenance.held_archives import CADENCES, HeldArchive, archives_of, compare, compare_spans, correct
-from ckvd.maintenance.refetch import fetch_table, locked_download_folder
+from ckvd.maintenance.refetch import fetch_table
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.period import Cadence
 from ckvd.provenance import Origin, Source
@@ -113,7 +114,7 @@ async def audit_cache(
     ClientClosedError
         The source was closed.
     """
-    with locked_download_folder(folder) as place:
+    with download_folder(folder) as place:
         audit = _Audit(folder, source, place, is_thorough=is_thorough, fix=fix)
         for series in chosen.choose(folder):
             held = await asyncio.to_thread(archives_of, folder, series)
@@ -138,7 +139,7 @@ async def audit_days(
     ArchiveAudit
         One for each day. Errors: see `audit_cache`.
     """
-    with locked_download_folder(folder) as place:
+    with download_folder(folder) as place:
         for series in chosen.choose(folder):
             months = [
                 archive

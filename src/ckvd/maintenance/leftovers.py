@@ -2,7 +2,7 @@
 
 A writer holds a lock on its temporary file, so that what nobody holds is nobody's: whatever its process was called,
 on this machine or another, and whoever has its number now. A new one is left alone for a while, because it is made
-a moment before it is locked. A folder of a download counts by its lock file where it has one, else by its age.
+a moment before it is locked. The folder of a download has a lock file; without one it goes by its age alone.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import shutil
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from ckvd.acquisition.download import DOWNLOAD_FOLDER_PREFIX
+from ckvd.acquisition.download_folder import DOWNLOAD_FOLDER_PREFIX, FOLDER_LOCK_NAME
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.file_lock import is_free
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder
-
-# A download that wants its folder judged by a lock holds one on a file of this name in it.
-FOLDER_LOCK_NAME: Final = ".lock"
 
 
 @dataclass(frozen=True, slots=True)

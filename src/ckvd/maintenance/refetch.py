@@ -7,25 +7,22 @@ cache still has is not replaced, and what stands beneath the lost bars is not be
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ckvd.acquisition.download import download_folder
+from ckvd.acquisition.download_folder import download_folder
 from ckvd.acquisition.ingest import source_of
 from ckvd.archive.decode import decode_archive
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive
-from ckvd.cache.file_lock import FileLock
 from ckvd.cache.series_store import SeriesStore
 from ckvd.errors import ArchiveError, CacheError, CkvdError, ClientClosedError
-from ckvd.maintenance.leftovers import FOLDER_LOCK_NAME
 from ckvd.planning import Covered, plan
 from ckvd.timespan import difference, union
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from ckvd.archive.source import ArchiveSource, FetchedArchive
@@ -85,7 +82,7 @@ async def refetch(
     stored: list[Source] = []
     failures: list[str] = []
     left = union(lost)
-    with locked_download_folder(folder) as place:
+    with download_folder(folder) as place:
         while periods := _next_periods(series, left, held, unavailable, now_ms):
             results = await _fetch_all(source, folder, [ArchiveName(series, period) for period in periods], place)
             for period, result in zip(periods, results, strict=True):
@@ -155,17 +152,3 @@ def _decode(fetched: FetchedArchive) -> tuple[Source, KlineTable]:
         if fetched.is_temporary:
             fetched.path.unlink(missing_ok=True)
     return source_of(fetched, decoded), decoded.table
-
-
-@contextlib.contextmanager
-def locked_download_folder(folder: CacheFolder) -> Iterator[Path]:
-    """`download_folder`, which is locked as long as it is needed.
-
-    Raises
-    ------
-    CacheError
-        It cannot be made.
-    """
-    folder.make_path(folder.root)
-    with download_folder(folder.root) as place, FileLock(place / FOLDER_LOCK_NAME, timeout_s=0):
-        yield place

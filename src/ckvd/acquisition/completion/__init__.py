@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ckvd.acquisition.completion.healing import Healed, Healing
 from ckvd.acquisition.completion.reasons import Reasons
 from ckvd.acquisition.completion.tail import Filled, Tail
-from ckvd.acquisition.download import download_folder
+from ckvd.acquisition.download_folder import download_folder
 from ckvd.acquisition.report import CompletionReport
 from ckvd.errors import CacheBusyError, CacheError, CkvdError, ClientClosedError
 from ckvd.timespan import difference
@@ -113,7 +113,7 @@ class Completion:
         return found
 
     async def _heal_once(self, doubts: Sequence[Doubt]) -> list[Healed]:
-        with download_folder(self._scope.folder.root) as place:
+        with download_folder(self._scope.folder) as place:
             gathered = await run_together(
                 [self._contain(self._healing.look_into_archives(doubt, place)) for doubt in doubts]
             )
