@@ -166,3 +166,14 @@ def test_a_hole_in_what_stands_in_for_a_damaged_archive_keeps_its_reason(venue: 
     publish(venue, rows, labels=("2023-01",))
     venue.time.advance_to(parse_time(TOMORROW))
     assert_equal(fetch(venue, "2023-01-01", "2023-02-01"), rows)
+
+
+def test_a_hole_at_the_edge_of_a_damaged_day_is_a_hole_like_others(venue: Venue) -> None:
+    rows = hours("2024-03-18", "2024-03-20")
+    venue.publish(HOURS, "2024-03-18", rows_between(rows, "2024-03-18", "2024-03-19"))
+    venue.publish(HOURS, "2024-03-19", rows_between(rows, "2024-03-19", "2024-03-20"), digest="0" * 64)
+    known = [row for row in rows if row not in rows_between(rows, "2024-03-19", "2024-03-19T02:00")]
+    venue.exchange.publish(HOURS, known)
+    klines = fetch(venue, "2024-03-18", "2024-03-20")
+    assert_equal(klines, known)
+    assert [(gap.bar_count, gap.reason) for gap in klines.gaps] == [(2, ckvd.Reason.ARCHIVE_DAMAGED)]

@@ -169,9 +169,9 @@ class Tail:
     ) -> bool:
         """Store what the REST interface said of a piece.
 
-        A segment that has bars gives an answer to all of its span. What could not be had, before the first bar or
-        after the last, is therefore stated by itself. The bars are asked for again together with it, since it takes
-        an archive of all of them to repair it.
+        A segment that has bars gives an answer to all of its span. What could not be had for a day or more, before
+        the first bar or after the last, is therefore stated by itself. The bars are asked for again together with
+        it, since it takes an archive of all of them to repair it.
 
         Returns
         -------
@@ -184,7 +184,8 @@ class Tail:
         first_ms, last_ms = int(table.open_time[0]), int(table.open_time[-1])
         outside = difference([piece], [Span(grid_floor(first_ms, interval), grid_next(last_ms, interval))])
         unanswered = [absence for absence in absences if not absence.reason.is_answer]
-        lost = [span for span in outside if any(span.overlaps(absence.span) for absence in unanswered)]
+        days = [span for span in outside if span.length_ms >= DAY_MS]
+        lost = [span for span in days if any(span.overlaps(absence.span) for absence in unanswered)]
         if not all(self._state(span, narrow(absences, span)) for span in lost):
             return False
         (held,) = difference([piece], lost)
