@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cli.cache.app import app as cache_app
@@ -43,10 +43,14 @@ def folder(tmp_path: Path) -> CacheFolder:
     return cache
 
 
-def run(folder: CacheFolder, *words: str, status: int = 0) -> str:
+def run_any(folder: CacheFolder, *words: str, status: int = 1) -> Result:
     result = CliRunner().invoke(app, ["cache", *words, "--cache", str(folder.root)])
     assert result.exit_code == status, result.output
-    return result.stdout
+    return result
+
+
+def run(folder: CacheFolder, *words: str, status: int = 0) -> str:
+    return run_any(folder, *words, status=status).stdout
 
 
 def run_json(folder: CacheFolder, *words: str, status: int = 0) -> Any:
@@ -209,3 +213,24 @@ def test_a_lock_tells_whether_bars_are_the_same(folder: CacheFolder, tmp_path: P
     assert [line["verdict"] for line in run_json(folder, "check-lock", str(lock), status=1)] == ["missing", "same"]
     run(folder, "lock", str(lock), "NONE", status=1)
     run(folder, "check-lock", str(tmp_path / "none"), status=1)
+
+
+def test_a_lock_replaces_a_file_only_where_it_is_told_to(folder: CacheFolder, tmp_path: Path) -> None:
+    strategy = tmp_path / "strategy.py"
+    strategy.write_text("print('years of work')\n", encoding="utf-8")
+    result = run_any(folder, "lock", str(strategy))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"{strategy} is there already" in result.stderr
+    assert strategy.read_text(encoding="utf-8") == "print('years of work')\n"
+    run(folder, "lock", str(strategy), "--overwrite")
+    assert strategy.read_text(encoding="utf-8") == run(folder, "lock", "-")
+
+
+@pytest.mark.parametrize("symbol", ["BTCUSDT", "btcusdt", "BTC*"])
+def test_a_lock_is_not_called_like_a_symbol_of_the_cache(
+    folder: CacheFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, symbol: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "name the file first" in run_any(folder, "lock", symbol, status=2).stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    run(folder, "lock", "NONE.lock", symbol)

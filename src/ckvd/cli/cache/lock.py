@@ -20,10 +20,11 @@ from ckvd.cli.cache.choosing import (
     span_of,
 )
 from ckvd.cli.cache.printing import count, print_json, say
-from ckvd.cli.options import EXIT_INCOMPLETE, CacheOption, exit_status_of_errors
+from ckvd.cli.options import EXIT_INCOMPLETE, EXIT_USAGE, CacheOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, err
-from ckvd.errors import cannot
+from ckvd.errors import ExportError, cannot
 from ckvd.maintenance.data_lock import format_lock, lock_data
+from ckvd.maintenance.selection import SeriesFilter
 
 
 def lock(
@@ -34,12 +35,16 @@ def lock(
     interval: IntervalsOption = None,
     start: OptionalStartOption = None,
     end: OptionalEndOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
     cache: CacheOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write the content hash of every series and span to a small text file. It does not depend on segments."""
     with exit_status_of_errors():
         folder = CacheFolder.at(cache)
+        _refuse_a_symbol(file, folder)
+        if not overwrite and str(file) != "-" and file.exists():
+            raise _is_there(file)
         chosen = filter_of(symbols, market, kind, interval)
         hashes = list(
             lock_data(
@@ -56,13 +61,31 @@ def lock(
         if str(file) == "-":
             typer.echo(text, nl=False)
             return
-        try:
-            file.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise cannot("be written", file, error) from error
+        _write(file, text, is_overwriting=overwrite)
         if json:
             print_json(
                 {"path": str(file), "span_count": len(hashes), "bar_count": sum(h.bar_count for h in hashes)}
             )
         else:
             say(f"{file}: {count(len(hashes), 'span')}, {count(sum(h.bar_count for h in hashes), 'bar')}")
+
+
+def _refuse_a_symbol(file: Path, folder: CacheFolder) -> None:
+    """Whoever leaves the file out would pin everything, in a file that is called like a symbol."""
+    if SeriesFilter(symbols=(str(file),)).choose(folder):
+        complain(f"{file} is a symbol of the cache {folder.root}: name the file first, such as {file}.lock")
+        raise typer.Exit(EXIT_USAGE)
+
+
+def _write(file: Path, text: str, *, is_overwriting: bool) -> None:
+    try:
+        with file.open("w" if is_overwriting else "x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError:
+        raise _is_there(file) from None
+    except OSError as error:
+        raise cannot("be written", file, error) from error
+
+
+def _is_there(file: Path) -> ExportError:
+    return ExportError(f"{file} is there already: choose another name, or add --overwrite")
