@@ -250,15 +250,18 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         # Who closes it meanwhile does not make it one that may not ask the REST interface.
         vision, rest = self._vision, self._rest
         if vision is None:
-            return DownloadReport(tuple(series), span, (), self._uncovered(series, span))
+            present_ms = self._clock()
+            missing = self._uncovered(series, span, present_ms)
+            return DownloadReport(tuple(series), span, (), missing, present_ms=present_ms)
         report = await vision.fetch_archives(series, span, refresh=refresh, on_progress=on_progress)
         completions = await run_together(
             [self._complete(key, span, report, vision, rest, refresh=refresh) for key in series]
         )
-        missing: dict[SeriesKey, tuple[Span, ...]] = {}
+        present_ms = self._clock()
+        missing = {}
         for completion in completions:
-            missing |= self._uncovered([completion.series], completion.closed_part(span))
-        whole = replace(report, missing=missing, completions=tuple(completions))
+            missing |= self._uncovered([completion.series], completion.closed_part(span), present_ms)
+        whole = replace(report, missing=missing, completions=tuple(completions), present_ms=present_ms)
         await pack_stored(self.folder, whole)
         return whole
 
@@ -283,8 +286,8 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         completion = Completion(scope, vision.archives)
         return await completion.run(left)
 
-    def _uncovered(self, series: Sequence[SeriesKey], span: Span) -> dict[SeriesKey, tuple[Span, ...]]:
-        return {key: uncovered_spans(self.folder, key, span, self._clock()) for key in series}
+    def _uncovered(self, series: Sequence[SeriesKey], span: Span, now_ms: int) -> dict[SeriesKey, tuple[Span, ...]]:
+        return {key: uncovered_spans(self.folder, key, span, now_ms) for key in series}
 
     async def aclose(self) -> None:
         """Close both clients, unless they were handed in. Closing twice is quiet."""

@@ -6,6 +6,7 @@ It holds the source of archives and lets go of it; what one download does is in 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -175,15 +176,16 @@ class VisionDataClient(ClosedByAwaiting):
 
         With `refresh`, what could not be had is asked for again now.
         """
+        present_ms = self._clock()
         download = Download(
             self.archives,
             self.folder,
             concurrency=self._concurrency,
-            now_ms=self._clock(),
+            now_ms=present_ms,
             refresh=refresh,
             on_progress=on_progress,
         )
-        return await download.run(series, span)
+        return replace(await download.run(series, span), present_ms=present_ms)
 
     async def aclose(self) -> None:
         """End what is under way, whose callers get `ClientClosedError`, and close the session if it is its own."""

@@ -78,6 +78,22 @@ def test_what_is_there_is_not_asked_for_again(samples: DownloadSite) -> None:
     assert samples.mirror.server.requests == []
 
 
+@pytest.mark.parametrize("option", ["--no-rest", "--offline"])
+@pytest.mark.parametrize(
+    ("start", "end", "said"),
+    [
+        ("2100-01-01", "2100-01-02", "no bar of 2100-01-01..2100-01-02 is closed yet"),
+        ("2023-03-01", "2023-03-01", "2023-03-01..2023-03-01 is empty"),
+    ],
+)
+def test_a_span_without_a_closed_bar_is_no_success(
+    samples: DownloadSite, start: str, end: str, said: str, option: str
+) -> None:
+    finished = download(samples, "BTCUSDT", "--interval", "1m", "--start", start, "--end", end, option)
+    assert (finished.status, finished.out, finished.err) == (1, "", f"ckvd: {said}\n")
+    assert samples.mirror.server.requests == []
+
+
 def test_what_nobody_has_is_named_with_status_1_and_the_others_are_stored(samples: DownloadSite) -> None:
     finished = download(samples, "NOSUCHUSDT", "BTCUSDT", "币安人生USDT", *MARCH, "--jobs", "2")
     assert finished.status == 1

@@ -185,5 +185,17 @@ def test_a_symbol_that_is_absent_does_not_keep_the_others_from_being_stored(samp
 
 def test_no_series_is_complete_at_once(samples: DownloadSite) -> None:
     assert samples.download([], "1h", "2023-03-01", "2023-04-01").covered_before
-    assert samples.download("BTCUSDT", "1h", "2023-03-01", "2023-03-01").covered_before
+    assert samples.mirror.server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [("2025-01-02T10:00", "2025-01-02T11:00"), ("2100-01-01", "2100-01-02"), ("2023-03-01", "2023-03-01")],
+    ids=["is open", "lies ahead", "is empty"],
+)
+def test_of_a_span_without_closed_bars_nothing_was_in_the_cache(
+    samples: DownloadSite, start: str, end: str
+) -> None:
+    report = samples.download("BTCUSDT", "1h", start, end, clock=clock_at("2025-01-02T10:59"))
+    assert (report.archives, report.is_closed, report.covered_before) == ((), False, False)
     assert samples.mirror.server.requests == []

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from ckvd.timespan import Span
+from ckvd.planning import closed_part
+from ckvd.timespan import Span, now_ms
 
 if TYPE_CHECKING:
     from ckvd.errors import CkvdError
@@ -116,6 +117,8 @@ class DownloadReport:
         What of the span the cache still does not cover, bars that are not closed yet left out.
     completions : tuple of CompletionReport
         What was found beyond the archives, where it was looked for.
+    present_ms : int
+        When it was, by the clock of the download, in milliseconds: a bar that closes later is no data yet.
     """
 
     series: tuple[SeriesKey, ...]
@@ -123,6 +126,7 @@ class DownloadReport:
     archives: tuple[ArchiveReport, ...]
     missing: dict[SeriesKey, tuple[Span, ...]]
     completions: tuple[CompletionReport, ...] = ()
+    present_ms: int = field(default_factory=now_ms)
 
     @property
     def stored(self) -> tuple[ArchiveReport, ...]:
@@ -146,10 +150,15 @@ class DownloadReport:
         return not any(self.missing.values())
 
     @property
+    def is_closed(self) -> bool:
+        """Whether the span reaches into the time of closed bars: else there is nothing to have."""
+        return all(closed_part(self.span, key.interval, self.present_ms) for key in self.series)
+
+    @property
     def covered_before(self) -> bool:
-        """Whether nothing had to be asked for."""
+        """Whether nothing had to be asked for, because it was in the cache."""
         asked = self.archives or any(one.rest_bar_count or one.errors for one in self.completions)
-        return self.is_complete and not asked
+        return self.is_complete and self.is_closed and not asked
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ def download(
         with show_progress() as on_progress:
             report = asyncio.run(_download(series, Span.of(start, end), cache, sources, on_progress))
         _print_report(report)
-        if not report.is_complete:
+        if not (report.is_complete and report.is_closed):
             raise typer.Exit(EXIT_INCOMPLETE)
 
 
@@ -122,6 +122,9 @@ def _print_report(report: DownloadReport) -> None:
 def _print_totals(report: DownloadReport) -> None:
     if report.covered_before:
         out.print("everything was in the cache already")
+        return
+    if not report.is_closed:
+        complain(f"no bar of {report.span} is closed yet" if report.span else f"{report.span} is empty")
         return
     nbytes = sum(archive.nbytes for archive in report.stored)
     rest_bar_count = sum(completion.rest_bar_count for completion in report.completions)
