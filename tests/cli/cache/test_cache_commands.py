@@ -80,7 +80,39 @@ def test_list_shows_series_as_lines_and_as_json(folder: CacheFolder) -> None:
     (series,) = run_json(folder, "list", "btc*", "-m", "spot", "-k", "klines", "-i", "1h")
     assert series["bar_count"] == 743
     assert series["origins"] == {"vision-monthly": 1}
-    assert run_json(folder, "list", "NONE") == []
+
+
+WORDS_OF_CHECKS = {
+    "list": (),
+    "stats": (),
+    "gaps": (),
+    "verify": (),
+    "repair": (),
+    "audit": ("--vision-url", str(SAMPLES)),
+    "pack": (),
+    "export": ("--to", "exported"),
+    "lock": ("bars.lock",),
+}
+
+
+@pytest.mark.parametrize("verb", WORDS_OF_CHECKS)
+def test_what_is_not_in_the_cache_is_no_success(
+    folder: CacheFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nowhere = CacheFolder(tmp_path / "nowhere")
+    words = (verb, *WORDS_OF_CHECKS[verb])
+    for place, filters in ((folder, ("NOPE",)), (folder, ("-m", "um")), (nowhere, ()), (nowhere, ("--json",))):
+        result = run_any(place, *words, *filters)
+        assert (result.stdout, result.stderr) == ("", f"ckvd: nothing of that is in the cache {place.root}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_a_cache_that_is_there_may_be_empty(tmp_path: Path) -> None:
+    empty = CacheFolder(tmp_path)
+    assert run_json(empty, "list") == []
+    assert run(empty, "verify").startswith("0 errors, 0 warnings")
+    assert "nothing of that" in run_any(empty, "verify", "BTCUSDT").stderr
 
 
 def test_info_shows_segments_and_sources(folder: CacheFolder) -> None:

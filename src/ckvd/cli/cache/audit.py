@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ckvd.cache.folder import CacheFolder
 from ckvd.cli.cache.choosing import (
     IntervalsOption,
     JsonOption,
@@ -16,6 +17,7 @@ from ckvd.cli.cache.choosing import (
     SymbolsArgument,
     VisionUrlOption,
     YesOption,
+    choose,
     filter_of,
 )
 from ckvd.cli.cache.printing import count, print_json, say
@@ -50,6 +52,7 @@ def audit(
     """
     with exit_status_of_errors():
         chosen = filter_of(symbols, market, kind, interval)
+        choose(CacheFolder.at(cache), chosen)
         found = asyncio.run(_audit(chosen, cache, vision_url, thorough=thorough, days=days, fix=yes))
         if json:
             print_json([one.to_json() for one in found])

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeAlias, TypeVar
 
 import typer
 
-from ckvd.cli.options import EXIT_USAGE
+from ckvd.cache.folder import CacheFolder
+from ckvd.cli.options import EXIT_INCOMPLETE, EXIT_USAGE
 from ckvd.cli.terminal import complain
 from ckvd.maintenance.pruning import ALL_TIME
-from ckvd.maintenance.selection import SeriesFilter
-from ckvd.market import Interval, Kind, Market
+from ckvd.maintenance.selection import EVERYTHING, SeriesFilter
+from ckvd.market import Interval, Kind, Market, SeriesKey
 from ckvd.timespan import Span, parse_time
+
+_T = TypeVar("_T")
 
 SymbolsArgument: TypeAlias = Annotated[
     list[str] | None,
@@ -66,6 +69,30 @@ def filter_of(
 ) -> SeriesFilter:
     """The filter that the options name."""
     return SeriesFilter(tuple(markets or ()), tuple(kinds or ()), tuple(symbols or ()), tuple(intervals or ()))
+
+
+def choose(folder: CacheFolder, chosen: SeriesFilter) -> list[SeriesKey]:
+    """The series of a cache that are meant: `expect_some` of them."""
+    return expect_some(chosen.choose(folder), folder, chosen)
+
+
+def expect_some(found: list[_T], folder: CacheFolder, chosen: SeriesFilter) -> list[_T]:
+    """What was found in a cache, as it is: to find nothing wrong with nothing is no success.
+
+    Raises
+    ------
+    typer.Exit
+        It is nothing. All of a cache that is there may be.
+    """
+    if not found and not (chosen == EVERYTHING and folder.root.is_dir()):
+        raise nothing_in(folder)
+    return found
+
+
+def nothing_in(folder: CacheFolder) -> typer.Exit:
+    """Complain that a cache has nothing of what is meant; what is returned is to be raised."""
+    complain(f"nothing of that is in the cache {folder.root}")
+    return typer.Exit(EXIT_INCOMPLETE)
 
 
 def span_of(start: str | None, end: str | None) -> Span | None:

@@ -16,10 +16,12 @@ from ckvd.cli.cache.choosing import (
     OptionalEndOption,
     OptionalStartOption,
     SymbolsArgument,
+    choose,
     filter_of,
+    nothing_in,
 )
 from ckvd.cli.cache.printing import count, print_json, say, track
-from ckvd.cli.options import EXIT_INCOMPLETE, EXIT_USAGE, CacheOption, exit_status_of_errors
+from ckvd.cli.options import EXIT_USAGE, CacheOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, format_nbytes
 from ckvd.maintenance.export import ExportCut, ExportedFile, ExportFormat, export_series
 from ckvd.timespan import Span
@@ -48,19 +50,18 @@ def export(
             complain("give both --start and --end, or neither to export all that is covered")
             raise typer.Exit(EXIT_USAGE)
         span = None if start is None or end is None else Span.of(start, end)
-        chosen = filter_of(symbols, market, kind, interval).choose(folder)
+        chosen = choose(folder, filter_of(symbols, market, kind, interval))
         files: list[ExportedFile] = []
         for series in track(chosen, "exporting"):
             files += export_series(
                 folder, series, target, file_format=file_format, cut=cut, span=span, is_overwriting=overwrite
             )
+        if not files:
+            raise nothing_in(folder)
         if json:
             print_json([file.to_json() for file in files])
         else:
             _print(files)
-        if not files:
-            complain(f"nothing of that is in the cache {folder.root}")
-            raise typer.Exit(EXIT_INCOMPLETE)
 
 
 def _print(files: list[ExportedFile]) -> None:

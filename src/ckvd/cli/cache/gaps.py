@@ -15,7 +15,9 @@ from ckvd.cli.cache.choosing import (
     OptionalEndOption,
     OptionalStartOption,
     SymbolsArgument,
+    choose,
     filter_of,
+    nothing_in,
     span_of,
 )
 from ckvd.cli.cache.printing import count, print_json, say, track
@@ -45,7 +47,7 @@ def gaps(
         folder = CacheFolder.at(cache)
         wanted = span_of(start, end)
         reports = []
-        for series in track(filter_of(symbols, market, kind, interval).choose(folder), "looking for gaps"):
+        for series in track(choose(folder, filter_of(symbols, market, kind, interval)), "looking for gaps"):
             covered = union(name.span for name in folder.segments(series))
             if not covered:
                 continue
@@ -60,6 +62,8 @@ def gaps(
                 )
             )
             reports.append(report_gaps(folder, series, span))
+        if not reports:
+            raise nothing_in(folder)
         if json:
             print_json([report.to_json() for report in reports])
         else:

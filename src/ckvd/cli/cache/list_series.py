@@ -9,11 +9,12 @@ from ckvd.cli.cache.choosing import (
     KindsOption,
     MarketsOption,
     SymbolsArgument,
+    expect_some,
     filter_of,
 )
 from ckvd.cli.cache.printing import format_span, print_json, print_table
 from ckvd.cli.options import CacheOption, exit_status_of_errors
-from ckvd.cli.terminal import complain, format_nbytes
+from ckvd.cli.terminal import format_nbytes
 from ckvd.maintenance.inventory import SeriesSummary, list_series
 
 _NAMES = ("series", "span", "holes", "bars", "segments", "size", "sources", "provisional")
@@ -30,12 +31,10 @@ def list_command(
     """List series with span, bars, coverage, size and sources."""
     with exit_status_of_errors():
         folder = CacheFolder.at(cache)
-        summaries = list(list_series(folder, filter_of(symbols, market, kind, interval)))
+        chosen = filter_of(symbols, market, kind, interval)
+        summaries = expect_some(list(list_series(folder, chosen)), folder, chosen)
         if json:
             print_json([summary.to_json() for summary in summaries])
-            return
-        if not summaries:
-            complain(f"nothing of that is in the cache {folder.root}")
             return
         print_table(_NAMES, [_row(summary) for summary in summaries])
 

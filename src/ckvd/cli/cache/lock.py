@@ -17,10 +17,11 @@ from ckvd.cli.cache.choosing import (
     OptionalStartOption,
     SymbolsArgument,
     filter_of,
+    nothing_in,
     span_of,
 )
 from ckvd.cli.cache.printing import count, print_json, say
-from ckvd.cli.options import EXIT_INCOMPLETE, EXIT_USAGE, CacheOption, exit_status_of_errors
+from ckvd.cli.options import EXIT_USAGE, CacheOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, err
 from ckvd.errors import ExportError, cannot
 from ckvd.maintenance.data_lock import format_lock, lock_data
@@ -55,8 +56,7 @@ def lock(
             )
         )
         if not hashes:
-            complain(f"nothing of that is in the cache {folder.root}")
-            raise typer.Exit(EXIT_INCOMPLETE)
+            raise nothing_in(folder)
         text = format_lock(hashes)
         if str(file) == "-":
             typer.echo(text, nl=False)

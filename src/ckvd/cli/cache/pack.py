@@ -15,6 +15,7 @@ from ckvd.cli.cache.choosing import (
     MarketsOption,
     SymbolsArgument,
     YesOption,
+    choose,
     filter_of,
 )
 from ckvd.cli.cache.printing import count, format_span, print_json, say, track
@@ -40,7 +41,7 @@ def pack(
     """
     with exit_status_of_errors():
         folder = CacheFolder.at(cache)
-        series = filter_of(symbols, market, kind, interval).choose(folder)
+        series = choose(folder, filter_of(symbols, market, kind, interval))
         work = pack_series if yes else survey_packing
         reports = [work(folder, key, is_thorough=thorough) for key in track(series, "packing")]
         if json:

@@ -9,6 +9,7 @@ from ckvd.cli.cache.choosing import (
     KindsOption,
     MarketsOption,
     SymbolsArgument,
+    choose,
     filter_of,
 )
 from ckvd.cli.cache.printing import count, print_json, print_table, say
@@ -28,7 +29,10 @@ def stats(
 ) -> None:
     """Show totals by market and interval, the age of the files, and what packing would merge."""
     with exit_status_of_errors():
-        totals = total(CacheFolder.at(cache), filter_of(symbols, market, kind, interval))
+        folder = CacheFolder.at(cache)
+        chosen = filter_of(symbols, market, kind, interval)
+        choose(folder, chosen)
+        totals = total(folder, chosen)
         if json:
             print_json(totals.to_json())
             return

@@ -13,6 +13,7 @@ from ckvd.cli.cache.choosing import (
     KindsOption,
     MarketsOption,
     SymbolsArgument,
+    choose,
     filter_of,
 )
 from ckvd.cli.cache.printing import count, print_json, say, track
@@ -45,8 +46,9 @@ def verify(
 
 def find(folder: CacheFolder, chosen: SeriesFilter, *, is_quick: bool = False) -> list[Finding]:
     """What is wrong with a cache, with a progress bar."""
+    series_chosen = choose(folder, chosen)
     findings = list(verify_folder(folder))
-    for series in track(chosen.choose(folder), "verifying"):
+    for series in track(series_chosen, "verifying"):
         findings += verify_series(folder, series, is_quick=is_quick)
     return findings
 
