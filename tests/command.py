@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from ckvd.cli.main import app
+from ckvd.cli.app import app
 from conftest import REPOSITORY
 
 if TYPE_CHECKING:

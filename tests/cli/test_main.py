@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +16,7 @@ import command
 from conftest import REPOSITORY
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 VERBS = ("download", "show")
@@ -103,3 +106,77 @@ def test_a_process_that_was_used_wrongly_ends_with_status_2(
     assert (finished.status, finished.out) == (2, "")
     assert said.lower() in finished.err.lower()
     assert "Traceback" not in finished.err
+
+
+# --- How it ends where somebody or something ends it -------------------------------------------------------
+
+# Presses Ctrl-C when a module is looked for, and runs the command.
+INTERRUPTED_BY_A_MODULE = """
+import os, signal, sys
+
+class CtrlC:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+module = sys.argv.pop(1)
+sys.meta_path.insert(0, CtrlC())
+from ckvd.cli.main import run
+run()
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["ckvd.cli.app", "typer", "ckvd.cli.cache.app", "rich.console", "ckvd.crypto_kline_vision_data"]
+)
+def test_ctrl_c_while_the_command_is_loaded_is_what_it_is_later(tmp_path: Path, module: str) -> None:
+    words = ("download", "BTCUSDT", "-i", "1h", *SPAN, "--offline", "--cache", "klines")
+    with command.interruptible():
+        finished = subprocess.run(
+            [sys.executable, "-W", "error", "-c", INTERRUPTED_BY_A_MODULE, module, *words],
+            env=command.environment(tmp_path),
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=command.TIMEOUT_S,
+            check=False,
+        )
+    assert (finished.returncode, finished.stdout) == (130, "")
+    assert finished.stderr == (
+        "ckvd: interrupted: what was finished is in the cache, and the same command goes on from there\n"
+    )
+
+
+FULL_DEVICE = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL_DEVICE.exists(), reason="this system has no device that is always full")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--help",),
+        ("cache", "verify", "--cache", "."),
+        ("show", "BTCUSDT", "-i", "1h", *SPAN, "--cache", "."),
+        ("cache", "list", "--cache", ".", "--json"),
+    ],
+)
+def test_output_that_nobody_takes_is_one_line_and_status_1(tmp_path: Path, words: Sequence[str]) -> None:
+    with (
+        FULL_DEVICE.open("w", encoding="utf-8") as full,
+        command.started(*words, home=tmp_path, stdout=full) as process,
+    ):
+        assert process.stderr is not None
+        (line,) = process.stderr.read().splitlines()
+        assert process.wait(command.TIMEOUT_S) == 1
+    assert line.startswith("ckvd: standard output: cannot be written: No space left on device")
+
+
+@pytest.mark.skipif(not FULL_DEVICE.exists(), reason="this system has no device that is always full")
+def test_a_command_that_cannot_even_complain_ends_with_status_1(tmp_path: Path) -> None:
+    with (
+        FULL_DEVICE.open("w", encoding="utf-8") as full,
+        command.started("cache", "list", "--cache", "no", home=tmp_path, stdout=full, stderr=full) as process,
+    ):
+        assert process.wait(command.TIMEOUT_S) == 1

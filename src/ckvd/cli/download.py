@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from ckvd.acquisition.report import DownloadReport, Progress
+from ckvd.cli.exit_status import EXIT_INCOMPLETE
 from ckvd.cli.options import (
-    EXIT_INCOMPLETE,
     CacheOption,
     EndOption,
     IntervalOption,

@@ -1,49 +1,50 @@
-"""The command `ckvd` and its verbs."""
+"""The entry point of the command `ckvd`: small, so that it is in charge while all the rest is loaded."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import errno
+import os
+import sys
+from typing import Final, NoReturn, TextIO
 
-import typer
+from ckvd.cli.exit_status import EXIT_INCOMPLETE, EXIT_INTERRUPTED
+from ckvd.errors import cannot
 
-import ckvd
-from ckvd.cli.cache.app import app as cache_app
-from ckvd.cli.download import download
-from ckvd.cli.show import show
-
-app = typer.Typer(
-    name="ckvd",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="A memory-mapped local cache of Binance klines.",
-    epilog="Exit status: 0 what was asked for is in the cache, 1 something failed or is missing, 2 usage.",
-)
-app.command()(download)
-app.command()(show)
-app.add_typer(cache_app)
-
-
-def _print_version(value: bool) -> None:
-    if value:
-        typer.echo(f"ckvd {ckvd.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def main(
-    _version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
-    ] = False,
-) -> None:
-    """A memory-mapped local cache of Binance klines."""
+_INTERRUPTED: Final = "interrupted: what was finished is in the cache, and the same command goes on from there"
+# What the operating system says where no more can be written.
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def run() -> None:
-    """Run the command: the entry point."""
-    app()
+    """Run the command, and end the process where it is interrupted or nobody takes what it prints."""
+    try:
+        from ckvd.cli.app import app  # noqa: PLC0415  (takes most of the time of a short command)
+
+        app()
+    except KeyboardInterrupt:
+        _end(EXIT_INTERRUPTED, _INTERRUPTED)
+    except SystemExit as end:
+        if end.code == EXIT_INTERRUPTED:
+            _end(EXIT_INTERRUPTED, _INTERRUPTED)
+        raise
+    except OSError as error:
+        # Files are named in errors of theirs, and those of a cache are translated: this is about a stream.
+        if error.filename is not None or error.errno not in _FULL:
+            raise
+        _drop(sys.stdout)
+        _end(EXIT_INCOMPLETE, str(cannot("be written", "standard output", error)))
 
 
-if __name__ == "__main__":
-    run()
+def _end(status: int, message: str) -> NoReturn:
+    try:
+        sys.stderr.write(f"ckvd: {message}\n")
+    except OSError:
+        _drop(sys.stderr)
+    sys.exit(status)
+
+
+def _drop(stream: TextIO) -> None:
+    """Let what is still to be written go nowhere: Python would try again at its end, and complain at length."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -9,13 +9,10 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from ckvd.cli.exit_status import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_USAGE
 from ckvd.cli.terminal import complain
 from ckvd.errors import CkvdError, IdentityError, TimeError
 from ckvd.market import Interval, Kind, Market
-
-EXIT_INCOMPLETE = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 IntervalOption: TypeAlias = Annotated[
     Interval, typer.Option("--interval", "-i", help="Length of a bar, as in archive names.", show_choices=True)
@@ -43,7 +40,7 @@ CacheOption: TypeAlias = Annotated[
 
 @contextlib.contextmanager
 def exit_status_of_errors() -> Iterator[None]:
-    """Turn errors into one line on standard error and an exit status."""
+    """Turn errors into one line on standard error and an exit status; `ckvd.cli.main` says what was interrupted."""
     try:
         yield
     except (IdentityError, TimeError) as error:
@@ -53,5 +50,4 @@ def exit_status_of_errors() -> Iterator[None]:
         complain(str(error))
         raise typer.Exit(EXIT_INCOMPLETE) from None
     except KeyboardInterrupt:
-        complain("interrupted: what was finished is in the cache, and the same command goes on from there")
         raise typer.Exit(EXIT_INTERRUPTED) from None

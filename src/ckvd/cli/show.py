@@ -8,8 +8,8 @@ import numpy as np
 import typer
 
 from ckvd.cache import open_cache
+from ckvd.cli.exit_status import EXIT_INCOMPLETE
 from ckvd.cli.options import (
-    EXIT_INCOMPLETE,
     CacheOption,
     EndOption,
     IntervalOption,

@@ -14,9 +14,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
+from ckvd.cli.app import app
 from ckvd.cli.cache.app import app as cache_app
 from ckvd.cli.cache.gaps import draw_calendar
-from ckvd.cli.main import app
 from ckvd.maintenance.gap_report import MonthFill
 from ckvd.market import SeriesKey
 from ckvd.period import days_of

@@ -10,7 +10,8 @@ import typer
 from ckvd.cache.folder import CacheFolder
 from ckvd.cli.cache.choosing import JsonOption
 from ckvd.cli.cache.printing import print_json, say, track
-from ckvd.cli.options import EXIT_INCOMPLETE, CacheOption, exit_status_of_errors
+from ckvd.cli.exit_status import EXIT_INCOMPLETE
+from ckvd.cli.options import CacheOption, exit_status_of_errors
 from ckvd.errors import cannot
 from ckvd.maintenance.data_lock import Verdict, check_lock, parse_lock
 

@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias, TypeVar
 import typer
 
 from ckvd.cache.folder import CacheFolder
-from ckvd.cli.options import EXIT_INCOMPLETE, EXIT_USAGE
+from ckvd.cli.exit_status import EXIT_INCOMPLETE, EXIT_USAGE
 from ckvd.cli.terminal import complain
 from ckvd.maintenance.pruning import ALL_TIME
 from ckvd.maintenance.selection import EVERYTHING, SeriesFilter

@@ -21,7 +21,8 @@ from ckvd.cli.cache.choosing import (
     nothing_in,
 )
 from ckvd.cli.cache.printing import count, print_json, say, track
-from ckvd.cli.options import EXIT_USAGE, CacheOption, exit_status_of_errors
+from ckvd.cli.exit_status import EXIT_USAGE
+from ckvd.cli.options import CacheOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, format_nbytes
 from ckvd.maintenance.export import ExportCut, ExportedFile, ExportFormat, export_series
 from ckvd.timespan import Span

@@ -9,14 +9,8 @@ import typer
 from ckvd.cache.folder import CacheFolder
 from ckvd.cli.cache.choosing import JsonOption
 from ckvd.cli.cache.printing import format_span, print_json, print_table, say
-from ckvd.cli.options import (
-    EXIT_INCOMPLETE,
-    CacheOption,
-    IntervalOption,
-    KindOption,
-    MarketOption,
-    exit_status_of_errors,
-)
+from ckvd.cli.exit_status import EXIT_INCOMPLETE
+from ckvd.cli.options import CacheOption, IntervalOption, KindOption, MarketOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, format_nbytes
 from ckvd.maintenance.bar_sources import speaking_sources
 from ckvd.maintenance.inventory import SegmentSummary, describe_segments, summarise_series

@@ -21,7 +21,8 @@ from ckvd.cli.cache.choosing import (
     span_of,
 )
 from ckvd.cli.cache.printing import count, print_json, say
-from ckvd.cli.options import EXIT_USAGE, CacheOption, exit_status_of_errors
+from ckvd.cli.exit_status import EXIT_USAGE
+from ckvd.cli.options import CacheOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, err
 from ckvd.errors import ExportError, cannot
 from ckvd.maintenance.data_lock import format_lock, lock_data

@@ -19,7 +19,8 @@ from ckvd.cli.cache.choosing import (
     filter_of,
 )
 from ckvd.cli.cache.printing import count, format_span, print_json, say, track
-from ckvd.cli.options import EXIT_INCOMPLETE, CacheOption, exit_status_of_errors
+from ckvd.cli.exit_status import EXIT_INCOMPLETE
+from ckvd.cli.options import CacheOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, format_nbytes
 
 

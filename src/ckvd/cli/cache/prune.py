@@ -21,7 +21,8 @@ from ckvd.cli.cache.choosing import (
     span_of,
 )
 from ckvd.cli.cache.printing import count, format_span, print_json, say, track
-from ckvd.cli.options import EXIT_USAGE, CacheOption, exit_status_of_errors
+from ckvd.cli.exit_status import EXIT_USAGE
+from ckvd.cli.options import CacheOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, format_nbytes
 from ckvd.maintenance.leftovers import Leftover, find_leftovers, remove_leftovers
 from ckvd.maintenance.pruning import ALL_TIME, Pruning, carry_out, plan_pruning, plan_pruning_to_size, prune_span

@@ -17,7 +17,8 @@ from ckvd.cli.cache.choosing import (
     filter_of,
 )
 from ckvd.cli.cache.printing import count, print_json, print_table, say
-from ckvd.cli.options import EXIT_INCOMPLETE, CacheOption, exit_status_of_errors
+from ckvd.cli.exit_status import EXIT_INCOMPLETE
+from ckvd.cli.options import CacheOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, format_nbytes
 from ckvd.maintenance.quarantine import Quarantined, list_quarantine, restore
 from ckvd.timespan import format_time

@@ -17,7 +17,8 @@ from ckvd.cli.cache.choosing import (
     filter_of,
 )
 from ckvd.cli.cache.printing import count, print_json, say, track
-from ckvd.cli.options import EXIT_INCOMPLETE, CacheOption, exit_status_of_errors
+from ckvd.cli.exit_status import EXIT_INCOMPLETE
+from ckvd.cli.options import CacheOption, exit_status_of_errors
 from ckvd.maintenance.findings import Finding, Severity, is_clean
 from ckvd.maintenance.selection import SeriesFilter
 from ckvd.maintenance.verification import verify_folder, verify_series
