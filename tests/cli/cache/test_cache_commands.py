@@ -233,7 +233,33 @@ def test_export_writes_files(folder: CacheFolder, tmp_path: Path) -> None:
     run(folder, "export", "BTCUSDT", "--to", str(out), status=1)
     run(folder, "export", "BTCUSDT", "--to", str(out), "--overwrite", "--format", "npz")
     run(folder, "export", "ETHUSDT", "--to", str(out), status=1)
-    run(folder, "export", "BTCUSDT", "--to", str(out), "--start", "2023-03-01", status=2)
+
+
+@pytest.mark.parametrize(
+    ("span", "exported"),
+    [
+        (("--start", "2023-03-30"), [("2023-03-30", "2023-04-01")]),
+        (("--start", "2023-02-01"), [("2023-03-01", "2023-03-11"), ("2023-03-21", "2023-04-01")]),
+        (("--end", "2023-03-02"), [("2023-03-01", "2023-03-02")]),
+        (("--end", "2023-03-22"), [("2023-03-01", "2023-03-11"), ("2023-03-21", "2023-03-22")]),
+        (("--start", "2023-03-01", "--end", "2023-03-02"), [("2023-03-01", "2023-03-02")]),
+        (("--start", "2023-04-01"), None),
+        (("--end", "2023-03-01"), None),
+        (("--start", "2023-02-01", "--end", "2023-03-02"), None),
+    ],
+)
+def test_export_takes_an_open_end_as_that_of_the_series(
+    folder: CacheFolder, tmp_path: Path, span: tuple[str, ...], exported: list[tuple[str, str]] | None
+) -> None:
+    run(folder, "prune", "BTCUSDT", "--start", "2023-03-11", "--end", "2023-03-21", "--yes")
+    words = ("export", "BTCUSDT", "--to", str(tmp_path / "out"), *span)
+    if exported is None:
+        run(folder, *words, status=1)
+        assert not (tmp_path / "out").exists()
+    else:
+        files = run_json(folder, *words)
+        spans = [Span.of(start, end) for start, end in exported]
+        assert [file["span"] for file in files] == [[part.start_ms, part.end_ms] for part in spans]
 
 
 def test_a_lock_tells_whether_bars_are_the_same(folder: CacheFolder, tmp_path: Path) -> None:

@@ -19,13 +19,14 @@ from ckvd.cli.cache.choosing import (
     choose,
     filter_of,
     nothing_in,
+    span_of,
 )
 from ckvd.cli.cache.printing import count, print_json, say, track
-from ckvd.cli.exit_status import EXIT_USAGE
 from ckvd.cli.options import CacheOption, exit_status_of_errors
-from ckvd.cli.terminal import complain, format_nbytes
+from ckvd.cli.terminal import format_nbytes
 from ckvd.maintenance.export import ExportCut, ExportedFile, ExportFormat, export_series
-from ckvd.timespan import Span
+from ckvd.market import SeriesKey
+from ckvd.timespan import Span, union
 
 
 def export(
@@ -44,25 +45,36 @@ def export(
     cache: CacheOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write bars as CSV, Arrow IPC, Parquet or npz. Status 1: nothing to export, or not all of it could be."""
+    """Write bars as CSV, Arrow IPC, Parquet or npz. Status 1: nothing to export, or not all of it could be.
+
+    The cache has to cover a span of which both ends are given; else what it covers is exported.
+    """
     with exit_status_of_errors():
         folder = CacheFolder.at(cache)
-        if (start is None) != (end is None):
-            complain("give both --start and --end, or neither to export all that is covered")
-            raise typer.Exit(EXIT_USAGE)
-        span = None if start is None or end is None else Span.of(start, end)
+        wanted = span_of(start, end)
+        has_open_end = start is None or end is None
         chosen = choose(folder, filter_of(symbols, market, kind, interval))
         files: list[ExportedFile] = []
         for series in track(chosen, "exporting"):
-            files += export_series(
-                folder, series, target, file_format=file_format, cut=cut, span=span, is_overwriting=overwrite
-            )
+            spans = _covered(folder, series, wanted) if has_open_end else (wanted,)
+            for span in spans:
+                files += export_series(
+                    folder, series, target, file_format=file_format, cut=cut, span=span, is_overwriting=overwrite
+                )
         if not files:
             raise nothing_in(folder)
         if json:
             print_json([file.to_json() for file in files])
         else:
             _print(files)
+
+
+def _covered(folder: CacheFolder, series: SeriesKey, wanted: Span | None) -> tuple[Span, ...]:
+    """What the cache covers of a span with an open end: nobody knows where a series starts and ends but it."""
+    covered = union(name.span for name in folder.segments(series))
+    return (
+        covered if wanted is None else tuple(part.intersection(wanted) for part in covered if part.overlaps(wanted))
+    )
 
 
 def _print(files: list[ExportedFile]) -> None:
