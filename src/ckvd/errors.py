@@ -32,6 +32,10 @@ class TimeError(CkvdError, ValueError):
     """A time that cannot be understood, or a span that ends before it starts."""
 
 
+class AddressError(CkvdError, ValueError):
+    """An address of a source that is neither HTTP nor a folder."""
+
+
 class ColumnError(CkvdError, KeyError):
     """A column that the series does not have."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from ckvd.acquisition.download import Download, pack_stored
 from ckvd.archive.folder_source import FolderArchiveSource
 from ckvd.cache.folder import CacheFolder
-from ckvd.errors import ClientClosedError
+from ckvd.errors import AddressError, ClientClosedError
 from ckvd.market import SeriesKey
 from ckvd.network.http_source import HttpArchiveSource
 from ckvd.network.transport import Transport
@@ -61,6 +61,11 @@ class VisionDataClient(ClosedByAwaiting):
         The present in milliseconds.
     transport_options
         Passed on to `Transport`: timeouts and the retry policy.
+
+    Raises
+    ------
+    AddressError
+        The mirror's address is of another scheme.
     """
 
     _source: ArchiveSource | None = None
@@ -96,6 +101,8 @@ class VisionDataClient(ClosedByAwaiting):
                 concurrency=concurrency,
                 is_checksum_required=is_checksum_required,
             )
+        elif "://" in location:
+            raise AddressError(f"{location!r} is no mirror: expected an address with http or https, or a folder")
         else:
             root = Path(location).expanduser()
             self._source = FolderArchiveSource(root, is_checksum_required=is_checksum_required)

@@ -175,6 +175,15 @@ def test_a_folder_that_is_no_mirror_is_an_error_and_no_absence(tmp_path: Path) -
     assert "no-mirror: expected a mirror of the archives" in finished.err
 
 
+@pytest.mark.parametrize("is_option", [True, False])
+def test_an_address_that_is_not_http_is_wrong_usage(tmp_path: Path, is_option: bool) -> None:
+    option, environ = (("--vision-url", "ftp://x"), {}) if is_option else ((), {"CKVD_VISION_URL": "ftp://x"})
+    finished = command.run("download", "BTCUSDT", *MARCH, "--cache", "klines", *option, home=tmp_path, **environ)
+    assert (finished.status, finished.out) == (2, "")
+    assert finished.err == "ckvd: 'ftp://x' is no mirror: expected an address with http or https, or a folder\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_offline_nothing_is_asked_and_what_lacks_is_named(samples: DownloadSite) -> None:
     finished = download(samples, "BTCUSDT", *MARCH, "--offline")
     assert finished.status == 1

@@ -19,6 +19,7 @@ from ckvd.cli.options import (
     KindOption,
     MarketOption,
     StartOption,
+    VisionUrlOption,
     exit_status_of_errors,
 )
 from ckvd.cli.progress import show_progress
@@ -27,14 +28,6 @@ from ckvd.market import Kind, Market, SeriesKey
 from ckvd.timespan import Span
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 
-VisionUrlOption = Annotated[
-    str | None,
-    typer.Option(
-        "--vision-url",
-        help="A mirror of Binance Vision: address or folder [default: $CKVD_VISION_URL, else Binance Vision].",
-        show_default=False,
-    ),
-]
 RestUrlOption = Annotated[
     str | None,
     typer.Option(

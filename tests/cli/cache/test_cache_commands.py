@@ -26,6 +26,7 @@ from tables import regular_table
 
 SAMPLES = Path(__file__).resolve().parents[3] / "data" / "vision"
 HOURS = SeriesKey.of("BTCUSDT", "1h")
+DAY = Span.of("2023-03-01", "2023-03-02")
 MARCH = Span.of("2023-03-01", "2023-04-01")
 VERBS = [command.name or command.callback.__name__ for command in cache_app.registered_commands if command.callback]
 
@@ -115,11 +116,24 @@ def test_a_cache_that_is_there_may_be_empty(tmp_path: Path) -> None:
     assert "nothing of that" in run_any(empty, "verify", "BTCUSDT").stderr
 
 
+def test_a_month_may_be_named_as_the_exchange_does(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path / "cache")
+    year = Span.of("2023-01-01", "2024-01-01")
+    for interval in ("1mo", "1m"):
+        series = SeriesKey.of("BTCUSDT", interval)
+        SeriesStore(folder, series).put(regular_table(series, year if interval == "1mo" else DAY), year)
+    for name in ("1mo", "1M"):
+        assert [one["interval"] for one in run_json(folder, "list", "-i", name)] == ["1mo"]
+        assert run_json(folder, "info", "BTCUSDT", "-i", name)["interval"] == "1mo"
+    assert len(run_json(folder, "list", "-i", "1M", "-i", "1m")) == 2
+    assert "unknown interval '7m': expected one of 1s, 1m" in run_any(folder, "list", "-i", "7m", status=2).stderr
+
+
 def test_info_shows_segments_and_sources(folder: CacheFolder) -> None:
     assert "source data/spot/monthly/klines/BTCUSDT/1h/BTCUSDT-1h-2023-03.zip" in run(
         folder, "info", "BTCUSDT", "-i", "1h"
     )
-    described = run_json(folder, "info", "BTCUSDT", "-i", "1h")
+    described = run_json(folder, "info", "btcusdt", "-i", "1h")
     assert described["segments"][0]["row_count"] == 743
     assert described["findings"] == []
     run(folder, "info", "ETHUSDT", "-i", "1h", status=1)

@@ -15,14 +15,13 @@ from ckvd.cli.cache.choosing import (
     KindsOption,
     MarketsOption,
     SymbolsArgument,
-    VisionUrlOption,
     YesOption,
     choose,
     filter_of,
 )
 from ckvd.cli.cache.printing import count, print_json, say
 from ckvd.cli.exit_status import EXIT_INCOMPLETE
-from ckvd.cli.options import CacheOption, exit_status_of_errors
+from ckvd.cli.options import CacheOption, VisionUrlOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, err
 from ckvd.maintenance.audit import ArchiveAudit, Change, audit_cache, audit_days
 from ckvd.maintenance.selection import SeriesFilter

@@ -9,6 +9,7 @@ import typer
 
 from ckvd.cache.folder import CacheFolder
 from ckvd.cli.exit_status import EXIT_INCOMPLETE, EXIT_USAGE
+from ckvd.cli.options import INTERVAL_NAMES, interval_of
 from ckvd.cli.terminal import complain
 from ckvd.maintenance.pruning import ALL_TIME
 from ckvd.maintenance.selection import EVERYTHING, SeriesFilter
@@ -31,7 +32,14 @@ KindsOption: TypeAlias = Annotated[
 ]
 IntervalsOption: TypeAlias = Annotated[
     list[Interval] | None,
-    typer.Option("--interval", "-i", help="Only this length of a bar (repeatable).", show_default=False),
+    typer.Option(
+        "--interval",
+        "-i",
+        help="Only this length of a bar (repeatable).",
+        parser=interval_of,
+        metavar=INTERVAL_NAMES,
+        show_default=False,
+    ),
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 YesOption: TypeAlias = Annotated[
@@ -46,14 +54,6 @@ OptionalEndOption: TypeAlias = Annotated[
     typer.Option(
         "--end",
         help="First moment after the span: ISO date or time, or `now` [default: the last].",
-        show_default=False,
-    ),
-]
-VisionUrlOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--vision-url",
-        help="A mirror of Binance Vision: address or folder [default: $CKVD_VISION_URL, else Binance Vision].",
         show_default=False,
     ),
 ]

@@ -31,7 +31,7 @@ def info(
     """Show one series in full: its segments, where its bars came from, and what its headers say of their state."""
     with exit_status_of_errors():
         folder = CacheFolder.at(cache)
-        series = SeriesKey.of(symbol, interval, market=market, kind=kind)
+        series = SeriesKey.of(symbol.upper(), interval, market=market, kind=kind)
         summary = summarise_series(folder, series)
         if not summary.segment_count:
             complain(f"{series} is not in the cache {folder.root}")

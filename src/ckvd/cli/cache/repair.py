@@ -15,14 +15,13 @@ from ckvd.cli.cache.choosing import (
     KindsOption,
     MarketsOption,
     SymbolsArgument,
-    VisionUrlOption,
     YesOption,
     filter_of,
 )
 from ckvd.cli.cache.printing import count, format_span, print_json, say
 from ckvd.cli.cache.verify import find
 from ckvd.cli.exit_status import EXIT_INCOMPLETE
-from ckvd.cli.options import CacheOption, exit_status_of_errors
+from ckvd.cli.options import CacheOption, VisionUrlOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, format_nbytes
 from ckvd.maintenance.findings import Finding, Trouble
 from ckvd.maintenance.repair import RepairReport, RepairStep, plan_repair, repair
