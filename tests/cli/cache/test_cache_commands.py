@@ -67,11 +67,13 @@ def damage(folder: CacheFolder) -> Path:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help(verb: str) -> None:
+def test_every_verb_has_help_json_and_filters(verb: str) -> None:
     result = CliRunner().invoke(app, ["cache", verb, "--help"])
     assert result.exit_code == 0
     assert "--json" in result.stdout
     assert "--cache" in result.stdout
+    filters = [option in result.stdout for option in ("--market", "--kind", "--interval", "* and ?")]
+    assert all(filters) == (verb not in ("info", "check-lock"))
 
 
 def test_list_shows_series_as_lines_and_as_json(folder: CacheFolder) -> None:
@@ -280,6 +282,8 @@ def test_a_lock_tells_whether_bars_are_the_same(folder: CacheFolder, tmp_path: P
     lock = tmp_path / "data.lock"
     assert "2 spans, 87,143 bars" in run(folder, "lock", str(lock))
     assert run(folder, "lock", "-") == lock.read_text()
+    shown = [f"{one['sha256']} {one['bar_count']}" for one in run_json(folder, "lock", "-")]
+    assert shown == [" ".join(line.split()[:2]) for line in lock.read_text().splitlines()[1:]]
     assert run(folder, "check-lock", str(lock)).count("same:") == 2
     run(folder, "prune", "BNBBTC", "--yes")
     assert [line["verdict"] for line in run_json(folder, "check-lock", str(lock), status=1)] == ["missing", "same"]

@@ -25,6 +25,7 @@ from ckvd.cli.exit_status import EXIT_USAGE
 from ckvd.cli.options import CacheOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, err
 from ckvd.errors import ExportError, cannot
+from ckvd.maintenance.content_hash import ContentHash
 from ckvd.maintenance.data_lock import format_lock, lock_data
 from ckvd.maintenance.selection import SeriesFilter
 
@@ -60,7 +61,10 @@ def lock(
             raise nothing_in(folder)
         text = format_lock(hashes)
         if str(file) == "-":
-            typer.echo(text, nl=False)
+            if json:
+                print_json([_hash_json(one) for one in hashes])
+            else:
+                typer.echo(text, nl=False)
             return
         _write(file, text, is_overwriting=overwrite)
         if json:
@@ -76,6 +80,15 @@ def _refuse_a_symbol(file: Path, folder: CacheFolder) -> None:
     if SeriesFilter(symbols=(str(file),)).choose(folder):
         complain(f"{file} is a symbol of the cache {folder.root}: name the file first, such as {file}.lock")
         raise typer.Exit(EXIT_USAGE)
+
+
+def _hash_json(one: ContentHash) -> dict[str, object]:
+    return {
+        "series": str(one.series),
+        "span": [one.span.start_ms, one.span.end_ms],
+        "bar_count": one.bar_count,
+        "sha256": one.sha256,
+    }
 
 
 def _write(file: Path, text: str, *, is_overwriting: bool) -> None:
