@@ -99,6 +99,7 @@ def test_what_is_missing_is_named_with_the_remedy(home: Path) -> None:
 def test_a_cache_that_is_not_there_is_empty_and_stays_so(home: Path) -> None:
     finished = command.run_here("show", *OUTAGE, "--cache", home / "nowhere")
     assert finished.status == 1
+    assert "0 bars of spot/klines/BTCUSDT/1m in 2023-03-24..2023-03-25" in finished.out.splitlines()
     assert "is not in the cache" in finished.err
     assert not (home / "nowhere").exists()
 

@@ -75,8 +75,8 @@ def _flag_names(flags: int) -> str:
 
 
 def _print_facts(klines: Klines) -> None:
-    kind = "a view of one segment" if klines.is_view else "gathered from several segments"
-    out.print(f"{len(klines)} bars of {klines.series} in {klines.span}, {kind}", markup=False)
+    kind = ", a view of one segment" if klines.is_view else ", gathered from several segments"
+    out.print(f"{len(klines)} bars of {klines.series} in {klines.span}{kind if len(klines) else ''}", markup=False)
     for flag, count in klines.flag_counts.items():
         out.print(f"flag {_flag_names(flag)}: {count} bars", markup=False)
     for gap in klines.gaps:

@@ -156,6 +156,16 @@ def test_gaps_show_spans_and_a_calendar(folder: CacheFolder) -> None:
     assert report["bar_counts"] == {"not fetched": 24}
 
 
+@pytest.mark.parametrize("span", [("--start", "2023-04-01"), ("--end", "2023-03-01")])
+def test_gaps_beyond_the_ends_of_a_series_are_not_said_to_be_none(
+    folder: CacheFolder, span: tuple[str, ...]
+) -> None:
+    assert "nothing of that is in the cache" in run_any(folder, "gaps", "BTCUSDT", *span).stderr
+    whole = (*span, "--start", "2023-02-28", "--end", "2023-04-02")
+    (report,) = run_json(folder, "gaps", "BTCUSDT", *whole, status=1)
+    assert report["bar_counts"]["not fetched"] == 48
+
+
 def test_a_calendar_has_a_sign_for_each_month() -> None:
     start_ms = [
         Span.of(month, "2025-01-01").start_ms for month in ("2023-11-01", "2023-12-01", "2024-01-01", "2024-02-01")

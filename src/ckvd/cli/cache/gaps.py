@@ -52,17 +52,11 @@ def gaps(
             covered = union(name.span for name in folder.segments(series))
             if not covered:
                 continue
-            whole = Span(covered[0].start_ms, covered[-1].end_ms)
-            # An end that was not named is where the series ends.
-            span = (
-                whole
-                if wanted is None
-                else Span(
-                    wanted.start_ms if start else whole.start_ms,
-                    max(wanted.end_ms if end else whole.end_ms, wanted.start_ms if start else whole.start_ms),
-                )
-            )
-            reports.append(report_gaps(folder, series, span))
+            # An end that was not named is where the series ends; what lies beyond it holds nothing to look at.
+            start_ms = covered[0].start_ms if wanted is None or start is None else wanted.start_ms
+            end_ms = covered[-1].end_ms if wanted is None or end is None else wanted.end_ms
+            if start_ms < end_ms:
+                reports.append(report_gaps(folder, series, Span(start_ms, end_ms)))
         if not reports:
             raise nothing_in(folder)
         if json:

@@ -8,7 +8,7 @@ import typer
 
 from ckvd.cache.folder import CacheFolder
 from ckvd.cli.cache.choosing import JsonOption
-from ckvd.cli.cache.printing import format_span, print_json, print_table, say
+from ckvd.cli.cache.printing import print_json, print_table, say
 from ckvd.cli.exit_status import EXIT_INCOMPLETE
 from ckvd.cli.options import CacheOption, IntervalOption, KindOption, MarketOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, format_nbytes
@@ -49,7 +49,7 @@ def info(
             return
         say(f"{series}: {summary.bar_count:,} bars, {format_nbytes(summary.nbytes)}")
         for span in summary.coverage:
-            say(f"covers {format_span(span)}")
+            say(f"covers {span}")
         print_table(("segment", "speaks for", "bars", "size", "state"), [_row(segment) for segment in segments])
         for source in speaking_sources(segments):
             confirmed = "confirmed" if source.is_checksum_published else "not confirmed"
@@ -64,11 +64,11 @@ def _row(segment: SegmentSummary) -> tuple[object, ...]:
     state = segment.trouble or ("provisional" if segment.is_provisional else "closed")
     if segment.recheck_ms:
         state += f", ask again {format_time(segment.recheck_ms)}"
-    held = ", ".join(map(format_span, segment.held)) or "nothing"
+    held = ", ".join(map(str, segment.held)) or "nothing"
     return segment.name.file_name, held, segment.row_count, format_nbytes(segment.nbytes), state
 
 
 def _print_absences(segment: SegmentSummary) -> None:
     for absence in (absence for part in segment.held for absence in narrow(segment.absences, part)):
         again = f", ask again {format_time(absence.recheck_ms)}" if absence.recheck_ms else ""
-        say(f"absent {format_span(absence.span)} {absence.reason}{again}")
+        say(f"absent {absence.span} {absence.reason}{again}")

@@ -12,7 +12,7 @@ from ckvd.cli.cache.choosing import (
     expect_some,
     filter_of,
 )
-from ckvd.cli.cache.printing import format_span, print_json, print_table
+from ckvd.cli.cache.printing import print_json, print_table
 from ckvd.cli.options import CacheOption, exit_status_of_errors
 from ckvd.cli.terminal import format_nbytes
 from ckvd.maintenance.inventory import SeriesSummary, list_series
@@ -43,11 +43,11 @@ def _row(summary: SeriesSummary) -> tuple[object, ...]:
     sources = ", ".join(f"{number} {origin}" for origin, number in summary.origins.items()) or "-"
     return (
         str(summary.series),
-        format_span(summary.span),
+        str(summary.span),
         len(summary.coverage) - 1,
         summary.bar_count,
         summary.segment_count,
         format_nbytes(summary.nbytes),
         sources,
-        ", ".join(map(format_span, summary.provisional)) or "-",
+        ", ".join(map(str, summary.provisional)) or "-",
     )

@@ -18,7 +18,7 @@ from ckvd.cli.cache.choosing import (
     choose,
     filter_of,
 )
-from ckvd.cli.cache.printing import count, format_span, print_json, say, track
+from ckvd.cli.cache.printing import count, print_json, say, track
 from ckvd.cli.exit_status import EXIT_INCOMPLETE
 from ckvd.cli.options import CacheOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, format_nbytes
@@ -57,7 +57,7 @@ def _print(reports: list[PackReport], *, is_done: bool) -> None:
     for report in reports:
         for merge in report.merges:
             pieces = count(len(merge.pieces), "segment")
-            say(f"{report.series}: {pieces} of {merge.row_count:,} bars in {format_span(merge.span)}")
+            say(f"{report.series}: {pieces} of {merge.row_count:,} bars in {merge.span}")
         for refusal in report.refusals:
             complain(refusal)
     removed = sum(len(report.removed) for report in reports)

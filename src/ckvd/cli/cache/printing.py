@@ -11,12 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from ckvd.cli.terminal import err, out
-from ckvd.timespan import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    from ckvd.timespan import Span
 
 _T = TypeVar("_T")
 
@@ -44,11 +41,6 @@ def print_table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 def say(line: str) -> None:
     """Print a line."""
     typer.echo(line)
-
-
-def format_span(span: Span) -> str:
-    """A span for people: `2023-01-01..2023-02-01`."""
-    return f"{format_time(span.start_ms)}..{format_time(span.end_ms)}"
 
 
 def count(number: int, noun: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import typer
@@ -20,7 +21,7 @@ from ckvd.cli.cache.choosing import (
     parse_nbytes,
     span_of,
 )
-from ckvd.cli.cache.printing import count, format_span, print_json, say, track
+from ckvd.cli.cache.printing import count, print_json, say, track
 from ckvd.cli.exit_status import EXIT_USAGE
 from ckvd.cli.options import CacheOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, format_nbytes
@@ -61,13 +62,10 @@ def prune(
     with exit_status_of_errors():
         folder = CacheFolder.at(cache)
         chosen = filter_of(symbols, market, kind, interval)
-        span = Span(0, parse_time(before)) if before is not None else span_of(start, end)
+        span = _span_of(start, end, before, max_size)
         has_choice = chosen != EVERYTHING or span is not None
         if not (has_choice or max_size or leftovers or quarantine):
             complain("say what to remove: series, a span, --before, --max-size, --leftovers or --quarantine")
-            raise typer.Exit(EXIT_USAGE)
-        if (before is not None and (start or end)) or (max_size and span is not None):
-            complain("choose one of --start/--end, --before and --max-size")
             raise typer.Exit(EXIT_USAGE)
         prunings: list[Pruning] = []
         if max_size is not None:
@@ -76,20 +74,40 @@ def prune(
             prunings = _plan(folder, chosen, span)
         found = find_leftovers(folder) if leftovers else []
         aside = [one for one in list_quarantine(folder) if one.series in chosen] if quarantine else []
+        removal = _Removal(prunings, found, aside)
         if yes:
-            prunings = [
-                carry_out(folder, pruning)
-                if max_size is not None
-                else prune_span(folder, pruning.series, pruning.span)
-                for pruning in track(prunings, "pruning")
-            ]
-            found = remove_leftovers(folder) if leftovers else []
-            for one in aside:
-                discard(one)
+            removal = _remove(folder, removal, is_to_size=max_size is not None)
         if json:
-            print_json(_json(prunings, found, aside, is_done=yes))
+            print_json(_json(removal, is_done=yes))
         else:
-            _print(prunings, found, aside, is_done=yes)
+            _print(removal, is_done=yes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Removal:
+    """What goes: bars, what dead processes left behind, and files that were set aside."""
+
+    prunings: list[Pruning]
+    leftovers: list[Leftover]
+    quarantined: list[Quarantined]
+
+    @property
+    def file_count(self) -> int:
+        segment_count = sum(len(pruning.segments) for pruning in self.prunings)
+        return segment_count + len(self.leftovers) + len(self.quarantined)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(one.nbytes for group in (self.prunings, self.leftovers, self.quarantined) for one in group)
+
+
+def _span_of(start: str | None, end: str | None, before: str | None, max_size: str | None) -> Span | None:
+    """The span that is to go, where the options name one and do not contradict each other."""
+    span = Span(0, parse_time(before)) if before is not None else span_of(start, end)
+    if (before is not None and (start or end)) or (max_size and span is not None):
+        complain("choose one of --start/--end, --before and --max-size")
+        raise typer.Exit(EXIT_USAGE)
+    return span
 
 
 def _plan(folder: CacheFolder, chosen: SeriesFilter, span: Span | None) -> list[Pruning]:
@@ -100,29 +118,38 @@ def _plan(folder: CacheFolder, chosen: SeriesFilter, span: Span | None) -> list[
         raise typer.Exit(EXIT_USAGE) from None
 
 
-def _print(prunings: list[Pruning], found: list[Leftover], aside: list[Quarantined], *, is_done: bool) -> None:
+def _remove(folder: CacheFolder, removal: _Removal, *, is_to_size: bool) -> _Removal:
+    """Remove all of it, and tell what went: others may have written more, or removed some, since it was planned."""
+    prunings = [
+        carry_out(folder, pruning) if is_to_size else prune_span(folder, pruning.series, pruning.span)
+        for pruning in track(removal.prunings, "pruning")
+    ]
+    found = remove_leftovers(folder) if removal.leftovers else []
+    for one in removal.quarantined:
+        discard(one)
+    return replace(removal, prunings=prunings, leftovers=found)
+
+
+def _print(removal: _Removal, *, is_done: bool) -> None:
     verb = "removed" if is_done else "would remove"
-    for pruning in prunings:
-        files = count(len(pruning.segments), "file")
-        span = "all" if pruning.span == ALL_TIME else format_span(pruning.span) if pruning.span else "replaced"
-        rest = f", {count(len(pruning.kept), 'part')} written anew" if pruning.kept else ""
-        say(
-            f"{verb} {pruning.series} {span}: {count(pruning.bar_count, 'bar')}, {files} of "
-            f"{format_nbytes(pruning.nbytes)}{rest}"
-        )
-    for leftover in found:
+    for pruning in removal.prunings:
+        _print_pruning(pruning, verb)
+    for leftover in removal.leftovers:
         say(f"{verb} the leftover {leftover.path} ({format_nbytes(leftover.nbytes)})")
-    for one in aside:
+    for one in removal.quarantined:
         say(f"{verb} {one.path} ({format_nbytes(one.nbytes)}) for good")
-    file_count = sum(len(pruning.segments) for pruning in prunings) + len(found) + len(aside)
-    nbytes = sum(one.nbytes for group in (prunings, found, aside) for one in group)
-    hint = "" if is_done or not file_count else "; add --yes to do it"
-    say(f"{verb} {count(file_count, 'file')} of {format_nbytes(nbytes)}{hint}")
+    hint = "" if is_done or not removal.file_count else "; add --yes to do it"
+    say(f"{verb} {count(removal.file_count, 'file')} of {format_nbytes(removal.nbytes)}{hint}")
 
 
-def _json(
-    prunings: list[Pruning], found: list[Leftover], aside: list[Quarantined], *, is_done: bool
-) -> dict[str, object]:
+def _print_pruning(pruning: Pruning, verb: str) -> None:
+    files = f"{count(len(pruning.segments), 'file')} of {format_nbytes(pruning.nbytes)}"
+    span = "all" if pruning.span == ALL_TIME else pruning.span if pruning.span else "replaced"
+    rest = f", {count(len(pruning.kept), 'part')} written anew" if pruning.kept else ""
+    say(f"{verb} {pruning.series} {span}: {count(pruning.bar_count, 'bar')}, {files}{rest}")
+
+
+def _json(removal: _Removal, *, is_done: bool) -> dict[str, object]:
     return {
         "is_done": is_done,
         "prunings": [
@@ -134,8 +161,8 @@ def _json(
                 "bar_count": pruning.bar_count,
                 "nbytes": pruning.nbytes,
             }
-            for pruning in prunings
+            for pruning in removal.prunings
         ],
-        "leftovers": [{"path": str(leftover.path), "nbytes": leftover.nbytes} for leftover in found],
-        "quarantine": [{"path": str(one.path), "nbytes": one.nbytes} for one in aside],
+        "leftovers": [{"path": str(leftover.path), "nbytes": leftover.nbytes} for leftover in removal.leftovers],
+        "quarantine": [{"path": str(one.path), "nbytes": one.nbytes} for one in removal.quarantined],
     }

@@ -18,7 +18,7 @@ from ckvd.cli.cache.choosing import (
     YesOption,
     filter_of,
 )
-from ckvd.cli.cache.printing import count, format_span, print_json, say
+from ckvd.cli.cache.printing import count, print_json, say
 from ckvd.cli.cache.verify import find
 from ckvd.cli.exit_status import EXIT_INCOMPLETE
 from ckvd.cli.options import CacheOption, VisionUrlOption, exit_status_of_errors
@@ -71,7 +71,7 @@ def _print_plan(steps: tuple[RepairStep, ...], *, is_json: bool) -> None:
         print_json([_step_json(step) for step in steps])
         return
     for step in steps:
-        lost = ", ".join(map(format_span, step.lost)) or "nothing that others do not speak for"
+        lost = ", ".join(map(str, step.lost)) or "nothing that others do not speak for"
         say(f"would set aside {step.finding.path} ({step.finding.trouble}) and fetch {lost}")
     nbytes = sum(step.nbytes for step in steps)
     say(f"{count(len(steps), 'file')}, {format_nbytes(nbytes)}" + ("; add --yes to do it" if steps else ""))
@@ -106,7 +106,7 @@ def _print_report(report: RepairReport, *, is_json: bool) -> None:
             complain(failure)
     for series, spans in report.unrepaired.items():
         for span in spans:
-            complain(f"{series}: {format_span(span)} is lost; try again, or ckvd download")
+            complain(f"{series}: {span} is lost; try again, or ckvd download")
 
 
 def _step_json(step: RepairStep) -> dict[str, object]:
