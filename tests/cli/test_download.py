@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,6 @@ from loopback.reply import Gate, Reply
 from stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -259,3 +259,43 @@ def test_ctrl_c_keeps_what_was_finished_and_the_same_command_goes_on_from_there(
     assert finished.status == 0, finished.err
     assert half_year.asked == ["BTCUSDT-1d-2022-06.zip"]
     assert len(half_year.read("BTCUSDT", "1d", "2022-01-01", "2022-07-01")) == 181
+
+
+# Presses Ctrl-C again when the folder of the archives on their way is being removed.
+PRESSED_AGAIN = """
+import os, signal, sys
+
+def press_again(event, _arguments):
+    if event == "shutil.rmtree":
+        os.kill(os.getpid(), signal.SIGINT)
+
+sys.addaudithook(press_again)
+from ckvd.cli.main import run
+run()
+"""
+
+
+def test_ctrl_c_again_lets_what_is_under_way_end_in_order(half_year: DownloadSite) -> None:
+    hold_june(half_year)
+    home = half_year.cache.parent
+    with (
+        command.interruptible(),
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", PRESSED_AGAIN, *arguments_of(half_year, *HALF_YEAR)],
+            env=command.environment(home),
+            cwd=home,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        try:
+            assert process.stderr is not None
+            assert [process.stderr.readline().split()[-1] for _ in MONTHS[:5]] == ["stored"] * 5
+            interrupt(process)
+            assert process.stderr.read() == (
+                "ckvd: interrupted: what was finished is in the cache, and the same command goes on from there\n"
+            )
+        finally:
+            process.kill()
+    assert half_year.leftovers == []

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -64,7 +65,7 @@ def download(
         series = [SeriesKey.of(symbol, interval, market=market, kind=kind) for symbol in dict.fromkeys(symbols)]
         sources = _Sources(vision_url, rest_url, not no_rest, offline, jobs, require_checksum)
         with show_progress() as on_progress:
-            report = asyncio.run(_download(series, Span.of(start, end), cache, sources, on_progress))
+            report = _run(_download(series, Span.of(start, end), cache, sources, on_progress))
         _print_report(report)
         if not (report.is_complete and report.is_closed):
             raise typer.Exit(EXIT_INCOMPLETE)
@@ -80,6 +81,33 @@ class _Sources:
     offline: bool
     concurrency: int
     is_checksum_required: bool
+
+
+def _run(download: Coroutine[Any, Any, DownloadReport]) -> DownloadReport:
+    """Run a download. Ctrl-C cancels it, and again changes nothing: asyncio would raise wherever it is by then."""
+
+    async def run() -> DownloadReport:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def cancel(*_signal: object) -> None:
+            if task is not None:
+                task.cancel()
+                loop.call_soon_threadsafe(lambda: None)  # wakes it up
+
+        # Not where Ctrl-C is ignored, as in the background of a shell, or none of Python's business.
+        before = signal.getsignal(signal.SIGINT)
+        if not callable(before):
+            return await download
+        signal.signal(signal.SIGINT, cancel)
+        try:
+            return await download
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 async def _download(
