@@ -144,7 +144,7 @@ def _print(removal: _Removal, *, is_done: bool) -> None:
 
 def _print_pruning(pruning: Pruning, verb: str) -> None:
     files = f"{count(len(pruning.segments), 'file')} of {format_nbytes(pruning.nbytes)}"
-    span = "all" if pruning.span == ALL_TIME else pruning.span if pruning.span else "replaced"
+    span = "all" if pruning.span == ALL_TIME else pruning.span or "replaced"
     rest = f", {count(len(pruning.kept), 'part')} written anew" if pruning.kept else ""
     say(f"{verb} {pruning.series} {span}: {count(pruning.bar_count, 'bar')}, {files}{rest}")
 
