@@ -62,3 +62,17 @@ def test_in_a_notebook_progress_is_told_by_another_thread(venue: Venue) -> None:
     assert asyncio.run(in_a_notebook()).is_complete
     assert len(tellers) == 1
     assert threading.current_thread() not in tellers
+
+
+@pytest.mark.parametrize("door", [ckvd.get_klines, ckvd.ensure])
+def test_what_could_not_be_had_is_asked_for_again_where_that_is_wished(
+    venue: Venue, tmp_path: Path, door: Callable[..., object]
+) -> None:
+    (tmp_path / "empty" / "data").mkdir(parents=True)
+    options = venue.options(use_rest=False)
+    assert not ckvd.ensure(
+        "BTCUSDT", "1h", start=START, end=END, **(options | {"vision_url": tmp_path / "empty"})
+    ).is_complete
+    assert not ckvd.ensure("BTCUSDT", "1h", start=START, end=END, **options).is_complete
+    door("BTCUSDT", "1h", refresh=True, start=START, end=END, **options)
+    assert ckvd.ensure("BTCUSDT", "1h", start=START, end=END, **options).is_complete

@@ -45,6 +45,7 @@ def get_klines(
     kind: str = "klines",
     missing: Literal["raise", "ignore"] = "raise",
     derive: Literal[False] = False,
+    refresh: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     **options: Unpack[DataOptions],
 ) -> Klines: ...
@@ -61,6 +62,7 @@ def get_klines(
     kind: str = "klines",
     missing: Literal["raise", "ignore"] = "raise",
     derive: bool,
+    refresh: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     **options: Unpack[DataOptions],
 ) -> Klines | ResampledKlines: ...
@@ -76,6 +78,7 @@ def get_klines(
     kind: str = "klines",
     missing: Literal["raise", "ignore"] = "raise",
     derive: bool = False,
+    refresh: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     **options: Unpack[DataOptions],
 ) -> Klines | ResampledKlines:
@@ -97,6 +100,7 @@ def get_klines(
                 kind=kind,
                 missing=missing,
                 derive=derive,
+                refresh=refresh,
                 on_progress=on_progress,
             )
 
@@ -111,6 +115,7 @@ def ensure(
     end: TimeLike = "now",
     market: str = "spot",
     kind: str = "klines",
+    refresh: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     **options: Unpack[DataOptions],
 ) -> DownloadReport:
@@ -119,7 +124,14 @@ def ensure(
     async def run() -> DownloadReport:
         async with CryptoKlineVisionData(**options) as data:
             return await data.ensure(
-                symbols, interval, start=start, end=end, market=market, kind=kind, on_progress=on_progress
+                symbols,
+                interval,
+                start=start,
+                end=end,
+                market=market,
+                kind=kind,
+                refresh=refresh,
+                on_progress=on_progress,
             )
 
     return run_synchronously(run)

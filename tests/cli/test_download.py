@@ -69,6 +69,20 @@ def test_what_was_stored_is_counted_on_standard_output_and_told_line_by_line_on_
     assert len(samples.read("BTCUSDT", "1h", "2023-03-01", "2023-04-01")) == 743
 
 
+def test_what_a_wrong_mirror_did_not_have_is_asked_for_where_that_is_wished(samples: DownloadSite) -> None:
+    empty = samples.cache.parent / "empty"
+    (empty / "data").mkdir(parents=True)
+    wrong = ("--cache", str(samples.cache), "--vision-url", str(empty), "--no-rest")
+    assert command.run("download", "BTCUSDT", *MARCH, *wrong, home=samples.cache.parent).status == 1
+    again = download(samples, "BTCUSDT", *MARCH)
+    assert (again.status, again.err.splitlines()[-1]) == (
+        1,
+        "ckvd: it could not be had before, and is asked for again in time; --refresh asks at once",
+    )
+    refreshed = download(samples, "BTCUSDT", *MARCH, "--refresh")
+    assert (refreshed.status, refreshed.err) == (0, "1/1 spot/klines/BTCUSDT/1h 2023-03 stored\n")
+
+
 def test_what_is_there_is_not_asked_for_again(samples: DownloadSite) -> None:
     day = ("BNBBTC", "--interval", "1s", "--start", "2023-01-01", "--end", "2023-01-02")
     assert download(samples, *day).status == 0

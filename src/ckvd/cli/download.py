@@ -59,14 +59,19 @@ def download(
     require_checksum: Annotated[
         bool, typer.Option("--require-checksum", help="Refuse archives without a CHECKSUM file.")
     ] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Ask again at once for what could not be had before.")
+    ] = False,
 ) -> None:
     """Download klines into the cache; what is there already is not fetched again."""
     with exit_status_of_errors():
         series = [SeriesKey.of(symbol, interval, market=market, kind=kind) for symbol in dict.fromkeys(symbols)]
         sources = _Sources(vision_url, rest_url, not no_rest, offline, jobs, require_checksum)
         with show_progress() as on_progress:
-            report = _run(_download(series, Span.of(start, end), cache, sources, on_progress))
+            report = _run(_download(series, Span.of(start, end), cache, sources, refresh, on_progress))
         _print_report(report)
+        if not (report.is_complete or report.archives or refresh):
+            complain("it could not be had before, and is asked for again in time; --refresh asks at once")
         if not (report.is_complete and report.is_closed):
             raise typer.Exit(EXIT_INCOMPLETE)
 
@@ -115,13 +120,14 @@ async def _download(
     span: Span,
     cache: Path | None,
     sources: _Sources,
+    refresh: bool,
     on_progress: Callable[[Progress], None],
 ) -> DownloadReport:
     # Loads HTTP, which --help and the other verbs do not need.
     from ckvd.crypto_kline_vision_data import CryptoKlineVisionData  # noqa: PLC0415
 
     async with CryptoKlineVisionData(cache=cache, **asdict(sources)) as data:
-        return await data.ensure_series(series, span, on_progress=on_progress)
+        return await data.ensure_series(series, span, refresh=refresh, on_progress=on_progress)
 
 
 def _print_report(report: DownloadReport) -> None:
