@@ -61,7 +61,7 @@ async def _logging_failures(label: str, closing: Coroutine[Any, Any, None]) -> N
     try:
         await closing
     except Exception as error:  # noqa: BLE001
-        async_cleanup.logger.warning("closing %s failed: %s", label, repr(error))
+        async_cleanup._warn("closing %s failed: %s", label, repr(error))
 
 
 async def _shield_around_wait_for(resource: object, label: str, timeout_s: float) -> None:
@@ -120,7 +120,7 @@ async def _end(task: asyncio.Task[None], grace_s: float) -> Held:
     task.cancel()
     held = await _watch(task, grace_s)
     if not task.done():
-        async_cleanup.logger.warning("%s is left behind", task.get_name())
+        async_cleanup._warn("%s is left behind", task.get_name())
     return held
 
 

@@ -23,7 +23,7 @@ SOURCES = REPOSITORY / "src" / "ckvd"
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 COMMAND_LINE = {"typer", "click", "rich", "platformdirs"}
 # What is slow to load, and nothing that only reads has a use for.
-SLOW = {"curl_cffi", "isal", "zipfile", "http", "email", "xml", "multiprocessing", "unittest", "pandas"}
+SLOW = {"curl_cffi", "isal", "zipfile", "http", "email", "xml", "multiprocessing", "unittest", "pandas", "logging"}
 NETWORK = {"asyncio", "socket", "ssl"}
 
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 import gc
 import inspect
 import io
-import logging
 import math
 import mmap
 import threading
@@ -34,8 +33,6 @@ from ckvd.utils import config
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable
-
-logger = logging.getLogger(__name__)
 
 FileHandle: TypeAlias = mmap.mmap | io.IOBase
 
@@ -99,6 +96,12 @@ def direct_file_cleanup(instance: object, *attributes: str) -> None:
     files = [resource for resource in captured if isinstance(resource, FileHandle)]
     del captured
     _forced_collection.settle(_close_files(files))
+
+
+def _warn(message: str, *arguments: object) -> None:
+    import logging  # noqa: PLC0415  (a tenth of what importing the package adds to numpy, for nothing in most processes)
+
+    logging.getLogger(__name__).warning(message, *arguments, stacklevel=2)
 
 
 def _capture(
@@ -171,7 +174,7 @@ def cleanup_file_handle(handle: FileHandle) -> bool:
     except BufferError:
         return False
     except Exception as error:  # noqa: BLE001 - whatever a file raises, leaving goes on; it is logged
-        logger.warning("closing %s failed: %s", type(handle).__name__, repr(error))
+        _warn("closing %s failed: %s", type(handle).__name__, repr(error))
     return handle.closed
 
 
@@ -241,7 +244,7 @@ async def _close_within(resource: object, label: str, timeout_s: float) -> async
         later = await _watch(task, config.CLEANUP_GRACE_S)
         held = held or later
     if not task.done():
-        logger.warning("%s is left behind: it ignores its cancellation after %g s", task.get_name(), timeout_s)
+        _warn("%s is left behind: it ignores its cancellation after %g s", task.get_name(), timeout_s)
     return held
 
 
@@ -288,10 +291,10 @@ def _report(task: asyncio.Task[None]) -> None:
     """Read how a closer ended, so that nobody else complains about it, and log what went wrong."""
     _closing.discard(task)
     if task.cancelled():
-        logger.warning("%s was cancelled before it ended", task.get_name())
+        _warn("%s was cancelled before it ended", task.get_name())
     elif (error := task.exception()) is not None:
         # As text: a log record that keeps the exception keeps its traceback, and all that its frames name.
-        logger.warning("%s failed: %s", task.get_name(), repr(error))
+        _warn("%s failed: %s", task.get_name(), repr(error))
 
 
 class _ForcedCollection:
