@@ -8,20 +8,21 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ckvd.cache.ownership import resolve, superseded
 from ckvd.cache.packing import count_rows, survey_packing
-from ckvd.errors import CacheBusyError, SegmentError, cannot
+from ckvd.cache.snapshot import look_again
+from ckvd.errors import SegmentError, cannot
 from ckvd.maintenance.bar_sources import sources_within
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.provenance import Absence, Origin, Source
 from ckvd.segment.reader import read_segment_header
 from ckvd.timespan import Span, union
-from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping
 
     from ckvd.cache.folder import CacheFolder, SegmentName
     from ckvd.maintenance.selection import SeriesFilter
@@ -191,19 +192,11 @@ def summarise_series(folder: CacheFolder, series: SeriesKey) -> SeriesSummary:
     CacheError
         A folder cannot be listed.
     """
-    for _ in range(CACHE_READ_ATTEMPTS_MAX):
-        with contextlib.suppress(FileNotFoundError):  # packed or pruned since it was listed
-            return _summarise(folder, series, folder.segments(series))
-    raise _keeps_changing(folder, series)
+    return look_again(folder, series, partial(_summarise_once, folder, series))
 
 
-def _keeps_changing(folder: CacheFolder, series: SeriesKey) -> CacheBusyError:
-    reason = f"its segments were replaced {CACHE_READ_ATTEMPTS_MAX} times while they were looked at; try again"
-    return CacheBusyError(str(folder.series_path(series)), reason)
-
-
-def _summarise(folder: CacheFolder, series: SeriesKey, segments: Sequence[SegmentName]) -> SeriesSummary:
-    """Summarise segments as they were listed. Raises FileNotFoundError where one that speaks is gone."""
+def _summarise_once(folder: CacheFolder, series: SeriesKey) -> SeriesSummary:
+    segments = folder.segments(series)
     coverage = union(name.span for name in segments)
     holdings = [holding for span in coverage for holding in resolve(span, segments)]
     place = str(folder.series_path(series))
@@ -241,27 +234,29 @@ def _summarise(folder: CacheFolder, series: SeriesKey, segments: Sequence[Segmen
 
 def describe_segments(folder: CacheFolder, series: SeriesKey) -> list[SegmentSummary]:
     """Every segment of a series, in order of time and revision. Errors: see `summarise_series`."""
-    for _ in range(CACHE_READ_ATTEMPTS_MAX):
-        segments = sorted(folder.segments(series))
-        held: dict[SegmentName, list[Span]] = {}
-        for span in union(name.span for name in segments):
-            for holding in resolve(span, segments):
-                held.setdefault(holding.segment, []).append(holding.span)
-        described = [_describe(folder, series, name, tuple(held.get(name, ()))) for name in segments]
-        # Of those that went meanwhile, only what still spoke is missed.
-        if all(one is not None or name not in held for name, one in zip(segments, described, strict=True)):
-            return [one for one in described if one is not None]
-    raise _keeps_changing(folder, series)
+    return look_again(folder, series, partial(_describe_once, folder, series))
+
+
+def _describe_once(folder: CacheFolder, series: SeriesKey) -> list[SegmentSummary]:
+    segments = sorted(folder.segments(series))
+    held: dict[SegmentName, list[Span]] = {}
+    for span in union(name.span for name in segments):
+        for holding in resolve(span, segments):
+            held.setdefault(holding.segment, []).append(holding.span)
+    described = (_describe(folder, series, name, tuple(held.get(name, ()))) for name in segments)
+    return [one for one in described if one is not None]
 
 
 def _describe(
     folder: CacheFolder, series: SeriesKey, name: SegmentName, held: tuple[Span, ...]
 ) -> SegmentSummary | None:
-    """Describe a segment; None where it is gone."""
+    """Describe a segment; None where it is gone and spoke for nothing, FileNotFoundError where it did."""
     try:
         header = read_segment_header(folder.series_path(series) / name.file_name)
         sources, absences = header.sources, header.absences
     except FileNotFoundError:
+        if held:
+            raise
         return None
     except SegmentError as error:
         return SegmentSummary(name, held, trouble=error.reason)
