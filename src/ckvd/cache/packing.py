@@ -16,12 +16,12 @@ import numpy as np
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.ownership import resolve, superseded
-from ckvd.cache.packing_plan import IMPLIED, Merge, Piece, join_records, merge_columns, plan_packing
+from ckvd.cache.packing_plan import Merge, Piece, join_records, merge_columns, plan_packing
 from ckvd.cache.series_store import SeriesStore
 from ckvd.cache.snapshot import open_named, read_named_header
 from ckvd.errors import CacheError, SegmentCorruptError, SegmentError
 from ckvd.grid import regular_close_times
-from ckvd.kline import COLUMN_DTYPES
+from ckvd.kline import COLUMN_DTYPES, REGULAR_US
 from ckvd.provenance import narrow
 from ckvd.segment.layout import Encoding
 from ckvd.segment.reader import SegmentReader
@@ -312,7 +312,7 @@ def column_of(rows: MappedRows, name: str, series: SeriesKey) -> Column:
     """
     layout = rows.layout(name)
     if layout is None:
-        return np.broadcast_to(np.array(IMPLIED[name], COLUMN_DTYPES[name]), len(rows))
+        return np.broadcast_to(np.array(REGULAR_US[name], COLUMN_DTYPES[name]), len(rows))
     if layout.encoding is Encoding.REGULAR:
         # Computed for these rows alone, where the reader would do it for all of the segment's.
         opens = rows.stored("open_time")

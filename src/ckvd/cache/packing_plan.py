@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from ckvd.segment.header import SegmentHeader
 
 _Record = TypeVar("_Record", Source, Absence)
-
-# What a column holds in rows of a segment that leaves it out.
-IMPLIED: Final = REGULAR_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +177,7 @@ def _merge_column(name: str, layouts: Sequence[ColumnLayout | None]) -> ColumnLa
 def _constant_of(name: str, layout: ColumnLayout | None) -> bytes | None:
     dtype = COLUMN_DTYPES[name]
     if layout is None:
-        return np.array(IMPLIED[name], dtype).tobytes()
+        return np.array(REGULAR_US[name], dtype).tobytes()
     return layout.constant[: dtype.itemsize] if layout.encoding is Encoding.CONSTANT else None
 
 

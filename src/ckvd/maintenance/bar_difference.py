@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ckvd.cache.packing_plan import IMPLIED
-from ckvd.kline import COLUMN_DTYPES, fields_of
+from ckvd.kline import COLUMN_DTYPES, REGULAR_US, fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,7 +82,7 @@ def compare_tables(before: KlineTable, after: KlineTable) -> BarDifference:
     rows_after = np.searchsorted(opens_after, common)
     is_changed = np.zeros(len(common), dtype=bool)
     columns = []
-    for name in (*fields_of(before.series), *IMPLIED):
+    for name in (*fields_of(before.series), *REGULAR_US):
         if name in _NOT_COMPARED:
             continue
         one, other = (_column(table.columns, name) for table in (before, after))
@@ -107,7 +106,7 @@ def unite_tables(series: SeriesKey, base: KlineTable, newer: KlineTable) -> dict
     """The columns of all bars of two tables; where both have a bar, that of the newer one."""
     kept = ~np.isin(base.open_time, newer.open_time)
     order = np.argsort(np.concatenate((base.open_time[kept], newer.open_time)), kind="stable")
-    names = [*fields_of(series), *(name for name in IMPLIED if name in base.columns or name in newer.columns)]
+    names = [*fields_of(series), *(name for name in REGULAR_US if name in base.columns or name in newer.columns)]
     return {
         name: np.concatenate((_column(base.columns, name)[kept], _column(newer.columns, name)))[order]
         for name in names
@@ -117,7 +116,7 @@ def unite_tables(series: SeriesKey, base: KlineTable, newer: KlineTable) -> dict
 def _column(columns: Mapping[str, Column], name: str) -> Column:
     if name in columns:
         return columns[name]
-    return np.full(len(columns["open_time"]), IMPLIED[name], COLUMN_DTYPES[name])
+    return np.full(len(columns["open_time"]), REGULAR_US[name], COLUMN_DTYPES[name])
 
 
 def _bits(column: Column, rows: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
