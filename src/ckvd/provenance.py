@@ -158,6 +158,11 @@ def narrow(records: Iterable[_Record], span: Span) -> list[_Record]:
     ]
 
 
+def earliest_recheck_ms(absences: Iterable[Absence]) -> int:
+    """When the first of some absences is to be asked for again; 0 where none is."""
+    return min((absence.recheck_ms for absence in absences if absence.recheck_ms), default=0)
+
+
 @dataclass(frozen=True, slots=True)
 class Gap:
     """Bars of the grid that are not there, one after the other, for one reason.

@@ -17,7 +17,7 @@ from ckvd.maintenance.inventory import describe_segments
 from ckvd.maintenance.row_stream import open_rows
 from ckvd.merge import rows_within
 from ckvd.period import Cadence
-from ckvd.provenance import Absence, Origin, Source, narrow
+from ckvd.provenance import Absence, Origin, Source, earliest_recheck_ms, narrow
 from ckvd.timespan import Span, union
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 
@@ -187,14 +187,13 @@ def _correct_span(
         difference = _without_removed(difference)
         rows = KlineTable(series, unite_tables(series, before, rows), {**before.decimals, **rows.decimals})
     absences = narrow(held.absences, span)
-    rechecks = [absence.recheck_ms for absence in absences if absence.recheck_ms]
     published = SeriesStore(folder, series).put_in_place(
         resolve(span, held.segments),
         rows,
         span,
         sources=[*narrow([found], span), *others],
         absences=absences,
-        recheck_ms=min(rechecks, default=0),
+        recheck_ms=earliest_recheck_ms(absences),
     )
     return None if published is None else difference
 

@@ -20,7 +20,7 @@ from ckvd.errors import ArchiveError, InvalidSymbolError
 from ckvd.gaps import find_gaps
 from ckvd.merge import merge_tables, rows_within
 from ckvd.planning import closed_part
-from ckvd.provenance import Reason, narrow
+from ckvd.provenance import Reason, earliest_recheck_ms, narrow
 from ckvd.timespan import Span, difference, union
 from ckvd.together import run_together
 
@@ -271,12 +271,11 @@ class Healing:
     def _recheck_ms(
         self, table: KlineTable, absences: Sequence[Absence], span: Span, *, is_provisional: bool
     ) -> int:
-        rechecks_ms = [absence.recheck_ms for absence in absences if absence.recheck_ms]
         if is_provisional:
             damaged_ms = [one.recheck_ms for one in absences if one.reason is Reason.ARCHIVE_DAMAGED]
             return min([provisional_recheck_ms(span, self._scope.now_ms), *damaged_ms])
         # A day without a bar is asked for as a whole. Holes beside bars are found by their absences.
-        return 0 if table.row_count else min(rechecks_ms, default=0)
+        return 0 if table.row_count else earliest_recheck_ms(absences)
 
 
 def _covered_parts(coverage: Sequence[Covered]) -> tuple[Span, ...]:

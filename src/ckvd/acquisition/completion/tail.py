@@ -17,7 +17,7 @@ from ckvd.market import DAY_MS
 from ckvd.merge import empty_table, merge_tables, rows_within
 from ckvd.period import Cadence, Period, days_of, months_of
 from ckvd.planning import Covered, plan, publication_ms
-from ckvd.provenance import Absence, Reason, narrow
+from ckvd.provenance import Absence, Reason, earliest_recheck_ms, narrow
 from ckvd.timespan import Span, difference, union
 from ckvd.utils.config import CLOCK_AHEAD_MAX_MS
 
@@ -233,12 +233,11 @@ class Tail:
 
     def _state(self, span: Span, absences: Sequence[Absence]) -> bool:
         """Store that a span has no bars, and why; False where others have changed it meanwhile."""
-        rechecks_ms = [absence.recheck_ms for absence in absences if absence.recheck_ms]
         path = self._scope.store.put_in_place(
             resolve(span, self._segments),
             empty_table(self._scope.series),
             span,
             absences=absences,
-            recheck_ms=min(rechecks_ms, default=0),
+            recheck_ms=earliest_recheck_ms(absences),
         )
         return path is not None
