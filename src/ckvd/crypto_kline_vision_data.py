@@ -251,16 +251,17 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         vision, rest = self._vision, self._rest
         if vision is None:
             present_ms = self._clock()
-            missing = self._uncovered(series, span, present_ms)
+            missing = {key: uncovered_spans(self.folder, key, span, present_ms) for key in series}
             return DownloadReport(tuple(series), span, (), missing, present_ms=present_ms)
         report = await vision.fetch_archives(series, span, refresh=refresh, on_progress=on_progress)
         completions = await run_together(
             [self._complete(key, span, report, vision, rest, refresh=refresh) for key in series]
         )
         present_ms = self._clock()
-        missing = {}
-        for completion in completions:
-            missing |= self._uncovered([completion.series], completion.closed_part(span), present_ms)
+        missing = {
+            one.series: uncovered_spans(self.folder, one.series, one.closed_part(span), present_ms)
+            for one in completions
+        }
         whole = replace(report, missing=missing, completions=tuple(completions), present_ms=present_ms)
         await pack_stored(self.folder, whole)
         return whole
@@ -285,9 +286,6 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         scope = Scope(series, wanted, self.folder, rest, now_ms, damaged, refresh)
         completion = Completion(scope, vision.archives)
         return await completion.run(left)
-
-    def _uncovered(self, series: Sequence[SeriesKey], span: Span, now_ms: int) -> dict[SeriesKey, tuple[Span, ...]]:
-        return {key: uncovered_spans(self.folder, key, span, now_ms) for key in series}
 
     async def aclose(self) -> None:
         """Close both clients, unless they were handed in. Closing twice is quiet."""

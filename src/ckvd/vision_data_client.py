@@ -6,7 +6,6 @@ It holds the source of archives and lets go of it; what one download does is in 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -183,16 +182,15 @@ class VisionDataClient(ClosedByAwaiting):
 
         With `refresh`, what could not be had is asked for again now.
         """
-        present_ms = self._clock()
         download = Download(
             self.archives,
             self.folder,
             concurrency=self._concurrency,
-            now_ms=present_ms,
+            now_ms=self._clock(),
             refresh=refresh,
             on_progress=on_progress,
         )
-        return replace(await download.run(series, span), present_ms=present_ms)
+        return await download.run(series, span)
 
     async def aclose(self) -> None:
         """End what is under way, whose callers get `ClientClosedError`, and close the session if it is its own."""

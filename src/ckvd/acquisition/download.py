@@ -94,6 +94,7 @@ class Download:
             span,
             tuple(sorted(archives, key=lambda report: (report.series, report.period))),
             {key: uncovered_spans(self._folder, key, span, self._now_ms) for key in series},
+            present_ms=self._now_ms,
         )
 
     async def _download_series(self, series: SeriesKey, span: Span) -> list[ArchiveReport]:
