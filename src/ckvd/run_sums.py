@@ -33,9 +33,9 @@ _DECIMAL_SCALE: Final = 10**8
 _WHOLE: Final = 2.0**52
 _WHOLE_BITS: Final = int(np.float64(_WHOLE).view(np.int64))
 _EXPONENT_MAX: Final = 1020
-# What plain summation of cells of one sign may be wrong by, as a share of the sum: adding 64 cells one after the
-# other, and half of it adding 2**20 in pairs of pairs.
-_PLAIN_SUM_ERROR: Final = 64 * 2.0**-53
+# How far a right sum may be from the plain one, as a share of it: more than adding 64 cells four at a time, or
+# 2**18 in pairs of pairs, can be wrong by. What agrees by chance is off by that much twice at most.
+_PLAIN_SUM_ERROR: Final = 32 * 2.0**-53
 # `einsum` is up to twice as fast as `reduceat`, for many runs of one length; it does not add in pairs.
 _EINSUM_ROWS_MAX: Final = 64
 _EINSUM_RUNS_MIN: Final = 64
