@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import ckvd
 from benchmarks.material import SYMBOL, make_table, minutes, store
 from benchmarks.measure import Result, Target, take_turns
-from ckvd.market import DAY_MS
-from ckvd.timespan import Span
+from ckvd.model.market import DAY_MS
+from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable

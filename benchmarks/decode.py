@@ -19,12 +19,12 @@ from benchmarks.material import csv_of, make_table, minutes
 from benchmarks.measure import Effort, Result, Target, Timing, take_turns
 from benchmarks.peers import load
 from ckvd.archive.parse import parse_rows
-from ckvd.kline import FIELD_COUNT, INTEGER_FIELDS
+from ckvd.model.table import FIELD_COUNT, INTEGER_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ckvd.kline import Column
+    from ckvd.model.table import Column
 
 OURS, OURS_TWICE = "ckvd", "ckvd, two texts on two threads"
 POLARS, PANDAS, PYARROW = "polars, one thread", "pandas", "pyarrow, one thread"

@@ -65,7 +65,7 @@ def _profile() -> str:
             "secrets",
             "ckvd.utils.async_cleanup",
             "ckvd.segment.header",
-            "ckvd.provenance",
+            "ckvd.model.provenance",
             "ckvd",
         }
     ]

@@ -27,9 +27,9 @@ from ckvd.archive.parse import parse_rows
 from ckvd.archive.unzip import unzip_csv
 from ckvd.archive.workspace import Workspace
 from ckvd.cache import CacheFolder, SeriesStore
-from ckvd.kline import fields_of
-from ckvd.period import Cadence
-from ckvd.timespan import Span
+from ckvd.model.calendar import Cadence
+from ckvd.model.table import fields_of
+from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ckvd.cache import CacheFolder, SeriesStore
-from ckvd.grid import grid_opens
-from ckvd.kline import KlineTable
-from ckvd.market import SeriesKey
-from ckvd.period import Cadence, days_of, months_of
-from ckvd.timespan import Span
+from ckvd.model.calendar import Cadence, days_of, grid_opens, months_of
+from ckvd.model.market import SeriesKey
+from ckvd.model.table import KlineTable
+from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ckvd.kline import Column
+    from ckvd.model.table import Column
 
 SYMBOL = "BTCUSDT"
 

@@ -12,8 +12,8 @@ from benchmarks.breakdown import own_times
 from benchmarks.material import make_table, store
 from benchmarks.measure import Result, Target, files_under, heat, take_turns
 from benchmarks.peers import load
-from ckvd.market import SeriesKey
-from ckvd.timespan import Span
+from ckvd.model.market import SeriesKey
+from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from ckvd.kline import Column
+    from ckvd.model.table import Column
 
 # Rows of a Parquet row group: a day of minutes is found without reading much more than it.
 ROW_GROUP_ROWS = 1 << 16

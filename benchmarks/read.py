@@ -14,8 +14,8 @@ from benchmarks.measure import Result, Target, files_under, heat, take_turns
 from benchmarks.peers import write_peers
 from ckvd.cache import CacheFolder
 from ckvd.cache.ownership import resolve
-from ckvd.market import DAY_MS
-from ckvd.timespan import Span
+from ckvd.model.market import DAY_MS
+from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable

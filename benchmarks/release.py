@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.material import SYMBOL, make_table, store
 from benchmarks.measure import Effort, Result, Target, timing_of
-from ckvd.market import DAY_MS, SeriesKey
+from ckvd.model.market import DAY_MS, SeriesKey
+from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader
-from ckvd.timespan import Span
 from ckvd.utils import config
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ckvd
-from ckvd.timespan import format_time
+from ckvd.model.timespan import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

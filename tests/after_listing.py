@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pytest
 
     from ckvd.cache.folder import SegmentName
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
 
 
 def after_listing(monkeypatch: pytest.MonkeyPatch, action: Callable[[int], None]) -> list[int]:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckvd.archive.name import ArchiveName
-from ckvd.grid import grid_next, grid_opens
-from ckvd.market import SeriesKey
-from ckvd.period import Period
+from ckvd.model.calendar import Period, grid_next, grid_opens
+from ckvd.model.market import SeriesKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import ckvd
 from archives import make_archive, path_of
+from ckvd.model.timespan import parse_time
 from ckvd.network.retry import RetryPolicy
-from ckvd.timespan import parse_time
 from loopback.mirror import LISTING_PATH, Mirror, publish
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import calendar
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from ckvd.market import Interval
-from ckvd.timespan import Span
+from ckvd.model.market import Interval
+from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

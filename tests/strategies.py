@@ -8,15 +8,15 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from ckvd.grid import regular_close_times
-from ckvd.kline import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, Decimals, KlineTable, fields_of
-from ckvd.market import Interval, Kind, Market, SeriesKey
-from ckvd.provenance import Absence, Origin, Reason, Source
-from ckvd.timespan import Span
+from ckvd.model.calendar import regular_close_times
+from ckvd.model.market import Interval, Kind, Market, SeriesKey
+from ckvd.model.provenance import Absence, Origin, Reason, Source
+from ckvd.model.table import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, Decimals, KlineTable, fields_of
+from ckvd.model.timespan import Span
 from models import bar_end, bar_start, bar_starts, ms
 
 if TYPE_CHECKING:
-    from ckvd.kline import Column
+    from ckvd.model.table import Column
 
 FIRST_MS, LAST_MS = ms(2017, 1, 1), ms(2032, 1, 1)
 SECOND_MS = 1000

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ckvd.grid import grid_opens, regular_close_times
-from ckvd.kline import COLUMN_DTYPES, KlineTable, fields_of
-from ckvd.market import SeriesKey
+from ckvd.model.calendar import grid_opens, regular_close_times
+from ckvd.model.market import SeriesKey
+from ckvd.model.table import COLUMN_DTYPES, KlineTable, fields_of
+from ckvd.model.timespan import Span
 from ckvd.segment import SegmentStatement, SegmentWriter
-from ckvd.timespan import Span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from ckvd.kline import Column, Decimals
+    from ckvd.model.table import Column, Decimals
 
 BTCUSDT_1M = SeriesKey.of("BTCUSDT", "1m")
 

@@ -12,8 +12,8 @@ import pytest
 
 from ckvd.cache import CacheFolder, SeriesStore, open_cache
 from ckvd.errors import ColumnError, ExportError
-from ckvd.market import SeriesKey
-from ckvd.timespan import Span
+from ckvd.model.market import SeriesKey
+from ckvd.model.timespan import Span
 from models import HOUR_MS
 from tables import BTCUSDT_1M, make_table, regular_table
 

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckvd.errors import CkvdError, ColumnError
-from ckvd.kline import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, BarFlag, KlineTable, bar_flags, fields_of
 from ckvd.klines import Klines
-from ckvd.market import Interval, Kind, SeriesKey
-from ckvd.provenance import Absence, Gap, Origin, Reason, Source
-from ckvd.timespan import Span
+from ckvd.model.market import Interval, Kind, SeriesKey
+from ckvd.model.provenance import Absence, Gap, Origin, Reason, Source
+from ckvd.model.table import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, BarFlag, KlineTable, bar_flags, fields_of
+from ckvd.model.timespan import Span
 from models import MINUTE_MS, bar_end, bar_start
 from strategies import segment_spans, series_keys, tables
 from tables import BTCUSDT_1M, make_table, regular_table, same_bits
@@ -26,7 +26,7 @@ from tables import BTCUSDT_1M, make_table, regular_table, same_bits
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ckvd.kline import Column
+    from ckvd.model.table import Column
 
 COIN_1M = SeriesKey.of("BTCUSD_PERP", "1m", market="cm")
 HOUR = Span(0, 60 * MINUTE_MS)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ckvd.cache import CacheFolder, SeriesStore, open_cache
-from ckvd.timespan import Span
+from ckvd.model.timespan import Span
 from models import HOUR_MS
 from tables import BTCUSDT_1M, regular_table
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from ckvd import panel as panel_module
 from ckvd.cache import CacheFolder, SeriesStore, open_cache
 from ckvd.errors import ColumnError, IdentityError, NotCachedError
-from ckvd.market import Interval, SeriesKey
-from ckvd.timespan import Span
+from ckvd.model.market import Interval, SeriesKey
+from ckvd.model.timespan import Span
 from models import DAY_MS, HOUR_MS, MINUTE_MS, bar_end, bar_starts
 from strategies import moments, open_times
 from tables import make_table, regular_table
@@ -24,7 +24,7 @@ from tables import make_table, regular_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ckvd.kline import KlineTable
+    from ckvd.model.table import KlineTable
 
 DAY = Span(0, DAY_MS)
 

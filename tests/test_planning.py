@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckvd.market import Interval, SeriesKey
-from ckvd.period import Cadence, Period, days_of, months_of
-from ckvd.planning import ArchiveStep, Covered, Plan, RestStep, closed_part, plan, publication_ms
-from ckvd.timespan import Span
+from ckvd.cache.coverage import Covered
+from ckvd.model.calendar import Period, closed_part, days_of, months_of, publication_ms
+from ckvd.model.market import Interval, SeriesKey
+from ckvd.model.timespan import Span
+from ckvd.planning import Plan, plan
 from models import DAY_MS, EPOCH, HOUR_MS, MILLISECOND, bar_end, moments_of, ms, runs_of, utc
 from strategies import moments, spans
 
@@ -51,7 +52,6 @@ class Situation:
     covered: list[Covered]
     now_ms: int
     unavailable: frozenset[Period]
-    use_rest: bool
 
     @property
     def plan(self) -> Plan:
@@ -62,7 +62,6 @@ class Situation:
             self.covered,
             now_ms=self.now_ms,
             unavailable=self.unavailable,
-            use_rest=self.use_rest,
         )
 
     @property
@@ -94,7 +93,6 @@ def situations(draw: st.DrawFn) -> Situation:
         covered=draw(covered),
         now_ms=now_ms,
         unavailable=draw(st.frozensets(st.sampled_from(PERIODS), max_size=6)),
-        use_rest=draw(st.booleans()),
     )
 
 
@@ -105,61 +103,55 @@ def situations(draw: st.DrawFn) -> Situation:
 @given(situations())
 def test_every_wanted_closed_moment_is_covered_or_in_one_step_or_unplanned(situation: Situation) -> None:
     found = situation.plan
-    asked = [*(step.span for step in found.rest), *found.unplanned]
-    parts = [slots_of([part]) for part in (*(step.span for step in found.archives), *asked)]
+    parts = [slots_of([part]) for part in (*(period.span for period in found.archives), *found.unplanned)]
     together: set[int] = set().union(*parts)
     assert sum(map(len, parts)) == len(together), "no two of them share a moment"
     assert situation.needed <= together
-    assert slots_of(asked) <= situation.needed, "nothing else is asked for"
+    assert slots_of(found.unplanned) <= situation.needed, "nothing else is asked for"
 
 
 @SOME
 @given(situations())
 def test_nothing_is_fetched_that_is_covered(situation: Situation) -> None:
-    found = situation.plan
-    spans_of_steps = [step.span for step in found.archives] + [step.span for step in found.rest]
-    assert not slots_of(spans_of_steps) & situation.firm
+    assert not slots_of(period.span for period in situation.plan.archives) & situation.firm
 
 
 @SOME
 @given(situations())
 def test_every_archive_brings_something_that_is_needed(situation: Situation) -> None:
-    for step in situation.plan.archives:
-        assert slots_of([step.span]) & situation.needed
+    for period in situation.plan.archives:
+        assert slots_of([period.span]) & situation.needed
 
 
 @SOME
 @given(situations())
 def test_no_archive_is_planned_before_it_can_be_there_or_known_not_to_be(situation: Situation) -> None:
-    for step in situation.plan.archives:
-        assert publication_ms(step.period) <= situation.now_ms
-        assert step.period not in situation.unavailable
+    for period in situation.plan.archives:
+        assert publication_ms(period) <= situation.now_ms
+        assert period not in situation.unavailable
 
 
 @SOME
 @given(situations())
-def test_steps_and_what_is_left_are_in_order_of_time_and_as_long_as_can_be(situation: Situation) -> None:
+def test_archives_and_what_is_left_are_in_order_of_time_and_as_long_as_can_be(situation: Situation) -> None:
     found = situation.plan
     for one, other in pairwise(found.archives):
         assert one.span.end_ms <= other.span.start_ms
-    for left in ([step.span for step in found.rest], list(found.unplanned)):
-        assert tuple(left) == runs_of(slots_of(left), SLOT_MS)
+    assert found.unplanned == runs_of(slots_of(found.unplanned), SLOT_MS)
 
 
 @SOME
 @given(situations())
-def test_what_no_archive_has_goes_to_rest_where_that_may_be_asked_and_else_nowhere(situation: Situation) -> None:
+def test_what_is_needed_and_in_no_archive_is_unplanned(situation: Situation) -> None:
     found = situation.plan
-    left = tuple(step.span for step in found.rest) if situation.use_rest else found.unplanned
-    assert (found.unplanned if situation.use_rest else found.rest) == ()
-    brought = slots_of(step.span for step in found.archives)
-    assert left == runs_of(situation.needed - brought, SLOT_MS)
+    brought = slots_of(period.span for period in found.archives)
+    assert found.unplanned == runs_of(situation.needed - brought, SLOT_MS)
 
 
 @SOME
 @given(situations())
 def test_a_month_is_one_archive_where_none_of_it_is_there_and_days_where_some_is(situation: Situation) -> None:
-    planned = {step.period for step in situation.plan.archives}
+    planned = set(situation.plan.archives)
     needed, firm = situation.needed, situation.firm
     for month in MONTHS:
         slots = slots_of([month.span])
@@ -177,16 +169,15 @@ def test_a_month_is_one_archive_where_none_of_it_is_there_and_days_where_some_is
 @given(situations())
 def test_a_plan_that_was_carried_out_leaves_nothing_to_do(situation: Situation) -> None:
     found = situation.plan
-    done = [Covered(archive.span) for archive in found.archives] + [Covered(step.span) for step in found.rest]
+    done = [Covered(archive.span) for archive in found.archives]
     again = Situation(
         situation.interval,
         situation.wanted,
         situation.covered + done,
         situation.now_ms,
         situation.unavailable,
-        situation.use_rest,
     ).plan
-    assert again == Plan((), (), found.unplanned)
+    assert again == Plan((), found.unplanned)
 
 
 # --- Publication -------------------------------------------------------------------------------------------
@@ -230,17 +221,16 @@ BTCUSDT_1M = SeriesKey.of("BTCUSDT", "1m")
 LONG_AFTER_MS = ms(2024, 12, 1)
 
 
-def periods(*labels: str) -> tuple[ArchiveStep, ...]:
-    return tuple(ArchiveStep(Period.of_label(label)) for label in labels)
+def periods(*labels: str) -> tuple[Period, ...]:
+    return tuple(Period.of_label(label) for label in labels)
 
 
-def test_closed_months_come_by_month_the_current_one_by_day_and_the_tail_by_rest() -> None:
+def test_closed_months_come_by_month_the_current_one_by_day_and_the_tail_is_unplanned() -> None:
     now_ms = ms(2024, 3, 6, 9, 30)
     wanted = Span(ms(2024, 1, 15), ms(2024, 4, 1))
-    assert plan(BTCUSDT_1M, wanted, [], now_ms=now_ms, use_rest=True) == Plan(
+    assert plan(BTCUSDT_1M, wanted, [], now_ms=now_ms) == Plan(
         periods("2024-01", "2024-02", "2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04", "2024-03-05"),
-        (RestStep(Span(ms(2024, 3, 6), now_ms)),),
-        (),
+        (Span(ms(2024, 3, 6), now_ms),),
     )
 
 
@@ -257,14 +247,14 @@ def test_days_complete_a_month_of_which_a_part_is_there() -> None:
     wanted = Span(ms(2024, 2, 1), ms(2024, 3, 1))
     covered = [Covered(Span(ms(2024, 2, 3), ms(2024, 3, 1)))]
     found = plan(BTCUSDT_1M, wanted, covered, now_ms=LONG_AFTER_MS)
-    assert found == Plan(periods("2024-02-01", "2024-02-02"), (), ())
+    assert found == Plan(periods("2024-02-01", "2024-02-02"), ())
 
 
-def test_what_is_left_of_a_day_that_is_partly_there_comes_by_rest() -> None:
+def test_what_is_left_of_a_day_that_is_partly_there_is_unplanned() -> None:
     day = Span(ms(2024, 2, 3), ms(2024, 2, 4))
     covered = [Covered(Span(day.start_ms, ms(2024, 2, 3, 10)))]
-    found = plan(BTCUSDT_1M, day, covered, now_ms=LONG_AFTER_MS, use_rest=True)
-    assert found == Plan((), (RestStep(Span(ms(2024, 2, 3, 10), day.end_ms)),), ())
+    found = plan(BTCUSDT_1M, day, covered, now_ms=LONG_AFTER_MS)
+    assert found == Plan((), (Span(ms(2024, 2, 3, 10), day.end_ms),))
 
 
 @pytest.mark.parametrize("interval", ["3d", "1w", "1mo"])
@@ -272,25 +262,25 @@ def test_long_bars_have_no_daily_archives(interval: str) -> None:
     wanted = Span(ms(2024, 2, 1), ms(2024, 3, 1))
     absent = frozenset([Period.of_label("2024-02")])
     found = plan(SeriesKey.of("BTCUSDT", interval), wanted, [], now_ms=LONG_AFTER_MS, unavailable=absent)
-    assert found == Plan((), (), (wanted,))
+    assert found == Plan((), (wanted,))
 
 
 @pytest.mark.parametrize("now_ms", [ms(2024, 2, 1), ms(2024, 2, 1) - 1, 0])
 def test_nothing_is_asked_of_the_future(now_ms: int) -> None:
     wanted = Span(ms(2024, 2, 1), ms(2024, 3, 1))
-    assert plan(BTCUSDT_1M, wanted, [], now_ms=now_ms, use_rest=True) == Plan((), (), ())
+    assert plan(BTCUSDT_1M, wanted, [], now_ms=now_ms) == Plan((), ())
 
 
 def test_a_bar_that_has_not_closed_is_not_asked_for() -> None:
     hourly = SeriesKey.of("BTCUSDT", "1h")
     wanted = Span(ms(2024, 2, 1), ms(2024, 3, 1))
-    found = plan(hourly, wanted, [], now_ms=ms(2024, 2, 1, 2, 59), use_rest=True)
-    assert found.rest == (RestStep(Span(ms(2024, 2, 1), ms(2024, 2, 1, 2))),)
+    found = plan(hourly, wanted, [], now_ms=ms(2024, 2, 1, 2, 59))
+    assert found.unplanned == (Span(ms(2024, 2, 1), ms(2024, 2, 1, 2)),)
 
 
 def test_nothing_is_planned_for_an_empty_span() -> None:
     moment_ms = ms(2024, 2, 1)
-    assert plan(BTCUSDT_1M, Span(moment_ms, moment_ms), [], now_ms=LONG_AFTER_MS) == Plan((), (), ())
+    assert plan(BTCUSDT_1M, Span(moment_ms, moment_ms), [], now_ms=LONG_AFTER_MS) == Plan((), ())
 
 
 @pytest.mark.parametrize(("recheck_ms", "is_due"), [(0, False), (999, True), (1000, True), (1001, False)])
@@ -301,11 +291,5 @@ def test_what_is_to_be_asked_for_again_counts_as_covered_until_then(recheck_ms: 
 def test_a_month_is_fetched_again_when_all_that_is_known_of_it_is_due() -> None:
     wanted = Span(ms(2024, 2, 1), ms(2024, 3, 1))
     covered = [Covered(wanted, recheck_ms=ms(2024, 6, 1))]
-    assert plan(BTCUSDT_1M, wanted, covered, now_ms=ms(2024, 6, 1) - 1) == Plan((), (), ())
-    assert plan(BTCUSDT_1M, wanted, covered, now_ms=ms(2024, 6, 1)) == Plan(periods("2024-02"), (), ())
-
-
-def test_periods_of_one_day_and_one_month_are_different_steps() -> None:
-    day, month = Period(FIRST_MS, Cadence.DAILY), Period(FIRST_MS, Cadence.MONTHLY)
-    assert ArchiveStep(day) != ArchiveStep(month)
-    assert ArchiveStep(day).span != ArchiveStep(month).span
+    assert plan(BTCUSDT_1M, wanted, covered, now_ms=ms(2024, 6, 1) - 1) == Plan((), ())
+    assert plan(BTCUSDT_1M, wanted, covered, now_ms=ms(2024, 6, 1)) == Plan(periods("2024-02"), ())

@@ -18,12 +18,12 @@ from ckvd.archive.decode import decode_archive
 from ckvd.archive.name import ArchiveName
 from ckvd.cache import CacheFolder, SeriesStore, open_cache
 from ckvd.errors import ColumnError, IdentityError
-from ckvd.grid import regular_close_times
-from ckvd.kline import COLUMN_DTYPES, KlineTable, fields_of
 from ckvd.klines import Klines
-from ckvd.market import Interval, SeriesKey
+from ckvd.model.calendar import regular_close_times
+from ckvd.model.market import Interval, SeriesKey
+from ckvd.model.table import COLUMN_DTYPES, KlineTable, fields_of
+from ckvd.model.timespan import Span
 from ckvd.resample import BarLength
-from ckvd.timespan import Span
 from models import DAY_MS, HOUR_MS, MINUTE_MS, bar_end, bar_start, bar_starts, ms
 from strategies import moments, open_times
 from tables import BTCUSDT_1M, make_table, regular_table
@@ -31,7 +31,7 @@ from tables import BTCUSDT_1M, make_table, regular_table
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ckvd.kline import Column, Times
+    from ckvd.model.table import Column, Times
     from ckvd.resample import ResampledKlines
 
 FLOAT_SUMS = ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume", "ignore")

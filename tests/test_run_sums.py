@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ckvd.run_sums import sum_runs
 
 if TYPE_CHECKING:
-    from ckvd.kline import Column, Times
+    from ckvd.model.table import Column, Times
 
 SCALE = 10**8
 LARGEST = 2**25 * SCALE - 1

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore, open_cache
 from ckvd.errors import CacheBusyError, NotCachedError
-from ckvd.provenance import Absence, Reason
-from ckvd.timespan import Span
+from ckvd.model.provenance import Absence, Reason
+from ckvd.model.timespan import Span
 from models import DAY_MS, MINUTE_MS
 from tables import BTCUSDT_1M, make_table, regular_table
 

@@ -12,10 +12,10 @@ import numpy as np
 
 import ckvd
 from ckvd.archive.name import ArchiveName
-from ckvd.market import HOUR_MS, SeriesKey
+from ckvd.model.calendar import Period
+from ckvd.model.market import HOUR_MS, SeriesKey
+from ckvd.model.timespan import parse_time
 from ckvd.network.retry import RetryPolicy
-from ckvd.period import Period
-from ckvd.timespan import parse_time
 from loopback.clock import VirtualTime
 from loopback.exchange import Exchange
 from loopback.mirror import Mirror, publish

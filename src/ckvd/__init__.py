@@ -29,12 +29,12 @@ from ckvd.errors import (
     SegmentError,
     TimeError,
 )
-from ckvd.kline import BarFlag
 from ckvd.klines import Klines
-from ckvd.market import Interval, Kind, Market, SeriesKey
-from ckvd.provenance import Gap, Reason, Source
+from ckvd.model.market import Interval, Kind, Market, SeriesKey
+from ckvd.model.provenance import Gap, Reason, Source
+from ckvd.model.table import BarFlag
+from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader, SegmentWriter
-from ckvd.timespan import Span
 
 if TYPE_CHECKING:
     from ckvd.acquisition.report import DownloadReport

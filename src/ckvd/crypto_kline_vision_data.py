@@ -17,11 +17,11 @@ from ckvd.cache.folder import CacheFolder
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.derive import derive_klines
 from ckvd.errors import ClientClosedError, NetworkError, NotCachedError
-from ckvd.market import SeriesKey
+from ckvd.model.calendar import closed_part
+from ckvd.model.market import SeriesKey
+from ckvd.model.timespan import Span, now_ms
 from ckvd.network.unclosed import ClosedByAwaiting
-from ckvd.planning import closed_part
 from ckvd.rest_data_client import RestDataClient
-from ckvd.timespan import Span, now_ms
 from ckvd.together import run_together
 from ckvd.utils.async_cleanup import direct_resource_cleanup
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from ckvd.acquisition.report import CompletionReport, Progress
     from ckvd.klines import Klines
+    from ckvd.model.timespan import TimeLike
     from ckvd.resample import ResampledKlines
-    from ckvd.timespan import TimeLike
 
 
 class CryptoKlineVisionData(ClosedByAwaiting):

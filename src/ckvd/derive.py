@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ckvd.errors import IdentityError, NotCachedError
-from ckvd.grid import grid_ceil
-from ckvd.market import Interval, SeriesKey
+from ckvd.model.calendar import grid_ceil
+from ckvd.model.market import Interval, SeriesKey
+from ckvd.model.timespan import Span
 from ckvd.resample import BarLength, resample
-from ckvd.timespan import Span
 
 if TYPE_CHECKING:
     from ckvd.cache.kline_cache import KlineCache

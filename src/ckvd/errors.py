@@ -2,19 +2,31 @@
 
 A message says what went wrong, with which file or series, what was expected and what was found, and what to do
 about it. What a program may want to know is an attribute as well. Errors of other packages are translated at the
-boundary where they enter. This module imports nothing of the project at run time.
+boundary where they enter. This module imports nothing of the project.
 """
 
 from __future__ import annotations
 
 import errno as errno_codes
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ckvd.timespan import Span
+
+class SpanOfTime(Protocol):
+    """A half-open stretch of time, as `ckvd.Span` is one. Named here so that errors need nothing from above."""
+
+    @property
+    def start_ms(self) -> int:
+        """Its first millisecond."""
+        ...
+
+    @property
+    def end_ms(self) -> int:
+        """The first millisecond after it."""
+        ...
 
 
 class CkvdError(Exception):
@@ -148,7 +160,7 @@ class NotCachedError(CkvdError, LookupError):
         The spans that are not covered, in order.
     """
 
-    def __init__(self, message: str, missing: Sequence[Span]) -> None:
+    def __init__(self, message: str, missing: Sequence[SpanOfTime]) -> None:
         self.missing = tuple(missing)
         super().__init__(message)
 

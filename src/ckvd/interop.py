@@ -14,7 +14,7 @@ import numpy as np
 from ckvd.errors import ExportError
 
 if TYPE_CHECKING:
-    from ckvd.kline import Column, Times
+    from ckvd.model.table import Column, Times
     from ckvd.panel import Panel
 
 _REMEDIES = {

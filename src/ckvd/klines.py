@@ -9,19 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ckvd.errors import ColumnError
-from ckvd.gaps import find_gaps
-from ckvd.kline import COLUMN_DTYPES, REGULAR_US, BarFlag, bar_flags, fields_of
-from ckvd.market import Kind
+from ckvd.model.gaps import find_gaps
+from ckvd.model.market import Kind
+from ckvd.model.provenance import Gap, Reason, narrow
+from ckvd.model.table import COLUMN_DTYPES, REGULAR_US, BarFlag, bar_flags, fields_of
+from ckvd.model.timespan import Span, difference
 from ckvd.named_columns import BarColumns
-from ckvd.provenance import Gap, Reason, narrow
-from ckvd.timespan import Span, difference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ckvd.kline import Column, Times
-    from ckvd.market import Interval, SeriesKey
-    from ckvd.provenance import Absence, Source
+    from ckvd.model.market import Interval, SeriesKey
+    from ckvd.model.provenance import Absence, Source
+    from ckvd.model.table import Column, Times
     from ckvd.resample import ResampledKlines
 
 

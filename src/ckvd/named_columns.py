@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ckvd.errors import ColumnError
-from ckvd.kline import COLUMN_DTYPES
+from ckvd.model.table import COLUMN_DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy.typing as npt
 
-    from ckvd.kline import Column
+    from ckvd.model.table import Column
 
 
 class NamedColumns:

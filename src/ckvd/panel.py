@@ -16,18 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ckvd.errors import ColumnError
-from ckvd.grid import grid_opens
-from ckvd.kline import fields_of
+from ckvd.model.calendar import grid_opens
+from ckvd.model.table import fields_of
 from ckvd.named_columns import NamedColumns
 from ckvd.utils.config import PANEL_THREAD_CELLS_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from ckvd.kline import Times
     from ckvd.klines import Klines, RowBlock
-    from ckvd.market import Interval, SeriesKey
-    from ckvd.timespan import Span
+    from ckvd.model.market import Interval, SeriesKey
+    from ckvd.model.table import Times
+    from ckvd.model.timespan import Span
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -16,18 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ckvd.errors import ColumnError, IdentityError
-from ckvd.grid import grid_index, grid_origin_ms
-from ckvd.market import DAY_MS, UNIT_MS, Interval
+from ckvd.model.calendar import grid_index, grid_origin_ms
+from ckvd.model.market import DAY_MS, UNIT_MS, Interval
+from ckvd.model.timespan import Span
 from ckvd.named_columns import BarColumns
 from ckvd.run_sums import sum_runs
-from ckvd.timespan import Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ckvd.kline import Column, Times
     from ckvd.klines import Klines
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
+    from ckvd.model.table import Column, Times
 
 _MONTH_UNITS: Final = ("mo", "M")
 # Bars whose edges are guessed and confirmed together, and rows whose distances are looked at together.

@@ -14,18 +14,17 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 from ckvd.errors import ClientClosedError, RestAnswerError
-from ckvd.grid import grid_floor
-from ckvd.market import DAY_MS, Interval, Market, SeriesKey
+from ckvd.model.calendar import closed_part, grid_floor
+from ckvd.model.market import DAY_MS, Interval, Market, SeriesKey
+from ckvd.model.timespan import Span, difference, now_ms
 from ckvd.network.retry import RetryPolicy
 from ckvd.network.transport import Transport
 from ckvd.network.unclosed import ClosedByAwaiting
-from ckvd.planning import closed_part
 from ckvd.rest.answer import Page, RestAnswer, assemble
 from ckvd.rest.endpoint import Endpoint
 from ckvd.rest.host import ExchangeHost
 from ckvd.rest.pages import fault_of, left_over, request_for, windows
 from ckvd.rest.rows import read_rows
-from ckvd.timespan import Span, difference, now_ms
 from ckvd.utils.async_cleanup import direct_resource_cleanup
 from ckvd.utils.config import (
     REST_CM_EARLIEST_MS,

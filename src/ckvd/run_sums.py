@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from ckvd.kline import Column, Times
+    from ckvd.model.table import Column, Times
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Numbers = TypeVar("Numbers", np.float64, np.int64)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 from ckvd.errors import CacheBusyError
 from ckvd.klines import Klines
-from ckvd.timespan import Span
+from ckvd.model.timespan import Span
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ckvd.cache.ownership import Holding
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
     from ckvd.segment.reader import MappedRows
 
 # Bars in a block: half a megabyte a column.

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from ckvd.acquisition.report import DownloadReport, Progress
     from ckvd.klines import Klines
+    from ckvd.model.timespan import TimeLike
     from ckvd.resample import ResampledKlines
-    from ckvd.timespan import TimeLike
 
 _T = TypeVar("_T")
 

@@ -13,11 +13,11 @@ from ckvd.acquisition.download import Download, pack_stored
 from ckvd.archive.folder_source import FolderArchiveSource
 from ckvd.cache.folder import CacheFolder
 from ckvd.errors import AddressError, ClientClosedError
-from ckvd.market import SeriesKey
+from ckvd.model.market import SeriesKey
+from ckvd.model.timespan import Span, now_ms
 from ckvd.network.http_source import HttpArchiveSource
 from ckvd.network.transport import Transport
 from ckvd.network.unclosed import ClosedByAwaiting
-from ckvd.timespan import Span, now_ms
 from ckvd.utils.async_cleanup import direct_resource_cleanup
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY, VISION_LISTING_URL, VISION_URL
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ckvd.acquisition.report import DownloadReport, Progress
     from ckvd.archive.source import ArchiveSource
-    from ckvd.timespan import TimeLike
+    from ckvd.model.timespan import TimeLike
 
 _URL_SCHEMES: Final = ("http://", "https://")
 

@@ -12,8 +12,8 @@ from ckvd.acquisition.group_commit import choose_group
 from ckvd.archive.folder_source import choose_small
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import FetchedArchive
-from ckvd.market import SeriesKey
-from ckvd.period import Cadence, Period
+from ckvd.model.calendar import Cadence, Period
+from ckvd.model.market import SeriesKey
 from ckvd.utils.config import FOLDER_BATCH_DAYS_MAX, INGEST_GROUP_ARCHIVES_MAX, INGEST_GROUP_NBYTES_MAX
 
 SERIES = [SeriesKey.of(symbol, "1m") for symbol in ("BTCUSDT", "ETHUSDT")]

@@ -18,7 +18,9 @@ from ckvd.archive.decode import DecodedArchive, decode_archive, decode_rows
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.parse import parse_rows
 from ckvd.errors import ArchiveError
-from ckvd.kline import (
+from ckvd.model.calendar import Period
+from ckvd.model.market import SeriesKey
+from ckvd.model.table import (
     CLOSE_TIME_US,
     COLUMN_DTYPES,
     FIELD_COUNT,
@@ -28,9 +30,7 @@ from ckvd.kline import (
     bar_flags,
     fields_of,
 )
-from ckvd.market import SeriesKey
-from ckvd.period import Period
-from ckvd.timespan import Span
+from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,8 +17,8 @@ from ckvd.errors import (
     ClientClosedError,
     NetworkError,
 )
-from ckvd.market import SeriesKey
-from ckvd.period import Cadence, Period
+from ckvd.model.calendar import Cadence, Period
+from ckvd.model.market import SeriesKey
 from loopback.mirror import publish
 
 if TYPE_CHECKING:

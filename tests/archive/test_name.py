@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckvd.archive.name import ArchiveName, archive_folder, url_of
-from ckvd.market import SeriesKey
-from ckvd.period import Cadence, Period, days_of, months_of
-from ckvd.timespan import Span
+from ckvd.model.calendar import Cadence, Period, days_of, months_of
+from ckvd.model.market import SeriesKey
+from ckvd.model.timespan import Span
 from models import ms
 from strategies import moments, series_keys
 

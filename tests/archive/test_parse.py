@@ -13,7 +13,7 @@ import strategies  # noqa: F401 - no example fails for the time that it took
 from ckvd.archive import parse
 from ckvd.archive.parse import RawRows, parse_decimal, parse_integer, parse_line, parse_rows
 from ckvd.errors import ArchiveError
-from ckvd.kline import FIELD_COUNT, FLOAT_FIELDS, INTEGER_FIELDS, Decimals
+from ckvd.model.table import FIELD_COUNT, FLOAT_FIELDS, INTEGER_FIELDS, Decimals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,8 +23,8 @@ from ckvd.archive import unzip
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.unzip import unzip_csv
 from ckvd.errors import ArchiveError
-from ckvd.market import SeriesKey
-from ckvd.period import Period
+from ckvd.model.calendar import Period
+from ckvd.model.market import SeriesKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

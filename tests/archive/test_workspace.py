@@ -13,8 +13,8 @@ from ckvd.archive.batch import decode_archives
 from ckvd.archive.decode import DecodedArchive, decode_archive
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.workspace import Workspace
-from ckvd.market import SeriesKey
-from ckvd.period import Period
+from ckvd.model.calendar import Period
+from ckvd.model.market import SeriesKey
 
 if TYPE_CHECKING:
     from ckvd.errors import ArchiveError

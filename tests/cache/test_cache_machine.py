@@ -19,14 +19,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ckvd.archive.folder_source import FolderArchiveSource
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.packing import pack_series
-from ckvd.kline import COLUMN_DTYPES, KlineTable, fields_of
 from ckvd.maintenance.audit import audit_cache
 from ckvd.maintenance.findings import is_clean
 from ckvd.maintenance.pruning import prune_span
 from ckvd.maintenance.repair import repair
 from ckvd.maintenance.verification import verify_cache
-from ckvd.market import SeriesKey
-from ckvd.timespan import Span
+from ckvd.model.market import SeriesKey
+from ckvd.model.table import COLUMN_DTYPES, KlineTable, fields_of
+from ckvd.model.timespan import Span
 from ckvd.vision_data_client import VisionDataClient
 
 HOURS = SeriesKey.of("BTCUSDT", "1h")

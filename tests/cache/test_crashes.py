@@ -23,9 +23,9 @@ from ckvd.maintenance.pruning import prune_span
 from ckvd.maintenance.quarantine import list_quarantine, quarantine_file, restore
 from ckvd.maintenance.repair import repair
 from ckvd.maintenance.verification import verify_cache
-from ckvd.market import DAY_MS, SeriesKey
+from ckvd.model.market import DAY_MS, SeriesKey
+from ckvd.model.timespan import Span, now_ms
 from ckvd.segment.reader import SegmentReader
-from ckvd.timespan import Span, now_ms
 from forked import at_step, die, run_in_child, steps_of, telling
 from tables import regular_table
 

@@ -12,8 +12,8 @@ from platformdirs import user_cache_path
 from ckvd.cache import CacheFolder
 from ckvd.cache.folder import SegmentName, parse_segment_name
 from ckvd.errors import CacheError
-from ckvd.market import Interval, Kind, Market, SeriesKey
-from ckvd.timespan import Span
+from ckvd.model.market import Interval, Kind, Market, SeriesKey
+from ckvd.model.timespan import Span
 from ckvd.utils.config import LISTING_ATOMIC_NAMES_MAX
 from models import DAY_MS, ms
 from strategies import LAST_MS, series_keys, spans

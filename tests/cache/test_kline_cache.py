@@ -11,10 +11,10 @@ import pytest
 
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.errors import CacheError, CkvdError, IdentityError, NotCachedError, SegmentError, TimeError
-from ckvd.market import SeriesKey
-from ckvd.provenance import Absence, Gap, Origin, Reason, Source
+from ckvd.model.market import SeriesKey
+from ckvd.model.provenance import Absence, Gap, Origin, Reason, Source
+from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader
-from ckvd.timespan import Span
 from models import DAY_MS, MINUTE_MS, ms
 from tables import BTCUSDT_1M, folder_state, make_table, memory_owner, regular_table, same_bits
 

@@ -21,7 +21,7 @@ from tables import BTCUSDT_1M, make_table
 
 if TYPE_CHECKING:
     from ckvd.cache import KlineCache
-    from ckvd.timespan import Span
+    from ckvd.model.timespan import Span
 
 # Half an hour on each side of a midnight.
 FIRST_MS, LAST_MS = ms(2024, 2, 28, 23, 30), ms(2024, 2, 29, 0, 30)

@@ -19,9 +19,9 @@ from ckvd.cache.folder import SegmentName
 from ckvd.cache.open_segments import OpenSegments
 from ckvd.cache.snapshot import open_named
 from ckvd.errors import CacheBusyError, NotCachedError, SegmentCorruptError
-from ckvd.market import SeriesKey
+from ckvd.model.market import SeriesKey
+from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader, read_segment_header
-from ckvd.timespan import Span
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 from forked import run_in_child
 from models import DAY_MS, MINUTE_MS

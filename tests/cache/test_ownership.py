@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ckvd.cache.folder import SegmentName
 from ckvd.cache.ownership import Holding, resolve, superseded
-from ckvd.timespan import Span
+from ckvd.model.timespan import Span
 from models import MINUTE_MS, moments_of
 from strategies import spans
 

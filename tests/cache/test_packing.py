@@ -15,12 +15,12 @@ from ckvd.cache.folder import SegmentName
 from ckvd.cache.ownership import Holding
 from ckvd.cache.packing import pack_series, survey_packing
 from ckvd.cache.packing_plan import Piece, join_records, plan_packing
-from ckvd.kline import CLOSE_TIME_US
-from ckvd.market import DAY_MS, SeriesKey
-from ckvd.period import days_of
-from ckvd.provenance import Absence, Origin, Reason, Source
+from ckvd.model.calendar import days_of
+from ckvd.model.market import DAY_MS, SeriesKey
+from ckvd.model.provenance import Absence, Origin, Reason, Source
+from ckvd.model.table import CLOSE_TIME_US
+from ckvd.model.timespan import Span
 from ckvd.segment.reader import read_segment_header
-from ckvd.timespan import Span
 from ckvd.utils.config import PACK_GROWTH_MIN
 from tables import BTCUSDT_1M, regular_table
 

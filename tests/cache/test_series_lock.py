@@ -16,8 +16,8 @@ from ckvd.cache.file_lock import FileLock, describe_holder, is_free, lock_reach
 from ckvd.cache.folder import SegmentName
 from ckvd.cache.series_lock import SeriesLock, lock_path
 from ckvd.errors import CacheBusyError, CacheError
-from ckvd.market import SeriesKey
-from ckvd.timespan import Span
+from ckvd.model.market import SeriesKey
+from ckvd.model.timespan import Span
 from forked import Ended, die, run_in_child
 from tables import BTCUSDT_1M, regular_table
 
@@ -33,7 +33,7 @@ import sys
 from pathlib import Path
 from ckvd.cache import CacheFolder
 from ckvd.cache.series_lock import SeriesLock
-from ckvd.market import SeriesKey
+from ckvd.model.market import SeriesKey
 with SeriesLock(CacheFolder(Path(sys.argv[1])), SeriesKey.of("BTCUSDT", "1m")) as lock:
     lock.take_revision([])
     print("held", flush=True)

@@ -14,10 +14,10 @@ from ckvd.cache.folder import SegmentName
 from ckvd.cache.ownership import resolve
 from ckvd.cache.series_lock import LOCKS_FOLDER
 from ckvd.errors import CacheError
-from ckvd.market import SeriesKey
-from ckvd.provenance import Absence, Origin, Reason, Source
+from ckvd.model.market import SeriesKey
+from ckvd.model.provenance import Absence, Origin, Reason, Source
+from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader, read_segment_header
-from ckvd.timespan import Span
 from models import DAY_MS, MINUTE_MS
 from strategies import segment_spans, series_keys, tables
 from tables import BTCUSDT_1M, folder_state, make_table, regular_table, same_bits

@@ -19,9 +19,9 @@ from ckvd.errors import CacheBusyError, NotCachedError, SegmentCorruptError
 from ckvd.maintenance.gap_report import report_gaps
 from ckvd.maintenance.pruning import prune_span
 from ckvd.maintenance.row_stream import stream_rows
-from ckvd.market import DAY_MS, SeriesKey
-from ckvd.provenance import Absence, Reason
-from ckvd.timespan import Span
+from ckvd.model.market import DAY_MS, SeriesKey
+from ckvd.model.provenance import Absence, Reason
+from ckvd.model.timespan import Span
 from tables import folder_state, make_table, regular_table
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from ckvd.maintenance.findings import is_clean
 from ckvd.maintenance.pruning import prune_span
 from ckvd.maintenance.quarantine import list_quarantine, quarantine_file, restore
 from ckvd.maintenance.verification import verify_cache
-from ckvd.market import DAY_MS, SeriesKey
-from ckvd.timespan import Span
+from ckvd.model.market import DAY_MS, SeriesKey
+from ckvd.model.timespan import Span
 from tables import regular_table
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 
 import command
 from archives import SAMPLES, make_archive, path_of
-from ckvd.market import SeriesKey
+from ckvd.model.market import SeriesKey
 from command import Terminal
 from download_site import DownloadSite
 from loopback.mirror import publish

@@ -9,8 +9,8 @@ import pytest
 
 import command
 from archives import SAMPLES
-from ckvd.kline import fields_of
-from ckvd.market import SeriesKey
+from ckvd.model.market import SeriesKey
+from ckvd.model.table import fields_of
 from plain_archives import read_rows
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from ckvd.cache.folder import CacheFolder
 from ckvd.cache.packing import pack_series
 from ckvd.cache.series_store import SeriesStore
 from ckvd.errors import CacheBusyError
-from ckvd.merge import empty_table
-from ckvd.provenance import Absence, Origin, Reason
-from ckvd.timespan import Span, parse_time
+from ckvd.model.provenance import Absence, Origin, Reason
+from ckvd.model.table import empty_table
+from ckvd.model.timespan import Span, parse_time
 from ckvd.utils.config import COMPLETION_ATTEMPTS_MAX
 from loopback.rows import open_ms_of
 from tables import regular_table

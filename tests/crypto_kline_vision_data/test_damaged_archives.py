@@ -9,8 +9,8 @@ import pytest
 
 import ckvd
 from ckvd.errors import ChecksumMismatchError
-from ckvd.provenance import Origin
-from ckvd.timespan import Span, parse_time
+from ckvd.model.provenance import Origin
+from ckvd.model.timespan import Span, parse_time
 from venue import HOURS, Venue, assert_equal, ensure, fetch, hours, rows_between
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import unanswered
 import unclosed
 from archives import SAMPLES
 from ckvd.archive.name import ArchiveName
-from ckvd.market import HOUR_MS, SeriesKey
-from ckvd.period import Period
-from ckvd.timespan import Span
+from ckvd.model.calendar import Period
+from ckvd.model.market import HOUR_MS, SeriesKey
+from ckvd.model.timespan import Span
 from client_cleanup import FAILING, Subject
 from closers import TASK_FACTORIES
 from loopback.exchange import Exchange

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ckvd
-from ckvd.market import DAY_MS, SeriesKey
+from ckvd.model.market import DAY_MS, SeriesKey
+from ckvd.model.timespan import parse_time
 from ckvd.resample import ResampledKlines
-from ckvd.timespan import parse_time
 from loopback.rows import make_rows
 from venue import HOURS, Venue, fetch, hours, rows_between
 

@@ -8,9 +8,9 @@ import pytest
 
 import ckvd
 from ckvd.errors import ChecksumMismatchError
-from ckvd.market import MINUTE_MS, SeriesKey
-from ckvd.provenance import Origin
-from ckvd.timespan import Span, parse_time
+from ckvd.model.market import MINUTE_MS, SeriesKey
+from ckvd.model.provenance import Origin
+from ckvd.model.timespan import Span, parse_time
 from loopback.exchange import Exchange
 from loopback.rows import Row, make_rows, open_ms_of
 from venue import HOURS, Venue, assert_equal, ensure, fetch, hours, rows_between

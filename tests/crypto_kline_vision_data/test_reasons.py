@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ckvd
-from ckvd.market import DAY_MS, SeriesKey
-from ckvd.timespan import Span, parse_time
+from ckvd.model.market import DAY_MS, SeriesKey
+from ckvd.model.timespan import Span, parse_time
 from loopback.reply import Reply
 from venue import HOURS, Venue, assert_equal, ensure, fetch, hours, rows_between
 

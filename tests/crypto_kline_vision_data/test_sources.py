@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ckvd
-from ckvd.kline import BarFlag
-from ckvd.market import DAY_MS, HOUR_MS, SeriesKey
-from ckvd.provenance import Origin
-from ckvd.timespan import Span, parse_time
+from ckvd.model.market import DAY_MS, HOUR_MS, SeriesKey
+from ckvd.model.provenance import Origin
+from ckvd.model.table import BarFlag
+from ckvd.model.timespan import Span, parse_time
 from loopback.rows import make_rows, open_ms_of, rows_of_archive, rows_of_folder
 from venue import HOURS, Venue, assert_equal, ensure, fetch, hours, rows_between
 

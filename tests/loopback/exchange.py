@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Self, TypeAlias
 
-from ckvd.market import DAY_MS, Interval, Kind, Market, SeriesKey
-from ckvd.timespan import now_ms
+from ckvd.model.market import DAY_MS, Interval, Kind, Market, SeriesKey
+from ckvd.model.timespan import now_ms
 from loopback.reply import Reply, Request
 from loopback.rows import Row, open_ms_of, to_json
 from loopback.server import LoopbackServer

@@ -20,10 +20,10 @@ from ckvd.cache import CacheFolder, KlineCache, SeriesStore, fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.errors import CacheBusyError
 from ckvd.maintenance.audit import ArchiveAudit, Change, audit_cache, audit_days, suspect
-from ckvd.market import SeriesKey
-from ckvd.period import Period
-from ckvd.provenance import Origin, Source
-from ckvd.timespan import Span
+from ckvd.model.calendar import Period
+from ckvd.model.market import SeriesKey
+from ckvd.model.provenance import Origin, Source
+from ckvd.model.timespan import Span
 from ckvd.vision_data_client import VisionDataClient
 from tables import make_table
 

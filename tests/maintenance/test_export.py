@@ -17,12 +17,12 @@ from ckvd.archive.name import ArchiveName
 from ckvd.archive.parse import parse_rows
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.errors import CacheError, ExportError, NotCachedError
-from ckvd.kline import Decimals
 from ckvd.maintenance.export import ExportCut, ExportFormat, export_series
 from ckvd.maintenance.export_csv import cell_format, format_rows, in_microseconds
-from ckvd.market import Market, SeriesKey
-from ckvd.provenance import Origin, Source
-from ckvd.timespan import Span
+from ckvd.model.market import Market, SeriesKey
+from ckvd.model.provenance import Origin, Source
+from ckvd.model.table import Decimals
+from ckvd.model.timespan import Span
 from ckvd.vision_data_client import VisionDataClient
 from tables import BTCUSDT_1M, regular_table
 

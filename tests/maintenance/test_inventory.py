@@ -16,9 +16,9 @@ from ckvd.maintenance.data_lock import Verdict, check_lock, format_lock, lock_da
 from ckvd.maintenance.gap_report import fill_by_month, report_gaps
 from ckvd.maintenance.inventory import describe_segments, list_series, summarise_series, total
 from ckvd.maintenance.selection import SeriesFilter
-from ckvd.market import DAY_MS, Interval, Market, SeriesKey
-from ckvd.provenance import Absence, Origin, Reason, Source, narrow
-from ckvd.timespan import Span
+from ckvd.model.market import DAY_MS, Interval, Market, SeriesKey
+from ckvd.model.provenance import Absence, Origin, Reason, Source, narrow
+from ckvd.model.timespan import Span
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 from tables import BTCUSDT_1M, make_table, regular_table
 

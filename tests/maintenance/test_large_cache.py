@@ -14,15 +14,15 @@ from ckvd.archive.decode import decode_archive
 from ckvd.archive.name import ArchiveName
 from ckvd.cache import CacheFolder, KlineCache
 from ckvd.cache.folder import SegmentName
-from ckvd.kline import KlineTable
 from ckvd.maintenance import inventory
 from ckvd.maintenance.inventory import list_series
 from ckvd.maintenance.selection import SeriesFilter
 from ckvd.maintenance.verification import verify_cache
-from ckvd.market import DAY_MS, SeriesKey
+from ckvd.model.market import DAY_MS, SeriesKey
+from ckvd.model.table import KlineTable
+from ckvd.model.timespan import Span
 from ckvd.segment import SegmentStatement, SegmentWriter
 from ckvd.segment.reader import read_segment_header
-from ckvd.timespan import Span
 
 SAMPLE = (
     Path(__file__).resolve().parents[2] / "data/vision/data/spot/daily/klines/BTCUSDT/1h/BTCUSDT-1h-2023-03-24.zip"

@@ -11,7 +11,7 @@ from ckvd.acquisition.download_folder import download_folder
 from ckvd.cache import CacheFolder
 from ckvd.maintenance.leftovers import remove_leftovers
 from ckvd.maintenance.verification import verify_cache
-from ckvd.timespan import now_ms
+from ckvd.model.timespan import now_ms
 from forked import Ended, die, run_in_child, void
 
 if TYPE_CHECKING:

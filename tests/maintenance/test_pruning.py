@@ -17,9 +17,9 @@ from ckvd.errors import CacheBusyError
 from ckvd.maintenance.pruning import carry_out, plan_pruning, plan_pruning_to_size, prune_span
 from ckvd.maintenance.selection import SeriesFilter
 from ckvd.maintenance.verification import verify_cache
-from ckvd.market import DAY_MS, HOUR_MS, SeriesKey
+from ckvd.model.market import DAY_MS, HOUR_MS, SeriesKey
+from ckvd.model.timespan import Span, difference
 from ckvd.segment.reader import read_segment_header
-from ckvd.timespan import Span, difference
 from tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:

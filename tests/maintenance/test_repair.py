@@ -20,9 +20,9 @@ from ckvd.maintenance.leftovers import find_leftovers, remove_leftovers
 from ckvd.maintenance.quarantine import discard, list_quarantine, restore
 from ckvd.maintenance.repair import RepairReport, repair
 from ckvd.maintenance.verification import verify_cache
-from ckvd.market import SeriesKey
+from ckvd.model.market import SeriesKey
+from ckvd.model.timespan import Span, now_ms
 from ckvd.segment.writer import SegmentStatement, SegmentWriter, plan_columns
-from ckvd.timespan import Span, now_ms
 from ckvd.vision_data_client import VisionDataClient
 from tables import BTCUSDT_1M, regular_table
 

@@ -19,9 +19,9 @@ from ckvd.maintenance.quarantine import list_quarantine, quarantine_file, restor
 from ckvd.maintenance.repair import RepairReport, repair
 from ckvd.maintenance.stand_ins import spans_to_stand_in_for
 from ckvd.maintenance.verification import verify_cache
-from ckvd.market import DAY_MS, SeriesKey
+from ckvd.model.market import DAY_MS, SeriesKey
+from ckvd.model.timespan import Span, now_ms
 from ckvd.segment.unpublished_file import flush_folder
-from ckvd.timespan import Span, now_ms
 from ckvd.vision_data_client import VisionDataClient
 from forked import at_step, die, run_in_child, steps_of, telling, void
 from tables import regular_table

@@ -16,11 +16,11 @@ from ckvd.errors import (
     HttpStatusError,
     NetworkError,
 )
-from ckvd.market import SeriesKey
+from ckvd.model.calendar import Cadence, Period
+from ckvd.model.market import SeriesKey
 from ckvd.network.http_source import HttpArchiveSource
 from ckvd.network.retry import RetryPolicy
 from ckvd.network.transport import Transport
-from ckvd.period import Cadence, Period
 from loopback.mirror import LISTING_PATH, Mirror, publish
 from loopback.reply import Reply
 

@@ -6,8 +6,8 @@ import asyncio
 
 import ckvd
 import leaks
-from ckvd.market import SeriesKey
-from ckvd.timespan import Span
+from ckvd.model.market import SeriesKey
+from ckvd.model.timespan import Span
 from closers import run
 from loopback.exchange import Exchange
 from loopback.rows import make_rows

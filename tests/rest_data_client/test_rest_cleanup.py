@@ -9,9 +9,9 @@ import pytest
 import client_cleanup
 import unanswered
 import unclosed
-from ckvd.market import SeriesKey
+from ckvd.model.market import SeriesKey
+from ckvd.model.timespan import Span
 from ckvd.rest_data_client import RestDataClient
-from ckvd.timespan import Span
 from client_cleanup import FAILING, Subject
 from closers import TASK_FACTORIES
 from loopback.exchange import Exchange

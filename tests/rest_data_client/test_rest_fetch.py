@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 import strategies
 from ckvd.errors import ClientClosedError
-from ckvd.market import Interval, Kind, Market, SeriesKey
-from ckvd.provenance import Origin
+from ckvd.model.market import Interval, Kind, Market, SeriesKey
+from ckvd.model.provenance import Origin
+from ckvd.model.timespan import Span, union
 from ckvd.rest.endpoint import RULES, Endpoint, MarketRules
 from ckvd.rest.pages import PageRequest, closed_count, fault_of, left_over, request_for, windows
 from ckvd.rest_data_client import RestAnswer, RestDataClient
-from ckvd.timespan import Span, union
 from loopback.clock import VirtualTime
 from loopback.exchange import Exchange
 from loopback.rows import make_row, make_rows, open_ms_of

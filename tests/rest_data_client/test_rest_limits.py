@@ -14,12 +14,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ckvd.errors import BannedError, ClientClosedError, HttpStatusError, RateLimitError
-from ckvd.market import Market, SeriesKey
+from ckvd.model.market import Market, SeriesKey
+from ckvd.model.timespan import Span
 from ckvd.network.retry import RetryPolicy
 from ckvd.rest.server_clock import ServerClock, date_of
 from ckvd.rest.weight import WeightBudget
 from ckvd.rest_data_client import RestDataClient
-from ckvd.timespan import Span
 from loopback.clock import VirtualTime
 from loopback.exchange import Exchange
 from loopback.reply import Gate, Reply

@@ -18,13 +18,13 @@ from ckvd.errors import (
     RegionRefusedError,
     RestAnswerError,
 )
-from ckvd.grid import grid_opens
-from ckvd.kline import BarFlag, bar_flags, fields_of
-from ckvd.market import SeriesKey
+from ckvd.model.calendar import grid_opens
+from ckvd.model.market import SeriesKey
+from ckvd.model.table import BarFlag, bar_flags, fields_of
+from ckvd.model.timespan import Span
 from ckvd.network.retry import RetryPolicy
 from ckvd.rest.rows import read_rows
 from ckvd.rest_data_client import RestAnswer, RestDataClient
-from ckvd.timespan import Span
 from loopback.exchange import Exchange
 from loopback.reply import Reply
 from loopback.rows import of_json, open_ms_of, rows_of_folder

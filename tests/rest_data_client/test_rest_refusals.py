@@ -17,11 +17,11 @@ from ckvd.errors import (
     RegionRefusedError,
     RestAnswerError,
 )
-from ckvd.market import SeriesKey
+from ckvd.model.market import SeriesKey
+from ckvd.model.timespan import Span
 from ckvd.network.retry import RetryPolicy
 from ckvd.rest.rows import read_rows
 from ckvd.rest_data_client import RestAnswer, RestDataClient
-from ckvd.timespan import Span
 from loopback.clock import VirtualTime
 from loopback.exchange import Exchange
 from loopback.reply import Ending, Reply

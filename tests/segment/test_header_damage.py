@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckvd.errors import CkvdError, SegmentCorruptError, SegmentError, SegmentForeignError, SegmentVersionError
+from ckvd.model.timespan import Span
 from ckvd.segment.header import SegmentHeader, decode_header, encode_header, encode_metadata, read_header_nbytes
 from ckvd.segment.layout import (
     CHECKED_FROM,
@@ -25,7 +26,6 @@ from ckvd.segment.layout import (
     Encoding,
     place_columns,
 )
-from ckvd.timespan import Span
 from ckvd.utils.config import SEGMENT_HEADER_NBYTES_MAX
 from tables import BTCUSDT_1M
 

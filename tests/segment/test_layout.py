@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckvd.kline import COLUMN_DTYPES, Decimals
-from ckvd.market import SeriesKey
-from ckvd.provenance import Absence, Origin, Reason, Source
+from ckvd.model.market import SeriesKey
+from ckvd.model.provenance import Absence, Origin, Reason, Source
+from ckvd.model.table import COLUMN_DTYPES, Decimals
+from ckvd.model.timespan import Span
 from ckvd.segment import SegmentHeader, SegmentReader, SegmentStatement, SegmentWriter
 from ckvd.segment.header import decode_header, encode_header, encode_metadata, read_header_nbytes
 from ckvd.segment.layout import COLUMN_ENTRY_NBYTES, PREAMBLE_NBYTES, ColumnLayout, Encoding, place_columns
-from ckvd.timespan import Span
 from models import DAY_MS, MINUTE_MS, ms
 from strategies import FIRST_MS, INT64, LAST_MS, absences, series_keys, sources, spans
 from tables import BTCUSDT_1M

@@ -15,7 +15,7 @@ PREPARE = """
     from pathlib import Path
     import ckvd, leaks
     from ckvd.segment import SegmentReader
-    from ckvd.timespan import Span
+    from ckvd.model.timespan import Span
     from tables import BTCUSDT_1M, regular_table, write_segment
 
     HOUR = Span(0, 3_600_000)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import file_cleanup
+from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader
-from ckvd.timespan import Span
 from closers import TASK_FACTORIES, run
 from file_cleanup import Holder, Leaving
 from models import MINUTE_MS

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckvd.kline import CLOSE_TIME_US, KlineTable
-from ckvd.market import Interval, SeriesKey
+from ckvd.model.market import Interval, SeriesKey
+from ckvd.model.table import CLOSE_TIME_US, KlineTable
+from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader, SegmentStatement, SegmentWriter, read_segment_header
 from ckvd.segment.layout import Encoding
 from ckvd.segment.unpublished_file import UnpublishedFile
 from ckvd.segment.writer import plan_columns
-from ckvd.timespan import Span
 from models import MINUTE_MS, ms
 from strategies import FIRST_MS, LAST_MS, absences, segment_spans, series_keys, sources, spans, tables
 from tables import BTCUSDT_1M, folder_state, make_table, regular_table, same_bits, write_segment
@@ -25,7 +25,7 @@ from tables import BTCUSDT_1M, folder_state, make_table, regular_table, same_bit
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ckvd.provenance import Absence, Source
+    from ckvd.model.provenance import Absence, Source
 
 HOUR = Span(0, 60 * MINUTE_MS)
 STATEMENT = SegmentStatement(BTCUSDT_1M, HOUR, 1)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ckvd.model.timespan import Span
 from ckvd.segment import SegmentStatement, SegmentWriter
 from ckvd.segment.writer import plan_columns
-from ckvd.timespan import Span
 from file_cleanup import Holder, Leaving
 from models import MINUTE_MS
 from tables import BTCUSDT_1M, regular_table

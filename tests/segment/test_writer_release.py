@@ -15,11 +15,11 @@ import pytest
 
 import leaks
 from ckvd.errors import CacheError, CkvdError
+from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader, SegmentStatement, SegmentWriter
 from ckvd.segment import writer as writer_module
 from ckvd.segment.unpublished_file import UnpublishedFile, flush_folder
 from ckvd.segment.writer import plan_columns
-from ckvd.timespan import Span
 from forked import run_in_child
 from models import MINUTE_MS
 from tables import BTCUSDT_1M, folder_state, regular_table, write_segment
@@ -252,7 +252,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from ckvd.errors import CacheError
-from ckvd.timespan import Span
+from ckvd.model.timespan import Span
 from tables import BTCUSDT_1M, regular_table, write_segment
 
 folder, limit = Path(sys.argv[1]), int(sys.argv[2])

@@ -11,9 +11,9 @@ import pytest
 
 import ckvd
 from ckvd.archive.name import ArchiveName
-from ckvd.kline import BarFlag
-from ckvd.period import Cadence, Period
-from ckvd.timespan import Span, parse_time
+from ckvd.model.calendar import Cadence, Period
+from ckvd.model.table import BarFlag
+from ckvd.model.timespan import Span, parse_time
 from loopback.mirror import Mirror
 from plain_archives import columns_of, read_rows
 

@@ -9,8 +9,8 @@ import pytest
 import client_cleanup
 import unanswered
 import unclosed
-from ckvd.market import SeriesKey
-from ckvd.timespan import Span
+from ckvd.model.market import SeriesKey
+from ckvd.model.timespan import Span
 from ckvd.vision_data_client import VisionDataClient
 from client_cleanup import FAILING, Subject
 from closers import TASK_FACTORIES

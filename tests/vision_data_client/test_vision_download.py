@@ -10,9 +10,9 @@ import pytest
 import ckvd
 from archives import SAMPLES, path_of
 from ckvd.archive.name import ArchiveName
-from ckvd.market import HOUR_MS
-from ckvd.period import Cadence
-from ckvd.timespan import Span, parse_time
+from ckvd.model.calendar import Cadence
+from ckvd.model.market import HOUR_MS
+from ckvd.model.timespan import Span, parse_time
 from download_site import NOW_MS
 from plain_archives import columns_of, read_rows
 

@@ -11,7 +11,7 @@ import ckvd
 from archives import SAMPLES, path_of
 from ckvd.acquisition.report import DownloadReport, Outcome
 from ckvd.errors import TimeError
-from ckvd.timespan import parse_time
+from ckvd.model.timespan import parse_time
 from loopback.reply import Reply
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from ckvd.acquisition.group_commit import GroupCommit
 from ckvd.acquisition.report import ArchiveReport, DownloadReport, Outcome, Progress
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive
-from ckvd.cache.coverage import read_coverage, uncovered_spans
+from ckvd.cache.coverage import Covered, read_coverage, uncovered_spans
 from ckvd.cache.packing import pack_series
 from ckvd.errors import CacheBusyError, CacheError, CkvdError, ClientClosedError, NetworkError
-from ckvd.period import Cadence, Period
-from ckvd.planning import Covered, plan
+from ckvd.model.calendar import Cadence, Period
+from ckvd.planning import plan
 from ckvd.together import run_together
 from ckvd.utils.config import (
     INGEST_BACKLOG_DAYS_MAX,
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from ckvd.archive.source import ArchiveSource, ListedArchive
     from ckvd.cache.folder import CacheFolder
-    from ckvd.market import SeriesKey
-    from ckvd.timespan import Span
+    from ckvd.model.market import SeriesKey
+    from ckvd.model.timespan import Span
 
 logger = logging.getLogger(__name__)
 
@@ -105,13 +105,13 @@ class Download:
             if self._refresh:
                 covered = [held for held in covered if held.is_answered]
             covered += [Covered(failed) for failed in published.given_up]
-            steps = plan(series, span, covered, now_ms=self._now_ms, unavailable=published).archives
-            if not steps:
+            periods = plan(series, span, covered, now_ms=self._now_ms, unavailable=published).archives
+            if not periods:
                 return reports
-            if len(steps) >= LISTING_WORTH_ARCHIVES_MIN and not published.is_listed:
+            if len(periods) >= LISTING_WORTH_ARCHIVES_MIN and not published.is_listed:
                 await self._list(series, published)
                 continue
-            finished = await self._fetch_all(series, [step.period for step in steps], published)
+            finished = await self._fetch_all(series, periods, published)
             published.learn(finished)
             reports += finished
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ckvd.acquisition.ingest import ingest_archives
 from ckvd.archive.workspace import Workspace
 from ckvd.batching import Batching
-from ckvd.period import month_start_ms
+from ckvd.model.calendar import month_start_ms
 from ckvd.utils.config import INGEST_GROUP_ARCHIVES_MAX, INGEST_GROUP_NBYTES_MAX
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ckvd.archive.source import FetchedArchive
     from ckvd.cache.folder import CacheFolder
     from ckvd.errors import ArchiveError
-    from ckvd.market import SeriesKey
-    from ckvd.provenance import Source
+    from ckvd.model.market import SeriesKey
+    from ckvd.model.provenance import Source
 
 
 class GroupCommit:

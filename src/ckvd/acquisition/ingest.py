@@ -9,10 +9,10 @@ from ckvd.archive.batch import decode_archives
 from ckvd.archive.pieces import read_pieces
 from ckvd.cache.series_store import SeriesStore
 from ckvd.errors import ArchiveError
-from ckvd.merge import join_tables
-from ckvd.period import Cadence
-from ckvd.provenance import Origin, Source
-from ckvd.timespan import Span
+from ckvd.model.calendar import Cadence
+from ckvd.model.provenance import Origin, Source
+from ckvd.model.table import join_tables
+from ckvd.model.timespan import Span
 from ckvd.utils.config import REPORT_EXAMPLES_MAX
 
 if TYPE_CHECKING:

@@ -10,19 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ckvd.gaps import find_gaps
-from ckvd.market import DAY_MS, HOUR_MS
-from ckvd.period import Cadence, Period, days_of
-from ckvd.planning import publication_ms
-from ckvd.provenance import Absence, Origin, Reason
-from ckvd.timespan import Span, difference, union
+from ckvd.model.calendar import Cadence, Period, days_of, publication_ms
+from ckvd.model.gaps import find_gaps
+from ckvd.model.market import DAY_MS, HOUR_MS
+from ckvd.model.provenance import Absence, Origin, Reason
+from ckvd.model.timespan import Span, difference, union
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ckvd.kline import Times
-    from ckvd.market import Interval
-    from ckvd.provenance import Gap, Source
+    from ckvd.model.market import Interval
+    from ckvd.model.provenance import Gap, Source
+    from ckvd.model.table import Times
 
 _RECHECK_FIRST_MS: Final = 6 * HOUR_MS
 # Archives were seen to be repaired within weeks; a hole that is older than this is there to stay.

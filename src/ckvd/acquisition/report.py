@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from ckvd.planning import closed_part
-from ckvd.timespan import Span, now_ms
+from ckvd.model.calendar import closed_part
+from ckvd.model.timespan import Span, now_ms
 
 if TYPE_CHECKING:
     from ckvd.errors import CkvdError
-    from ckvd.market import SeriesKey
-    from ckvd.period import Period
-    from ckvd.provenance import Source
+    from ckvd.model.calendar import Period
+    from ckvd.model.market import SeriesKey
+    from ckvd.model.provenance import Source
 
 
 class Outcome(StrEnum):

@@ -37,11 +37,11 @@ from ckvd.archive.digits import (
     write_decimals,
     write_integers,
 )
-from ckvd.kline import FIELD_COUNT, INTEGER_FIELDS, Decimals, Times
+from ckvd.model.table import FIELD_COUNT, INTEGER_FIELDS, Decimals, Times
 
 if TYPE_CHECKING:
     from ckvd.archive.digits import Counts
-    from ckvd.kline import Column
+    from ckvd.model.table import Column
 
 Text: TypeAlias = npt.NDArray[np.uint8]
 

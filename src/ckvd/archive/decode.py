@@ -16,7 +16,7 @@ from ckvd.archive.parse import RawRows, parse_rows
 from ckvd.archive.unzip import unzip_csv
 from ckvd.archive.workspace import Workspace
 from ckvd.errors import ArchiveError
-from ckvd.kline import (
+from ckvd.model.table import (
     CLOSE_TIME_US,
     FLOAT_FIELDS,
     OPEN_TIME_US,
@@ -25,12 +25,12 @@ from ckvd.kline import (
     KlineTable,
     fields_of,
 )
-from ckvd.timespan import Span, format_time
+from ckvd.model.timespan import Span, format_time
 
 if TYPE_CHECKING:
     from ckvd.archive.name import ArchiveName
-    from ckvd.kline import Column, Times
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
+    from ckvd.model.table import Column, Times
 
 # Times from here on are microseconds: as milliseconds they would lie after the year 5138, and as microseconds
 # earlier ones lie before 1973-03-03.

@@ -20,7 +20,7 @@ from ckvd.archive.pieces import read_pieces
 from ckvd.archive.source import AbsentArchive, FetchedArchive
 from ckvd.batching import Batching
 from ckvd.errors import ChecksumMismatchError, ChecksumMissingError, CkvdError, ClientClosedError, NetworkError
-from ckvd.period import Cadence
+from ckvd.model.calendar import Cadence
 from ckvd.utils.config import FOLDER_BATCH_DAYS_MAX
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ckvd.archive.name import ArchiveName
     from ckvd.archive.source import ListedArchive
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
 
 _PIECE_NBYTES: Final = 1 << 20
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote
 
-from ckvd.market import Kind, Market, SeriesKey
-from ckvd.period import Cadence, Period
+from ckvd.model.calendar import Cadence, Period
+from ckvd.model.market import Kind, Market, SeriesKey
 
 _MARKET_FOLDERS: Final = {Market.SPOT: "spot", Market.UM: "futures/um", Market.CM: "futures/cm"}
 _MARKETS: Final = {folder: market for market, folder in _MARKET_FOLDERS.items()}

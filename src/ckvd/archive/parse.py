@@ -18,14 +18,14 @@ import numpy.typing as npt
 from ckvd.archive.block import TEXT_MARGIN_NBYTES, read_block
 from ckvd.archive.digits import bits_of_any
 from ckvd.errors import ArchiveError
-from ckvd.kline import FIELD_COUNT, FLOAT_FIELDS, INTEGER_FIELDS, Decimals
+from ckvd.model.table import FIELD_COUNT, FLOAT_FIELDS, INTEGER_FIELDS, Decimals
 from ckvd.utils.config import PARSE_BLOCK_NBYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ckvd.archive.block import Text
-    from ckvd.kline import Column, Times
+    from ckvd.model.table import Column, Times
 
 _NEWLINE: Final = ord("\n")
 _ONE: Final = np.array(1, dtype=np.uint64)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ckvd.archive.name import ArchiveName
-    from ckvd.market import SeriesKey
-    from ckvd.period import Cadence
+    from ckvd.model.calendar import Cadence
+    from ckvd.model.market import SeriesKey
 
 
 @dataclass(frozen=True, slots=True)

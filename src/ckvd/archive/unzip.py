@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ckvd.archive.workspace import Workspace
 from ckvd.deflate import INFLATE_ERRORS, RAW_DEFLATE, crc32, inflating
 from ckvd.errors import ArchiveError, IdentityError
-from ckvd.market import SeriesKey
+from ckvd.model.market import SeriesKey
 from ckvd.utils.config import ARCHIVE_CSV_NBYTES_MAX
 
 if TYPE_CHECKING:

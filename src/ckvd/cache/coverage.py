@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ckvd.cache.ownership import resolve
 from ckvd.cache.snapshot import look_again, read_named_header
 from ckvd.errors import SegmentError
-from ckvd.planning import Covered, closed_part
-from ckvd.timespan import difference
+from ckvd.model.calendar import closed_part
+from ckvd.model.timespan import difference
 
 if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
-    from ckvd.market import SeriesKey
-    from ckvd.timespan import Span
+    from ckvd.model.market import SeriesKey
+    from ckvd.model.timespan import Span
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """A span that the cache speaks of.
+
+    Attributes
+    ----------
+    span : Span
+    recheck_ms : int
+        From this time on it counts as not covered, because something better may have appeared; 0 for never.
+    is_answered : bool
+        False for the statement that nothing could be had until then: it is not asked for, and still missing.
+    """
+
+    span: Span
+    recheck_ms: int = 0
+    is_answered: bool = True
+
+    def is_due(self, now_ms: int) -> bool:
+        """Whether the time to ask again has come."""
+        return 0 < self.recheck_ms <= now_ms
 
 
 def read_coverage(folder: CacheFolder, series: SeriesKey, span: Span) -> list[Covered]:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakValueDictionary
 
 from ckvd.errors import CacheBusyError, CacheError, cannot
-from ckvd.timespan import format_time, now_ms
+from ckvd.model.timespan import format_time, now_ms
 from ckvd.utils.config import LOCK_PAUSE_FIRST_S, LOCK_PAUSE_MAX_S
 
 if TYPE_CHECKING:

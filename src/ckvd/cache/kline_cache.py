@@ -11,9 +11,9 @@ from ckvd.cache.ownership import Holding, resolve
 from ckvd.cache.snapshot import look_again, unanswered_spans
 from ckvd.errors import IdentityError, NotCachedError
 from ckvd.klines import Klines
-from ckvd.market import SeriesKey
+from ckvd.model.market import SeriesKey
+from ckvd.model.timespan import Span, difference, union
 from ckvd.scan import SCAN_ROWS, scan_holdings
-from ckvd.timespan import Span, difference, union
 from ckvd.utils.async_cleanup import direct_resource_cleanup
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
 
+    from ckvd.model.timespan import TimeLike
     from ckvd.panel import Panel
     from ckvd.segment.reader import MappedRows
-    from ckvd.timespan import TimeLike
 
 
 class KlineCache:

@@ -14,7 +14,7 @@ from ckvd.utils.config import CACHE_OPEN_SEGMENTS_MAX
 
 if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder, SegmentName
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
     from ckvd.segment.reader import MappedRows, SegmentReader
 
 # Before Python 3.13 each map holds a file descriptor, of which a process has about a thousand.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from ckvd.timespan import Span
+from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -20,13 +20,13 @@ from ckvd.cache.packing_plan import Merge, Piece, join_records, merge_columns, p
 from ckvd.cache.series_store import SeriesStore
 from ckvd.cache.snapshot import open_named, read_named_header
 from ckvd.errors import CacheError, SegmentCorruptError, SegmentError
-from ckvd.grid import regular_close_times
-from ckvd.kline import COLUMN_DTYPES, REGULAR_US
-from ckvd.provenance import narrow
+from ckvd.model.calendar import regular_close_times
+from ckvd.model.provenance import narrow
+from ckvd.model.table import COLUMN_DTYPES, REGULAR_US
+from ckvd.model.timespan import Span
 from ckvd.segment.layout import Encoding
 from ckvd.segment.reader import SegmentReader
 from ckvd.segment.writer import SegmentStatement, SegmentWriter
-from ckvd.timespan import Span
 from ckvd.utils.config import MAINTENANCE_CHUNK_ROWS
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder, SegmentName
-    from ckvd.kline import Column
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
+    from ckvd.model.table import Column
     from ckvd.segment.header import SegmentHeader
     from ckvd.segment.layout import ColumnLayout
     from ckvd.segment.reader import MappedRows

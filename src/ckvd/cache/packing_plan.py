@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ckvd.kline import COLUMN_DTYPES, REGULAR_US
-from ckvd.provenance import Absence, Source
+from ckvd.model.provenance import Absence, Source
+from ckvd.model.table import COLUMN_DTYPES, REGULAR_US
+from ckvd.model.timespan import Span
 from ckvd.segment.layout import ColumnLayout, Encoding
-from ckvd.timespan import Span
 from ckvd.utils.config import PACK_GROWTH_MIN, PACK_LAST_GROWTH_MIN, PACK_ROWS_MAX, PACK_SEGMENT_COST_ROWS
 
 if TYPE_CHECKING:

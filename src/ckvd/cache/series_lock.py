@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ckvd.cache.folder import CacheFolder, SegmentName
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
 
 LOCKS_FOLDER: Final = ".locks"
 

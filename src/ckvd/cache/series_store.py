@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from ckvd.cache.folder import CacheFolder
     from ckvd.cache.ownership import Holding
-    from ckvd.kline import KlineTable
-    from ckvd.market import SeriesKey
-    from ckvd.provenance import Absence, Source
-    from ckvd.timespan import Span
+    from ckvd.model.market import SeriesKey
+    from ckvd.model.provenance import Absence, Source
+    from ckvd.model.table import KlineTable
+    from ckvd.model.timespan import Span
 
 
 @dataclass(frozen=True, slots=True)

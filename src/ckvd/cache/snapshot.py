@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 from ckvd.errors import CacheBusyError, SegmentCorruptError
+from ckvd.model.timespan import union
 from ckvd.segment.reader import SegmentReader, read_segment_header
-from ckvd.timespan import union
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from ckvd.cache.folder import CacheFolder, SegmentName
     from ckvd.cache.ownership import Holding
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
+    from ckvd.model.timespan import Span
     from ckvd.segment.header import SegmentHeader
     from ckvd.segment.reader import MappedRows
-    from ckvd.timespan import Span
 
 Found = TypeVar("Found")
 

@@ -14,14 +14,13 @@ import numpy as np
 
 from ckvd.cache.ownership import resolve
 from ckvd.cache.snapshot import look_again, open_named
-from ckvd.kline import COLUMN_DTYPES, Decimals, KlineTable
-from ckvd.merge import merge_tables
-from ckvd.provenance import Absence, Source, narrow
-from ckvd.timespan import Span, union
+from ckvd.model.provenance import Absence, Source, narrow
+from ckvd.model.table import COLUMN_DTYPES, Decimals, KlineTable, merge_tables
+from ckvd.model.timespan import Span, union
 
 if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
     from ckvd.segment.reader import MappedRows
 
 

@@ -25,8 +25,8 @@ from ckvd.cli.options import (
 )
 from ckvd.cli.progress import show_progress
 from ckvd.cli.terminal import complain, format_nbytes, out
-from ckvd.market import Kind, Market, SeriesKey
-from ckvd.timespan import Span
+from ckvd.model.market import Kind, Market, SeriesKey
+from ckvd.model.timespan import Span
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 
 RestUrlOption = Annotated[

@@ -12,7 +12,7 @@ import typer
 from ckvd.cli.exit_status import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_USAGE
 from ckvd.cli.terminal import complain
 from ckvd.errors import AddressError, CkvdError, IdentityError, TimeError
-from ckvd.market import Interval, Kind, Market, parse_interval
+from ckvd.model.market import Interval, Kind, Market, parse_interval
 
 
 def interval_of(name: str) -> Interval:

@@ -19,10 +19,10 @@ from ckvd.cli.options import (
     exit_status_of_errors,
 )
 from ckvd.cli.terminal import complain, out, print_row
-from ckvd.kline import BarFlag
 from ckvd.klines import Klines
-from ckvd.market import Kind, Market, SeriesKey
-from ckvd.timespan import Span, format_time
+from ckvd.model.market import Kind, Market, SeriesKey
+from ckvd.model.table import BarFlag
+from ckvd.model.timespan import Span, format_time
 
 
 def show(

@@ -19,8 +19,8 @@ from ckvd.maintenance.bar_difference import BarDifference
 from ckvd.maintenance.held_archives import CADENCES, HeldArchive, archives_of, compare, compare_spans, correct
 from ckvd.maintenance.refetch import fetch_table
 from ckvd.maintenance.selection import EVERYTHING
-from ckvd.period import Cadence
-from ckvd.provenance import Origin, Source
+from ckvd.model.calendar import Cadence
+from ckvd.model.provenance import Origin, Source
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from ckvd.archive.source import ArchiveSource, ListedArchive
     from ckvd.cache.folder import CacheFolder
     from ckvd.maintenance.selection import SeriesFilter
-    from ckvd.market import SeriesKey
-    from ckvd.timespan import Span
+    from ckvd.model.market import SeriesKey
+    from ckvd.model.timespan import Span
 
 
 class Change(StrEnum):

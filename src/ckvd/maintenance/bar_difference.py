@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ckvd.kline import COLUMN_DTYPES, REGULAR_US, fields_of
+from ckvd.model.table import COLUMN_DTYPES, REGULAR_US, fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy.typing as npt
 
-    from ckvd.kline import Column, KlineTable
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
+    from ckvd.model.table import Column, KlineTable
 
 _EXAMPLES_MAX: Final = 1000
 # Early archives hold arbitrary numbers there: a difference says nothing.

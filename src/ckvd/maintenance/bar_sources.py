@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from ckvd.provenance import Origin, Source
+from ckvd.model.provenance import Origin, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ckvd.maintenance.inventory import SegmentSummary
+    from ckvd.model.timespan import Span
     from ckvd.segment.header import SegmentHeader
-    from ckvd.timespan import Span
 
 # How a source stands in the metadata of a header. Taking the JSON apart would take longer than all the rest.
 _SOURCE: Final = re.compile(rb'"origin":"([^"]*)","name":"((?:[^"\\]|\\.)*)","start_ms":(-?\d+),"end_ms":(-?\d+)')

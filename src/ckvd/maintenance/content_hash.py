@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ckvd.cache.packing import column_of
-from ckvd.kline import CLOSE_TIME_US, OPEN_TIME_US, fields_of
 from ckvd.maintenance.row_stream import stream_rows
+from ckvd.model.table import CLOSE_TIME_US, OPEN_TIME_US, fields_of
 
 if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
-    from ckvd.market import SeriesKey
-    from ckvd.timespan import Span
+    from ckvd.model.market import SeriesKey
+    from ckvd.model.timespan import Span
 
 _ALGORITHM: Final = "sha256"
 

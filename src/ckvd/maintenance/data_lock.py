@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ckvd.errors import CkvdError, DataLockError, NotCachedError
 from ckvd.maintenance.content_hash import ContentHash, hash_span
 from ckvd.maintenance.selection import EVERYTHING
-from ckvd.market import SeriesKey
-from ckvd.timespan import Span, union
+from ckvd.model.market import SeriesKey
+from ckvd.model.timespan import Span, union
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

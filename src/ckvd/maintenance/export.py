@@ -18,13 +18,13 @@ from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.packing import column_of
 from ckvd.errors import CacheError, ExportError, cannot
-from ckvd.kline import COLUMN_DTYPES
 from ckvd.maintenance.export_arrow import columns_to_write, write_arrow, write_parquet
 from ckvd.maintenance.export_csv import write_csv
 from ckvd.maintenance.row_stream import chunks_of, open_rows
-from ckvd.period import Period, days_of, months_of
+from ckvd.model.calendar import Period, days_of, months_of
+from ckvd.model.table import COLUMN_DTYPES
+from ckvd.model.timespan import Span, format_time, union
 from ckvd.segment.unpublished_file import flush_folder
-from ckvd.timespan import Span, format_time, union
 from ckvd.utils.config import EXPORT_GROUP_ROWS, MAINTENANCE_CHUNK_ROWS
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
     from ckvd.segment.reader import MappedRows
 
 _Write: TypeAlias = "Callable[[IO[bytes]], int]"

@@ -6,12 +6,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ckvd.cache.packing import column_of
 from ckvd.errors import ExportError
-from ckvd.kline import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, fields_of
+from ckvd.model.table import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
     from ckvd.segment.reader import MappedRows
 
 

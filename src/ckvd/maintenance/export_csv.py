@@ -15,18 +15,18 @@ from typing import IO, TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from ckvd.cache.packing import column_of
-from ckvd.kline import CLOSE_TIME_US, FLOAT_FIELDS, OPEN_TIME_US, Decimals, fields_of
-from ckvd.market import Market, SeriesKey
-from ckvd.provenance import Origin
-from ckvd.timespan import parse_time
+from ckvd.model.market import Market, SeriesKey
+from ckvd.model.provenance import Origin
+from ckvd.model.table import CLOSE_TIME_US, FLOAT_FIELDS, OPEN_TIME_US, Decimals, fields_of
+from ckvd.model.timespan import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     import numpy.typing as npt
 
-    from ckvd.kline import Column, Times
-    from ckvd.provenance import Source
+    from ckvd.model.provenance import Source
+    from ckvd.model.table import Column, Times
     from ckvd.segment.reader import MappedRows
 
 _CellFormat: TypeAlias = "str | Callable[[float], str]"

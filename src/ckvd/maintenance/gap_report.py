@@ -13,18 +13,17 @@ import numpy as np
 
 from ckvd.cache.ownership import resolve
 from ckvd.cache.snapshot import look_again, open_named
-from ckvd.gaps import find_gaps
-from ckvd.grid import grid_count
-from ckvd.period import months_of
-from ckvd.provenance import Gap, Reason
-from ckvd.timespan import Span, difference, union
+from ckvd.model.calendar import grid_count, months_of
+from ckvd.model.gaps import find_gaps
+from ckvd.model.provenance import Gap, Reason
+from ckvd.model.timespan import Span, difference, union
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ckvd.cache.folder import CacheFolder
     from ckvd.cache.ownership import Holding
-    from ckvd.market import Interval, SeriesKey
+    from ckvd.model.market import Interval, SeriesKey
 
 
 @dataclass(frozen=True, slots=True)

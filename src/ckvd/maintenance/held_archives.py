@@ -11,21 +11,20 @@ from ckvd.cache.ownership import resolve
 from ckvd.cache.packing import column_of
 from ckvd.cache.series_store import SeriesStore
 from ckvd.errors import CacheBusyError, NotCachedError
-from ckvd.kline import COLUMN_DTYPES, Decimals, KlineTable
 from ckvd.maintenance.bar_difference import BarDifference, compare_tables, unite_tables
 from ckvd.maintenance.inventory import describe_segments
 from ckvd.maintenance.row_stream import open_rows
-from ckvd.merge import rows_within
-from ckvd.period import Cadence
-from ckvd.provenance import Absence, Origin, Source, earliest_recheck_ms, narrow
-from ckvd.timespan import Span, union
+from ckvd.model.calendar import Cadence
+from ckvd.model.provenance import Absence, Origin, Source, earliest_recheck_ms, narrow
+from ckvd.model.table import COLUMN_DTYPES, Decimals, KlineTable, rows_within
+from ckvd.model.timespan import Span, union
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ckvd.cache.folder import CacheFolder, SegmentName
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
 
 CADENCES: Final = {Origin.VISION_MONTHLY: Cadence.MONTHLY, Origin.VISION_DAILY: Cadence.DAILY}
 

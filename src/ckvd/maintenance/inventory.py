@@ -17,16 +17,16 @@ from ckvd.cache.snapshot import look_again
 from ckvd.errors import SegmentError, cannot
 from ckvd.maintenance.bar_sources import sources_within
 from ckvd.maintenance.selection import EVERYTHING
-from ckvd.provenance import Absence, Origin, Source
+from ckvd.model.provenance import Absence, Origin, Source
+from ckvd.model.timespan import Span, union
 from ckvd.segment.reader import read_segment_header
-from ckvd.timespan import Span, union
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping
 
     from ckvd.cache.folder import CacheFolder, SegmentName
     from ckvd.maintenance.selection import SeriesFilter
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
     from ckvd.segment.header import SegmentHeader
 
 

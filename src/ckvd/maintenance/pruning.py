@@ -19,7 +19,7 @@ from ckvd.cache.packing_plan import Merge, Piece
 from ckvd.cache.series_store import SeriesStore
 from ckvd.errors import CacheBusyError, SegmentError
 from ckvd.maintenance.selection import EVERYTHING
-from ckvd.timespan import Span, difference
+from ckvd.model.timespan import Span, difference
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Container, Iterable, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ckvd.cache.folder import CacheFolder, SegmentName
     from ckvd.maintenance.selection import SeriesFilter
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
 
 # All the years that times are understood in.
 ALL_TIME: Final = Span.of("1970-01-01", "2200-01-01")

@@ -18,9 +18,9 @@ from ckvd.cache.folder import SegmentName, parse_segment_name
 from ckvd.cache.series_lock import SeriesLock
 from ckvd.errors import CacheError, cannot
 from ckvd.maintenance.stand_ins import publish_stand_ins, spans_to_stand_in_for, withdraw_stand_ins
-from ckvd.market import SeriesKey
+from ckvd.model.market import SeriesKey
+from ckvd.model.timespan import now_ms
 from ckvd.segment.unpublished_file import flush_folder
-from ckvd.timespan import now_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

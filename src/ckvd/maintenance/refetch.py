@@ -15,10 +15,11 @@ from ckvd.acquisition.ingest import source_of
 from ckvd.archive.decode import decode_archive
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive
+from ckvd.cache.coverage import Covered
 from ckvd.cache.series_store import SeriesStore
 from ckvd.errors import ArchiveError, CacheError, CkvdError, ClientClosedError
-from ckvd.planning import Covered, plan
-from ckvd.timespan import difference, union
+from ckvd.model.timespan import difference, union
+from ckvd.planning import plan
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
 
     from ckvd.archive.source import ArchiveSource, FetchedArchive
     from ckvd.cache.folder import CacheFolder
-    from ckvd.kline import KlineTable
-    from ckvd.market import SeriesKey
-    from ckvd.period import Period
-    from ckvd.provenance import Source
-    from ckvd.timespan import Span
+    from ckvd.model.calendar import Period
+    from ckvd.model.market import SeriesKey
+    from ckvd.model.provenance import Source
+    from ckvd.model.table import KlineTable
+    from ckvd.model.timespan import Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +100,12 @@ def _next_periods(
     series: SeriesKey, left: Sequence[Span], held: Sequence[Span], unavailable: set[Period], now_ms: int
 ) -> list[Period]:
     covered = [Covered(span) for span in held]
-    steps = (
-        step.period
+    periods = (
+        period
         for span in left
-        for step in plan(series, span, covered, now_ms=now_ms, unavailable=unavailable).archives
+        for period in plan(series, span, covered, now_ms=now_ms, unavailable=unavailable).archives
     )
-    return list(dict.fromkeys(steps))
+    return list(dict.fromkeys(periods))
 
 
 async def _fetch_all(

@@ -22,8 +22,8 @@ from ckvd.maintenance.quarantine import Quarantined, quarantine_file, restore
 from ckvd.maintenance.refetch import Refetched, refetch
 from ckvd.maintenance.stand_ins import withdraw_stand_ins
 from ckvd.maintenance.verification import verify_segment
+from ckvd.model.timespan import Span, now_ms, union
 from ckvd.segment.reader import read_segment_header
-from ckvd.timespan import Span, now_ms, union
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from ckvd.archive.source import ArchiveSource
     from ckvd.cache.folder import CacheFolder
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
 
 
 @dataclass(frozen=True, slots=True)

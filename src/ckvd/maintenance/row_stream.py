@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 from ckvd.cache.ownership import resolve
 from ckvd.cache.snapshot import look_again, open_named, unanswered_spans
 from ckvd.errors import NotCachedError
-from ckvd.timespan import difference, union
+from ckvd.model.timespan import difference, union
 from ckvd.utils.config import MAINTENANCE_CHUNK_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ckvd.cache.folder import CacheFolder
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
+    from ckvd.model.timespan import Span
     from ckvd.segment.reader import MappedRows
-    from ckvd.timespan import Span
 
 
 def stream_rows(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
-    from ckvd.market import Interval, Kind, Market, SeriesKey
+    from ckvd.model.market import Interval, Kind, Market, SeriesKey
 
 
 @dataclass(frozen=True, slots=True)

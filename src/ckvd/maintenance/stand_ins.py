@@ -13,17 +13,17 @@ from ckvd.cache.fault_points import Step
 from ckvd.cache.folder import SegmentName
 from ckvd.cache.ownership import resolve
 from ckvd.cache.series_store import SeriesStore
-from ckvd.merge import empty_table
-from ckvd.provenance import Absence, Reason
+from ckvd.model.provenance import Absence, Reason
+from ckvd.model.table import empty_table
+from ckvd.model.timespan import Span, difference
 from ckvd.segment.writer import SegmentStatement, SegmentWriter
-from ckvd.timespan import Span, difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ckvd.cache.folder import CacheFolder
     from ckvd.cache.series_lock import SeriesLock
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
 
 
 def spans_to_stand_in_for(

@@ -16,15 +16,15 @@ from ckvd.cache.file_lock import lock_reach
 from ckvd.cache.folder import parse_segment_name
 from ckvd.cache.packing import column_of
 from ckvd.errors import CacheError, SegmentError, SegmentForeignError, SegmentVersionError, cannot
-from ckvd.kline import BarFlag, bar_flags, fields_of
 from ckvd.maintenance.findings import Finding, Severity, Trouble
 from ckvd.maintenance.leftovers import find_leftovers
 from ckvd.maintenance.selection import EVERYTHING
-from ckvd.market import Kind
+from ckvd.model.market import Kind
+from ckvd.model.table import BarFlag, bar_flags, fields_of
+from ckvd.model.timespan import format_time
 from ckvd.segment.header import decode_header, read_header_nbytes
 from ckvd.segment.layout import BYTE_ORDER, MAGIC, PREAMBLE_NBYTES, VERSION
 from ckvd.segment.reader import SegmentReader
-from ckvd.timespan import format_time
 from ckvd.utils.config import MAINTENANCE_CHUNK_ROWS
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from ckvd.cache.folder import CacheFolder, SegmentName
     from ckvd.maintenance.selection import SeriesFilter
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
     from ckvd.segment.reader import MappedRows
 
 _EXAMPLES_MAX: Final = 3

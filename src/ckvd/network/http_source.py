@@ -17,8 +17,8 @@ from ckvd.archive.listing import archives_of, parse_listing
 from ckvd.archive.name import archive_folder, url_of
 from ckvd.archive.source import AbsentArchive, FetchedArchive
 from ckvd.errors import ArchiveError, ChecksumMismatchError, ChecksumMissingError, HttpStatusError, NetworkError
+from ckvd.model.calendar import Cadence
 from ckvd.network.answer import Response
-from ckvd.period import Cadence
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from ckvd.archive.listing import ListedFile
     from ckvd.archive.name import ArchiveName
     from ckvd.archive.source import ListedArchive
-    from ckvd.market import SeriesKey
+    from ckvd.model.calendar import Period
+    from ckvd.model.market import SeriesKey
     from ckvd.network.answer import Download
     from ckvd.network.transport import Transport
-    from ckvd.period import Period
 
 logger = logging.getLogger(__name__)
 

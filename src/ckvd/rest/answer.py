@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 from ckvd.archive.decode import decode_rows
 from ckvd.errors import ArchiveError, RestAnswerError
-from ckvd.grid import grid_floor
-from ckvd.provenance import Origin, Source
+from ckvd.model.calendar import grid_floor
+from ckvd.model.provenance import Origin, Source
+from ckvd.model.timespan import Span
 from ckvd.rest.pages import closed_count
 from ckvd.rest.rows import join_rows, read_rows
-from ckvd.timespan import Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ckvd.archive.parse import RawRows
-    from ckvd.kline import KlineTable
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
+    from ckvd.model.table import KlineTable
 
 
 @dataclass(frozen=True, slots=True, eq=False)

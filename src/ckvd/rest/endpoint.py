@@ -10,11 +10,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ckvd.market import DAY_MS, Kind, Market
+from ckvd.model.market import DAY_MS, Kind, Market
 
 if TYPE_CHECKING:
-    from ckvd.market import SeriesKey
-    from ckvd.timespan import Span
+    from ckvd.model.market import SeriesKey
+    from ckvd.model.timespan import Span
 
 # A delivery date or PERP makes a contract of a pair. `_SETTLED` is part of a symbol.
 _CONTRACT: Final = re.compile(r"_(?:[0-9]{6}|PERP)$")

@@ -16,17 +16,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckvd.errors import BannedError, ExchangeError, NetworkError, RateLimitError
+from ckvd.model.timespan import now_ms
 from ckvd.network.retry import Failure, RetryPolicy
 from ckvd.rest.refusal import refusal_of, retry_after_s
 from ckvd.rest.server_clock import ServerClock, date_of
 from ckvd.rest.weight import WeightBudget
-from ckvd.timespan import now_ms
 from ckvd.utils.config import REST_WEIGHT_SHARE, REST_WEIGHT_WINDOW_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ckvd.market import Market
+    from ckvd.model.market import Market
     from ckvd.network.transport import Response, Transport
 
 logger = logging.getLogger(__name__)

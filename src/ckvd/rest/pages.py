@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ckvd.grid import grid_count, grid_floor
-from ckvd.timespan import Span
+from ckvd.model.calendar import grid_count, grid_floor
+from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ckvd.kline import Times
-    from ckvd.market import Interval
+    from ckvd.model.market import Interval
+    from ckvd.model.table import Times
     from ckvd.rest.endpoint import MarketRules
 
 # Bars have been off their grid where trading was halted, and two have opened in one cell of it. Many more than the

@@ -21,9 +21,9 @@ from ckvd.errors import (
     RateLimitError,
     RegionRefusedError,
 )
-from ckvd.market import Market
+from ckvd.model.market import Market
+from ckvd.model.timespan import format_time
 from ckvd.network.retry import parse_retry_after
-from ckvd.timespan import format_time
 from ckvd.utils.config import REST_URL_SPOT_ALTERNATIVE
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, overload
 
 from ckvd.errors import SegmentCorruptError, SegmentForeignError, SegmentVersionError
-from ckvd.kline import COLUMN_DTYPES, Decimals
-from ckvd.market import SeriesKey
-from ckvd.provenance import Absence, Source
+from ckvd.model.market import SeriesKey
+from ckvd.model.provenance import Absence, Source
+from ckvd.model.table import COLUMN_DTYPES, Decimals
+from ckvd.model.timespan import Span
 from ckvd.segment.layout import (
     BYTE_ORDER,
     CHECKED_FROM,
@@ -32,7 +33,6 @@ from ckvd.segment.layout import (
     ColumnLayout,
     Encoding,
 )
-from ckvd.timespan import Span
 from ckvd.utils.config import SEGMENT_HEADER_NBYTES_MAX
 
 if TYPE_CHECKING:

@@ -53,7 +53,7 @@ A *stored* column is `row_count` values of its dtype. A *constant* one has the s
 row. A *regular* one follows from the open time: `close_time` is the last millisecond of the bar's interval.
 
 **Metadata**, UTF-8 JSON: an object with `series` (market, kind, symbol, interval), `sources` and `absences` (see
-`ckvd.provenance`), and `writer`, which names the program. The rest of the header is zeros.
+`ckvd.model.provenance`), and `writer`, which names the program. The rest of the header is zeros.
 
 **Columns** start at multiples of 4096 where they are at least that long (a page of their own, so that they can be
 advised and given back one by one), else at multiples of 64. Bytes between columns are zeros. The last column ends
@@ -76,7 +76,7 @@ from ckvd.utils.config import SEGMENT_PAGE_NBYTES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ckvd.kline import Decimals
+    from ckvd.model.table import Decimals
 
 MAGIC: Final = b"\x89CKVD\r\n\x1a"
 VERSION: Final = 1

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from ckvd.errors import SegmentCorruptError, cannot
-from ckvd.grid import regular_close_times
+from ckvd.model.calendar import regular_close_times
 from ckvd.segment.header import SegmentHeader, decode_header, read_header_nbytes
 from ckvd.segment.layout import ColumnLayout, Encoding
 from ckvd.utils.async_cleanup import direct_file_cleanup, direct_resource_cleanup
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from ckvd.kline import Column, Times
-    from ckvd.market import Interval
-    from ckvd.provenance import Absence, Source
+    from ckvd.model.market import Interval
+    from ckvd.model.provenance import Absence, Source
+    from ckvd.model.table import Column, Times
 
 # A map keeps a duplicate of its file's descriptor, unless it is told not to (Python 3.13).
 _UNTRACKED: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3, 13) else {}

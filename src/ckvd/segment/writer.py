@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from ckvd.errors import cannot
-from ckvd.grid import regular_close_times
-from ckvd.kline import COLUMN_DTYPES
+from ckvd.model.calendar import regular_close_times
+from ckvd.model.table import COLUMN_DTYPES
 from ckvd.segment.header import SegmentHeader, encode_header, encode_metadata
 from ckvd.segment.layout import ColumnLayout, Encoding, place_columns
 from ckvd.segment.unpublished_file import UnpublishedFile, flush_folder
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-    from ckvd.kline import Column, KlineTable
-    from ckvd.market import SeriesKey
-    from ckvd.provenance import Absence, Source
-    from ckvd.timespan import Span
+    from ckvd.model.market import SeriesKey
+    from ckvd.model.provenance import Absence, Source
+    from ckvd.model.table import Column, KlineTable
+    from ckvd.model.timespan import Span
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ from ckvd.cli.app import app
 from ckvd.cli.cache.app import app as cache_app
 from ckvd.cli.cache.gaps import draw_calendar
 from ckvd.maintenance.gap_report import MonthFill
-from ckvd.market import SeriesKey
-from ckvd.period import days_of
-from ckvd.timespan import Span
+from ckvd.model.calendar import days_of
+from ckvd.model.market import SeriesKey
+from ckvd.model.timespan import Span
 from ckvd.vision_data_client import VisionDataClient
 from tables import regular_table
 

@@ -19,7 +19,7 @@ from ckvd.acquisition.completion.tail import Filled, Tail
 from ckvd.acquisition.download_folder import download_folder
 from ckvd.acquisition.report import CompletionReport
 from ckvd.errors import CacheBusyError, CacheError, CkvdError, ClientClosedError
-from ckvd.timespan import difference
+from ckvd.model.timespan import difference
 from ckvd.together import run_together
 from ckvd.utils.config import COMPLETION_ATTEMPTS_MAX
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ckvd.acquisition.completion.scope import Scope
     from ckvd.acquisition.reconciliation import Doubt
     from ckvd.archive.source import ArchiveSource
-    from ckvd.timespan import Span
+    from ckvd.model.timespan import Span
 
 _T = TypeVar("_T")
 

@@ -17,11 +17,11 @@ from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.ownership import resolve
 from ckvd.cache.statement import read_statement
 from ckvd.errors import ArchiveError, InvalidSymbolError
-from ckvd.gaps import find_gaps
-from ckvd.merge import merge_tables, rows_within
-from ckvd.planning import closed_part
-from ckvd.provenance import Reason, earliest_recheck_ms, narrow
-from ckvd.timespan import Span, difference, union
+from ckvd.model.calendar import closed_part
+from ckvd.model.gaps import find_gaps
+from ckvd.model.provenance import Reason, earliest_recheck_ms, narrow
+from ckvd.model.table import merge_tables, rows_within
+from ckvd.model.timespan import Span, difference, union
 from ckvd.together import run_together
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from ckvd.acquisition.completion.reasons import Reasons
     from ckvd.acquisition.completion.scope import Scope
     from ckvd.archive.source import ArchiveSource
+    from ckvd.cache.coverage import Covered
     from ckvd.cache.folder import SegmentName
-    from ckvd.kline import KlineTable
-    from ckvd.period import Period
-    from ckvd.planning import Covered
-    from ckvd.provenance import Absence, Source
+    from ckvd.model.calendar import Period
+    from ckvd.model.provenance import Absence, Source
+    from ckvd.model.table import KlineTable
     from ckvd.rest_data_client import RestAnswer
 
 

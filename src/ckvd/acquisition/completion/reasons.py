@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 from ckvd.acquisition.reconciliation import Listing, explain
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.errors import InvalidSymbolError
-from ckvd.gaps import find_gaps
-from ckvd.market import DAY_MS
+from ckvd.model.gaps import find_gaps
+from ckvd.model.market import DAY_MS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ckvd.acquisition.completion.scope import Scope
-    from ckvd.kline import Times
-    from ckvd.provenance import Absence
+    from ckvd.model.provenance import Absence
+    from ckvd.model.table import Times
+    from ckvd.model.timespan import Span
     from ckvd.rest_data_client import RestDataClient
-    from ckvd.timespan import Span
 
 # A series without bars for less than this is not taken for one that has ended.
 _ENDED_AFTER_MS = DAY_MS

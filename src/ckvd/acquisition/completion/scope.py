@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckvd.cache.series_store import SeriesStore
-from ckvd.market import DAY_MS
-from ckvd.timespan import Span
+from ckvd.model.market import DAY_MS
+from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
-    from ckvd.market import SeriesKey
+    from ckvd.model.market import SeriesKey
     from ckvd.rest_data_client import RestDataClient
 
 

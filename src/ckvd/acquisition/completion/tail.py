@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Final
 
 from ckvd.acquisition.completion.scope import inner_seconds
 from ckvd.acquisition.reconciliation import provisional_recheck_ms, recheck_ms
-from ckvd.cache.coverage import read_coverage
+from ckvd.cache.coverage import Covered, read_coverage
 from ckvd.cache.ownership import resolve
 from ckvd.cache.statement import read_statement
 from ckvd.errors import InvalidSymbolError
-from ckvd.grid import grid_floor, grid_next
-from ckvd.market import DAY_MS
-from ckvd.merge import empty_table, merge_tables, rows_within
-from ckvd.period import Cadence, Period, days_of, months_of
-from ckvd.planning import Covered, plan, publication_ms
-from ckvd.provenance import Absence, Reason, earliest_recheck_ms, narrow
-from ckvd.timespan import Span, difference, union
+from ckvd.model.calendar import Cadence, Period, days_of, grid_floor, grid_next, months_of, publication_ms
+from ckvd.model.market import DAY_MS
+from ckvd.model.provenance import Absence, Reason, earliest_recheck_ms, narrow
+from ckvd.model.table import empty_table, merge_tables, rows_within
+from ckvd.model.timespan import Span, difference, union
+from ckvd.planning import plan
 from ckvd.utils.config import CLOCK_AHEAD_MAX_MS
 
 if TYPE_CHECKING:
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
     from ckvd.acquisition.completion.reasons import Reasons
     from ckvd.acquisition.completion.scope import Scope
     from ckvd.cache.folder import SegmentName
-    from ckvd.kline import KlineTable
-    from ckvd.provenance import Source
+    from ckvd.model.provenance import Source
+    from ckvd.model.table import KlineTable
 
 # A stretch up to this long is kept day by day, so that each day is replaced when its archive appears.
 _DAILY_PIECES_MAX_MS: Final = 8 * DAY_MS

@@ -25,7 +25,7 @@ from ckvd.cli.options import CacheOption, VisionUrlOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, err
 from ckvd.maintenance.audit import ArchiveAudit, Change, audit_cache, audit_days
 from ckvd.maintenance.selection import SeriesFilter
-from ckvd.timespan import format_time
+from ckvd.model.timespan import format_time
 
 _EXAMPLES_MAX = 20
 

@@ -13,8 +13,8 @@ from ckvd.cli.options import INTERVAL_NAMES, interval_of
 from ckvd.cli.terminal import complain
 from ckvd.maintenance.pruning import ALL_TIME
 from ckvd.maintenance.selection import EVERYTHING, SeriesFilter
-from ckvd.market import Interval, Kind, Market, SeriesKey
-from ckvd.timespan import Span, parse_time
+from ckvd.model.market import Interval, Kind, Market, SeriesKey
+from ckvd.model.timespan import Span, parse_time
 
 _T = TypeVar("_T")
 

@@ -25,8 +25,8 @@ from ckvd.cli.cache.printing import count, print_json, say, track
 from ckvd.cli.options import CacheOption, exit_status_of_errors
 from ckvd.cli.terminal import format_nbytes
 from ckvd.maintenance.export import ExportCut, ExportedFile, ExportFormat, export_series
-from ckvd.market import SeriesKey
-from ckvd.timespan import Span, union
+from ckvd.model.market import SeriesKey
+from ckvd.model.timespan import Span, union
 
 
 def export(

@@ -24,8 +24,8 @@ from ckvd.cli.cache.printing import count, print_json, say, track
 from ckvd.cli.exit_status import EXIT_INCOMPLETE
 from ckvd.cli.options import CacheOption, exit_status_of_errors
 from ckvd.maintenance.gap_report import GapReport, MonthFill, fill_by_month, report_gaps
-from ckvd.provenance import Reason
-from ckvd.timespan import Span, format_time, union
+from ckvd.model.provenance import Reason
+from ckvd.model.timespan import Span, format_time, union
 
 # From nothing to all of a month; in between, tenths of it.
 _EMPTY, _WHOLE = ".", "#"

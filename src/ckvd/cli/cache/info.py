@@ -15,9 +15,9 @@ from ckvd.cli.terminal import complain, format_nbytes
 from ckvd.maintenance.bar_sources import speaking_sources
 from ckvd.maintenance.inventory import SegmentSummary, describe_segments, summarise_series
 from ckvd.maintenance.verification import verify_series
-from ckvd.market import Kind, Market, SeriesKey
-from ckvd.provenance import narrow
-from ckvd.timespan import format_time
+from ckvd.model.market import Kind, Market, SeriesKey
+from ckvd.model.provenance import narrow
+from ckvd.model.timespan import format_time
 
 
 def info(

@@ -29,7 +29,7 @@ from ckvd.maintenance.leftovers import Leftover, find_leftovers, remove_leftover
 from ckvd.maintenance.pruning import ALL_TIME, Pruning, carry_out, plan_pruning, plan_pruning_to_size, prune_span
 from ckvd.maintenance.quarantine import Quarantined, discard, list_quarantine
 from ckvd.maintenance.selection import EVERYTHING, SeriesFilter
-from ckvd.timespan import Span, parse_time
+from ckvd.model.timespan import Span, parse_time
 
 
 def prune(

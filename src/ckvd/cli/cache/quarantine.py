@@ -21,7 +21,7 @@ from ckvd.cli.exit_status import EXIT_INCOMPLETE
 from ckvd.cli.options import CacheOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, format_nbytes
 from ckvd.maintenance.quarantine import Quarantined, list_quarantine, restore
-from ckvd.timespan import format_time
+from ckvd.model.timespan import format_time
 
 
 def quarantine(

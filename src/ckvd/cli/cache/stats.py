@@ -16,7 +16,7 @@ from ckvd.cli.cache.printing import count, print_json, print_table, say
 from ckvd.cli.options import CacheOption, exit_status_of_errors
 from ckvd.cli.terminal import format_nbytes
 from ckvd.maintenance.inventory import total
-from ckvd.timespan import format_time
+from ckvd.model.timespan import format_time
 
 
 def stats(

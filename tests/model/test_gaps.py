@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ckvd.gaps import find_gaps
-from ckvd.market import Interval
-from ckvd.provenance import Absence, Gap, Reason
-from ckvd.timespan import Span, union
+from ckvd.model.gaps import find_gaps
+from ckvd.model.market import Interval
+from ckvd.model.provenance import Absence, Gap, Reason
+from ckvd.model.timespan import Span, union
 from models import MINUTE_MS, bar_end, bar_start, bar_starts, ms
 from strategies import absences, moments, spans
 

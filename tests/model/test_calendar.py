@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckvd.grid import (
+from ckvd.model.calendar import (
     grid_ceil,
     grid_count,
     grid_floor,
@@ -17,11 +17,12 @@ from ckvd.grid import (
     grid_opens,
     grid_origin_ms,
     grid_point,
+    month_start_ms,
+    next_month_ms,
     regular_close_times,
 )
-from ckvd.market import Interval
-from ckvd.period import month_start_ms, next_month_ms
-from ckvd.timespan import Span
+from ckvd.model.market import Interval
+from ckvd.model.timespan import Span
 from models import DAY_MS, bar_end, bar_start, bar_starts, ms
 from strategies import moments
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from ckvd.errors import TimeError
-from ckvd.market import DAY_MS
+from ckvd.model.market import DAY_MS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

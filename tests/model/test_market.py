@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckvd.errors import CkvdError, IdentityError
-from ckvd.market import Interval, Kind, Market, SeriesKey, parse_interval
+from ckvd.model.market import Interval, Kind, Market, SeriesKey, parse_interval
 from models import DAY_MS, HOUR_MS, LENGTHS, MILLISECOND
 from strategies import SYMBOLS, series_keys
 

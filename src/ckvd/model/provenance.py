@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from ckvd.timespan import Span, format_time
+from ckvd.model.timespan import Span, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

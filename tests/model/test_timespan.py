@@ -10,9 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ckvd.errors import CkvdError, TimeError
-from ckvd.market import Interval
-from ckvd.period import Cadence, Period, days_of, months_of
-from ckvd.timespan import Span, TimeLike, difference, format_time, now_ms, parse_time, union
+from ckvd.model.calendar import Cadence, Period, days_of, months_of
+from ckvd.model.market import Interval
+from ckvd.model.timespan import Span, TimeLike, difference, format_time, now_ms, parse_time, union
 from models import DAY_MS, bar_end, bar_start, moments_of, ms, runs_of, utc
 from strategies import moments, spans
 

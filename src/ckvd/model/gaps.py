@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ckvd.grid import grid_ceil, grid_index, grid_point
-from ckvd.provenance import Absence, Gap, Reason
+from ckvd.model.calendar import grid_ceil, grid_index, grid_point
+from ckvd.model.provenance import Absence, Gap, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ckvd.kline import Times
-    from ckvd.market import Interval
-    from ckvd.timespan import Span
+    from ckvd.model.market import Interval
+    from ckvd.model.table import Times
+    from ckvd.model.timespan import Span
 
 
 def find_gaps(

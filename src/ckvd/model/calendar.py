@@ -1,0 +1,229 @@
+"""The calendar: the months and days that archives are cut by, and the grid that bars open on. Pure.
+
+Regular bars of an interval open at multiples of it since the epoch, on Mondays for weeks, on the first of the month
+for months.
+
+When archives are published was observed, not promised: daily ones appear on the next day, about 08:30 UTC; monthly
+ones between the first Monday and the 13th of the next month.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ckvd.errors import TimeError
+from ckvd.model.market import DAY_MS, HOUR_MS, Interval
+from ckvd.model.timespan import Span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+
+_EPOCH: Final = dt.date(1970, 1, 1)
+_DAILY_PUBLISHED_AFTER_MS: Final = 8 * HOUR_MS
+
+
+class Cadence(StrEnum):
+    """How much time one archive holds."""
+
+    MONTHLY = "monthly"
+    DAILY = "daily"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Period:
+    """One month or one day, as archives are cut.
+
+    Attributes
+    ----------
+    start_ms : int
+        Its first millisecond.
+    cadence : Cadence
+    """
+
+    start_ms: int
+    cadence: Cadence
+
+    @classmethod
+    def of_label(cls, label: str) -> Period:
+        """Read `2024-01` as a month or `2024-01-31` as a day. A lone digit (`2020-8`) is understood as well.
+
+        Raises
+        ------
+        TimeError
+            The label is neither.
+        """
+        match = re.fullmatch(r"(\d{4})-(\d{1,2})(?:-(\d{1,2}))?", label, re.ASCII)
+        try:
+            if match is None:
+                raise ValueError  # noqa: TRY301  (one remedy for both ways to be wrong)
+            year, month, day = (int(part) if part else None for part in match.groups())
+            start = dt.date(year or 0, month or 0, 1 if day is None else day)
+        except ValueError:
+            raise TimeError(f"{label!r} is no archive period: expected YYYY-MM or YYYY-MM-DD") from None
+        return cls(_ms_of(start), Cadence.MONTHLY if day is None else Cadence.DAILY)
+
+    @property
+    def span(self) -> Span:
+        """All of its moments."""
+        if self.cadence is Cadence.DAILY:
+            return Span(self.start_ms, self.start_ms + DAY_MS)
+        return Span(self.start_ms, next_month_ms(self.start_ms))
+
+    @property
+    def label(self) -> str:
+        """`2024-01` or `2024-01-31`."""
+        date = _EPOCH + dt.timedelta(days=self.start_ms // DAY_MS)
+        return f"{date:%Y-%m}" if self.cadence is Cadence.MONTHLY else f"{date:%Y-%m-%d}"
+
+    def __str__(self) -> str:
+        return self.label
+
+
+def month_start_ms(moment_ms: int) -> int:
+    """The first millisecond of the month that holds a moment."""
+    return _month_bounds_ms(moment_ms // DAY_MS)[0]
+
+
+def next_month_ms(moment_ms: int) -> int:
+    """The first millisecond of the month after the one that holds a moment."""
+    return _month_bounds_ms(moment_ms // DAY_MS)[1]
+
+
+def _ms_of(date: dt.date) -> int:
+    return (date - _EPOCH).days * DAY_MS
+
+
+@cache
+def _month_bounds_ms(day_number: int) -> tuple[int, int]:
+    first = (_EPOCH + dt.timedelta(days=day_number)).replace(day=1)
+    following = (first + dt.timedelta(days=32)).replace(day=1)
+    return _ms_of(first), _ms_of(following)
+
+
+def months_of(span: Span) -> Iterator[Period]:
+    """Every month that shares a moment with the span, in order."""
+    start_ms = month_start_ms(span.start_ms)
+    while start_ms < span.end_ms:
+        if span:
+            yield Period(start_ms, Cadence.MONTHLY)
+        start_ms = next_month_ms(start_ms)
+
+
+def days_of(span: Span) -> Iterator[Period]:
+    """Every day that shares a moment with the span, in order."""
+    if span:
+        for start_ms in range(span.start_ms // DAY_MS * DAY_MS, span.end_ms, DAY_MS):
+            yield Period(start_ms, Cadence.DAILY)
+
+
+# 1970-01-01 was a Thursday; weekly bars open on Mondays.
+_FIRST_MONDAY_MS: Final = 4 * DAY_MS
+
+
+# --- The grid of bars ------------------------------------------------------------------------------------------
+
+
+def grid_floor(moment_ms: int, interval: Interval) -> int:
+    """The last grid point at or before a moment."""
+    step_ms = interval.fixed_ms
+    if step_ms is None:
+        return month_start_ms(moment_ms)
+    origin_ms = grid_origin_ms(interval)
+    return (moment_ms - origin_ms) // step_ms * step_ms + origin_ms
+
+
+def grid_next(open_ms: int, interval: Interval) -> int:
+    """The grid point after the one at or before a moment: where the bar that holds the moment ends."""
+    step_ms = interval.fixed_ms
+    return next_month_ms(open_ms) if step_ms is None else grid_floor(open_ms, interval) + step_ms
+
+
+def grid_ceil(moment_ms: int, interval: Interval) -> int:
+    """The first grid point at or after a moment."""
+    floor_ms = grid_floor(moment_ms, interval)
+    return floor_ms if floor_ms == moment_ms else grid_next(floor_ms, interval)
+
+
+def grid_origin_ms(interval: Interval) -> int:
+    """A grid point that all others are a whole number of (fixed) intervals away from."""
+    return _FIRST_MONDAY_MS if interval is Interval.W1 else 0
+
+
+def grid_opens(span: Span, interval: Interval) -> npt.NDArray[np.int64]:
+    """Every grid point in a span, as int64 milliseconds, ascending."""
+    step_ms = interval.fixed_ms
+    if step_ms is None:
+        opens = [period.start_ms for period in months_of(span) if period.start_ms in span]
+        return np.array(opens, dtype=np.int64)
+    return np.arange(grid_ceil(span.start_ms, interval), span.end_ms, step_ms, dtype=np.int64)
+
+
+def grid_count(span: Span, interval: Interval) -> int:
+    """How many grid points a span holds."""
+    step_ms = interval.fixed_ms
+    if step_ms is None:
+        return sum(period.start_ms in span for period in months_of(span))
+    return max(0, -((grid_ceil(span.start_ms, interval) - span.end_ms) // step_ms))
+
+
+def grid_index(moments_ms: npt.NDArray[np.int64], interval: Interval) -> npt.NDArray[np.int64]:
+    """Number the cells of the grid: neighbouring cells differ by one. All moments of a cell have its number."""
+    step_ms = interval.fixed_ms
+    if step_ms is None:
+        return moments_ms.astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64)
+    return (moments_ms - grid_origin_ms(interval)) // step_ms
+
+
+def grid_point(index: int, interval: Interval) -> int:
+    """Where a cell of the grid starts: the inverse of `grid_index`."""
+    step_ms = interval.fixed_ms
+    if step_ms is None:
+        return int(np.datetime64(index, "M").astype("datetime64[ms]").astype(np.int64))
+    return index * step_ms + grid_origin_ms(interval)
+
+
+def grid_floors(opens_ms: npt.NDArray[np.int64], interval: Interval) -> npt.NDArray[np.int64]:
+    """`grid_floor` of each of many moments."""
+    step_ms = interval.fixed_ms
+    if step_ms is None:
+        months = opens_ms.astype("datetime64[ms]").astype("datetime64[M]")
+        return months.astype("datetime64[ms]").astype(np.int64)
+    origin_ms = grid_origin_ms(interval)
+    return opens_ms - (opens_ms - origin_ms) % step_ms
+
+
+def regular_close_times(opens_ms: npt.NDArray[np.int64], interval: Interval) -> npt.NDArray[np.int64]:
+    """The last millisecond of each bar if it is regular: an interval after its open, less one."""
+    step_ms = interval.fixed_ms
+    if step_ms is not None:
+        return opens_ms + (step_ms - 1)
+    months = opens_ms.astype("datetime64[ms]").astype("datetime64[M]") + np.timedelta64(1, "M")
+    return months.astype("datetime64[ms]").astype(np.int64) - 1
+
+
+# --- What is closed and what is published ------------------------------------------------------------------
+
+
+def publication_ms(period: Period) -> int:
+    """The earliest time at which an archive may have been published, in milliseconds."""
+    end_ms = period.span.end_ms
+    if period.cadence is Cadence.DAILY:
+        return end_ms + _DAILY_PUBLISHED_AFTER_MS
+    # Weeks of the grid start on Mondays; a month whose first day is a Monday is published on that day.
+    return grid_floor(end_ms - 1, Interval.W1) + 7 * DAY_MS
+
+
+def closed_part(span: Span, interval: Interval, now_ms: int) -> Span:
+    """The part of a span whose bars are closed: what lies after it is not data yet."""
+    end_ms = max(span.start_ms, min(span.end_ms, grid_floor(now_ms, interval)))
+    return Span(span.start_ms, end_ms)
