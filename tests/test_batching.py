@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import strategies  # noqa: F401 - no example fails for the time that it took
-from ckvd.batching import Batching
+from ckvd.concurrency import Batching
+from support import strategies  # noqa: F401 - no example fails for the time that it took
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

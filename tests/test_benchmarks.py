@@ -7,11 +7,15 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from support.places import REPOSITORY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 sys.path.insert(0, str(REPOSITORY))
 
 report = importlib.import_module("benchmarks.report")

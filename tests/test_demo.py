@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import command
-from conftest import REPOSITORY
+from support import command
+from support.places import REPOSITORY
 
 if TYPE_CHECKING:
     from pathlib import Path

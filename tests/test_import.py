@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ckvd
-import command
-from conftest import REPOSITORY
+from support import command
+from support.places import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

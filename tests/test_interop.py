@@ -14,8 +14,8 @@ from ckvd.cache import CacheFolder, SeriesStore, open_cache
 from ckvd.errors import ColumnError, ExportError
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
-from models import HOUR_MS
-from tables import BTCUSDT_1M, make_table, regular_table
+from support.models import HOUR_MS
+from support.tables import BTCUSDT_1M, make_table, regular_table
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,9 +19,9 @@ from ckvd.model.market import Interval, Kind, SeriesKey
 from ckvd.model.provenance import Absence, Gap, Origin, Reason, Source
 from ckvd.model.table import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, BarFlag, KlineTable, bar_flags, fields_of
 from ckvd.model.timespan import Span
-from models import MINUTE_MS, bar_end, bar_start
-from strategies import segment_spans, series_keys, tables
-from tables import BTCUSDT_1M, make_table, regular_table, same_bits
+from support.models import MINUTE_MS, bar_end, bar_start
+from support.strategies import segment_spans, series_keys, tables
+from support.tables import BTCUSDT_1M, make_table, regular_table, same_bits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,11 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parent
+from support.places import TESTS
 
 LEAKY = """
 import asyncio, mmap, os, socket, threading

@@ -11,8 +11,8 @@ import pytest
 
 from ckvd.cache import CacheFolder, SeriesStore, open_cache
 from ckvd.model.timespan import Span
-from models import HOUR_MS
-from tables import BTCUSDT_1M, regular_table
+from support.models import HOUR_MS
+from support.tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,9 +17,9 @@ from ckvd.cache import CacheFolder, SeriesStore, open_cache
 from ckvd.errors import ColumnError, IdentityError, NotCachedError
 from ckvd.model.market import Interval, SeriesKey
 from ckvd.model.timespan import Span
-from models import DAY_MS, HOUR_MS, MINUTE_MS, bar_end, bar_starts
-from strategies import moments, open_times
-from tables import make_table, regular_table
+from support.models import DAY_MS, HOUR_MS, MINUTE_MS, bar_end, bar_starts
+from support.strategies import moments, open_times
+from support.tables import make_table, regular_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

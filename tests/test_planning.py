@@ -18,8 +18,8 @@ from ckvd.model.calendar import Period, closed_part, days_of, months_of, publica
 from ckvd.model.market import Interval, SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.planning import Plan, plan
-from models import DAY_MS, EPOCH, HOUR_MS, MILLISECOND, bar_end, moments_of, ms, runs_of, utc
-from strategies import moments, spans
+from support.models import DAY_MS, EPOCH, HOUR_MS, MILLISECOND, bar_end, moments_of, ms, runs_of, utc
+from support.strategies import moments, spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,15 +10,19 @@ import sys
 import sysconfig
 import tomllib
 import venv
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+from support.places import REPOSITORY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Where a shell is, and no ckvd.
 PATH = "/usr/bin:/bin"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -30,7 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sample mirror where the README expects it, and what `make` installs."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "data").mkdir()
-    shutil.copytree(ROOT / "data" / "vision", folder / "data" / "vision")
+    shutil.copytree(REPOSITORY / "data" / "vision", folder / "data" / "vision")
     install(folder / ".venv")
     return folder
 
@@ -48,7 +52,7 @@ def install(environment: Path) -> None:
 def run(place: Path, *command: str) -> str:
     environment = {
         "PATH": PATH,
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *map(sysconfig.get_path, ("purelib", "platlib"))]),
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "src"), *map(sysconfig.get_path, ("purelib", "platlib"))]),
         "PYTHONWARNINGS": "error",
         "CKVD_CACHE_DIR": str(place.with_name("users-klines")),
         # The examples may not leave the machine: where they would ask Binance, they find the samples and nobody.
@@ -68,7 +72,7 @@ def printed(place: Path) -> str:
     assert shutil.which("ckvd", path=PATH) is None
     lines = [line for block in blocks("bash") for line in block.splitlines()]
     assert lines[0].startswith("make ")
-    assert "VENV ?= .venv\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "VENV ?= .venv\n" in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     # What these do is here already, or is another test's.
     script = "\n".join(line for line in lines if not line.startswith("make "))
     return run(place, "sh", "-e", "-c", script)
@@ -82,7 +86,7 @@ def test_whoever_follows_the_readme_has_the_command_and_sees_bars(printed: str) 
 
 @pytest.mark.usefixtures("printed")
 def test_what_the_commands_of_the_readme_leave_is_not_added_to_the_repository(place: Path) -> None:
-    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    ignored = (REPOSITORY / ".gitignore").read_text(encoding="utf-8").splitlines()
     left = {path.name for path in place.iterdir()} - {"data", ".venv"}
     assert left == {"demo-klines", "exported", "bars.lock"}
     assert {f"/{name}" + "/" * (place / name).is_dir() for name in left} <= set(ignored)
@@ -98,13 +102,13 @@ def test_the_examples_of_the_readme_work(place: Path) -> None:
 
 def test_every_target_that_the_readme_names_is_in_the_makefile() -> None:
     targets = set(re.findall(r"(?:^|`)make (\w+)", README, re.MULTILINE))
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     assert {"demo", "test", "lint", "bench"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
 def test_every_setting_that_the_readme_names_is_read_by_the_code() -> None:
-    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    code = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "src").rglob("*.py"))
     for name in set(re.findall(r"CKVD_[A-Z_]+[A-Z]", README)):
         assert name in code or name.rpartition("_")[0] in code, name

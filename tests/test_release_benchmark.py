@@ -5,13 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from subprocesses import ENVIRONMENT, ROOT
+from support.places import REPOSITORY
+from support.subprocesses import ENVIRONMENT
 
 
 def test_a_quick_run_shows_each_way_to_release_and_keeps_what_is_counted_in_bounds() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks.release", "--quick"],
-        cwd=ROOT,
+        cwd=REPOSITORY,
         env=ENVIRONMENT,
         capture_output=True,
         text=True,

@@ -24,9 +24,9 @@ from ckvd.model.market import Interval, SeriesKey
 from ckvd.model.table import COLUMN_DTYPES, KlineTable, fields_of
 from ckvd.model.timespan import Span
 from ckvd.resample import BarLength
-from models import DAY_MS, HOUR_MS, MINUTE_MS, bar_end, bar_start, bar_starts, ms
-from strategies import moments, open_times
-from tables import BTCUSDT_1M, make_table, regular_table
+from support.models import DAY_MS, HOUR_MS, MINUTE_MS, bar_end, bar_start, bar_starts, ms
+from support.strategies import moments, open_times
+from support.tables import BTCUSDT_1M, make_table, regular_table
 
 if TYPE_CHECKING:
     from pathlib import Path

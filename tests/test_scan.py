@@ -16,8 +16,8 @@ from ckvd.cache import CacheFolder, KlineCache, SeriesStore, open_cache
 from ckvd.errors import CacheBusyError, NotCachedError
 from ckvd.model.provenance import Absence, Reason
 from ckvd.model.timespan import Span
-from models import DAY_MS, MINUTE_MS
-from tables import BTCUSDT_1M, make_table, regular_table
+from support.models import DAY_MS, MINUTE_MS
+from support.tables import BTCUSDT_1M, make_table, regular_table
 
 FOUR_DAYS = Span(0, 4 * DAY_MS)
 

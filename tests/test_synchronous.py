@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ckvd
-from venue import HOURS, Venue, hours
+from support.venue import HOURS, Venue, hours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

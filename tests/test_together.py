@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from ckvd.together import run_together
+from ckvd.concurrency import run_together
 
 
 class OwnError(Exception):

@@ -15,6 +15,7 @@ from ckvd.acquisition.report import DownloadReport
 from ckvd.cache.coverage import uncovered_spans
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.kline_cache import KlineCache
+from ckvd.concurrency import run_together
 from ckvd.derive import derive_klines
 from ckvd.errors import ClientClosedError, NetworkError, NotCachedError
 from ckvd.model.calendar import closed_part
@@ -22,7 +23,6 @@ from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, now_ms
 from ckvd.network.unclosed import ClosedByAwaiting
 from ckvd.rest_data_client import RestDataClient
-from ckvd.together import run_together
 from ckvd.utils.async_cleanup import direct_resource_cleanup
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 from ckvd.vision_data_client import VisionDataClient

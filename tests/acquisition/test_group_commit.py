@@ -7,7 +7,6 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-import strategies  # noqa: F401 - no example fails for the time that it took
 from ckvd.acquisition.group_commit import choose_group
 from ckvd.archive.folder_source import choose_small
 from ckvd.archive.name import ArchiveName
@@ -15,6 +14,7 @@ from ckvd.archive.source import FetchedArchive
 from ckvd.model.calendar import Cadence, Period
 from ckvd.model.market import SeriesKey
 from ckvd.utils.config import FOLDER_BATCH_DAYS_MAX, INGEST_GROUP_ARCHIVES_MAX, INGEST_GROUP_NBYTES_MAX
+from support import strategies  # noqa: F401 - no example fails for the time that it took
 
 SERIES = [SeriesKey.of(symbol, "1m") for symbol in ("BTCUSDT", "ETHUSDT")]
 LABELS = ["2023-01", "2023-02", *(f"2023-{month:02}-{day:02}" for month in (1, 2) for day in range(1, 29))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,13 +14,13 @@ from ckvd.archive.name import ArchiveName
 from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
-from venue import zip_of
+from support.places import SAMPLES
+from support.venue import zip_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MIRROR = Path(__file__).resolve().parents[2] / "data" / "vision"
-SAMPLES = sorted(path.relative_to(MIRROR).as_posix() for path in MIRROR.rglob("*.zip"))
+PATHS = sorted(path.relative_to(SAMPLES).as_posix() for path in SAMPLES.rglob("*.zip"))
 DAY = SeriesKey.of("BTCUSDT", "1h")
 GOOD = ("1672531200000", "1", "2", "0.5", "1.5", "3", "1672534799999", "4", "5", "6", "7", "0")
 
@@ -54,9 +53,9 @@ def assert_same(together: DecodedArchive | ArchiveError, by_itself: DecodedArchi
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.sampled_from([path for path in SAMPLES if "-1s-" not in path]), min_size=1, max_size=6))
+@given(st.lists(st.sampled_from([path for path in PATHS if "-1s-" not in path]), min_size=1, max_size=6))
 def test_samples_of_any_format_are_the_same_together_and_alone(paths: list[str]) -> None:
-    contents = [(MIRROR / path).read_bytes() for path in paths]
+    contents = [(SAMPLES / path).read_bytes() for path in paths]
     names = [name_of(path) for path in paths]
     for found, content, name in zip(decode_archives(contents, names), contents, names, strict=True):
         assert_same(found, alone(content, name))

@@ -12,8 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import strategies  # noqa: F401 - no example fails for the time that it took
-from archives import zip_text
 from ckvd.archive.decode import DecodedArchive, decode_archive, decode_rows
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.parse import parse_rows
@@ -31,6 +29,8 @@ from ckvd.model.table import (
     fields_of,
 )
 from ckvd.model.timespan import Span
+from support import strategies  # noqa: F401 - no example fails for the time that it took
+from support.archives import zip_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

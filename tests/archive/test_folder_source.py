@@ -19,7 +19,7 @@ from ckvd.errors import (
 )
 from ckvd.model.calendar import Cadence, Period
 from ckvd.model.market import SeriesKey
-from loopback.mirror import publish
+from support.loopback.mirror import publish
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,8 @@ from ckvd.archive.name import ArchiveName, archive_folder, url_of
 from ckvd.model.calendar import Cadence, Period, days_of, months_of
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
-from models import ms
-from strategies import moments, series_keys
+from support.models import ms
+from support.strategies import moments, series_keys
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,14 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import strategies  # noqa: F401 - no example fails for the time that it took
-from ckvd import deflate
+from ckvd import inflate
 from ckvd.archive import unzip
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.unzip import unzip_csv
 from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
+from support import strategies  # noqa: F401 - no example fails for the time that it took
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +89,7 @@ def test_the_member_comes_out_as_it_went_in(csv: bytes, method: int) -> None:
 
 def test_the_standard_zlib_does_it_where_isal_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "isal", None)
-    without_isal = runpy.run_path(deflate.__file__)
+    without_isal = runpy.run_path(inflate.__file__)
     assert without_isal["crc32"] is zlib.crc32
     for name in ("INFLATE_ERRORS", "inflating", "crc32"):
         monkeypatch.setattr(unzip, name, without_isal[name])

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-import strategies  # noqa: F401 - no example fails for the time that it took
-from archives import zip_text
 from ckvd.archive.batch import decode_archives
 from ckvd.archive.decode import DecodedArchive, decode_archive
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.workspace import Workspace
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
+from support import strategies  # noqa: F401 - no example fails for the time that it took
+from support.archives import zip_text
 
 if TYPE_CHECKING:
     from ckvd.errors import ArchiveError

@@ -26,8 +26,8 @@ from ckvd.maintenance.verification import verify_cache
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.timespan import Span, now_ms
 from ckvd.segment.reader import SegmentReader
-from forked import at_step, die, run_in_child, steps_of, telling
-from tables import regular_table
+from support.forked import at_step, die, run_in_child, steps_of, telling
+from support.tables import regular_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

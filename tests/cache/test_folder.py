@@ -15,9 +15,9 @@ from ckvd.errors import CacheError
 from ckvd.model.market import Interval, Kind, Market, SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.utils.config import LISTING_ATOMIC_NAMES_MAX
-from models import DAY_MS, ms
-from strategies import LAST_MS, series_keys, spans
-from tables import BTCUSDT_1M, folder_state
+from support.models import DAY_MS, ms
+from support.strategies import LAST_MS, series_keys, spans
+from support.tables import BTCUSDT_1M, folder_state
 
 NAME = SegmentName(Span(ms(2023, 1, 1), ms(2023, 2, 1)), 1)
 FILE_NAME = "20230101T000000Z-20230201T000000Z-r1.ckvd"

@@ -15,8 +15,8 @@ from ckvd.model.market import SeriesKey
 from ckvd.model.provenance import Absence, Gap, Origin, Reason, Source
 from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader
-from models import DAY_MS, MINUTE_MS, ms
-from tables import BTCUSDT_1M, folder_state, make_table, memory_owner, regular_table, same_bits
+from support.models import DAY_MS, MINUTE_MS, ms
+from support.tables import BTCUSDT_1M, folder_state, make_table, memory_owner, regular_table, same_bits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from ckvd import open_cache
 from ckvd.cache import SeriesStore
 from ckvd.errors import NotCachedError
-from models import MINUTE_MS, moments_of, ms, runs_of
-from strategies import spans
-from tables import BTCUSDT_1M, make_table
+from support.models import MINUTE_MS, moments_of, ms, runs_of
+from support.strategies import spans
+from support.tables import BTCUSDT_1M, make_table
 
 if TYPE_CHECKING:
     from ckvd.cache import KlineCache

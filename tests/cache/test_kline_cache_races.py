@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import leaks
-from after_listing import after_listing
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.folder import SegmentName
 from ckvd.cache.open_segments import OpenSegments
@@ -23,9 +21,11 @@ from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader, read_segment_header
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
-from forked import run_in_child
-from models import DAY_MS, MINUTE_MS
-from tables import BTCUSDT_1M, regular_table
+from support import leaks
+from support.after_listing import after_listing
+from support.forked import run_in_child
+from support.models import DAY_MS, MINUTE_MS
+from support.tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from ckvd.cache.folder import SegmentName
 from ckvd.cache.ownership import Holding, resolve, superseded
 from ckvd.model.timespan import Span
-from models import MINUTE_MS, moments_of
-from strategies import spans
+from support.models import MINUTE_MS, moments_of
+from support.strategies import spans
 
 if TYPE_CHECKING:
     from random import Random

@@ -22,7 +22,7 @@ from ckvd.model.table import CLOSE_TIME_US
 from ckvd.model.timespan import Span
 from ckvd.segment.reader import read_segment_header
 from ckvd.utils.config import PACK_GROWTH_MIN
-from tables import BTCUSDT_1M, regular_table
+from support.tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

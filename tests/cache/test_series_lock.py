@@ -18,8 +18,8 @@ from ckvd.cache.series_lock import SeriesLock, lock_path
 from ckvd.errors import CacheBusyError, CacheError
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
-from forked import Ended, die, run_in_child
-from tables import BTCUSDT_1M, regular_table
+from support.forked import Ended, die, run_in_child
+from support.tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,9 +18,9 @@ from ckvd.model.market import SeriesKey
 from ckvd.model.provenance import Absence, Origin, Reason, Source
 from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader, read_segment_header
-from models import DAY_MS, MINUTE_MS
-from strategies import segment_spans, series_keys, tables
-from tables import BTCUSDT_1M, folder_state, make_table, regular_table, same_bits
+from support.models import DAY_MS, MINUTE_MS
+from support.strategies import segment_spans, series_keys, tables
+from support.tables import BTCUSDT_1M, folder_state, make_table, regular_table, same_bits
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from after_listing import after_listing
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.coverage import read_coverage, uncovered_spans
 from ckvd.cache.folder import SegmentName
@@ -22,7 +21,8 @@ from ckvd.maintenance.row_stream import stream_rows
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.provenance import Absence, Reason
 from ckvd.model.timespan import Span
-from tables import folder_state, make_table, regular_table
+from support.after_listing import after_listing
+from support.tables import folder_state, make_table, regular_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-import leaks
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.packing import pack_series
 from ckvd.maintenance.findings import is_clean
@@ -24,7 +23,8 @@ from ckvd.maintenance.quarantine import list_quarantine, quarantine_file, restor
 from ckvd.maintenance.verification import verify_cache
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.timespan import Span
-from tables import regular_table
+from support import leaks
+from support.tables import regular_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import command
-from archives import SAMPLES, make_archive, path_of
 from ckvd.model.market import SeriesKey
-from command import Terminal
-from download_site import DownloadSite
-from loopback.mirror import publish
-from loopback.reply import Gate, Reply
-from stopwatch import Stopwatch
+from support import command
+from support.archives import make_archive, path_of
+from support.command import Terminal
+from support.download_site import DownloadSite
+from support.loopback.mirror import publish
+from support.loopback.reply import Gate, Reply
+from support.places import SAMPLES
+from support.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from command import Finished
+    from support.command import Finished
 
 MARCH = ("--interval", "1h", "--start", "2023-03-01", "--end", "2023-04-01")
 HALF_YEAR = ("BTCUSDT", "--interval", "1d", "--start", "2022-01-01", "--end", "2022-07-01")

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import command
-from archives import SAMPLES
 from ckvd.model.market import SeriesKey
 from ckvd.model.table import fields_of
-from plain_archives import read_rows
+from support import command
+from support.places import SAMPLES
+from support.plain_archives import read_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from command import Finished
+    from support.command import Finished
 
 OUTAGE = ("BTCUSDT", "-i", "1m", "--start", "2023-03-24", "--end", "2023-03-25")
 

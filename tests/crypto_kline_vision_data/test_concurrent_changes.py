@@ -16,16 +16,16 @@ from ckvd.model.provenance import Absence, Origin, Reason
 from ckvd.model.table import empty_table
 from ckvd.model.timespan import Span, parse_time
 from ckvd.utils.config import COMPLETION_ATTEMPTS_MAX
-from loopback.rows import open_ms_of
-from tables import regular_table
-from venue import HOURS, Venue, assert_equal, ensure, fetch, hours, rows_between
+from support.loopback.rows import open_ms_of
+from support.tables import regular_table
+from support.venue import HOURS, Venue, assert_equal, ensure, fetch, hours, rows_between
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from loopback.exchange import Step
-    from loopback.reply import Reply
+    from support.loopback.exchange import Step
+    from support.loopback.reply import Reply
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import ckvd
 from ckvd.errors import ChecksumMismatchError
 from ckvd.model.provenance import Origin
 from ckvd.model.timespan import Span, parse_time
-from venue import HOURS, Venue, assert_equal, ensure, fetch, hours, rows_between
+from support.venue import HOURS, Venue, assert_equal, ensure, fetch, hours, rows_between
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from loopback.rows import Row
+    from support.loopback.rows import Row
 
 MONTHS = {"2023-01": "2023-02-01", "2023-02": "2023-03-01", "2023-03": "2023-04-01"}
 # Long enough after it for damaged archives to be asked for again.

@@ -10,29 +10,27 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import ckvd
-import client_cleanup
-import unanswered
-import unclosed
-from archives import SAMPLES
 from ckvd.archive.name import ArchiveName
 from ckvd.model.calendar import Period
 from ckvd.model.market import HOUR_MS, SeriesKey
 from ckvd.model.timespan import Span
-from client_cleanup import FAILING, Subject
-from closers import TASK_FACTORIES
-from loopback.exchange import Exchange
-from loopback.mirror import Mirror
-from loopback.reply import Gate
-from loopback.rows import make_rows
-from loopback.server import LoopbackServer, Reply, Request
-from models import ms
-from venue import HOURS, Venue, assert_equal, fetch, hours, rows_between
+from support import client_cleanup, unanswered, unclosed
+from support.client_cleanup import FAILING, Subject
+from support.closers import TASK_FACTORIES
+from support.loopback.exchange import Exchange
+from support.loopback.mirror import Mirror
+from support.loopback.reply import Gate
+from support.loopback.rows import make_rows
+from support.loopback.server import LoopbackServer, Reply, Request
+from support.models import ms
+from support.places import SAMPLES
+from support.venue import HOURS, Venue, assert_equal, fetch, hours, rows_between
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from closers import Closer
+    from support.closers import Closer
 
 SERIES = SeriesKey.of("BTCUSDT", "1h")
 NOW_MS = ms(2025, 2, 4)

@@ -11,8 +11,8 @@ import ckvd
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.timespan import parse_time
 from ckvd.resample import ResampledKlines
-from loopback.rows import make_rows
-from venue import HOURS, Venue, fetch, hours, rows_between
+from support.loopback.rows import make_rows
+from support.venue import HOURS, Venue, fetch, hours, rows_between
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,9 +11,9 @@ from ckvd.errors import ChecksumMismatchError
 from ckvd.model.market import MINUTE_MS, SeriesKey
 from ckvd.model.provenance import Origin
 from ckvd.model.timespan import Span, parse_time
-from loopback.exchange import Exchange
-from loopback.rows import Row, make_rows, open_ms_of
-from venue import HOURS, Venue, assert_equal, ensure, fetch, hours, rows_between
+from support.loopback.exchange import Exchange
+from support.loopback.rows import Row, make_rows, open_ms_of
+from support.venue import HOURS, Venue, assert_equal, ensure, fetch, hours, rows_between
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -14,8 +14,8 @@ import pytest
 import ckvd
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.timespan import Span, parse_time
-from loopback.reply import Reply
-from venue import HOURS, Venue, assert_equal, ensure, fetch, hours, rows_between
+from support.loopback.reply import Reply
+from support.venue import HOURS, Venue, assert_equal, ensure, fetch, hours, rows_between
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,8 @@ from ckvd.model.market import DAY_MS, HOUR_MS, SeriesKey
 from ckvd.model.provenance import Origin
 from ckvd.model.table import BarFlag
 from ckvd.model.timespan import Span, parse_time
-from loopback.rows import make_rows, open_ms_of, rows_of_archive, rows_of_folder
-from venue import HOURS, Venue, assert_equal, ensure, fetch, hours, rows_between
+from support.loopback.rows import make_rows, open_ms_of, rows_of_archive, rows_of_folder
+from support.venue import HOURS, Venue, assert_equal, ensure, fetch, hours, rows_between
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.places import DATA
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-DATA = Path(__file__).resolve().parents[2] / "data"
 MIRROR = DATA / "vision"
 
 

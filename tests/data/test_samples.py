@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import pytest
 
-DATA = Path(__file__).resolve().parents[2] / "data"
+from support.places import DATA
+
 MIRROR = DATA / "vision"
 ARCHIVES = sorted(path.relative_to(MIRROR).as_posix() for path in MIRROR.rglob("*.zip"))
 SPOT = {path for path in ARCHIVES if "/spot/" in path}

@@ -25,14 +25,14 @@ from ckvd.model.market import SeriesKey
 from ckvd.model.provenance import Origin, Source
 from ckvd.model.timespan import Span
 from ckvd.vision_data_client import VisionDataClient
-from tables import make_table
+from support.places import SAMPLES
+from support.tables import make_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ckvd.archive.source import AbsentArchive, FetchedArchive
 
-SAMPLES = Path(__file__).resolve().parents[2] / "data" / "vision"
 HOURS = SeriesKey.of("BTCUSDT", "1h")
 MARCH = Span.of("2023-03-01", "2023-04-01")
 MONTH = "data/spot/monthly/klines/BTCUSDT/1h/BTCUSDT-1h-2023-03.zip"

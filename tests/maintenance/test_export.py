@@ -7,7 +7,7 @@ import io
 import os
 import sys
 import zipfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -24,9 +24,12 @@ from ckvd.model.provenance import Origin, Source
 from ckvd.model.table import Decimals
 from ckvd.model.timespan import Span
 from ckvd.vision_data_client import VisionDataClient
-from tables import BTCUSDT_1M, regular_table
+from support.places import SAMPLES
+from support.tables import BTCUSDT_1M, regular_table
 
-MIRROR = Path(__file__).resolve().parents[2] / "data" / "vision"
+if TYPE_CHECKING:
+    from pathlib import Path
+
 DAY = Span.of("2024-01-01", "2024-01-02")
 EXACT_MAX = 2**53
 
@@ -86,12 +89,12 @@ def test_every_genuine_spot_day_comes_out_as_it_went_in(
 
 @pytest.mark.parametrize(
     "path",
-    sorted([*MIRROR.glob("data/spot/daily/*/*/*/*.zip"), *MIRROR.glob("data/futures/*/daily/*/*/*/*.zip")]),
+    sorted([*SAMPLES.glob("data/spot/daily/*/*/*/*.zip"), *SAMPLES.glob("data/futures/*/daily/*/*/*/*.zip")]),
     ids=lambda path: path.stem,
 )
 def test_the_samples_come_out_as_they_went_in(path: Path, tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path / "cache")
-    name = store_archive(folder, MIRROR, path)
+    name = store_archive(folder, SAMPLES, path)
     (exported,) = export_series(folder, name.series, tmp_path / "out", span=name.period.span)
     assert exported.path.read_bytes() == csv_of(path)
     assert exported.inexact_cell_count == 0
@@ -139,7 +142,7 @@ def folder(tmp_path: Path) -> CacheFolder:
     cache = CacheFolder(tmp_path / "cache")
 
     async def download() -> None:
-        async with VisionDataClient(MIRROR, cache=cache.root) as vision:
+        async with VisionDataClient(SAMPLES, cache=cache.root) as vision:
             await vision.download("BTCUSDT", "1m", start="2024-12-31", end="2025-01-02")
 
     asyncio.run(download())

@@ -20,7 +20,7 @@ from ckvd.model.market import DAY_MS, Interval, Market, SeriesKey
 from ckvd.model.provenance import Absence, Origin, Reason, Source, narrow
 from ckvd.model.timespan import Span
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
-from tables import BTCUSDT_1M, make_table, regular_table
+from support.tables import BTCUSDT_1M, make_table, regular_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import time
 import zlib
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -23,10 +23,12 @@ from ckvd.model.table import KlineTable
 from ckvd.model.timespan import Span
 from ckvd.segment import SegmentStatement, SegmentWriter
 from ckvd.segment.reader import read_segment_header
+from support.places import SAMPLES
 
-SAMPLE = (
-    Path(__file__).resolve().parents[2] / "data/vision/data/spot/daily/klines/BTCUSDT/1h/BTCUSDT-1h-2023-03-24.zip"
-)
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SAMPLE = SAMPLES / "data/spot/daily/klines/BTCUSDT/1h/BTCUSDT-1h-2023-03-24.zip"
 SERIES_COUNT = 2000
 DAYS = 10
 

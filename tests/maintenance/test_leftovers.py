@@ -12,7 +12,7 @@ from ckvd.cache import CacheFolder
 from ckvd.maintenance.leftovers import remove_leftovers
 from ckvd.maintenance.verification import verify_cache
 from ckvd.model.timespan import now_ms
-from forked import Ended, die, run_in_child, void
+from support.forked import Ended, die, run_in_child, void
 
 if TYPE_CHECKING:
     from collections.abc import Callable

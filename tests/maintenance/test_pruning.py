@@ -20,7 +20,7 @@ from ckvd.maintenance.verification import verify_cache
 from ckvd.model.market import DAY_MS, HOUR_MS, SeriesKey
 from ckvd.model.timespan import Span, difference
 from ckvd.segment.reader import read_segment_header
-from tables import BTCUSDT_1M, regular_table
+from support.tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -24,9 +24,12 @@ from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, now_ms
 from ckvd.segment.writer import SegmentStatement, SegmentWriter, plan_columns
 from ckvd.vision_data_client import VisionDataClient
-from tables import BTCUSDT_1M, regular_table
+from support.places import SAMPLES
+from support.tables import BTCUSDT_1M, regular_table
 
-MIRROR = Path(__file__).resolve().parents[2] / "data" / "vision"
+if TYPE_CHECKING:
+    from pathlib import Path
+
 HOURS = SeriesKey.of("BTCUSDT", "1h", market="um")
 MONTHS = Span.of("2024-12-01", "2025-02-01")
 
@@ -37,7 +40,7 @@ def folder(tmp_path: Path) -> CacheFolder:
     cache = CacheFolder(tmp_path / "cache")
 
     async def download() -> None:
-        async with VisionDataClient(MIRROR, cache=cache.root) as vision:
+        async with VisionDataClient(SAMPLES, cache=cache.root) as vision:
             await vision.download_series([HOURS], MONTHS)
 
     asyncio.run(download())
@@ -53,7 +56,7 @@ def look(folder: CacheFolder) -> list[Finding]:
 
 
 def mend(folder: CacheFolder, source: FolderArchiveSource | None = None) -> RepairReport:
-    return asyncio.run(repair(folder, look(folder), source or FolderArchiveSource(MIRROR)))
+    return asyncio.run(repair(folder, look(folder), source or FolderArchiveSource(SAMPLES)))
 
 
 def bars(folder: CacheFolder) -> dict[str, bytes]:
@@ -154,7 +157,7 @@ def test_a_segment_of_another_series_goes_home(folder: CacheFolder) -> None:
 def test_one_call_checks_and_fixes(folder: CacheFolder) -> None:
     before = bars(folder)
     flip(segment_paths(folder)[0], -1)
-    assert [finding.trouble for finding in check(folder, fix=True, source=FolderArchiveSource(MIRROR))] == [
+    assert [finding.trouble for finding in check(folder, fix=True, source=FolderArchiveSource(SAMPLES))] == [
         Trouble.DAMAGED
     ]
     assert check(folder) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,13 +22,14 @@ from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.timespan import Span, now_ms
 from ckvd.segment.unpublished_file import flush_folder
 from ckvd.vision_data_client import VisionDataClient
-from forked import at_step, die, run_in_child, steps_of, telling, void
-from tables import regular_table
+from support.forked import at_step, die, run_in_child, steps_of, telling, void
+from support.places import SAMPLES
+from support.tables import regular_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-MIRROR = Path(__file__).resolve().parents[2] / "data" / "vision"
 HOURS = SeriesKey.of("BTCUSDT", "1h", market="um")
 START = Span.of("2024-12-01", "2024-12-02").start_ms
 DECEMBER = Span.of("2024-12-01", "2025-01-01")
@@ -98,7 +98,7 @@ def test_a_download_brings_what_a_repair_without_a_source_left(tmp_path: Path) -
     mend(folder)
 
     async def download() -> None:
-        async with VisionDataClient(MIRROR, cache=folder.root) as vision:
+        async with VisionDataClient(SAMPLES, cache=folder.root) as vision:
             await vision.download_series([HOURS], DECEMBER)
 
     asyncio.run(download())
@@ -110,7 +110,7 @@ def test_what_was_fetched_again_stands_above_what_stood_in_for_it(tmp_path: Path
     folder = CacheFolder(tmp_path / "cache")
     put(folder, DECEMBER, OLD)
     flip(put(folder, DECEMBER, NEW))
-    assert mend(folder, FolderArchiveSource(MIRROR)).is_complete
+    assert mend(folder, FolderArchiveSource(SAMPLES)).is_complete
     assert not {OLD, NEW} & closes(folder, DECEMBER)
     pack_series(folder, HOURS)
     assert len(folder.segments(HOURS)) == 1

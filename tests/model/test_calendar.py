@@ -23,8 +23,8 @@ from ckvd.model.calendar import (
 )
 from ckvd.model.market import Interval
 from ckvd.model.timespan import Span
-from models import DAY_MS, bar_end, bar_start, bar_starts, ms
-from strategies import moments
+from support.models import DAY_MS, bar_end, bar_start, bar_starts, ms
+from support.strategies import moments
 
 intervals = st.sampled_from(Interval)
 each_interval = pytest.mark.parametrize("interval", Interval)

@@ -14,8 +14,8 @@ from ckvd.model.gaps import find_gaps
 from ckvd.model.market import Interval
 from ckvd.model.provenance import Absence, Gap, Reason
 from ckvd.model.timespan import Span, union
-from models import MINUTE_MS, bar_end, bar_start, bar_starts, ms
-from strategies import absences, moments, spans
+from support.models import MINUTE_MS, bar_end, bar_start, bar_starts, ms
+from support.strategies import absences, moments, spans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

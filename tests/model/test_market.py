@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from ckvd.errors import CkvdError, IdentityError
 from ckvd.model.market import Interval, Kind, Market, SeriesKey, parse_interval
-from models import DAY_MS, HOUR_MS, LENGTHS, MILLISECOND
-from strategies import SYMBOLS, series_keys
+from support.models import DAY_MS, HOUR_MS, LENGTHS, MILLISECOND
+from support.strategies import SYMBOLS, series_keys
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,8 @@ from ckvd.errors import CkvdError, TimeError
 from ckvd.model.calendar import Cadence, Period, days_of, months_of
 from ckvd.model.market import Interval
 from ckvd.model.timespan import Span, TimeLike, difference, format_time, now_ms, parse_time, union
-from models import DAY_MS, bar_end, bar_start, moments_of, ms, runs_of, utc
-from strategies import moments, spans
+from support.models import DAY_MS, bar_end, bar_start, moments_of, ms, runs_of, utc
+from support.strategies import moments, spans
 
 NOON = ms(2024, 2, 29, 12)
 CET = dt.timezone(dt.timedelta(hours=1))

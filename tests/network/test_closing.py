@@ -14,9 +14,9 @@ from curl_cffi import AsyncSession
 from ckvd.errors import ClientClosedError
 from ckvd.network.retry import RetryPolicy
 from ckvd.network.transport import Transport
-from loopback.reply import Framing, Gate
-from loopback.server import LoopbackServer, Reply
-from stopwatch import Stopwatch
+from support.loopback.reply import Framing, Gate
+from support.loopback.server import LoopbackServer, Reply
+from support.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

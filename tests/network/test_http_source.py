@@ -21,8 +21,8 @@ from ckvd.model.market import SeriesKey
 from ckvd.network.http_source import HttpArchiveSource
 from ckvd.network.retry import RetryPolicy
 from ckvd.network.transport import Transport
-from loopback.mirror import LISTING_PATH, Mirror, publish
-from loopback.reply import Reply
+from support.loopback.mirror import LISTING_PATH, Mirror, publish
+from support.loopback.reply import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from loopback.mirror import Mirror, publish
-from loopback.server import LoopbackServer, Reply, Request
+from support.loopback.mirror import Mirror, publish
+from support.loopback.server import LoopbackServer, Reply, Request
 
 
 def descriptors() -> set[str]:

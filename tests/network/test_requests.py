@@ -9,7 +9,7 @@ import pytest
 
 from ckvd.errors import ClientClosedError
 from ckvd.network.requests import RequestsInFlight
-from stopwatch import Stopwatch
+from support.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,9 +18,9 @@ from ckvd.errors import CacheError, HttpStatusError, NetworkError, NetworkTimeou
 from ckvd.network.answer import Download, Response
 from ckvd.network.retry import RetryPolicy
 from ckvd.network.transport import Transport
-from loopback.reply import Ending, Framing, Gate
-from loopback.server import LoopbackServer, Reply, Request
-from stopwatch import Stopwatch
+from support.loopback.reply import Ending, Framing, Gate
+from support.loopback.server import LoopbackServer, Reply, Request
+from support.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

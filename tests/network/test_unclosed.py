@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import leaks
-import unclosed
 from ckvd.errors import ClientClosedError
 from ckvd.network.retry import RetryPolicy
 from ckvd.network.session import open_session, release_session
 from ckvd.network.transport import Transport
-from client_cleanup import Subject
-from closers import run
-from loopback.reply import Gate, Reply
-from loopback.server import LoopbackServer
-from subprocesses import run_script
+from support import leaks, unclosed
+from support.client_cleanup import Subject
+from support.closers import run
+from support.loopback.reply import Gate, Reply
+from support.loopback.server import LoopbackServer
+from support.subprocesses import run_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,7 +88,7 @@ def test_an_interpreter_ends_at_once_and_in_order_with_a_client_that_nobody_clos
     script = f"""
         import asyncio, os, time
         from ckvd.network.transport import Transport
-        from loopback.server import LoopbackServer, Reply
+        from support.loopback.server import LoopbackServer, Reply
 
         async def use():
             await transport.get(server.url)

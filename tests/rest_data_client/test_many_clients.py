@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import ckvd
-import leaks
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
-from closers import run
-from loopback.exchange import Exchange
-from loopback.rows import make_rows
-from models import MINUTE_MS
+from support import leaks
+from support.closers import run
+from support.loopback.exchange import Exchange
+from support.loopback.rows import make_rows
+from support.models import MINUTE_MS
 
 SERIES = SeriesKey.of("BTCUSDT", "1m")
 MINUTE = Span(0, MINUTE_MS)

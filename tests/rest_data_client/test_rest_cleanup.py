@@ -6,23 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import client_cleanup
-import unanswered
-import unclosed
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.rest_data_client import RestDataClient
-from client_cleanup import FAILING, Subject
-from closers import TASK_FACTORIES
-from loopback.exchange import Exchange
-from loopback.rows import make_rows
-from loopback.server import LoopbackServer
-from models import MINUTE_MS, ms
+from support import client_cleanup, unanswered, unclosed
+from support.client_cleanup import FAILING, Subject
+from support.closers import TASK_FACTORIES
+from support.loopback.exchange import Exchange
+from support.loopback.rows import make_rows
+from support.loopback.server import LoopbackServer
+from support.models import MINUTE_MS, ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from closers import Closer
+    from support.closers import Closer
 
 SERIES = SeriesKey.of("BTCUSDT", "1m")
 SPAN = Span(ms(2024, 5, 1), ms(2024, 5, 1, 1))

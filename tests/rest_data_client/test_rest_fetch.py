@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import strategies
 from ckvd.errors import ClientClosedError
 from ckvd.model.market import Interval, Kind, Market, SeriesKey
 from ckvd.model.provenance import Origin
@@ -18,15 +17,16 @@ from ckvd.model.timespan import Span, union
 from ckvd.rest.endpoint import RULES, Endpoint, MarketRules
 from ckvd.rest.pages import PageRequest, closed_count, fault_of, left_over, request_for, windows
 from ckvd.rest_data_client import RestAnswer, RestDataClient
-from loopback.clock import VirtualTime
-from loopback.exchange import Exchange
-from loopback.rows import make_row, make_rows, open_ms_of
-from models import DAY_MS, HOUR_MS, MINUTE_MS, bar_start, ms
+from support import strategies
+from support.loopback.clock import VirtualTime
+from support.loopback.exchange import Exchange
+from support.loopback.rows import make_row, make_rows, open_ms_of
+from support.models import DAY_MS, HOUR_MS, MINUTE_MS, bar_start, ms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loopback.rows import Row
+    from support.loopback.rows import Row
 
 SPOT = SeriesKey.of("BTCUSDT", "1m")
 UM = SeriesKey.of("BTCUSDT", "1m", market="um")

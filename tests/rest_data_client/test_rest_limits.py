@@ -20,11 +20,11 @@ from ckvd.network.retry import RetryPolicy
 from ckvd.rest.server_clock import ServerClock, date_of
 from ckvd.rest.weight import WeightBudget
 from ckvd.rest_data_client import RestDataClient
-from loopback.clock import VirtualTime
-from loopback.exchange import Exchange
-from loopback.reply import Gate, Reply
-from loopback.rows import make_rows
-from models import HOUR_MS, MINUTE_MS, ms
+from support.loopback.clock import VirtualTime
+from support.loopback.exchange import Exchange
+from support.loopback.reply import Gate, Reply
+from support.loopback.rows import make_rows
+from support.models import HOUR_MS, MINUTE_MS, ms
 
 NOW_MS = ms(2024, 6, 1, 12, 0)
 SERIES = SeriesKey.of("BTCUSDT", "1m", market="um")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -25,13 +24,14 @@ from ckvd.model.timespan import Span
 from ckvd.network.retry import RetryPolicy
 from ckvd.rest.rows import read_rows
 from ckvd.rest_data_client import RestAnswer, RestDataClient
-from loopback.exchange import Exchange
-from loopback.reply import Reply
-from loopback.rows import of_json, open_ms_of, rows_of_folder
-from models import MINUTE_MS, ms
-from plain_archives import columns_of
+from support.loopback.exchange import Exchange
+from support.loopback.reply import Reply
+from support.loopback.rows import of_json, open_ms_of, rows_of_folder
+from support.models import MINUTE_MS, ms
+from support.places import SHARED_DATA
+from support.plain_archives import columns_of
 
-FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data"
+FOLDER = SHARED_DATA
 RECORDED: list[dict[str, Any]] = []
 ERRORS: list[dict[str, Any]] = []
 if FOLDER.is_dir():

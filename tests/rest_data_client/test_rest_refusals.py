@@ -22,11 +22,11 @@ from ckvd.model.timespan import Span
 from ckvd.network.retry import RetryPolicy
 from ckvd.rest.rows import read_rows
 from ckvd.rest_data_client import RestAnswer, RestDataClient
-from loopback.clock import VirtualTime
-from loopback.exchange import Exchange
-from loopback.reply import Ending, Reply
-from loopback.rows import make_rows, to_json
-from models import MINUTE_MS, ms
+from support.loopback.clock import VirtualTime
+from support.loopback.exchange import Exchange
+from support.loopback.reply import Ending, Reply
+from support.loopback.rows import make_rows, to_json
+from support.models import MINUTE_MS, ms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

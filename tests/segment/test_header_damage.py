@@ -27,7 +27,7 @@ from ckvd.segment.layout import (
     place_columns,
 )
 from ckvd.utils.config import SEGMENT_HEADER_NBYTES_MAX
-from tables import BTCUSDT_1M
+from support.tables import BTCUSDT_1M
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

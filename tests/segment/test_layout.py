@@ -18,9 +18,9 @@ from ckvd.model.timespan import Span
 from ckvd.segment import SegmentHeader, SegmentReader, SegmentStatement, SegmentWriter
 from ckvd.segment.header import decode_header, encode_header, encode_metadata, read_header_nbytes
 from ckvd.segment.layout import COLUMN_ENTRY_NBYTES, PREAMBLE_NBYTES, ColumnLayout, Encoding, place_columns
-from models import DAY_MS, MINUTE_MS, ms
-from strategies import FIRST_MS, INT64, LAST_MS, absences, series_keys, sources, spans
-from tables import BTCUSDT_1M
+from support.models import DAY_MS, MINUTE_MS, ms
+from support.strategies import FIRST_MS, INT64, LAST_MS, absences, series_keys, sources, spans
+from support.tables import BTCUSDT_1M
 
 if TYPE_CHECKING:
     from pathlib import Path

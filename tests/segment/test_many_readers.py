@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from subprocesses import run_script
+from support.subprocesses import run_script
 
 PREPARE = """
     import gc, json, os, tempfile
@@ -16,7 +16,7 @@ PREPARE = """
     import ckvd, leaks
     from ckvd.segment import SegmentReader
     from ckvd.model.timespan import Span
-    from tables import BTCUSDT_1M, regular_table, write_segment
+    from support.tables import BTCUSDT_1M, regular_table, write_segment
 
     HOUR = Span(0, 3_600_000)
     folder = tempfile.TemporaryDirectory()

@@ -13,13 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import leaks
 from ckvd.errors import CacheError, SegmentCorruptError, SegmentError
 from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader, read_segment_header
 from ckvd.segment.layout import Encoding
-from models import DAY_MS, MINUTE_MS
-from tables import BTCUSDT_1M, folder_state, make_table, memory_owner, regular_table, same_bits, write_segment
+from support import leaks
+from support.models import DAY_MS, MINUTE_MS
+from support.tables import (
+    BTCUSDT_1M,
+    folder_state,
+    make_table,
+    memory_owner,
+    regular_table,
+    same_bits,
+    write_segment,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import file_cleanup
 from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader
-from closers import TASK_FACTORIES, run
-from file_cleanup import Holder, Leaving
-from models import MINUTE_MS
-from tables import BTCUSDT_1M, regular_table, write_segment
+from support import file_cleanup
+from support.closers import TASK_FACTORIES, run
+from support.file_cleanup import Holder, Leaving
+from support.models import MINUTE_MS
+from support.tables import BTCUSDT_1M, regular_table, write_segment
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,9 +18,9 @@ from ckvd.segment import SegmentReader, SegmentStatement, SegmentWriter, read_se
 from ckvd.segment.layout import Encoding
 from ckvd.segment.unpublished_file import UnpublishedFile
 from ckvd.segment.writer import plan_columns
-from models import MINUTE_MS, ms
-from strategies import FIRST_MS, LAST_MS, absences, segment_spans, series_keys, sources, spans, tables
-from tables import BTCUSDT_1M, folder_state, make_table, regular_table, same_bits, write_segment
+from support.models import MINUTE_MS, ms
+from support.strategies import FIRST_MS, LAST_MS, absences, segment_spans, series_keys, sources, spans, tables
+from support.tables import BTCUSDT_1M, folder_state, make_table, regular_table, same_bits, write_segment
 
 if TYPE_CHECKING:
     from pathlib import Path

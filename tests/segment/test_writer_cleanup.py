@@ -9,9 +9,9 @@ import pytest
 from ckvd.model.timespan import Span
 from ckvd.segment import SegmentStatement, SegmentWriter
 from ckvd.segment.writer import plan_columns
-from file_cleanup import Holder, Leaving
-from models import MINUTE_MS
-from tables import BTCUSDT_1M, regular_table
+from support.file_cleanup import Holder, Leaving
+from support.models import MINUTE_MS
+from support.tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import leaks
 from ckvd.errors import CacheError, CkvdError
 from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader, SegmentStatement, SegmentWriter
 from ckvd.segment import writer as writer_module
 from ckvd.segment.unpublished_file import UnpublishedFile, flush_folder
 from ckvd.segment.writer import plan_columns
-from forked import run_in_child
-from models import MINUTE_MS
-from tables import BTCUSDT_1M, folder_state, regular_table, write_segment
+from support import leaks
+from support.forked import run_in_child
+from support.models import MINUTE_MS
+from support.tables import BTCUSDT_1M, folder_state, regular_table, write_segment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -253,7 +253,7 @@ import resource, sys
 from pathlib import Path
 from ckvd.errors import CacheError
 from ckvd.model.timespan import Span
-from tables import BTCUSDT_1M, regular_table, write_segment
+from support.tables import BTCUSDT_1M, regular_table, write_segment
 
 folder, limit = Path(sys.argv[1]), int(sys.argv[2])
 span = Span(0, 86_400_000)

@@ -21,8 +21,8 @@ from ckvd.utils.async_cleanup import (
     direct_file_cleanup,
     direct_resource_cleanup,
 )
-from closers import TASK_FACTORIES, Closer, Fast, Hanging, Raising, Slow, run
-from subprocesses import run_script
+from support.closers import TASK_FACTORIES, Closer, Fast, Hanging, Raising, Slow, run
+from support.subprocesses import run_script
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -236,7 +236,7 @@ def test_a_file_that_cannot_be_flushed_is_logged_and_released(caplog: pytest.Log
 def test_interrupted_while_leaving_closes_and_interrupts() -> None:
     script = """
         import asyncio, os, signal, leaks
-        from closers import Closer
+        from support.closers import Closer
         from ckvd.utils.async_cleanup import direct_resource_cleanup
 
         class Interrupting(Closer):

@@ -12,8 +12,9 @@ from typing import TypeAlias
 
 import pytest
 
-import bad_closing
-from subprocesses import ENVIRONMENT, ROOT
+from support import bad_closing
+from support.places import REPOSITORY
+from support.subprocesses import ENVIRONMENT
 
 # The exit status of pytest, and all that it printed.
 Verdict: TypeAlias = tuple[int, str]
@@ -64,7 +65,7 @@ def verdicts() -> dict[str, Verdict]:
     noticed_by = json.dumps({closing: swap.noticed_by for closing, swap in bad_closing.BAD.items()})
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SCRIPT), noticed_by, *TESTS],
-        cwd=ROOT,
+        cwd=REPOSITORY,
         capture_output=True,
         text=True,
         timeout=120,

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from subprocesses import run_script
+from support.subprocesses import run_script
 
 SCRIPT = """
     import gc, json, mmap, os, pathlib, sys, tempfile, time
     import curl_cffi, numpy as np
-    import leaks
+    from support import leaks
     from ckvd.utils.async_cleanup import direct_file_cleanup
 
     class Reader:
@@ -100,7 +100,7 @@ def test_a_view_that_outlives_its_reader_is_unmapped_when_it_goes_and_not_before
     script = """
         import mmap, tempfile
         import numpy as np
-        import leaks
+        from support import leaks
         from ckvd.utils.async_cleanup import direct_file_cleanup
 
         class Reader:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from archives import SAMPLES
-from download_site import DownloadSite
+from support.download_site import DownloadSite
+from support.places import SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from archives import make_archive, path_of
-from loopback.reply import Gate, Reply
+from support.archives import make_archive, path_of
+from support.loopback.reply import Gate, Reply
 
 if TYPE_CHECKING:
     import ckvd
     from ckvd.acquisition.report import DownloadReport
-    from download_site import DownloadSite
+    from support.download_site import DownloadSite
 
 MONTHS = [f"2022-{month:02}" for month in range(1, 13)]
 

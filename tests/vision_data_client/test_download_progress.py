@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from archives import make_archive, path_of
 from ckvd.acquisition.report import DownloadReport, Outcome, Progress
-from loopback.mirror import publish
-from loopback.reply import Reply
+from support.archives import make_archive, path_of
+from support.loopback.mirror import publish
+from support.loopback.reply import Reply
 
 if TYPE_CHECKING:
-    from download_site import DownloadSite
+    from support.download_site import DownloadSite
 
 MARCH = path_of("BTCUSDT", "1d", "2023-03")
 WRONG = "0" * 64

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ckvd
-from archives import checksum_path_of, make_archive, path_of, zip_text
 from ckvd.errors import (
     ArchiveError,
     ChecksumMismatchError,
@@ -21,16 +20,17 @@ from ckvd.errors import (
     NetworkTimeoutError,
 )
 from ckvd.network.retry import RetryPolicy
-from download_site import ATTEMPTS_MAX
-from loopback.mirror import publish
-from loopback.reply import Ending, Gate, Reply
+from support.archives import checksum_path_of, make_archive, path_of, zip_text
+from support.download_site import ATTEMPTS_MAX
+from support.loopback.mirror import publish
+from support.loopback.reply import Ending, Gate, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from ckvd.acquisition.report import ArchiveReport, DownloadReport
-    from download_site import DownloadSite
+    from support.download_site import DownloadSite
 
 DAYS = ckvd.SeriesKey.of("BTCUSDT", "1d")
 FEBRUARY = path_of("BTCUSDT", "1d", "2023-02")

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from archives import make_archive, path_of
 from ckvd.acquisition import group_commit, ingest
 from ckvd.errors import ClientClosedError
-from download_site import leftovers
-from loopback.reply import Gate, Reply
+from support.archives import make_archive, path_of
+from support.download_site import leftovers
+from support.loopback.reply import Gate, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import ckvd
     from ckvd.acquisition.report import DownloadReport, Progress
-    from download_site import DownloadSite
+    from support.download_site import DownloadSite
 
 MONTHS = [f"2022-{month:02}" for month in range(1, 7)]
 FINISHED, HELD = MONTHS[:4], MONTHS[4:]

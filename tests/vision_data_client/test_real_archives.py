@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,15 +14,19 @@ from ckvd.archive.name import ArchiveName
 from ckvd.model.calendar import Cadence, Period
 from ckvd.model.table import BarFlag
 from ckvd.model.timespan import Span, parse_time
-from loopback.mirror import Mirror
-from plain_archives import columns_of, read_rows
+from support.loopback.mirror import Mirror
+from support.places import SHARED_DATA
+from support.plain_archives import columns_of, read_rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HOUR_MS = 3_600_000
 
 
 @pytest.fixture(scope="module")
 def vision() -> Path:
-    folder = Path(__file__).resolve().parents[3] / "shared" / "data" / "vision"
+    folder = SHARED_DATA / "vision"
     if not folder.is_dir():
         pytest.skip("real data not present: ../shared/data")
     return folder

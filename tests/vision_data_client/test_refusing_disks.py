@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from archives import SAMPLES
 from ckvd.errors import CacheError
-from conftest import REPOSITORY
-from download_site import leftovers
+from support.download_site import leftovers
+from support.places import REPOSITORY, SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from download_site import DownloadSite
+    from support.download_site import DownloadSite
 
 # An archive of 46 kB, and the segment of 84 kB that it becomes.
 SPAN = ("BTCUSDT", "1h", "2023-03-01", "2023-04-01")

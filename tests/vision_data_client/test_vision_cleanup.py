@@ -6,24 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import client_cleanup
-import unanswered
-import unclosed
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.vision_data_client import VisionDataClient
-from client_cleanup import FAILING, Subject
-from closers import TASK_FACTORIES
-from conftest import REPOSITORY
-from loopback.mirror import Mirror
-from loopback.server import LoopbackServer
-from models import ms
+from support import client_cleanup, unanswered, unclosed
+from support.client_cleanup import FAILING, Subject
+from support.closers import TASK_FACTORIES
+from support.loopback.mirror import Mirror
+from support.loopback.server import LoopbackServer
+from support.models import ms
+from support.places import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from closers import Closer
+    from support.closers import Closer
 
 SERIES = SeriesKey.of("BTCUSDT", "1h")
 SPAN = Span(ms(2024, 12, 1), ms(2025, 1, 1))

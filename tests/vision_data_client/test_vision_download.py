@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 
 import ckvd
-from archives import SAMPLES, path_of
 from ckvd.archive.name import ArchiveName
 from ckvd.model.calendar import Cadence
 from ckvd.model.market import HOUR_MS
 from ckvd.model.timespan import Span, parse_time
-from download_site import NOW_MS
-from plain_archives import columns_of, read_rows
+from support.archives import path_of
+from support.download_site import NOW_MS
+from support.places import SAMPLES
+from support.plain_archives import columns_of, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ckvd.acquisition.report import DownloadReport
-    from download_site import DownloadSite
+    from support.download_site import DownloadSite
 
 BTC_1M = ckvd.SeriesKey.of("BTCUSDT", "1m")
 

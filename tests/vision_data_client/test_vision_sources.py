@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ckvd
-from archives import SAMPLES, path_of
 from ckvd.acquisition.report import DownloadReport, Outcome
 from ckvd.errors import TimeError
 from ckvd.model.timespan import parse_time
-from loopback.reply import Reply
+from support.archives import path_of
+from support.loopback.reply import Reply
+from support.places import SAMPLES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from download_site import DownloadSite
+    from support.download_site import DownloadSite
 
 
 def outcomes(report: DownloadReport) -> dict[str, str]:

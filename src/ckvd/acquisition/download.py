@@ -18,10 +18,10 @@ from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive
 from ckvd.cache.coverage import Covered, read_coverage, uncovered_spans
 from ckvd.cache.packing import pack_series
+from ckvd.concurrency import run_together
 from ckvd.errors import CacheBusyError, CacheError, CkvdError, ClientClosedError, NetworkError
 from ckvd.model.calendar import Cadence, Period
 from ckvd.planning import plan
-from ckvd.together import run_together
 from ckvd.utils.config import (
     INGEST_BACKLOG_DAYS_MAX,
     INGEST_BACKLOG_MONTHS_MAX,

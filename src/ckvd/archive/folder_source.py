@@ -18,7 +18,7 @@ from ckvd.archive.listing import ListedFile, archives_of
 from ckvd.archive.name import archive_folder
 from ckvd.archive.pieces import read_pieces
 from ckvd.archive.source import AbsentArchive, FetchedArchive
-from ckvd.batching import Batching
+from ckvd.concurrency import Batching
 from ckvd.errors import ChecksumMismatchError, ChecksumMissingError, CkvdError, ClientClosedError, NetworkError
 from ckvd.model.calendar import Cadence
 from ckvd.utils.config import FOLDER_BATCH_DAYS_MAX

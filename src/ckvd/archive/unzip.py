@@ -1,6 +1,6 @@
 """ZIP bytes to CSV bytes: the one member of an archive, inflated, checked against everything its directory says.
 
-The directory is read by `zipfile`, the member is inflated by `ckvd.deflate`. An archive is untrusted input:
+The directory is read by `zipfile`, the member is inflated by `ckvd.inflate`. An archive is untrusted input:
 whatever its bytes are, the answer is the whole member or an `ArchiveError`, and no more memory is taken than the
 directory declares, nor than its compressed bytes could need.
 """
@@ -15,8 +15,8 @@ import zipfile
 from typing import TYPE_CHECKING, Any, Final
 
 from ckvd.archive.workspace import Workspace
-from ckvd.deflate import INFLATE_ERRORS, RAW_DEFLATE, crc32, inflating
 from ckvd.errors import ArchiveError, IdentityError
+from ckvd.inflate import INFLATE_ERRORS, RAW_DEFLATE, crc32, inflating
 from ckvd.model.market import SeriesKey
 from ckvd.utils.config import ARCHIVE_CSV_NBYTES_MAX
 

@@ -236,7 +236,7 @@ class SegmentReader:
         SegmentCorruptError
             A byte is not what was written.
         """
-        from ckvd.deflate import crc32  # noqa: PLC0415  (whoever only reads need not load isal)
+        from ckvd.inflate import crc32  # noqa: PLC0415  (whoever only reads need not load isal)
 
         buffer = self.rows._buffer  # noqa: SLF001  (the two classes are one module's business)
         end = self.header.header_nbytes

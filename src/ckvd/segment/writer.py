@@ -199,7 +199,7 @@ class SegmentWriter:
             self._first_open_ms = first_ms
 
     def _append_column(self, file: UnpublishedFile, column: ColumnLayout, values: Column) -> ColumnLayout:
-        from ckvd.deflate import crc32  # noqa: PLC0415  (whoever only reads need not load isal)
+        from ckvd.inflate import crc32  # noqa: PLC0415  (whoever only reads need not load isal)
 
         content = np.ascontiguousarray(values, column.dtype)
         file.write_at(column.offset + self._rows_written * column.dtype.itemsize, content.data)

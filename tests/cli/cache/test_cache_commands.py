@@ -22,9 +22,9 @@ from ckvd.model.calendar import days_of
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.vision_data_client import VisionDataClient
-from tables import regular_table
+from support.places import SAMPLES
+from support.tables import regular_table
 
-SAMPLES = Path(__file__).resolve().parents[3] / "data" / "vision"
 HOURS = SeriesKey.of("BTCUSDT", "1h")
 DAY = Span.of("2023-03-01", "2023-03-02")
 MARCH = Span.of("2023-03-01", "2023-04-01")

@@ -18,9 +18,9 @@ from ckvd.acquisition.completion.reasons import Reasons
 from ckvd.acquisition.completion.tail import Filled, Tail
 from ckvd.acquisition.download_folder import download_folder
 from ckvd.acquisition.report import CompletionReport
+from ckvd.concurrency import run_together
 from ckvd.errors import CacheBusyError, CacheError, CkvdError, ClientClosedError
 from ckvd.model.timespan import difference
-from ckvd.together import run_together
 from ckvd.utils.config import COMPLETION_ATTEMPTS_MAX
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ from ckvd.cache.coverage import read_coverage
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.ownership import resolve
 from ckvd.cache.statement import read_statement
+from ckvd.concurrency import run_together
 from ckvd.errors import ArchiveError, InvalidSymbolError
 from ckvd.model.calendar import closed_part
 from ckvd.model.gaps import find_gaps
 from ckvd.model.provenance import Reason, earliest_recheck_ms, narrow
 from ckvd.model.table import merge_tables, rows_within
 from ckvd.model.timespan import Span, difference, union
-from ckvd.together import run_together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

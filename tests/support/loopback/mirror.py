@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
-from loopback.reply import Reply, Request
-from loopback.server import LoopbackServer
+from support.loopback.reply import Reply, Request
+from support.loopback.server import LoopbackServer
 
 if TYPE_CHECKING:
     from pathlib import Path

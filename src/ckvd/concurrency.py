@@ -1,8 +1,10 @@
-"""Work in threads on what waits, several items at a time: `Batching`.
+"""Doing several things at the same time: `run_together` for coroutines, `Batching` for work in threads.
 
-An item that comes while a thread is free is worked on at once. While all are busy items wait, and the next thread
-that is free takes along as many as may go together. So where items come slowly none waits for another, and where
-they come fast, what a batch costs (a hop to a thread and back, a flush to disk) is shared by many.
+`Batching` starts on an item at once while a thread is free. While all threads are busy items wait, and the next
+free thread takes as many as may go together. So slow items never wait for each other, and fast ones share what a
+batch costs: a hop to a thread and back, a flush to disk.
+
+Imports nothing of the project.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ import contextlib
 import os
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
+
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,23 +26,23 @@ Result = TypeVar("Result")
 
 @dataclass(eq=False, slots=True)
 class _Ticket(Generic[Item, Result]):
-    """An item that waits, and the promise of what becomes of it."""
+    """A waiting item, and the future of its result."""
 
     item: Item
     result: asyncio.Future[Result]
 
 
 class Batching(Generic[Item, Result]):
-    """Works on items, in as many threads as there are processors. Items may come from several event loops.
+    """Work on items in as many threads as there are processors. Items may come from several event loops.
 
     Parameters
     ----------
     work : callable
-        Takes items and gives for each its result, or the exception that is its own; runs in a thread. What it
-        raises instead is raised for all of them.
+        Takes items and returns the result of each, or the exception of each. Runs in a thread. An exception that
+        it raises is raised for all of them.
     choose : callable
-        Takes all items that wait, the longest waiting one first, and gives the places of those that go together,
-        at least one; runs in a thread.
+        Takes all waiting items, the oldest first, and returns the places of those that go together, at least one.
+        Runs in a thread.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class Batching(Generic[Item, Result]):
     ) -> None:
         self._work = work
         self._choose = choose
-        # Held while one of the following is looked at or changed.
+        # Guards the two attributes below.
         self._state = threading.Lock()
         self._waiting: list[_Ticket[Item, Result]] = []
         self._thread_count = 0
@@ -57,13 +60,13 @@ class Batching(Generic[Item, Result]):
     async def do(self, item: Item) -> Result:
         """Work on an item, alone or with others.
 
-        Whoever is cancelled takes back an item that still waits; one that is worked on is worked on to the end.
+        A cancelled caller takes back an item that still waits. Work that has begun goes on to its end.
         """
         loop = asyncio.get_running_loop()
         ticket: _Ticket[Item, Result] = _Ticket(item, loop.create_future())
         with self._state:
             self._waiting.append(ticket)
-        # Not at once: items that are handed over in one turn of the loop may go together.
+        # Not at once: items that arrive in one turn of the loop may go together.
         loop.call_soon(self._employ)
         try:
             return await ticket.result
@@ -73,22 +76,22 @@ class Batching(Generic[Item, Result]):
                     self._waiting.remove(ticket)
 
     def _employ(self) -> None:
-        """Have one more thread, if there is something to do for it."""
+        """Start one more thread if there is work for it."""
         with self._state:
             if self._waiting and self._thread_count < (os.cpu_count() or 1):
-                asyncio.get_running_loop().run_in_executor(None, self._work_on_what_waits)
+                asyncio.get_running_loop().run_in_executor(None, self._work_on_waiting)
                 self._thread_count += 1
 
-    def _work_on_what_waits(self) -> None:
-        # A thread goes on as long as something waits: the next batch need not wait for the loop.
+    def _work_on_waiting(self) -> None:
+        # A thread goes on while items wait, so that the next batch need not wait for the loop.
         while batch := self._take_batch():
             outcomes: Sequence[Result | BaseException]
             try:
                 outcomes = self._work([ticket.item for ticket in batch])
-            except BaseException as error:  # noqa: BLE001 - it is raised where the items came from
+            except BaseException as error:  # noqa: BLE001 - it is raised to whoever waits for an item
                 outcomes = [error] * len(batch)
             for loop in {ticket.result.get_loop() for ticket in batch}:
-                with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits
                     loop.call_soon_threadsafe(_deliver, loop, batch, outcomes)
 
     def _take_batch(self) -> list[_Ticket[Item, Result]]:
@@ -107,11 +110,31 @@ def _deliver(
     batch: Sequence[_Ticket[Item, Result]],
     outcomes: Sequence[Result | BaseException],
 ) -> None:
-    """Keep the promises that were made in a loop."""
+    """Resolve the futures that belong to one loop."""
     for ticket, outcome in zip(batch, outcomes, strict=True):
         if ticket.result.get_loop() is not loop or ticket.result.done():
-            continue  # done where whoever asked was cancelled
+            continue  # done: its caller was cancelled
         if isinstance(outcome, BaseException):
             ticket.result.set_exception(outcome)
         else:
             ticket.result.set_result(outcome)
+
+
+_T = TypeVar("_T")
+
+
+async def run_together(coroutines: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
+    """Run coroutines at the same time and return their results in order.
+
+    When one fails the others are cancelled and awaited, and its error is raised without a group around it: the
+    others failed for the same reason, or were cancelled because of it.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    except BaseExceptionGroup as errors:
+        first: BaseException = errors
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
+    return [task.result() for task in tasks]

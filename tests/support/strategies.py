@@ -13,7 +13,7 @@ from ckvd.model.market import Interval, Kind, Market, SeriesKey
 from ckvd.model.provenance import Absence, Origin, Reason, Source
 from ckvd.model.table import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, Decimals, KlineTable, fields_of
 from ckvd.model.timespan import Span
-from models import bar_end, bar_start, bar_starts, ms
+from support.models import bar_end, bar_start, bar_starts, ms
 
 if TYPE_CHECKING:
     from ckvd.model.table import Column

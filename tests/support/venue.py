@@ -16,11 +16,11 @@ from ckvd.model.calendar import Period
 from ckvd.model.market import HOUR_MS, SeriesKey
 from ckvd.model.timespan import parse_time
 from ckvd.network.retry import RetryPolicy
-from loopback.clock import VirtualTime
-from loopback.exchange import Exchange
-from loopback.mirror import Mirror, publish
-from loopback.rows import Row, make_rows, open_ms_of
-from plain_archives import columns_of
+from support.loopback.clock import VirtualTime
+from support.loopback.exchange import Exchange
+from support.loopback.mirror import Mirror, publish
+from support.loopback.rows import Row, make_rows, open_ms_of
+from support.plain_archives import columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import leaks
-from closers import TASK_FACTORIES, run
+from support import leaks
+from support.closers import TASK_FACTORIES, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

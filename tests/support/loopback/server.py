@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self, TypeAlias, cast
 
-from loopback.reply import Ending, Reply, Request
+from support.loopback.reply import Ending, Reply, Request
 
 if TYPE_CHECKING:
     from types import TracebackType

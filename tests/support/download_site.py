@@ -6,10 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import ckvd
-from archives import make_archive, path_of
 from ckvd.model.timespan import parse_time
 from ckvd.network.retry import RetryPolicy
-from loopback.mirror import LISTING_PATH, Mirror, publish
+from support.archives import make_archive, path_of
+from support.loopback.mirror import LISTING_PATH, Mirror, publish
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -6,16 +6,16 @@ import os
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from support.places import SOURCES, TESTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT = Path(__file__).resolve().parents[1]
 
 # What both the project and the helpers beside this module are imported with.
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])}
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(SOURCES), str(TESTS)])}
 
 
 def run_script(script: str, *, prepare: Callable[[], object] | None = None) -> str:

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from curl_cffi import AsyncSession
 
-import leaks
 from ckvd.errors import ClientClosedError
 from ckvd.utils.config import CLEANUP_GRACE_S, HTTP_CLIENT_CLEANUP_TIMEOUT, RESOURCE_CLEANUP_TIMEOUT
-from closers import SLACK_S, Deaf, Hanging, Raising, Slow, run
-from stopwatch import Stopwatch
-from subprocesses import run_script
+from support import leaks
+from support.closers import SLACK_S, Deaf, Hanging, Raising, Slow, run
+from support.stopwatch import Stopwatch
+from support.subprocesses import run_script
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from closers import Closer
-    from loopback.server import LoopbackServer
+    from support.closers import Closer
+    from support.loopback.server import LoopbackServer
 
 
 class BodyError(Exception):
@@ -229,8 +229,8 @@ def interrupts_when_it_is_interrupted_while_leaving(subject: Subject, client: st
     script = f"""
         import asyncio, os, signal, tempfile, threading
         import ckvd, leaks
-        from loopback.reply import Gate, Reply
-        from loopback.server import LoopbackServer
+        from support.loopback.reply import Gate, Reply
+        from support.loopback.server import LoopbackServer
 
         class Interrupting:
             def __init__(self, part):

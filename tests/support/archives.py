@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckvd.archive.name import ArchiveName
@@ -13,8 +12,6 @@ from ckvd.model.market import SeriesKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-SAMPLES = Path(__file__).resolve().parents[1] / "data" / "vision"
 
 
 def path_of(symbol: str, interval: str, label: str, *, market: str = "spot", kind: str = "klines") -> str:

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 
 from ckvd.model.market import DAY_MS, Interval, Kind, Market, SeriesKey
 from ckvd.model.timespan import now_ms
-from loopback.reply import Reply, Request
-from loopback.rows import Row, open_ms_of, to_json
-from loopback.server import LoopbackServer
+from support.loopback.reply import Reply, Request
+from support.loopback.rows import Row, open_ms_of, to_json
+from support.loopback.server import LoopbackServer
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -13,13 +13,13 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import leaks
-from closers import run
+from support import leaks
+from support.closers import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from client_cleanup import Subject
+    from support.client_cleanup import Subject
 
 
 class Node:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from curl_cffi import AsyncSession
 
-import leaks
 from ckvd.errors import ClientClosedError
-from client_cleanup import BodyError
-from closers import run
-from loopback.reply import Framing, Gate, Reply
-from stopwatch import Stopwatch
+from support import leaks
+from support.client_cleanup import BodyError
+from support.closers import run
+from support.loopback.reply import Framing, Gate, Reply
+from support.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    from client_cleanup import Subject
+    from support.client_cleanup import Subject
 
 _BODY = b"[" + bytes(100_000)
 

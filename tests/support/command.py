@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from ckvd.cli.app import app
-from conftest import REPOSITORY
+from support.places import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
