@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.material import csv_of, make_table, minutes
 from benchmarks.measure import Effort, Result, Target, Timing, take_turns
 from benchmarks.peers import load
-from ckvd.archive.parse import parse_rows
+from ckvd.decode.rows import parse_rows
 from ckvd.model.table import FIELD_COUNT, INTEGER_FIELDS
 
 if TYPE_CHECKING:

@@ -21,12 +21,12 @@ from benchmarks.breakdown import Steps
 from benchmarks.material import SYMBOL, make_table, minutes, write_archives
 from benchmarks.measure import Result, Target, files_under, heat, take_turns
 from benchmarks.peers import load
-from ckvd.archive.decode import decode_rows
 from ckvd.archive.name import ArchiveName
-from ckvd.archive.parse import parse_rows
-from ckvd.archive.unzip import unzip_csv
-from ckvd.archive.workspace import Workspace
 from ckvd.cache import CacheFolder, SeriesStore
+from ckvd.decode.decode import Expected, decode_rows
+from ckvd.decode.rows import parse_rows
+from ckvd.decode.unzip import unzip_csv
+from ckvd.decode.workspace import Workspace
 from ckvd.model.calendar import Cadence
 from ckvd.model.table import fields_of
 from ckvd.model.timespan import Span
@@ -152,12 +152,12 @@ def _ingest_by_step(
     workspace.clear()
     with steps.step("inflating"):
         for content, name in zip(contents, names, strict=True):
-            unzip_csv(content, name, workspace)
+            unzip_csv(content, name.series, name.file_name, workspace)
     with steps.step("parsing"):
         rows = parse_rows(workspace.taken, "benchmark.csv")
     series, span = names[0].series, Span(names[0].period.start_ms, names[-1].period.span.end_ms)
     with steps.step("checking rows"):
-        decoded = decode_rows(rows, series, span, "benchmark.csv")
+        decoded = decode_rows(rows, Expected(series, span, "benchmark.csv"))
     with steps.step("writing and flushing"):
         SeriesStore(target, series).put(decoded.table, span)
 
@@ -182,7 +182,8 @@ def _inflate_some(mirror: Path, left: SimpleQueue[Path]) -> int:
         while True:
             path = left.get_nowait()
             workspace.clear()
-            nbytes += len(unzip_csv(path.read_bytes(), _name_of(mirror, path), workspace))
+            name = _name_of(mirror, path)
+            nbytes += len(unzip_csv(path.read_bytes(), name.series, name.file_name, workspace))
     return nbytes
 
 

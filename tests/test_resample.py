@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckvd.archive.decode import decode_archive
+from ckvd.acquisition.ingest import expected_of
 from ckvd.archive.name import ArchiveName
 from ckvd.cache import CacheFolder, SeriesStore, open_cache
+from ckvd.decode.decode import decode_archive
 from ckvd.errors import ColumnError, IdentityError
 from ckvd.klines import Klines
 from ckvd.model.calendar import regular_close_times
@@ -285,7 +286,7 @@ def read_archives(shared_data: Path, symbol: str, interval: str) -> KlineTable:
     for path in sorted(folder.glob("*-2023-*.zip")):
         name = ArchiveName.of_path(path.relative_to(root).as_posix())
         assert name is not None
-        tables.append(decode_archive(path.read_bytes(), name).table)
+        tables.append(decode_archive(path.read_bytes(), expected_of(name)).table)
     columns = {name: np.concatenate([table.columns[name] for table in tables]) for name in tables[0].columns}
     return KlineTable(tables[0].series, columns, {})
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from curl_cffi import AsyncSession
     from curl_cffi import Response as CurlResponse
 
-    from ckvd.archive.parse import RawRows
+    from ckvd.decode.rows import RawRows
     from ckvd.rest.host import Answer
 
 __all__ = ["RestAnswer", "RestDataClient"]

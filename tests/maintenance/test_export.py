@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from ckvd.archive.decode import decode_archive, decode_rows
+from ckvd.acquisition.ingest import expected_of
 from ckvd.archive.name import ArchiveName
-from ckvd.archive.parse import parse_rows
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
+from ckvd.decode.decode import Expected, decode_archive, decode_rows
+from ckvd.decode.rows import parse_rows
 from ckvd.errors import CacheError, ExportError, NotCachedError
 from ckvd.maintenance.export import ExportCut, ExportFormat, export_series
 from ckvd.maintenance.export_csv import cell_format, format_rows, in_microseconds
@@ -43,7 +44,7 @@ def csv_of(path: Path) -> bytes:
 def store_archive(folder: CacheFolder, root: Path, path: Path) -> ArchiveName:
     name = ArchiveName.of_path(str(path.relative_to(root)))
     assert name is not None
-    decoded = decode_archive(path.read_bytes(), name)
+    decoded = decode_archive(path.read_bytes(), expected_of(name))
     source = Source(
         Origin.VISION_DAILY,
         name.path,
@@ -104,7 +105,7 @@ def test_cells_beyond_a_double_are_counted_and_nearest(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path / "cache")
     line = b"1704067200000,1.5,1.5,1.5,1.5,60000000.12345678,1704067259999,9007199254.74099371,3,0.0,0.0,0\n"
     rows = parse_rows(line, "x")
-    SeriesStore(folder, BTCUSDT_1M).put(decode_rows(rows, BTCUSDT_1M, DAY, "x").table, DAY)
+    SeriesStore(folder, BTCUSDT_1M).put(decode_rows(rows, Expected(BTCUSDT_1M, DAY, "x")).table, DAY)
     (exported,) = export_series(folder, BTCUSDT_1M, tmp_path / "out")
     cells = exported.path.read_bytes().split(b",")
     assert exported.inexact_cell_count == 1

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from ckvd.archive.decode import decode_archive
+from ckvd.acquisition.ingest import expected_of
 from ckvd.archive.name import ArchiveName
 from ckvd.cache import CacheFolder, KlineCache
 from ckvd.cache.folder import SegmentName
+from ckvd.decode.decode import decode_archive
 from ckvd.maintenance import inventory
 from ckvd.maintenance.inventory import list_series
 from ckvd.maintenance.selection import SeriesFilter
@@ -37,7 +38,7 @@ def real_day() -> KlineTable:
     """The 23 hours of a day with an outage."""
     name = ArchiveName.of_path("data/spot/daily/klines/BTCUSDT/1h/BTCUSDT-1h-2023-03-24.zip")
     assert name is not None
-    return decode_archive(SAMPLE.read_bytes(), name).table
+    return decode_archive(SAMPLE.read_bytes(), expected_of(name)).table
 
 
 def fill(folder: CacheFolder, series: SeriesKey, day: KlineTable) -> None:

@@ -13,7 +13,8 @@ from support.subprocesses import run_script
 PREPARE = """
     import gc, json, os, tempfile
     from pathlib import Path
-    import ckvd, leaks
+    import ckvd
+    from support import leaks
     from ckvd.segment import SegmentReader
     from ckvd.model.timespan import Span
     from support.tables import BTCUSDT_1M, regular_table, write_segment

@@ -1,6 +1,6 @@
 """Bad ways to close a resource, each of which somebody has written. A pytest plugin that swaps one in.
 
-    python -m pytest -p bad_closing --closing wait_for tests/utils -k deaf
+    python -m pytest -p support.bad_closing --closing wait_for tests/utils -k deaf
 
 Each is good but for one thing, and names the test that notices. A test that hangs ends the run: not ending is what
 is wrong with some of these.

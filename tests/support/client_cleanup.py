@@ -228,7 +228,8 @@ def interrupts_when_it_is_interrupted_while_leaving(subject: Subject, client: st
     """
     script = f"""
         import asyncio, os, signal, tempfile, threading
-        import ckvd, leaks
+        import ckvd
+        from support import leaks
         from support.loopback.reply import Gate, Reply
         from support.loopback.server import LoopbackServer
 

@@ -235,7 +235,8 @@ def test_a_file_that_cannot_be_flushed_is_logged_and_released(caplog: pytest.Log
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to oneself alone")
 def test_interrupted_while_leaving_closes_and_interrupts() -> None:
     script = """
-        import asyncio, os, signal, leaks
+        import asyncio, os, signal
+        from support import leaks
         from support.closers import Closer
         from ckvd.utils.async_cleanup import direct_resource_cleanup
 

@@ -30,7 +30,7 @@ SCRIPT = """
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         chosen = ["-k", noticed_by[closing]]
-        status = pytest.main(["-xqs", "-p", "bad_closing", "--closing", closing, *chosen, *common])
+        status = pytest.main(["-xqs", "-p", "support.bad_closing", "--closing", closing, *chosen, *common])
         sys.stdout.flush()
         os._exit(status)
 

@@ -10,8 +10,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from ckvd.acquisition.ingest import ingest_archives
-from ckvd.archive.workspace import Workspace
 from ckvd.concurrency import Batching
+from ckvd.decode.workspace import Workspace
 from ckvd.model.calendar import month_start_ms
 from ckvd.utils.config import INGEST_GROUP_ARCHIVES_MAX, INGEST_GROUP_NBYTES_MAX
 

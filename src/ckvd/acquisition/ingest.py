@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ckvd.archive.batch import decode_archives
 from ckvd.archive.pieces import read_pieces
 from ckvd.cache.series_store import SeriesStore
+from ckvd.decode.batch import decode_archives
+from ckvd.decode.decode import Expected
 from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Cadence
 from ckvd.model.provenance import Origin, Source
@@ -18,10 +19,11 @@ from ckvd.utils.config import REPORT_EXAMPLES_MAX
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ckvd.archive.decode import DecodedArchive
+    from ckvd.archive.name import ArchiveName
     from ckvd.archive.source import FetchedArchive
-    from ckvd.archive.workspace import Workspace
     from ckvd.cache.folder import CacheFolder
+    from ckvd.decode.decode import DecodedArchive
+    from ckvd.decode.workspace import Workspace
 
 _ORIGINS: Final = {Cadence.MONTHLY: Origin.VISION_MONTHLY, Cadence.DAILY: Origin.VISION_DAILY}
 
@@ -84,7 +86,7 @@ def _decode(archives: Sequence[FetchedArchive], workspace: Workspace | None) -> 
     read = [position for position, content in enumerate(contents) if isinstance(content, bytes)]
     decoded = decode_archives(
         [content for content in contents if isinstance(content, bytes)],
-        [archives[position].name for position in read],
+        [expected_of(archives[position].name) for position in read],
         workspace,
     )
     found = dict(zip(read, decoded, strict=True))
@@ -112,6 +114,11 @@ def _runs(arrivals: Sequence[_Arrival]) -> Iterator[list[_Arrival]]:
         run.append(arrival)
     if run:
         yield run
+
+
+def expected_of(name: ArchiveName) -> Expected:
+    """What an archive of a name should hold."""
+    return Expected(name.series, name.period.span, name.file_name)
 
 
 def source_of(fetched: FetchedArchive, decoded: DecodedArchive) -> Source:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckvd.acquisition.download_folder import download_folder
-from ckvd.acquisition.ingest import source_of
-from ckvd.archive.decode import decode_archive
+from ckvd.acquisition.ingest import expected_of, source_of
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive
 from ckvd.cache.coverage import Covered
 from ckvd.cache.series_store import SeriesStore
+from ckvd.decode.decode import decode_archive
 from ckvd.errors import ArchiveError, CacheError, CkvdError, ClientClosedError
 from ckvd.model.timespan import difference, union
 from ckvd.planning import plan
@@ -146,7 +146,7 @@ async def fetch_table(source: ArchiveSource, name: ArchiveName, place: Path) -> 
 
 def _decode(fetched: FetchedArchive) -> tuple[Source, KlineTable]:
     try:
-        decoded = decode_archive(fetched.path.read_bytes(), fetched.name)
+        decoded = decode_archive(fetched.path.read_bytes(), expected_of(fetched.name))
     except OSError as error:
         raise ArchiveError(str(fetched.path), f"cannot be read: {error.strerror}") from error
     finally:

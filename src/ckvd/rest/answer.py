@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ckvd.archive.decode import decode_rows
+from ckvd.decode.decode import Expected, decode_rows
 from ckvd.errors import ArchiveError, RestAnswerError
 from ckvd.model.calendar import grid_floor
 from ckvd.model.provenance import Origin, Source
@@ -19,7 +19,7 @@ from ckvd.rest.rows import join_rows, read_rows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ckvd.archive.parse import RawRows
+    from ckvd.decode.rows import RawRows
     from ckvd.model.market import SeriesKey
     from ckvd.model.table import KlineTable
 
@@ -96,7 +96,7 @@ def assemble(series: SeriesKey, wanted: Span, pages: Sequence[Page], now_ms: int
     seen_ms = min([now_ms, *(page.date_ms for page in ordered if page.date_ms is not None)])
     rows = join_rows([page.rows for page in ordered]) if ordered else read_rows(b"[]", "")
     try:
-        decoded = decode_rows(rows, series, wanted, str(series))
+        decoded = decode_rows(rows, Expected(series, wanted, str(series)))
     except ArchiveError as error:
         raise RestAnswerError(ordered[0].url, error.reason, row=error.row) from None
     table = decoded.table

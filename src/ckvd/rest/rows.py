@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import numpy as np
 
-from ckvd.archive.parse import RawRows, parse_rows
+from ckvd.decode.rows import RawRows, parse_rows
 from ckvd.errors import ArchiveError, RestAnswerError
 from ckvd.model.table import FIELD_COUNT, INTEGER_FIELDS
 

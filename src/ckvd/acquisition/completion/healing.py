@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ckvd.acquisition.completion.scope import inner_seconds, whole_days
-from ckvd.acquisition.ingest import source_of
+from ckvd.acquisition.ingest import expected_of, source_of
 from ckvd.acquisition.reconciliation import Doubt, find_doubts, join_requests, provisional_recheck_ms
-from ckvd.archive.decode import decode_archive
 from ckvd.archive.name import ArchiveName
 from ckvd.archive.source import AbsentArchive
 from ckvd.cache.coverage import read_coverage
@@ -17,6 +16,7 @@ from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.ownership import resolve
 from ckvd.cache.statement import read_statement
 from ckvd.concurrency import run_together
+from ckvd.decode.decode import decode_archive
 from ckvd.errors import ArchiveError, InvalidSymbolError
 from ckvd.model.calendar import closed_part
 from ckvd.model.gaps import find_gaps
@@ -200,7 +200,7 @@ class Healing:
         if isinstance(fetched, AbsentArchive):
             return None
         content = await asyncio.to_thread(fetched.path.read_bytes)
-        decoded = await asyncio.to_thread(decode_archive, content, name)
+        decoded = await asyncio.to_thread(decode_archive, content, expected_of(name))
         return decoded.table, source_of(fetched, decoded)
 
     async def amend(self, evidence: Sequence[Evidence]) -> list[Healed]:

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckvd import inflate
-from ckvd.archive import unzip
 from ckvd.archive.name import ArchiveName
-from ckvd.archive.unzip import unzip_csv
+from ckvd.decode import unzip
+from ckvd.decode.unzip import unzip_csv
 from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
@@ -73,7 +73,7 @@ def at_most_a_megabyte() -> Iterator[None]:
 
 def refusal(content: bytes, name: ArchiveName = NAME) -> str:
     with pytest.raises(ArchiveError) as caught:
-        unzip_csv(content, name)
+        unzip_csv(content, name.series, name.file_name)
     assert caught.value.archive == name.file_name
     assert caught.value.row is None
     return caught.value.reason
@@ -83,8 +83,8 @@ def refusal(content: bytes, name: ArchiveName = NAME) -> str:
 @pytest.mark.parametrize("csv", [b"", b"\n", CSV, CSV * 1000, LONG])
 def test_the_member_comes_out_as_it_went_in(csv: bytes, method: int) -> None:
     content = make_zip(csv=csv, method=method)
-    assert unzip_csv(content, NAME) == csv
-    assert unzip_csv(memoryview(content), NAME) == csv
+    assert unzip_csv(content, NAME.series, NAME.file_name) == csv
+    assert unzip_csv(memoryview(content), NAME.series, NAME.file_name) == csv
 
 
 def test_the_standard_zlib_does_it_where_isal_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,13 +93,13 @@ def test_the_standard_zlib_does_it_where_isal_is_missing(monkeypatch: pytest.Mon
     assert without_isal["crc32"] is zlib.crc32
     for name in ("INFLATE_ERRORS", "inflating", "crc32"):
         monkeypatch.setattr(unzip, name, without_isal[name])
-    assert unzip_csv(make_zip(csv=LONG), NAME) == LONG
+    assert unzip_csv(make_zip(csv=LONG), NAME.series, NAME.file_name) == LONG
     assert "stop after" in refusal(patched(make_zip(), CENTRAL_PACKED, "<I", 20))
     assert "damaged" in refusal(damaged(make_zip(csv=LONG)))
 
 
 def test_a_zip_within_other_bytes_is_found() -> None:
-    assert unzip_csv(b"<html>" + make_zip(), NAME) == CSV
+    assert unzip_csv(b"<html>" + make_zip(), NAME.series, NAME.file_name) == CSV
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_more_than_deflate_can_hold_is_refused_before_memory_is_taken() -> None:
 
 def test_the_best_that_deflate_can_do_is_not_refused() -> None:
     csv = bytes(20_000_000)
-    assert unzip_csv(make_zip(csv=csv), NAME) == csv
+    assert unzip_csv(make_zip(csv=csv), NAME.series, NAME.file_name) == csv
 
 
 @pytest.mark.parametrize("offset", [1, 100_000, 0xFFFFFFF0])
@@ -219,7 +219,7 @@ def test_a_member_of_another_series_is_refused(member: str) -> None:
     "member", ["data.csv", "BTCUSDT-1m-2023-1-1.csv", "folder/" + MEMBER, "btcusdt-1m-2023-01.csv"]
 )
 def test_a_member_with_a_name_that_says_nothing_else_is_accepted(member: str) -> None:
-    assert unzip_csv(make_zip(member), NAME) == CSV
+    assert unzip_csv(make_zip(member), NAME.series, NAME.file_name) == CSV
 
 
 def test_names_that_are_not_ascii_are_understood_in_both_encodings() -> None:
@@ -230,7 +230,11 @@ def test_names_that_are_not_ascii_are_understood_in_both_encodings() -> None:
     for header, place in ((LOCAL, 6), (CENTRAL, CENTRAL_FLAGS)):
         struct.pack_into("<H", unmarked, marked.index(header) + place, 0)
     assert zipfile.ZipFile(io.BytesIO(unmarked)).namelist() != zipfile.ZipFile(io.BytesIO(marked)).namelist()
-    assert unzip_csv(marked, name) == unzip_csv(bytes(unmarked), name) == CSV
+    assert (
+        unzip_csv(marked, name.series, name.file_name)
+        == unzip_csv(bytes(unmarked), name.series, name.file_name)
+        == CSV
+    )
     for content in (marked, bytes(unmarked)):
         assert "belongs to series spot/klines/币安人生USDT/1m" in refusal(content, NAME)
 
@@ -248,4 +252,4 @@ def damaged_zips(draw: st.DrawFn) -> bytes:
 @given(damaged_zips() | st.binary(max_size=200))
 def test_damaged_bytes_give_the_csv_or_a_refusal(content: bytes) -> None:
     with contextlib.suppress(ArchiveError):
-        assert unzip_csv(content, NAME) == CSV
+        assert unzip_csv(content, NAME.series, NAME.file_name) == CSV

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckvd.archive.batch import decode_archives
-from ckvd.archive.decode import DecodedArchive, decode_archive
+from ckvd.acquisition.ingest import expected_of
 from ckvd.archive.name import ArchiveName
-from ckvd.archive.workspace import Workspace
+from ckvd.decode.batch import decode_archives
+from ckvd.decode.decode import DecodedArchive, decode_archive
+from ckvd.decode.workspace import Workspace
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
 from support import strategies  # noqa: F401 - no example fails for the time that it took
@@ -82,8 +83,11 @@ def test_what_a_workspace_held_before_shows_nowhere(groups: list[list[tuple[int,
             for day, (count, has_header, has_last_newline) in enumerate(group)
         ]
         names = DAYS[: len(contents)]
-        alone = [cells_of(decode_archive(content, name)) for content, name in zip(contents, names, strict=True)]
-        together = decode_archives(contents, names, workspace)
+        alone = [
+            cells_of(decode_archive(content, expected_of(name)))
+            for content, name in zip(contents, names, strict=True)
+        ]
+        together = decode_archives(contents, [expected_of(name) for name in names], workspace)
         assert [cells_of(decoded) for decoded in together] == alone
         kept += zip(alone, together, strict=True)
     assert all(cells_of(decoded) == cells for cells, decoded in kept)

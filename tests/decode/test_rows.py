@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ckvd.archive import parse
-from ckvd.archive.parse import RawRows, parse_decimal, parse_integer, parse_line, parse_rows
+from ckvd.decode import rows as parse
+from ckvd.decode.rows import RawRows, parse_decimal, parse_integer, parse_line, parse_rows
 from ckvd.errors import ArchiveError
 from ckvd.model.table import FIELD_COUNT, FLOAT_FIELDS, INTEGER_FIELDS, Decimals
 from support import strategies  # noqa: F401 - no example fails for the time that it took

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckvd.archive.batch import decode_archives
-from ckvd.archive.decode import DecodedArchive, decode_archive
+from ckvd.acquisition.ingest import expected_of
 from ckvd.archive.name import ArchiveName
+from ckvd.decode.batch import decode_archives
+from ckvd.decode.decode import DecodedArchive, decode_archive
 from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
@@ -33,7 +34,7 @@ def name_of(path: str) -> ArchiveName:
 
 def alone(content: bytes, name: ArchiveName) -> DecodedArchive | ArchiveError:
     try:
-        return decode_archive(content, name)
+        return decode_archive(content, expected_of(name))
     except ArchiveError as error:
         return error
 
@@ -57,7 +58,9 @@ def assert_same(together: DecodedArchive | ArchiveError, by_itself: DecodedArchi
 def test_samples_of_any_format_are_the_same_together_and_alone(paths: list[str]) -> None:
     contents = [(SAMPLES / path).read_bytes() for path in paths]
     names = [name_of(path) for path in paths]
-    for found, content, name in zip(decode_archives(contents, names), contents, names, strict=True):
+    for found, content, name in zip(
+        decode_archives(contents, [expected_of(name) for name in names]), contents, names, strict=True
+    ):
         assert_same(found, alone(content, name))
 
 
@@ -77,7 +80,7 @@ def test_an_archive_that_is_refused_takes_no_other_with_it(spoiled: Sequence[tup
     days = [ArchiveName(DAY, Period.of_label(f"2023-01-0{day}")) for day in (1, 2)]
     later = (str(int(GOOD[0]) + 86_400_000), *GOOD[1:6], str(int(GOOD[6]) + 86_400_000), *GOOD[7:])
     contents = [zip_of(spoiled, days[0].file_name), zip_of([later], days[1].file_name)]
-    first, second = decode_archives(contents, days)
+    first, second = decode_archives(contents, [expected_of(day) for day in days])
     assert_same(first, alone(contents[0], days[0]))
     assert_same(second, alone(contents[1], days[1]))
     assert isinstance(second, DecodedArchive)
@@ -85,6 +88,8 @@ def test_an_archive_that_is_refused_takes_no_other_with_it(spoiled: Sequence[tup
 
 def test_a_file_that_is_no_zip_is_refused_by_itself() -> None:
     days = [ArchiveName(DAY, Period.of_label(f"2023-01-0{day}")) for day in (1, 2)]
-    found = decode_archives([b"no zip", zip_of([GOOD], days[0].file_name)], [days[1], days[0]])
+    found = decode_archives(
+        [b"no zip", zip_of([GOOD], days[0].file_name)], [expected_of(days[1]), expected_of(days[0])]
+    )
     assert isinstance(found[0], ArchiveError)
     assert isinstance(found[1], DecodedArchive)

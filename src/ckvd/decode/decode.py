@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from ckvd.archive.parse import RawRows, parse_rows
-from ckvd.archive.unzip import unzip_csv
-from ckvd.archive.workspace import Workspace
+from ckvd.decode.rows import RawRows, parse_rows
+from ckvd.decode.unzip import unzip_csv
+from ckvd.decode.workspace import Workspace
 from ckvd.errors import ArchiveError
 from ckvd.model.table import (
     CLOSE_TIME_US,
@@ -28,7 +28,6 @@ from ckvd.model.table import (
 from ckvd.model.timespan import Span, format_time
 
 if TYPE_CHECKING:
-    from ckvd.archive.name import ArchiveName
     from ckvd.model.market import SeriesKey
     from ckvd.model.table import Column, Times
 
@@ -38,6 +37,25 @@ _MICROSECONDS_MIN: Final = 10**14
 _OPEN_TIME, _CLOSE_TIME = 0, 6
 # A bar may close at an odd time, but not outside the years that times are understood in.
 _SANE: Final = Span.of("1970-01-01", "2200-01-01")
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What rows should be.
+
+    Attributes
+    ----------
+    series : SeriesKey
+        Names the columns.
+    span : Span
+        Where every open time must lie.
+    label : str
+        What errors call the source.
+    """
+
+    series: SeriesKey
+    span: Span
+    label: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +89,7 @@ class DecodedArchive:
 
 
 def decode_archive(
-    content: bytes | memoryview, name: ArchiveName, workspace: Workspace | None = None
+    content: bytes | memoryview, expected: Expected, workspace: Workspace | None = None
 ) -> DecodedArchive:
     """Decode an archive.
 
@@ -79,48 +97,41 @@ def decode_archive(
     ----------
     content : bytes or memoryview
         The whole ZIP.
-    name : ArchiveName
-        What it should be.
+    expected : Expected
     workspace : Workspace, optional
         Of the calling thread, for use with the next archive again.
 
     Raises
     ------
     ArchiveError
-        The ZIP is damaged or unusual, a row is malformed, or a time lies outside the archive's span.
+        The ZIP is damaged or unusual, a row is malformed, or a time lies outside the expected span.
     """
-    label = name.file_name
     workspace = workspace or Workspace()
     workspace.clear()
-    csv = unzip_csv(content, name, workspace)
+    csv = unzip_csv(content, expected.series, expected.label, workspace)
     with workspace.parsing:
-        rows = parse_rows(csv, label)
-    return decode_rows(rows, name.series, name.period.span, label)
+        rows = parse_rows(csv, expected.label)
+    return decode_rows(rows, expected)
 
 
-def decode_rows(rows: RawRows, series: SeriesKey, span: Span, label: str) -> DecodedArchive:
+def decode_rows(rows: RawRows, expected: Expected) -> DecodedArchive:
     """Make a table of rows.
 
     Parameters
     ----------
     rows : RawRows
-    series : SeriesKey
-        Names the columns.
-    span : Span
-        Where every open time must lie.
-    label : str
-        What errors call the source.
+    expected : Expected
 
     Raises
     ------
     ArchiveError
-        An open time lies outside the span, or a close time outside the years 1970 to 2200.
+        An open time lies outside the expected span, or a close time outside the years 1970 to 2200.
     """
     open_time, open_us, open_unit = _to_ms(rows.cells[_OPEN_TIME], REGULAR_OPEN_US)
     close_time, close_us, close_unit = _to_ms(rows.cells[_CLOSE_TIME], REGULAR_CLOSE_US)
-    _check_times(rows, open_time, _OPEN_TIME, span, label)
-    _check_times(rows, close_time, _CLOSE_TIME, _SANE, label)
-    names = fields_of(series)
+    _check_times(rows, open_time, _OPEN_TIME, expected.span, expected.label)
+    _check_times(rows, close_time, _CLOSE_TIME, _SANE, expected.label)
+    names = fields_of(expected.series)
     columns = dict(zip(names, rows.cells, strict=True))
     columns |= {names[_OPEN_TIME]: open_time, names[_CLOSE_TIME]: close_time}
     columns |= {OPEN_TIME_US: open_us} if open_us is not None else {}
@@ -130,7 +141,7 @@ def decode_rows(rows: RawRows, series: SeriesKey, span: Span, label: str) -> Dec
         columns = {column: cells[order.kept] for column, cells in columns.items()}
     decimals = {names[field]: found for field, found in zip(FLOAT_FIELDS, rows.decimals, strict=True)}
     return DecodedArchive(
-        table=KlineTable(series, columns, decimals),
+        table=KlineTable(expected.series, columns, decimals),
         row_count=rows.row_count,
         duplicate_row_count=order.duplicate_row_count,
         conflict_open_times=order.conflict_open_times,

@@ -13,20 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ckvd.archive.decode import DecodedArchive, decode_archive, decode_rows
-from ckvd.archive.parse import RawRows, find_line_ends, header_end, parse_rows
-from ckvd.archive.unzip import unzip_csv
-from ckvd.archive.workspace import Workspace
+from ckvd.decode.decode import DecodedArchive, Expected, decode_archive, decode_rows
+from ckvd.decode.rows import RawRows, find_line_ends, header_end, parse_rows
+from ckvd.decode.unzip import unzip_csv
+from ckvd.decode.workspace import Workspace
 from ckvd.errors import ArchiveError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ckvd.archive.name import ArchiveName
-
 
 def decode_archives(
-    contents: Sequence[bytes], names: Sequence[ArchiveName], workspace: Workspace | None = None
+    contents: Sequence[bytes], expected: Sequence[Expected], workspace: Workspace | None = None
 ) -> list[DecodedArchive | ArchiveError]:
     """Decode archives together.
 
@@ -34,7 +32,7 @@ def decode_archives(
     ----------
     contents : sequence of bytes
         The whole ZIPs.
-    names : sequence of ArchiveName
+    expected : sequence of Expected
         What each should be.
     workspace : Workspace, optional
         Of the calling thread, for use with the next archives again.
@@ -47,25 +45,28 @@ def decode_archives(
     workspace = workspace or Workspace()
     if len(contents) > 1:
         try:
-            return list(_decode_as_one(contents, names, workspace))
+            return list(_decode_as_one(contents, expected, workspace))
         except ArchiveError:
             pass  # each by itself, to find the one to blame
-    return [_decode_alone(content, name, workspace) for content, name in zip(contents, names, strict=True)]
+    return [_decode_alone(content, one, workspace) for content, one in zip(contents, expected, strict=True)]
 
 
-def _decode_alone(content: bytes, name: ArchiveName, workspace: Workspace) -> DecodedArchive | ArchiveError:
+def _decode_alone(content: bytes, expected: Expected, workspace: Workspace) -> DecodedArchive | ArchiveError:
     try:
-        return decode_archive(content, name, workspace)
+        return decode_archive(content, expected, workspace)
     except ArchiveError as error:
         return error
 
 
 def _decode_as_one(
-    contents: Sequence[bytes], names: Sequence[ArchiveName], workspace: Workspace
+    contents: Sequence[bytes], expected: Sequence[Expected], workspace: Workspace
 ) -> Iterator[DecodedArchive]:
     workspace.clear()
-    texts = [unzip_csv(content, name, workspace) for content, name in zip(contents, names, strict=True)]
-    begins = [header_end(text, name.file_name) for text, name in zip(texts, names, strict=True)]
+    texts = [
+        unzip_csv(content, one.series, one.label, workspace)
+        for content, one in zip(contents, expected, strict=True)
+    ]
+    begins = [header_end(text, one.label) for text, one in zip(texts, expected, strict=True)]
     bodies = [_body(text, begin) for text, begin in zip(texts, begins, strict=True)]
     stops = list(itertools.accumulate(map(len, bodies)))
     # The texts stand in the workspace one after the other, mostly just as they are needed.
@@ -73,13 +74,13 @@ def _decode_as_one(
     whole = workspace.taken if is_whole else b"".join(bodies)
     with workspace.parsing:
         ends = find_line_ends(whole)
-        rows = parse_rows(whole, names[0].file_name, ends=ends)
+        rows = parse_rows(whole, expected[0].label, ends=ends)
     first = 0
-    for name, begin, last in zip(names, begins, np.searchsorted(ends, stops).tolist(), strict=True):
+    for one, begin, last in zip(expected, begins, np.searchsorted(ends, stops).tolist(), strict=True):
         cells = tuple(cells[first:last] for cells in rows.cells)
         first = last
         part = RawRows(cells, rows.decimals, has_header=begin > 0)
-        yield decode_rows(part, name.series, name.period.span, name.file_name)
+        yield decode_rows(part, one)
 
 
 def _body(text: memoryview, begin: int) -> bytes | memoryview:

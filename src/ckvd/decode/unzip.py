@@ -14,7 +14,7 @@ import struct
 import zipfile
 from typing import TYPE_CHECKING, Any, Final
 
-from ckvd.archive.workspace import Workspace
+from ckvd.decode.workspace import Workspace
 from ckvd.errors import ArchiveError, IdentityError
 from ckvd.inflate import INFLATE_ERRORS, RAW_DEFLATE, crc32, inflating
 from ckvd.model.market import SeriesKey
@@ -23,9 +23,8 @@ from ckvd.utils.config import ARCHIVE_CSV_NBYTES_MAX
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ckvd.archive.name import ArchiveName
 
-# Two bits may stand for 258 bytes, and fewer for no more.
+# Deflate needs at least two bits for a run of at most 258 bytes.
 _RATIO_MAX: Final = 1032
 # Pieces large enough that a call does not show, and small enough for the second-level cache.
 _PACKED_PIECE_NBYTES: Final = 256 << 10
@@ -39,15 +38,19 @@ _ENCRYPTED: Final = 0x1 | 0x40 | 0x2000  # flag bits: encrypted, strongly, and w
 _MEMBER_NAME: Final = re.compile(r"(?:.*/)?(?P<symbol>[^/]+)-(?P<interval>[^-/]+)-\d{4}-\d{1,2}(?:-\d{1,2})?\.csv")
 
 
-def unzip_csv(content: bytes | memoryview, name: ArchiveName, workspace: Workspace | None = None) -> memoryview:
+def unzip_csv(
+    content: bytes | memoryview, series: SeriesKey, label: str, workspace: Workspace | None = None
+) -> memoryview:
     """Inflate the one member of an archive.
 
     Parameters
     ----------
     content : bytes or memoryview
         The whole ZIP.
-    name : ArchiveName
-        Which archive it should be.
+    series : SeriesKey
+        Whose bars it should hold.
+    label : str
+        What errors call it.
     workspace : Workspace, optional
         Whose memory to inflate it into.
 
@@ -64,9 +67,8 @@ def unzip_csv(content: bytes | memoryview, name: ArchiveName, workspace: Workspa
         unknown way, larger than `ARCHIVE_CSV_NBYTES_MAX`, longer or shorter than declared, damaged, or named as
         one of another series.
     """
-    label = name.file_name
     member = _only_member(content, label)
-    _check_member(member, name)
+    _check_member(member, series, label)
     csv = _packed_bytes(content, member, label)
     if member.compress_type == zipfile.ZIP_DEFLATED:
         csv = _inflate(csv, (workspace or Workspace()).take(member.file_size), label)
@@ -88,8 +90,7 @@ def _only_member(content: bytes | memoryview, label: str) -> zipfile.ZipInfo:
     return members[0]
 
 
-def _check_member(member: zipfile.ZipInfo, name: ArchiveName) -> None:
-    label = name.file_name
+def _check_member(member: zipfile.ZipInfo, series: SeriesKey, label: str) -> None:
     if member.flag_bits & _ENCRYPTED:
         raise ArchiveError(label, f"its member {member.filename!r} is encrypted")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -104,8 +105,8 @@ def _check_member(member: zipfile.ZipInfo, name: ArchiveName) -> None:
             label,
             f"its {member.compress_size} bytes cannot hold the {member.file_size} bytes of CSV declared",
         )
-    named = list(_series_named(member.filename, name.series))
-    if named and name.series not in named:
+    named = list(_series_named(member.filename, series))
+    if named and series not in named:
         raise ArchiveError(label, f"its member {member.filename!r} belongs to series {named[0]}")
 
 

@@ -1,7 +1,7 @@
 """CSV bytes to arrays: twelve fields a row, three of them integers, nine of them decimal numbers.
 
 `parse_line` is the definition: it reads one line with `int` and `float`, in a strict grammar, and says what it
-refuses. `parse_rows` gives the same answer faster: `ckvd.archive.block` reads thousands of rows at once, and the
+refuses. `parse_rows` gives the same answer faster: `ckvd.decode.block` reads thousands of rows at once, and the
 rows that it leaves unread go through the definition.
 """
 
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from ckvd.archive.block import TEXT_MARGIN_NBYTES, read_block
-from ckvd.archive.digits import bits_of_any
+from ckvd.decode.block import TEXT_MARGIN_NBYTES, read_block
+from ckvd.decode.digits import bits_of_any
 from ckvd.errors import ArchiveError
 from ckvd.model.table import FIELD_COUNT, FLOAT_FIELDS, INTEGER_FIELDS, Decimals
 from ckvd.utils.config import PARSE_BLOCK_NBYTES
@@ -24,7 +24,7 @@ from ckvd.utils.config import PARSE_BLOCK_NBYTES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ckvd.archive.block import Text
+    from ckvd.decode.block import Text
     from ckvd.model.table import Column, Times
 
 _NEWLINE: Final = ord("\n")

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckvd.archive.decode import DecodedArchive, decode_archive, decode_rows
+from ckvd.acquisition.ingest import expected_of
 from ckvd.archive.name import ArchiveName
-from ckvd.archive.parse import parse_rows
+from ckvd.decode.decode import DecodedArchive, Expected, decode_archive, decode_rows
+from ckvd.decode.rows import parse_rows
 from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
@@ -51,7 +52,7 @@ def row(minute: int, *, close: str = "1.5", unit: int = 1, open_us: int = 0, clo
 
 
 def decode(rows: Iterable[str], name: ArchiveName = NAME) -> DecodedArchive:
-    return decode_archive(zip_text(name.file_name, rows), name)
+    return decode_archive(zip_text(name.file_name, rows), expected_of(name))
 
 
 def minutes_of(decoded: DecodedArchive) -> list[int]:
@@ -239,10 +240,10 @@ def test_a_month_in_another_order_is_the_same_month() -> None:
 
 def test_rows_of_any_source_go_the_same_way() -> None:
     rows = parse_rows("".join([row(1), row(0)]).encode(), "GET /klines")
-    decoded = decode_rows(rows, SERIES, Span(START_MS, START_MS + 120_000), "GET /klines")
+    decoded = decode_rows(rows, Expected(SERIES, Span(START_MS, START_MS + 120_000), "GET /klines"))
     assert minutes_of(decoded) == [0, 1]
     with pytest.raises(ArchiveError, match=r"^GET /klines, line 1: open_time lies outside"):
-        decode_rows(rows, SERIES, Span(START_MS, START_MS + 60_000), "GET /klines")
+        decode_rows(rows, Expected(SERIES, Span(START_MS, START_MS + 60_000), "GET /klines"))
 
 
 # --- Real archives -----------------------------------------------------------------------------------------
@@ -271,7 +272,7 @@ def test_every_cell_of_every_real_archive_is_what_int_and_float_say(shared_data:
     assert len(archives) == 1821
     row_count = 0
     for name, path in archives:
-        decoded = decode_archive(path.read_bytes(), name)
+        decoded = decode_archive(path.read_bytes(), expected_of(name))
         texts, has_header = text_columns(path)
         assert decoded.has_header == has_header
         assert decoded.row_count == decoded.table.row_count == len(texts[0])
@@ -290,7 +291,7 @@ def test_every_cell_of_every_real_archive_is_what_int_and_float_say(shared_data:
 
 def test_what_is_odd_in_the_hourly_months_of_bitcoin_is_there_to_see(shared_data: Path) -> None:
     months = {
-        name.period.label: decode_archive(path.read_bytes(), name)
+        name.period.label: decode_archive(path.read_bytes(), expected_of(name))
         for name, path in real_archives(shared_data)
         if (name.series, name.period.cadence) == (SeriesKey.of("BTCUSDT", "1h"), "monthly")
     }
@@ -326,7 +327,7 @@ def test_headers_are_found_where_there_are_some(shared_data: Path) -> None:
         "FILUSDT-1m-2023-02.zip": True,
     }
     found = {
-        path.name: decode_archive(path.read_bytes(), name).has_header
+        path.name: decode_archive(path.read_bytes(), expected_of(name)).has_header
         for name, path in real_archives(shared_data)
         if path.name in wanted and name.series.market != "spot"
     }
@@ -336,7 +337,7 @@ def test_headers_are_found_where_there_are_some(shared_data: Path) -> None:
 def test_the_outage_of_march_2023_is_a_hole_and_an_odd_close(shared_data: Path) -> None:
     (path,) = (shared_data / "vision").rglob("BTCUSDT-1m-2023-03-24.zip")
     name = ArchiveName(SERIES, Period.of_label("2023-03-24"))
-    table = decode_archive(path.read_bytes(), name).table
+    table = decode_archive(path.read_bytes(), expected_of(name)).table
     assert table.row_count == 1440 - 80
     steps = np.diff(table.open_time)
     assert steps[steps != 60_000].tolist() == [81 * 60_000]

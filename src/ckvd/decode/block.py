@@ -7,7 +7,7 @@ cursors move by one number; after a field whose width differs, each moves by its
 
 Nothing is assumed about the text: what is taken for a digit, a point or a separator is checked in every row. A row
 with anything else (a sign before an integer, an exponent, too many digits, too few fields) is *left unread*, and
-the caller reads it by the definition in `ckvd.archive.parse`. A row that is read has the value of `float(text)` in
+the caller reads it by the definition in `ckvd.decode.rows`. A row that is read has the value of `float(text)` in
 every cell: its digits make an integer below 2**53, which is a double, and dividing that by a power of ten, which is
 one as well, rounds once and correctly.
 """
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ckvd.archive.digits import (
+from ckvd.decode.digits import (
     BITS,
     DIGIT_BITS,
     DIGIT_VALUES,
@@ -40,7 +40,7 @@ from ckvd.archive.digits import (
 from ckvd.model.table import FIELD_COUNT, INTEGER_FIELDS, Decimals, Times
 
 if TYPE_CHECKING:
-    from ckvd.archive.digits import Counts
+    from ckvd.decode.digits import Counts
     from ckvd.model.table import Column
 
 Text: TypeAlias = npt.NDArray[np.uint8]
