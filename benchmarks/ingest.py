@@ -21,7 +21,6 @@ from benchmarks.breakdown import Steps
 from benchmarks.material import SYMBOL, make_table, minutes, write_archives
 from benchmarks.measure import Result, Target, files_under, heat, take_turns
 from benchmarks.peers import load
-from ckvd.archive.name import ArchiveName
 from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.decode.decode import Expected, decode_rows
 from ckvd.decode.rows import parse_rows
@@ -30,6 +29,7 @@ from ckvd.decode.workspace import Workspace
 from ckvd.model.calendar import Cadence
 from ckvd.model.table import fields_of
 from ckvd.model.timespan import Span
+from ckvd.vision.name import ArchiveName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

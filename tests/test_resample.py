@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckvd.acquisition.ingest import expected_of
-from ckvd.archive.name import ArchiveName
 from ckvd.cache import CacheFolder, SeriesStore, open_cache
 from ckvd.decode.decode import decode_archive
 from ckvd.errors import ColumnError, IdentityError
@@ -25,6 +24,7 @@ from ckvd.model.market import Interval, SeriesKey
 from ckvd.model.table import COLUMN_DTYPES, KlineTable, fields_of
 from ckvd.model.timespan import Span
 from ckvd.resample import BarLength
+from ckvd.vision.name import ArchiveName
 from support.models import DAY_MS, HOUR_MS, MINUTE_MS, bar_end, bar_start, bar_starts, ms
 from support.strategies import moments, open_times
 from support.tables import BTCUSDT_1M, make_table, regular_table

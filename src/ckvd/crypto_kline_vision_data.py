@@ -18,10 +18,10 @@ from ckvd.cache.kline_cache import KlineCache
 from ckvd.concurrency import run_together
 from ckvd.derive import derive_klines
 from ckvd.errors import ClientClosedError, NetworkError, NotCachedError
+from ckvd.lifecycle import ClosedByAwaiting
 from ckvd.model.calendar import closed_part
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, now_ms
-from ckvd.network.unclosed import ClosedByAwaiting
 from ckvd.rest_data_client import RestDataClient
 from ckvd.utils.async_cleanup import direct_resource_cleanup
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 from ckvd.errors import ClientClosedError, RestAnswerError
+from ckvd.lifecycle import ClosedByAwaiting
 from ckvd.model.calendar import closed_part, grid_floor
 from ckvd.model.market import DAY_MS, Interval, Market, SeriesKey
 from ckvd.model.timespan import Span, difference, now_ms
 from ckvd.network.retry import RetryPolicy
 from ckvd.network.transport import Transport
-from ckvd.network.unclosed import ClosedByAwaiting
 from ckvd.rest.answer import Page, RestAnswer, assemble
 from ckvd.rest.endpoint import Endpoint
 from ckvd.rest.host import ExchangeHost
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from curl_cffi import Response as CurlResponse
 
     from ckvd.decode.rows import RawRows
-    from ckvd.rest.host import Answer
+    from ckvd.rest.host import HostAnswer
 
 __all__ = ["RestAnswer", "RestDataClient"]
 
@@ -275,5 +275,5 @@ def _url_of(market: Market, base_url: str | Mapping[str, str] | None) -> str:
     )
 
 
-def _rows_of(answer: Answer) -> RawRows:
+def _rows_of(answer: HostAnswer) -> RawRows:
     return read_rows(answer.response.body, answer.response.url)

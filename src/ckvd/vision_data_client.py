@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ckvd.acquisition.download import Download, pack_stored
-from ckvd.archive.folder_source import FolderArchiveSource
 from ckvd.cache.folder import CacheFolder
 from ckvd.errors import AddressError, ClientClosedError
+from ckvd.lifecycle import ClosedByAwaiting
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, now_ms
-from ckvd.network.http_source import HttpArchiveSource
 from ckvd.network.transport import Transport
-from ckvd.network.unclosed import ClosedByAwaiting
 from ckvd.utils.async_cleanup import direct_resource_cleanup
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY, VISION_LISTING_URL, VISION_URL
+from ckvd.vision.folder_source import FolderArchiveSource
+from ckvd.vision.http_source import HttpArchiveSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from curl_cffi import Response as CurlResponse
 
     from ckvd.acquisition.report import DownloadReport, Progress
-    from ckvd.archive.source import ArchiveSource
     from ckvd.model.timespan import TimeLike
+    from ckvd.vision.source import ArchiveSource
 
 _URL_SCHEMES: Final = ("http://", "https://")
 

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckvd.acquisition.group_commit import choose_group
-from ckvd.archive.folder_source import choose_small
-from ckvd.archive.name import ArchiveName
-from ckvd.archive.source import FetchedArchive
 from ckvd.model.calendar import Cadence, Period
 from ckvd.model.market import SeriesKey
 from ckvd.utils.config import FOLDER_BATCH_DAYS_MAX, INGEST_GROUP_ARCHIVES_MAX, INGEST_GROUP_NBYTES_MAX
+from ckvd.vision.folder_source import choose_small
+from ckvd.vision.name import ArchiveName
+from ckvd.vision.source import FetchedArchive
 from support import strategies  # noqa: F401 - no example fails for the time that it took
 
 SERIES = [SeriesKey.of(symbol, "1m") for symbol in ("BTCUSDT", "ETHUSDT")]

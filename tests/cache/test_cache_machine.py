@@ -16,7 +16,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ckvd.archive.folder_source import FolderArchiveSource
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.packing import pack_series
 from ckvd.maintenance.audit import audit_cache
@@ -27,6 +26,7 @@ from ckvd.maintenance.verification import verify_cache
 from ckvd.model.market import SeriesKey
 from ckvd.model.table import COLUMN_DTYPES, KlineTable, fields_of
 from ckvd.model.timespan import Span
+from ckvd.vision.folder_source import FolderArchiveSource
 from ckvd.vision_data_client import VisionDataClient
 
 HOURS = SeriesKey.of("BTCUSDT", "1h")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import ckvd
-from ckvd.archive.name import ArchiveName
 from ckvd.model.calendar import Period
 from ckvd.model.market import HOUR_MS, SeriesKey
 from ckvd.model.timespan import Span
+from ckvd.vision.name import ArchiveName
 from support import client_cleanup, unanswered, unclosed
 from support.client_cleanup import FAILING, Subject
 from support.closers import TASK_FACTORIES

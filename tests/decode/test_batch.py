@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckvd.acquisition.ingest import expected_of
-from ckvd.archive.name import ArchiveName
 from ckvd.decode.batch import decode_archives
 from ckvd.decode.decode import DecodedArchive, decode_archive
 from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
+from ckvd.vision.name import ArchiveName
 from support.places import SAMPLES
 from support.venue import zip_of
 

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckvd.acquisition.ingest import expected_of
-from ckvd.archive.name import ArchiveName
 from ckvd.decode.decode import DecodedArchive, Expected, decode_archive, decode_rows
 from ckvd.decode.rows import parse_rows
 from ckvd.errors import ArchiveError
@@ -30,6 +29,7 @@ from ckvd.model.table import (
     fields_of,
 )
 from ckvd.model.timespan import Span
+from ckvd.vision.name import ArchiveName
 from support import strategies  # noqa: F401 - no example fails for the time that it took
 from support.archives import zip_text
 

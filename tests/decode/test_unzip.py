@@ -18,12 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckvd import inflate
-from ckvd.archive.name import ArchiveName
 from ckvd.decode import unzip
 from ckvd.decode.unzip import unzip_csv
 from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
+from ckvd.vision.name import ArchiveName
 from support import strategies  # noqa: F401 - no example fails for the time that it took
 
 if TYPE_CHECKING:

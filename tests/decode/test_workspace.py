@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckvd.acquisition.ingest import expected_of
-from ckvd.archive.name import ArchiveName
 from ckvd.decode.batch import decode_archives
 from ckvd.decode.decode import DecodedArchive, decode_archive
 from ckvd.decode.workspace import Workspace
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
+from ckvd.vision.name import ArchiveName
 from support import strategies  # noqa: F401 - no example fails for the time that it took
 from support.archives import zip_text
 

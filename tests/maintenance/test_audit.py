@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ckvd.archive.folder_source import FolderArchiveSource
-from ckvd.archive.name import ArchiveName
-from ckvd.archive.source import ListedArchive
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore, fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.errors import CacheBusyError
@@ -24,6 +21,9 @@ from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
 from ckvd.model.provenance import Origin, Source
 from ckvd.model.timespan import Span
+from ckvd.vision.folder_source import FolderArchiveSource
+from ckvd.vision.name import ArchiveName
+from ckvd.vision.source import ListedArchive
 from ckvd.vision_data_client import VisionDataClient
 from support.places import SAMPLES
 from support.tables import make_table
@@ -31,7 +31,7 @@ from support.tables import make_table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ckvd.archive.source import AbsentArchive, FetchedArchive
+    from ckvd.vision.source import AbsentArchive, FetchedArchive
 
 HOURS = SeriesKey.of("BTCUSDT", "1h")
 MARCH = Span.of("2023-03-01", "2023-04-01")

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from ckvd.acquisition.ingest import expected_of
-from ckvd.archive.name import ArchiveName
 from ckvd.cache import CacheFolder, KlineCache
 from ckvd.cache.folder import SegmentName
 from ckvd.decode.decode import decode_archive
@@ -24,6 +23,7 @@ from ckvd.model.table import KlineTable
 from ckvd.model.timespan import Span
 from ckvd.segment import SegmentStatement, SegmentWriter
 from ckvd.segment.reader import read_segment_header
+from ckvd.vision.name import ArchiveName
 from support.places import SAMPLES
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ckvd.archive.folder_source import FolderArchiveSource
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore, fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.folder import SegmentName
@@ -23,6 +22,7 @@ from ckvd.maintenance.verification import verify_cache
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, now_ms
 from ckvd.segment.writer import SegmentStatement, SegmentWriter, plan_columns
+from ckvd.vision.folder_source import FolderArchiveSource
 from ckvd.vision_data_client import VisionDataClient
 from support.places import SAMPLES
 from support.tables import BTCUSDT_1M, regular_table

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ckvd.archive.folder_source import FolderArchiveSource
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.coverage import uncovered_spans
 from ckvd.cache.folder import SegmentName
@@ -21,6 +20,7 @@ from ckvd.maintenance.verification import verify_cache
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.timespan import Span, now_ms
 from ckvd.segment.unpublished_file import flush_folder
+from ckvd.vision.folder_source import FolderArchiveSource
 from ckvd.vision_data_client import VisionDataClient
 from support.forked import at_step, die, run_in_child, steps_of, telling, void
 from support.places import SAMPLES

@@ -15,7 +15,7 @@ import pytest
 from curl_cffi import AsyncSession
 
 from ckvd.errors import CacheError, HttpStatusError, NetworkError, NetworkTimeoutError
-from ckvd.network.answer import Download, Response
+from ckvd.network.response import DownloadedFile, Response
 from ckvd.network.retry import RetryPolicy
 from ckvd.network.transport import Transport
 from support.loopback.reply import Ending, Framing, Gate
@@ -142,7 +142,7 @@ def test_what_is_broken_twice_and_then_fine_is_fine(broken: Reply, path: Path) -
     assert run(scripted(broken, broken, Reply(200, BODY)), get).body == BODY
     seen: list[int] = []
     found = run(scripted(broken, broken, Reply(200, BODY)), download_to(path, seen))
-    assert isinstance(found, Download)
+    assert isinstance(found, DownloadedFile)
     assert (found.attempt_count, found.nbytes, found.sha256) == (3, len(BODY), hashlib.sha256(BODY).hexdigest())
     assert path.read_bytes() == BODY
     assert sum(seen) == len(BODY)

@@ -6,9 +6,9 @@ import io
 import zipfile
 from typing import TYPE_CHECKING
 
-from ckvd.archive.name import ArchiveName
 from ckvd.model.calendar import Period, grid_next, grid_opens
 from ckvd.model.market import SeriesKey
+from ckvd.vision.name import ArchiveName
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 import ckvd
-from ckvd.archive.name import ArchiveName
 from ckvd.model.calendar import Period
 from ckvd.model.market import HOUR_MS, SeriesKey
 from ckvd.model.timespan import parse_time
 from ckvd.network.retry import RetryPolicy
+from ckvd.vision.name import ArchiveName
 from support.loopback.clock import VirtualTime
 from support.loopback.exchange import Exchange
 from support.loopback.mirror import Mirror, publish

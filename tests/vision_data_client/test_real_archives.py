@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import ckvd
-from ckvd.archive.name import ArchiveName
 from ckvd.model.calendar import Cadence, Period
 from ckvd.model.table import BarFlag
 from ckvd.model.timespan import Span, parse_time
+from ckvd.vision.name import ArchiveName
 from support.loopback.mirror import Mirror
 from support.places import SHARED_DATA
 from support.plain_archives import columns_of, read_rows

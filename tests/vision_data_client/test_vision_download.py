@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import ckvd
-from ckvd.archive.name import ArchiveName
 from ckvd.model.calendar import Cadence
 from ckvd.model.market import HOUR_MS
 from ckvd.model.timespan import Span, parse_time
+from ckvd.vision.name import ArchiveName
 from support.archives import path_of
 from support.download_site import NOW_MS
 from support.places import SAMPLES

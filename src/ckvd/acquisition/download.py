@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 from ckvd.acquisition.download_folder import download_folder
 from ckvd.acquisition.group_commit import GroupCommit
 from ckvd.acquisition.report import ArchiveReport, DownloadReport, Outcome, Progress
-from ckvd.archive.name import ArchiveName
-from ckvd.archive.source import AbsentArchive
 from ckvd.cache.coverage import Covered, read_coverage, uncovered_spans
 from ckvd.cache.packing import pack_series
 from ckvd.concurrency import run_together
@@ -27,15 +25,17 @@ from ckvd.utils.config import (
     INGEST_BACKLOG_MONTHS_MAX,
     LISTING_WORTH_ARCHIVES_MIN,
 )
+from ckvd.vision.name import ArchiveName
+from ckvd.vision.source import AbsentArchive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from ckvd.archive.source import ArchiveSource, ListedArchive
     from ckvd.cache.folder import CacheFolder
     from ckvd.model.market import SeriesKey
     from ckvd.model.timespan import Span
+    from ckvd.vision.source import ArchiveSource, ListedArchive
 
 logger = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from ckvd.utils.config import INGEST_GROUP_ARCHIVES_MAX, INGEST_GROUP_NBYTES_MAX
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ckvd.archive.source import FetchedArchive
     from ckvd.cache.folder import CacheFolder
     from ckvd.errors import ArchiveError
     from ckvd.model.market import SeriesKey
     from ckvd.model.provenance import Source
+    from ckvd.vision.source import FetchedArchive
 
 
 class GroupCommit:

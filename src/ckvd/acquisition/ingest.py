@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ckvd.archive.pieces import read_pieces
 from ckvd.cache.series_store import SeriesStore
 from ckvd.decode.batch import decode_archives
 from ckvd.decode.decode import Expected
@@ -15,15 +14,16 @@ from ckvd.model.provenance import Origin, Source
 from ckvd.model.table import join_tables
 from ckvd.model.timespan import Span
 from ckvd.utils.config import REPORT_EXAMPLES_MAX
+from ckvd.vision.source import read_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ckvd.archive.name import ArchiveName
-    from ckvd.archive.source import FetchedArchive
     from ckvd.cache.folder import CacheFolder
     from ckvd.decode.decode import DecodedArchive
     from ckvd.decode.workspace import Workspace
+    from ckvd.vision.name import ArchiveName
+    from ckvd.vision.source import FetchedArchive
 
 _ORIGINS: Final = {Cadence.MONTHLY: Origin.VISION_MONTHLY, Cadence.DAILY: Origin.VISION_DAILY}
 

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 from ckvd.acquisition.download_folder import download_folder
 from ckvd.errors import CacheError, CkvdError, ClientClosedError
 from ckvd.maintenance.bar_difference import BarDifference
-from ckvd.maintenance.held_archives import CADENCES, HeldArchive, archives_of, compare, compare_spans, correct
+from ckvd.maintenance.held_archives import (
+    CADENCES,
+    HeldArchive,
+    compare,
+    compare_spans,
+    correct,
+    list_held_archives,
+)
 from ckvd.maintenance.refetch import fetch_table
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.calendar import Cadence
@@ -26,12 +33,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from ckvd.archive.name import ArchiveName
-    from ckvd.archive.source import ArchiveSource, ListedArchive
     from ckvd.cache.folder import CacheFolder
     from ckvd.maintenance.selection import SeriesFilter
     from ckvd.model.market import SeriesKey
     from ckvd.model.timespan import Span
+    from ckvd.vision.name import ArchiveName
+    from ckvd.vision.source import ArchiveSource, ListedArchive
 
 
 class Change(StrEnum):
@@ -117,7 +124,7 @@ async def audit_cache(
     with download_folder(folder) as place:
         audit = _Audit(folder, source, place, is_thorough=is_thorough, fix=fix)
         for series in chosen.choose(folder):
-            held = await asyncio.to_thread(archives_of, folder, series)
+            held = await asyncio.to_thread(list_held_archives, folder, series)
             listings: dict[Cadence, dict[str, ListedArchive] | str] = {}
             for archive in held:
                 cadence = CADENCES[archive.origin]
@@ -143,7 +150,7 @@ async def audit_days(
         for series in chosen.choose(folder):
             months = [
                 archive
-                for archive in await asyncio.to_thread(archives_of, folder, series)
+                for archive in await asyncio.to_thread(list_held_archives, folder, series)
                 if archive.origin is Origin.VISION_MONTHLY
             ]
             if not months or not series.interval.has_daily_archives:

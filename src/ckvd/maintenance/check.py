@@ -9,10 +9,10 @@ from ckvd.maintenance.selection import EVERYTHING
 from ckvd.maintenance.verification import verify_cache
 
 if TYPE_CHECKING:
-    from ckvd.archive.source import ArchiveSource
     from ckvd.cache.folder import CacheFolder
     from ckvd.maintenance.findings import Finding
     from ckvd.maintenance.selection import SeriesFilter
+    from ckvd.vision.source import ArchiveSource
 
 
 def check(

@@ -68,7 +68,7 @@ class HeldArchive:
         return union(part.span for part in self.parts if part.sha256 != sha256)
 
 
-def archives_of(folder: CacheFolder, series: SeriesKey) -> list[HeldArchive]:
+def list_held_archives(folder: CacheFolder, series: SeriesKey) -> list[HeldArchive]:
     """Every archive that bars of a series came from and that still speaks, in order.
 
     Raises
@@ -155,7 +155,7 @@ def correct(folder: CacheFolder, held: HeldArchive, found: Source, table: KlineT
     for _ in range(CACHE_READ_ATTEMPTS_MAX):
         left = [
             (now, span)
-            for now in archives_of(folder, table.series)
+            for now in list_held_archives(folder, table.series)
             if now.name == held.name
             for span in now.spans_to_correct(found.sha256)
         ]

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 from ckvd.acquisition.download_folder import download_folder
 from ckvd.acquisition.ingest import expected_of, source_of
-from ckvd.archive.name import ArchiveName
-from ckvd.archive.source import AbsentArchive
 from ckvd.cache.coverage import Covered
 from ckvd.cache.series_store import SeriesStore
 from ckvd.decode.decode import decode_archive
@@ -21,18 +19,20 @@ from ckvd.errors import ArchiveError, CacheError, CkvdError, ClientClosedError
 from ckvd.model.timespan import difference, union
 from ckvd.planning import plan
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
+from ckvd.vision.name import ArchiveName
+from ckvd.vision.source import AbsentArchive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from ckvd.archive.source import ArchiveSource, FetchedArchive
     from ckvd.cache.folder import CacheFolder
     from ckvd.model.calendar import Period
     from ckvd.model.market import SeriesKey
     from ckvd.model.provenance import Source
     from ckvd.model.table import KlineTable
     from ckvd.model.timespan import Span
+    from ckvd.vision.source import ArchiveSource, FetchedArchive
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from ckvd.archive.source import ArchiveSource
     from ckvd.cache.folder import CacheFolder
     from ckvd.model.market import SeriesKey
+    from ckvd.vision.source import ArchiveSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,10 @@
-"""The network: the only room that knows curl_cffi.
+"""HTTP, and nothing else: the only room that knows curl_cffi.
 
-`requests` follows what is under way and ends it at close; `session` opens connections and translates what goes
-wrong with them; `sink` takes in a body; `exchange` is one request within its limits, and `answer` what it brings;
-`retry` decides whether there is another; `transport` puts these together; `http_source` is a source of archives
-made of it; `unclosed` is for all that was not closed.
+- `transport`: requests over one session, retried, bounded in number, and ended when it is closed.
+- `request`: one request within its time limits.
+- `in_flight`: the requests under way, and ending them at close.
+- `response`: the head of a response, a response in memory, a downloaded file.
+- `sink`: where a body goes while it arrives, into memory or a file.
+- `retry`: whether to try again, and after how long.
+- `session`: curl_cffi's sessions and errors, and the private parts of it that closing needs.
 """

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 from ckvd.errors import ClientClosedError
-from ckvd.network.answer import Download, Response
-from ckvd.network.exchange import Limits, exchange
-from ckvd.network.requests import RequestsInFlight
+from ckvd.lifecycle import ClosedByAwaiting
+from ckvd.network.in_flight import RequestsInFlight
+from ckvd.network.request import Limits, send_request
+from ckvd.network.response import DownloadedFile, Response
 from ckvd.network.retry import Failure, RetryPolicy, failure_of_status
 from ckvd.network.session import open_session, release_session
 from ckvd.network.sink import FileSink, MemorySink
-from ckvd.network.unclosed import ClosedByAwaiting
 from ckvd.utils.async_cleanup import direct_resource_cleanup
 from ckvd.utils.config import (
     ARCHIVE_CSV_NBYTES_MAX,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from curl_cffi import AsyncSession
     from curl_cffi import Response as CurlResponse
 
-__all__ = ["Download", "Response", "Transport"]
+__all__ = ["DownloadedFile", "Response", "Transport"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ _BODY_NBYTES_MAX: Final = 64 << 20
 _REFUSAL_NBYTES_MAX: Final = 64 << 10
 
 _T = TypeVar("_T")
-_Answer = TypeVar("_Answer", bound="Response | Download")
+_Answer = TypeVar("_Answer", bound="Response | DownloadedFile")
 
 
 class Transport(ClosedByAwaiting):
@@ -206,7 +206,7 @@ class Transport(ClosedByAwaiting):
         on_bytes: Callable[[int], None] | None = None,
         headers: Mapping[str, str] | None = None,
         nbytes_max: int = ARCHIVE_CSV_NBYTES_MAX,
-    ) -> Download | Response:
+    ) -> DownloadedFile | Response:
         """Stream a body into a file, hashing it, as often as the policy allows until all of it is there.
 
         Parameters
@@ -223,7 +223,7 @@ class Transport(ClosedByAwaiting):
 
         Returns
         -------
-        Download or Response
+        DownloadedFile or Response
             A response, with the beginning of its body, when the status is not 200: there is no file then.
 
         Raises
@@ -235,7 +235,7 @@ class Transport(ClosedByAwaiting):
         ClientClosedError
         """
 
-        async def attempt() -> Download | Response | Failure:
+        async def attempt() -> DownloadedFile | Response | Failure:
             return await self._fill(url, path, on_bytes, headers, nbytes_max)
 
         answer, attempt_count = await self._track(lambda: self._persist(attempt), f"download {url}")
@@ -283,7 +283,7 @@ class Transport(ClosedByAwaiting):
         """One attempt at a body in memory."""
         sink = MemorySink(nbytes_max)
         async with self._places:
-            head = await exchange(
+            head = await send_request(
                 self._open(), url, sink, self._limits, headers=headers, accept_encoding="gzip, deflate, br"
             )
         return head if isinstance(head, Failure) else Response(head.url, head.status, head.headers, sink.body)
@@ -295,16 +295,16 @@ class Transport(ClosedByAwaiting):
         on_bytes: Callable[[int], None] | None,
         headers: Mapping[str, str] | None,
         nbytes_max: int,
-    ) -> Download | Response | Failure:
+    ) -> DownloadedFile | Response | Failure:
         """One attempt at a body in a file."""
         async with self._places:
             with FileSink(path, nbytes_max, on_bytes) as sink:
-                head = await exchange(
+                head = await send_request(
                     self._open(), url, sink, self._limits, headers=headers, accept_encoding="identity"
                 )
                 if not isinstance(head, Failure) and head.status == 200:
                     sink.keep()
-                    return Download(head.url, head.headers, path, sink.nbytes, sink.sha256)
+                    return DownloadedFile(head.url, head.headers, path, sink.nbytes, sink.sha256)
                 if on_bytes is not None and sink.nbytes:
                     on_bytes(-sink.nbytes)
                 if isinstance(head, Failure):
@@ -319,7 +319,7 @@ class Transport(ClosedByAwaiting):
         return self._session
 
 
-def _failure_of(answer: Response | Download | Failure) -> Failure | None:
+def _failure_of(answer: Response | DownloadedFile | Failure) -> Failure | None:
     if isinstance(answer, Response):
         return failure_of_status(answer.url, answer.status, answer.headers, dt.datetime.now(dt.UTC))
     return answer if isinstance(answer, Failure) else None

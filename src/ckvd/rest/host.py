@@ -35,7 +35,7 @@ _USED_WEIGHT = "x-mbx-used-weight-1m"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HostAnswer:
     """An answer with rows.
 
     Attributes
@@ -127,7 +127,7 @@ class ExchangeHost:
     def __repr__(self) -> str:
         return f"<ExchangeHost {self.base_url}: {self._budget!r}>"
 
-    async def ask(self, path: str, params: Mapping[str, str | int], weight: int) -> Answer:
+    async def ask(self, path: str, params: Mapping[str, str | int], weight: int) -> HostAnswer:
         """Ask until there is an answer with rows, as often as the policy allows.
 
         Raises
@@ -146,7 +146,7 @@ class ExchangeHost:
                 number += 1
             else:
                 date_s = date_of(outcome.headers)
-                return Answer(outcome, None if date_s is None else 1000 * date_s, number)
+                return HostAnswer(outcome, None if date_s is None else 1000 * date_s, number)
 
     # --- One attempt ---------------------------------------------------------------------------------------
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from ckvd.acquisition.completion.scope import Scope
     from ckvd.acquisition.reconciliation import Doubt
-    from ckvd.archive.source import ArchiveSource
     from ckvd.model.timespan import Span
+    from ckvd.vision.source import ArchiveSource
 
 _T = TypeVar("_T")
 

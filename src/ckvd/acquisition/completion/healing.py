@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 from ckvd.acquisition.completion.scope import inner_seconds, whole_days
 from ckvd.acquisition.ingest import expected_of, source_of
 from ckvd.acquisition.reconciliation import Doubt, find_doubts, join_requests, provisional_recheck_ms
-from ckvd.archive.name import ArchiveName
-from ckvd.archive.source import AbsentArchive
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.ownership import resolve
@@ -23,6 +21,8 @@ from ckvd.model.gaps import find_gaps
 from ckvd.model.provenance import Reason, earliest_recheck_ms, narrow
 from ckvd.model.table import merge_tables, rows_within
 from ckvd.model.timespan import Span, difference, union
+from ckvd.vision.name import ArchiveName
+from ckvd.vision.source import AbsentArchive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
     from ckvd.acquisition.completion.reasons import Reasons
     from ckvd.acquisition.completion.scope import Scope
-    from ckvd.archive.source import ArchiveSource
     from ckvd.cache.coverage import Covered
     from ckvd.cache.folder import SegmentName
     from ckvd.model.calendar import Period
     from ckvd.model.provenance import Absence, Source
     from ckvd.model.table import KlineTable
     from ckvd.rest_data_client import RestAnswer
+    from ckvd.vision.source import ArchiveSource
 
 
 @dataclass(frozen=True, slots=True, eq=False)

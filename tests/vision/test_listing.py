@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckvd.archive.listing import ListedFile, ListingPage, archives_of, parse_listing
 from ckvd.errors import ArchiveError
+from ckvd.vision.listing import ListedFile, ListingPage, listed_archives, parse_listing
 
 FOLDER = "data/spot/monthly/klines/BTCUSDT/1m/"
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
@@ -169,7 +169,7 @@ def test_archives_come_by_period_with_their_checksum_noted_and_nothing_else() ->
         file(archive("2020-13")),
         file(archive("2019-12"), 1),
     ]
-    listed = archives_of(files)
+    listed = listed_archives(files)
     assert [(one.name.period.label, one.nbytes, one.has_checksum) for one in listed] == [
         ("2019-12", 1, False),
         ("2020-09", 2, False),
@@ -180,7 +180,9 @@ def test_archives_come_by_period_with_their_checksum_noted_and_nothing_else() ->
 
 
 def test_two_spellings_of_a_period_are_both_kept_the_usual_one_first() -> None:
-    listed = archives_of([file(archive("2020-8")), file(archive("2020-08")), file(archive("2020-8") + ".CHECKSUM")])
+    listed = listed_archives(
+        [file(archive("2020-8")), file(archive("2020-08")), file(archive("2020-8") + ".CHECKSUM")]
+    )
     assert [(one.name.path, one.has_checksum) for one in listed] == [
         (archive("2020-08"), False),
         (archive("2020-8"), True),
@@ -190,12 +192,14 @@ def test_two_spellings_of_a_period_are_both_kept_the_usual_one_first() -> None:
 @given(st.permutations(["2019-12", "2020-01", "2020-2", "2020-02", "2020-11"]))
 def test_the_order_of_a_listing_makes_no_difference(labels: list[str]) -> None:
     expected = ["2019-12", "2020-01", "2020-02", "2020-2", "2020-11"]
-    assert [one.name.path for one in archives_of(map(file, map(archive, labels)))] == list(map(archive, expected))
+    assert [one.name.path for one in listed_archives(map(file, map(archive, labels)))] == list(
+        map(archive, expected)
+    )
 
 
 def test_keys_may_be_percent_encoded_or_not() -> None:
     plain = "data/spot/daily/klines/币安人生USDT/1h/币安人生USDT-1h-2025-10-09.zip"
     for key in (plain, quote(plain)):
-        (listed,) = archives_of([file(key), file(key + ".CHECKSUM")])
+        (listed,) = listed_archives([file(key), file(key + ".CHECKSUM")])
         assert (listed.name.path, listed.name.series.symbol) == (plain, "币安人生USDT")
         assert listed.has_checksum

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from curl_cffi import CurlError
 
 from ckvd.errors import NetworkTimeoutError
-from ckvd.network.answer import Head
+from ckvd.network.response import Head
 from ckvd.network.retry import Failure
 from ckvd.network.session import SCHEMES, answer_of_curl, failure_of_curl
 from ckvd.network.sink import BodyTooLongError
@@ -48,7 +48,7 @@ class Limits:
     transfer_s: float = TRANSFER_TIMEOUT_S
 
 
-async def exchange(
+async def send_request(
     session: AsyncSession[CurlResponse],
     url: str,
     sink: Sink,

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ckvd.archive.name import ArchiveName
-from ckvd.archive.source import AbsentArchive, ArchiveSource, FetchedArchive
 from ckvd.errors import (
     ArchiveError,
     ChecksumMismatchError,
@@ -18,9 +16,11 @@ from ckvd.errors import (
 )
 from ckvd.model.calendar import Cadence, Period
 from ckvd.model.market import SeriesKey
-from ckvd.network.http_source import HttpArchiveSource
 from ckvd.network.retry import RetryPolicy
 from ckvd.network.transport import Transport
+from ckvd.vision.http_source import HttpArchiveSource
+from ckvd.vision.name import ArchiveName
+from ckvd.vision.source import AbsentArchive, ArchiveSource, FetchedArchive
 from support.loopback.mirror import LISTING_PATH, Mirror, publish
 from support.loopback.reply import Reply
 

@@ -12,26 +12,26 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Final
 
-from ckvd.archive.checksum import parse_checksum
-from ckvd.archive.listing import archives_of, parse_listing
-from ckvd.archive.name import archive_folder, url_of
-from ckvd.archive.source import AbsentArchive, FetchedArchive
 from ckvd.errors import ArchiveError, ChecksumMismatchError, ChecksumMissingError, HttpStatusError, NetworkError
 from ckvd.model.calendar import Cadence
-from ckvd.network.answer import Response
+from ckvd.network.response import Response
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
+from ckvd.vision.checksum import parse_checksum
+from ckvd.vision.listing import listed_archives, parse_listing
+from ckvd.vision.name import archive_folder, url_of
+from ckvd.vision.source import AbsentArchive, FetchedArchive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ckvd.archive.listing import ListedFile
-    from ckvd.archive.name import ArchiveName
-    from ckvd.archive.source import ListedArchive
     from ckvd.model.calendar import Period
     from ckvd.model.market import SeriesKey
-    from ckvd.network.answer import Download
+    from ckvd.network.response import DownloadedFile
     from ckvd.network.transport import Transport
+    from ckvd.vision.listing import ListedFile
+    from ckvd.vision.name import ArchiveName
+    from ckvd.vision.source import ListedArchive
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class HttpArchiveSource:
     async def fetch(
         self, name: ArchiveName, folder: Path, *, on_bytes: Callable[[int], None] | None = None
     ) -> FetchedArchive | AbsentArchive:
-        """Download one archive and compare it with its CHECKSUM; both once more if they do not agree.
+        """DownloadedFile one archive and compare it with its CHECKSUM; both once more if they do not agree.
 
         Raises
         ------
@@ -117,7 +117,7 @@ class HttpArchiveSource:
     async def _fetch_verified(
         self, name: ArchiveName, path: Path, on_bytes: Callable[[int], None] | None
     ) -> FetchedArchive | AbsentArchive:
-        """Download until archive and CHECKSUM agree, at most twice."""
+        """DownloadedFile until archive and CHECKSUM agree, at most twice."""
         attempt_count = 0
         headers: dict[str, str] = {}
         while True:
@@ -141,7 +141,7 @@ class HttpArchiveSource:
                 continue
             return _fetched(name, download, is_published=is_published, attempt_count=attempt_count)
 
-    async def _compare(self, name: ArchiveName, download: Download, headers: dict[str, str]) -> bool:
+    async def _compare(self, name: ArchiveName, download: DownloadedFile, headers: dict[str, str]) -> bool:
         """Compare an archive with its CHECKSUM; return whether there is one."""
         answer = await self._transport.get(
             url_of(self._base_url, name.checksum_path), headers=headers, nbytes_max=_CHECKSUM_NBYTES_MAX
@@ -185,7 +185,7 @@ class HttpArchiveSource:
             page = parse_listing(answer.body, answer.url)
             files += page.files
             if page.next_marker is None:
-                return archives_of(files)
+                return listed_archives(files)
             if page.next_marker <= query.get("marker", ""):
                 break
             query["marker"] = page.next_marker
@@ -216,7 +216,9 @@ class HttpArchiveSource:
         return {archive.name.period: archive.name for archive in archives}
 
 
-def _fetched(name: ArchiveName, download: Download, *, is_published: bool, attempt_count: int) -> FetchedArchive:
+def _fetched(
+    name: ArchiveName, download: DownloadedFile, *, is_published: bool, attempt_count: int
+) -> FetchedArchive:
     return FetchedArchive(
         name,
         download.path,

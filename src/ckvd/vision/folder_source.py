@@ -13,22 +13,21 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ckvd.archive.checksum import parse_checksum
-from ckvd.archive.listing import ListedFile, archives_of
-from ckvd.archive.name import archive_folder
-from ckvd.archive.pieces import read_pieces
-from ckvd.archive.source import AbsentArchive, FetchedArchive
 from ckvd.concurrency import Batching
 from ckvd.errors import ChecksumMismatchError, ChecksumMissingError, CkvdError, ClientClosedError, NetworkError
 from ckvd.model.calendar import Cadence
 from ckvd.utils.config import FOLDER_BATCH_DAYS_MAX
+from ckvd.vision.checksum import parse_checksum
+from ckvd.vision.listing import ListedFile, listed_archives
+from ckvd.vision.name import archive_folder
+from ckvd.vision.source import AbsentArchive, FetchedArchive, read_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ckvd.archive.name import ArchiveName
-    from ckvd.archive.source import ListedArchive
     from ckvd.model.market import SeriesKey
+    from ckvd.vision.name import ArchiveName
+    from ckvd.vision.source import ListedArchive
 
 _PIECE_NBYTES: Final = 1 << 20
 
@@ -170,7 +169,7 @@ class FolderArchiveSource:
             return []
         except OSError as error:
             raise self._unreadable(self._root / folder, error) from error
-        return archives_of(files)
+        return listed_archives(files)
 
     def _require_mirror(self) -> None:
         # A folder that is not mounted has no archives either: that is no reason to believe that there are none.

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
-from ckvd.archive.name import ArchiveName
-from ckvd.archive.source import ListedArchive
 from ckvd.errors import ArchiveError
+from ckvd.vision.name import ArchiveName
+from ckvd.vision.source import ListedArchive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,7 +101,7 @@ def parse_listing(content: bytes, where: str) -> ListingPage:
     return ListingPage(files, marker)
 
 
-def archives_of(files: Iterable[ListedFile]) -> list[ListedArchive]:
+def listed_archives(files: Iterable[ListedFile]) -> list[ListedArchive]:
     """Find the archives among files.
 
     Parameters

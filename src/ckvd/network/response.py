@@ -52,7 +52,7 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
-class Download:
+class DownloadedFile:
     """A file that was downloaded, whole.
 
     Attributes

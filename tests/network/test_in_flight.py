@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ckvd.errors import ClientClosedError
-from ckvd.network.requests import RequestsInFlight
+from ckvd.network.in_flight import RequestsInFlight
 from support.stopwatch import Stopwatch
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckvd.archive.checksum import parse_checksum
 from ckvd.errors import ArchiveError
+from ckvd.vision.checksum import parse_checksum
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckvd.archive.name import ArchiveName, archive_folder, url_of
 from ckvd.model.calendar import Cadence, Period, days_of, months_of
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
+from ckvd.vision.name import ArchiveName, archive_folder, url_of
 from support.models import ms
 from support.strategies import moments, series_keys
 

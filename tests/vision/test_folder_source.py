@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ckvd.archive.folder_source import FolderArchiveSource
-from ckvd.archive.name import ArchiveName
-from ckvd.archive.source import AbsentArchive, FetchedArchive
 from ckvd.errors import (
     ArchiveError,
     ChecksumMismatchError,
@@ -19,6 +16,9 @@ from ckvd.errors import (
 )
 from ckvd.model.calendar import Cadence, Period
 from ckvd.model.market import SeriesKey
+from ckvd.vision.folder_source import FolderArchiveSource
+from ckvd.vision.name import ArchiveName
+from ckvd.vision.source import AbsentArchive, FetchedArchive
 from support.loopback.mirror import publish
 
 if TYPE_CHECKING:
