@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ckvd.bars.klines import Klines
 from ckvd.cache import KlineCache, open_cache
 from ckvd.errors import (
     ArchiveError,
@@ -29,7 +30,6 @@ from ckvd.errors import (
     SegmentError,
     TimeError,
 )
-from ckvd.klines import Klines
 from ckvd.model.market import Interval, Kind, Market, SeriesKey
 from ckvd.model.provenance import Gap, Reason, Source
 from ckvd.model.table import BarFlag
@@ -38,9 +38,9 @@ from ckvd.segment import SegmentReader, SegmentWriter
 
 if TYPE_CHECKING:
     from ckvd.acquisition.report import DownloadReport
+    from ckvd.bars.panel import Panel
+    from ckvd.bars.resample import ResampledKlines
     from ckvd.crypto_kline_vision_data import CryptoKlineVisionData
-    from ckvd.panel import Panel
-    from ckvd.resample import ResampledKlines
     from ckvd.rest_data_client import RestDataClient
     from ckvd.synchronous import ensure, get_klines
     from ckvd.vision_data_client import VisionDataClient
@@ -50,8 +50,8 @@ __version__ = "0.1.0"
 _LAZY = {
     "CryptoKlineVisionData": "ckvd.crypto_kline_vision_data",
     "DownloadReport": "ckvd.acquisition.report",
-    "Panel": "ckvd.panel",
-    "ResampledKlines": "ckvd.resample",
+    "Panel": "ckvd.bars.panel",
+    "ResampledKlines": "ckvd.bars.resample",
     "RestDataClient": "ckvd.rest_data_client",
     "VisionDataClient": "ckvd.vision_data_client",
     "ensure": "ckvd.synchronous",

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ckvd.acquisition.report import CompletionReport, Progress
-    from ckvd.klines import Klines
+    from ckvd.bars.klines import Klines
+    from ckvd.bars.resample import ResampledKlines
     from ckvd.model.timespan import TimeLike
-    from ckvd.resample import ResampledKlines
 
 
 class CryptoKlineVisionData(ClosedByAwaiting):

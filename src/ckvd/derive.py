@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ckvd.bars.resample import BarLength, resample
 from ckvd.errors import IdentityError, NotCachedError
 from ckvd.model.calendar import grid_ceil
 from ckvd.model.market import Interval, SeriesKey
 from ckvd.model.timespan import Span
-from ckvd.resample import BarLength, resample
 
 if TYPE_CHECKING:
+    from ckvd.bars.resample import ResampledKlines
     from ckvd.cache.kline_cache import KlineCache
-    from ckvd.resample import ResampledKlines
 
 
 def derive_klines(cache: KlineCache, series: SeriesKey, span: Span) -> ResampledKlines | None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ckvd.bars.klines import Klines
 from ckvd.errors import CacheBusyError
-from ckvd.klines import Klines
 from ckvd.model.timespan import Span
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from ckvd.acquisition.report import DownloadReport, Progress
-    from ckvd.klines import Klines
+    from ckvd.bars.klines import Klines
+    from ckvd.bars.resample import ResampledKlines
     from ckvd.model.timespan import TimeLike
-    from ckvd.resample import ResampledKlines
 
 _T = TypeVar("_T")
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from ckvd.klines import Klines
+    from ckvd.bars.klines import Klines
 
 START_MS = ms(2024, 2, 28, 23, 30)
 WINDOW = Span(START_MS, START_MS + 60 * MINUTE_MS)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ckvd
+from ckvd.bars.resample import ResampledKlines
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.timespan import parse_time
-from ckvd.resample import ResampledKlines
 from support.loopback.rows import make_rows
 from support.venue import HOURS, Venue, fetch, hours, rows_between
 

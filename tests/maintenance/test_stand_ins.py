@@ -19,7 +19,7 @@ from ckvd.maintenance.stand_ins import spans_to_stand_in_for
 from ckvd.maintenance.verification import verify_cache
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.timespan import Span, now_ms
-from ckvd.segment.unpublished_file import flush_folder
+from ckvd.segment.atomic_file import flush_folder
 from ckvd.vision.folder_source import FolderArchiveSource
 from ckvd.vision_data_client import VisionDataClient
 from support.forked import at_step, die, run_in_child, steps_of, telling, void

@@ -15,8 +15,8 @@ from ckvd.model.market import Interval, SeriesKey
 from ckvd.model.table import CLOSE_TIME_US, KlineTable
 from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader, SegmentStatement, SegmentWriter, read_segment_header
+from ckvd.segment.atomic_file import AtomicFile
 from ckvd.segment.layout import Encoding
-from ckvd.segment.unpublished_file import UnpublishedFile
 from ckvd.segment.writer import plan_columns
 from support.models import MINUTE_MS, ms
 from support.strategies import FIRST_MS, LAST_MS, absences, segment_spans, series_keys, sources, spans, tables
@@ -201,12 +201,12 @@ def test_a_system_that_writes_a_few_bytes_at_a_time_gets_all_of_them(
 ) -> None:
     table = regular_table(BTCUSDT_1M, HOUR)
     whole = write_segment(tmp_path / "whole", table, HOUR).read_bytes()
-    write = UnpublishedFile.write
+    write = AtomicFile.write
 
-    def write_few(file: UnpublishedFile, content: memoryview) -> int:
+    def write_few(file: AtomicFile, content: memoryview) -> int:
         return write(file, content[:100])
 
-    monkeypatch.setattr(UnpublishedFile, "write", write_few)
+    monkeypatch.setattr(AtomicFile, "write", write_few)
     assert write_segment(tmp_path / "few", table, HOUR).read_bytes() == whole
 
 

@@ -17,7 +17,7 @@ from ckvd.errors import CacheError, CkvdError
 from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader, SegmentStatement, SegmentWriter
 from ckvd.segment import writer as writer_module
-from ckvd.segment.unpublished_file import UnpublishedFile, flush_folder
+from ckvd.segment.atomic_file import AtomicFile, flush_folder
 from ckvd.segment.writer import plan_columns
 from support import leaks
 from support.forked import run_in_child
@@ -50,9 +50,9 @@ def write(folder: Path) -> None:
 
 
 STEPS = [
-    (UnpublishedFile, "truncate"),
-    (UnpublishedFile, "write"),
-    (UnpublishedFile, "rename"),
+    (AtomicFile, "truncate"),
+    (AtomicFile, "write"),
+    (AtomicFile, "rename"),
     (writer_module, "encode_header"),
     (writer_module, "place_columns"),
     (os, "fsync"),
@@ -214,7 +214,7 @@ def test_the_representation_tells_the_state(tmp_path: Path) -> None:
 def test_what_the_system_refuses_is_an_error_of_the_cache_with_a_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
 ) -> None:
-    monkeypatch.setattr(UnpublishedFile, "write", fail(lambda: OSError(number, os.strerror(number))))
+    monkeypatch.setattr(AtomicFile, "write", fail(lambda: OSError(number, os.strerror(number))))
     with pytest.raises(CacheError) as caught:
         write(tmp_path)
     error = caught.value

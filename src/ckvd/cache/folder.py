@@ -21,7 +21,7 @@ from ckvd.cache.fault_points import Step
 from ckvd.errors import CacheBusyError, IdentityError, cannot
 from ckvd.model.market import Kind, Market, SeriesKey
 from ckvd.model.timespan import Span
-from ckvd.segment.unpublished_file import flush_folder
+from ckvd.segment.atomic_file import flush_folder
 from ckvd.utils.config import FOLDER_ATTEMPTS_MAX, LISTING_ATOMIC_NAMES_MAX, LISTING_ATTEMPTS_MAX
 
 if TYPE_CHECKING:

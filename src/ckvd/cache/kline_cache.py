@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, Literal, Self
 
+from ckvd.bars.klines import Klines
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.open_segments import OpenSegments
 from ckvd.cache.ownership import Holding, resolve
 from ckvd.cache.snapshot import look_again, unanswered_spans
 from ckvd.errors import IdentityError, NotCachedError
-from ckvd.klines import Klines
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, difference, union
 from ckvd.scan import SCAN_ROWS, scan_holdings
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
 
+    from ckvd.bars.panel import Panel
     from ckvd.model.timespan import TimeLike
-    from ckvd.panel import Panel
     from ckvd.segment.reader import MappedRows
 
 
@@ -174,7 +174,7 @@ class KlineCache:
         NotCachedError, IdentityError, TimeError, SegmentError, CacheError
             See `read`.
         """
-        from ckvd.panel import build_panel  # noqa: PLC0415  (only for those who use it)
+        from ckvd.bars.panel import build_panel  # noqa: PLC0415  (only for those who use it)
 
         names = (symbols,) if isinstance(symbols, str) else symbols
         series = [series_of(symbol, interval, market, kind) for symbol in names]

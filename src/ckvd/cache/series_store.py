@@ -18,7 +18,7 @@ from ckvd.cache.ownership import resolve, superseded
 from ckvd.cache.series_lock import SeriesLock
 from ckvd.cache.snapshot import open_named
 from ckvd.errors import CacheError, cannot
-from ckvd.segment.unpublished_file import flush_folder
+from ckvd.segment.atomic_file import flush_folder
 from ckvd.segment.writer import SegmentStatement, SegmentWriter
 from ckvd.utils.config import FOLDER_ATTEMPTS_MAX, SERIES_LOCK_TIMEOUT_S
 

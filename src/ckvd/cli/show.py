@@ -7,6 +7,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from ckvd.bars.klines import Klines
 from ckvd.cache import open_cache
 from ckvd.cli.exit_status import EXIT_INCOMPLETE
 from ckvd.cli.options import (
@@ -19,7 +20,6 @@ from ckvd.cli.options import (
     exit_status_of_errors,
 )
 from ckvd.cli.terminal import complain, out, print_row
-from ckvd.klines import Klines
 from ckvd.model.market import Kind, Market, SeriesKey
 from ckvd.model.table import BarFlag
 from ckvd.model.timespan import Span, format_time

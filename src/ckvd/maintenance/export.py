@@ -24,7 +24,7 @@ from ckvd.maintenance.row_stream import chunks_of, open_rows
 from ckvd.model.calendar import Period, days_of, months_of
 from ckvd.model.table import COLUMN_DTYPES
 from ckvd.model.timespan import Span, format_time, union
-from ckvd.segment.unpublished_file import flush_folder
+from ckvd.segment.atomic_file import flush_folder
 from ckvd.utils.config import EXPORT_GROUP_ROWS, MAINTENANCE_CHUNK_ROWS
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from ckvd.cache.fault_points import Step
 from ckvd.cache.file_lock import is_free
 from ckvd.errors import cannot
 from ckvd.model.timespan import now_ms
-from ckvd.segment.unpublished_file import TEMPORARY_SUFFIX
+from ckvd.segment.atomic_file import TEMPORARY_SUFFIX
 from ckvd.utils.config import LEFTOVER_AGE_MIN_S, UNLOCKED_LEFTOVER_AGE_MIN_S
 
 if TYPE_CHECKING:

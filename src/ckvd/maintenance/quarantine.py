@@ -20,7 +20,7 @@ from ckvd.errors import CacheError, cannot
 from ckvd.maintenance.stand_ins import publish_stand_ins, spans_to_stand_in_for, withdraw_stand_ins
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import now_ms
-from ckvd.segment.unpublished_file import flush_folder
+from ckvd.segment.atomic_file import flush_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

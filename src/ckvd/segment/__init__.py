@@ -1,7 +1,7 @@
 """Segments: the files that klines are kept in. Immutable, self-describing, read without a copy.
 
 `layout` says what stands where in a file, and `header` reads and writes what a segment says of itself, both without
-touching one; `writer` publishes a segment whole or not at all, as an `unpublished_file`; `reader` maps it.
+touching one; `writer` publishes a segment whole or not at all, as an `atomic_file`; `reader` maps it.
 """
 
 from ckvd.segment.header import SegmentHeader

@@ -17,9 +17,9 @@ import numpy as np
 from ckvd.errors import cannot
 from ckvd.model.calendar import regular_close_times
 from ckvd.model.table import COLUMN_DTYPES
+from ckvd.segment.atomic_file import AtomicFile, flush_folder
 from ckvd.segment.header import SegmentHeader, encode_header, encode_metadata
 from ckvd.segment.layout import ColumnLayout, Encoding, place_columns
-from ckvd.segment.unpublished_file import UnpublishedFile, flush_folder
 from ckvd.utils.async_cleanup import direct_file_cleanup, direct_resource_cleanup
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class SegmentWriter:
         The temporary file cannot be made.
     """
 
-    _file: UnpublishedFile | None = None
+    _file: AtomicFile | None = None
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class SegmentWriter:
         self._first_open_ms = 0
         self._last_open_ms = 0
         try:
-            self._file = UnpublishedFile(self.path)
+            self._file = AtomicFile(self.path)
             self._file.truncate(self._file_nbytes)
         except OSError as error:
             self.close()
@@ -198,7 +198,7 @@ class SegmentWriter:
         if self._rows_written == 0:
             self._first_open_ms = first_ms
 
-    def _append_column(self, file: UnpublishedFile, column: ColumnLayout, values: Column) -> ColumnLayout:
+    def _append_column(self, file: AtomicFile, column: ColumnLayout, values: Column) -> ColumnLayout:
         from ckvd.inflate import crc32  # noqa: PLC0415  (whoever only reads need not load isal)
 
         content = np.ascontiguousarray(values, column.dtype)
@@ -286,7 +286,7 @@ class SegmentWriter:
             metadata=self._metadata,
         )
 
-    def _require_open(self) -> UnpublishedFile:
+    def _require_open(self) -> AtomicFile:
         if self._file is None:
             raise ValueError(f"{self.path.name}: the writer is closed")
         return self._file

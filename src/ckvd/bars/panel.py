@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ckvd.bars.columns import NamedColumns, grid_to_pandas
 from ckvd.errors import ColumnError
 from ckvd.model.calendar import grid_opens
 from ckvd.model.table import fields_of
-from ckvd.named_columns import NamedColumns
 from ckvd.utils.config import PANEL_THREAD_CELLS_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from ckvd.klines import Klines, RowBlock
+    from ckvd.bars.klines import Klines, RowBlock
     from ckvd.model.market import Interval, SeriesKey
     from ckvd.model.table import Times
     from ckvd.model.timespan import Span
@@ -83,10 +83,18 @@ class Panel(NamedColumns):
         return column
 
     def to_pandas(self, column: str) -> Any:
-        """A `pandas.DataFrame` of one column, symbols beside each other: see `ckvd.interop.panel_to_pandas`."""
-        from ckvd.interop import panel_to_pandas  # noqa: PLC0415  (only for those who use it)
+        """A `pandas.DataFrame` of one column, with a column for each symbol: see `grid_to_pandas`.
 
-        return panel_to_pandas(self, column)
+        It is of shape (T, S), NaN where there is no bar, and a view of the panel's array.
+
+        Raises
+        ------
+        ColumnError
+            The panel has no such column.
+        ExportError
+            pandas is not installed.
+        """
+        return grid_to_pandas(self[column], self.open_time, self.symbols)
 
     def __repr__(self) -> str:
         shape = f"{len(self)} open times x {len(self.symbols)} symbols"

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
+from ckvd.bars.columns import BarColumns
 from ckvd.errors import ColumnError
 from ckvd.model.gaps import find_gaps
 from ckvd.model.market import Kind
 from ckvd.model.provenance import Gap, Reason, narrow
 from ckvd.model.table import COLUMN_DTYPES, REGULAR_US, BarFlag, bar_flags, fields_of
 from ckvd.model.timespan import Span, difference
-from ckvd.named_columns import BarColumns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ckvd.bars.resample import ResampledKlines
     from ckvd.model.market import Interval, SeriesKey
     from ckvd.model.provenance import Absence, Source
     from ckvd.model.table import Column, Times
-    from ckvd.resample import ResampledKlines
 
 
 class RowBlock(Protocol):
@@ -213,8 +213,8 @@ class Klines(BarColumns):
     # --- What is made of them ---
 
     def resample(self, interval: str) -> ResampledKlines:
-        """Make longer bars: see `ckvd.resample.resample`."""
-        from ckvd.resample import resample  # noqa: PLC0415  (only for those who use it)
+        """Make longer bars: see `ckvd.bars.resample.resample`."""
+        from ckvd.bars.resample import resample  # noqa: PLC0415  (only for those who use it)
 
         return resample(self, interval)
 

@@ -17,7 +17,7 @@ from support.tables import BTCUSDT_1M, regular_table
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ckvd.named_columns import NamedColumns
+    from ckvd.bars.columns import NamedColumns
 
 with contextlib.suppress(ImportError):
     # polars opens descriptors of its own when it is first used, and keeps them.

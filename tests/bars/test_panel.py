@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckvd import panel as panel_module
+from ckvd.bars import panel as panel_module
 from ckvd.cache import CacheFolder, SeriesStore, open_cache
 from ckvd.errors import ColumnError, IdentityError, NotCachedError
 from ckvd.model.market import Interval, SeriesKey

@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckvd.acquisition.ingest import expected_of
+from ckvd.bars.klines import Klines
+from ckvd.bars.resample import BarLength
 from ckvd.cache import CacheFolder, SeriesStore, open_cache
 from ckvd.decode.decode import decode_archive
 from ckvd.errors import ColumnError, IdentityError
-from ckvd.klines import Klines
 from ckvd.model.calendar import regular_close_times
 from ckvd.model.market import Interval, SeriesKey
 from ckvd.model.table import COLUMN_DTYPES, KlineTable, fields_of
 from ckvd.model.timespan import Span
-from ckvd.resample import BarLength
 from ckvd.vision.name import ArchiveName
 from support.models import DAY_MS, HOUR_MS, MINUTE_MS, bar_end, bar_start, bar_starts, ms
 from support.strategies import moments, open_times
@@ -32,8 +32,8 @@ from support.tables import BTCUSDT_1M, make_table, regular_table
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ckvd.bars.resample import ResampledKlines
     from ckvd.model.table import Column, Times
-    from ckvd.resample import ResampledKlines
 
 FLOAT_SUMS = ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume", "ignore")
 NESTING = [

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ckvd.run_sums import sum_runs
+from ckvd.bars.decimal_sums import sum_runs
 
 if TYPE_CHECKING:
     from ckvd.model.table import Column, Times

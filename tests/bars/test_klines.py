@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ckvd.bars.klines import Klines
 from ckvd.errors import CkvdError, ColumnError
-from ckvd.klines import Klines
 from ckvd.model.market import Interval, Kind, SeriesKey
 from ckvd.model.provenance import Absence, Gap, Origin, Reason, Source
 from ckvd.model.table import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, BarFlag, KlineTable, bar_flags, fields_of

@@ -10,22 +10,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ckvd.bars.columns import BarColumns
+from ckvd.bars.decimal_sums import sum_runs
 from ckvd.errors import ColumnError, IdentityError
 from ckvd.model.calendar import grid_index, grid_origin_ms
 from ckvd.model.market import DAY_MS, UNIT_MS, Interval
 from ckvd.model.timespan import Span
-from ckvd.named_columns import BarColumns
-from ckvd.run_sums import sum_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ckvd.klines import Klines
     from ckvd.model.market import SeriesKey
     from ckvd.model.table import Column, Times
 
@@ -92,6 +91,27 @@ class BarLength:
         return np.arange(first, last + 2, dtype=np.int64) * self.fixed_ms + self.origin_ms
 
 
+class SourceBars(Protocol):
+    """What longer bars are made of: `Klines`."""
+
+    series: SeriesKey
+    span: Span
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The names of the columns, in order."""
+        ...
+
+    @property
+    def open_time(self) -> Times:
+        """When each bar opens, int64 milliseconds, strictly ascending."""
+        ...
+
+    def __getitem__(self, name: str) -> Column:
+        """A column by name."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ResampledKlines(BarColumns):
     """Longer bars made of shorter ones. Columns are found by name, and made tables of, as those of `Klines`.
@@ -145,7 +165,7 @@ class ResampledKlines(BarColumns):
         return f"<ResampledKlines {self.series} to {self.interval} {self.span}: {bars}>"
 
 
-def resample(klines: Klines, interval: str) -> ResampledKlines:
+def resample(klines: SourceBars, interval: str) -> ResampledKlines:
     """Make longer bars.
 
     Parameters
@@ -159,7 +179,7 @@ def resample(klines: Klines, interval: str) -> ResampledKlines:
     -------
     ResampledKlines
         New arrays, read-only. Prices, counts and times are exact; sums of decimals are decimal sums, and of other
-        cells as good as exact: see `ckvd.run_sums.sum_runs`.
+        cells as good as exact: see `ckvd.bars.decimal_sums.sum_runs`.
 
     Raises
     ------
@@ -244,7 +264,7 @@ def _is_any_closer(open_time: Times, step_ms: int) -> bool:
 # --- What a bar is made of its rows ------------------------------------------------------------------------
 
 
-def _aggregate(klines: Klines, starts: Times, counts: Times) -> dict[str, Column]:
+def _aggregate(klines: SourceBars, starts: Times, counts: Times) -> dict[str, Column]:
     # One after the other: threads gain nothing, because `reduceat` keeps the interpreter's lock and all else waits
     # for memory.
     return {

@@ -1,4 +1,4 @@
-"""A file that appears under its name whole or not at all: `UnpublishedFile`, and making names durable.
+"""A file that appears under its name whole or not at all: `AtomicFile`, and making names durable.
 
 Everything is written to a temporary file in the folder of the final one, which is renamed when it is whole. A name
 is durable when its folder was flushed: `flush_folder`.
@@ -23,7 +23,7 @@ except ImportError:  # Windows
 TEMPORARY_SUFFIX: Final = ".tmp"
 
 
-class UnpublishedFile(io.FileIO):
+class AtomicFile(io.FileIO):
     """A temporary file beside its final name, which goes away when it is closed before it was renamed.
 
     A forked child that closes its copy of it leaves the file to the process that made it.

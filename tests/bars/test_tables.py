@@ -20,9 +20,9 @@ from support.tables import BTCUSDT_1M, make_table, regular_table
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ckvd.klines import Klines
-    from ckvd.named_columns import BarColumns
-    from ckvd.panel import Panel
+    from ckvd.bars.columns import BarColumns
+    from ckvd.bars.klines import Klines
+    from ckvd.bars.panel import Panel
 
 with contextlib.suppress(ImportError):
     # polars opens descriptors of its own when it is first used, and keeps them.
