@@ -13,7 +13,7 @@ from benchmarks.material import SYMBOL, make_table, minutes, store
 from benchmarks.measure import Result, Target, files_under, heat, take_turns
 from benchmarks.peers import write_peers
 from ckvd.cache import CacheFolder
-from ckvd.cache.ownership import resolve
+from ckvd.cache.resolution import resolve
 from ckvd.model.market import DAY_MS
 from ckvd.model.timespan import Span
 
@@ -94,9 +94,9 @@ def _profile(root: Path, span: Span, effort: Effort) -> str:
             with steps.step("listing the series' folder"):
                 segments = cache.folder.segments(series)
             with steps.step("choosing segments"):
-                holdings = resolve(span, segments)
+                winners = resolve(span, segments)
             with steps.step("opening, checking and mapping the segment"):
-                reader = ckvd.SegmentReader(folder / holdings[0].segment.file_name)
+                reader = ckvd.SegmentReader(folder / winners[0].segment.file_name)
             with steps.step("finding the rows"):
                 found = reader.rows.between(span.start_ms, span.end_ms)
             with steps.step("the struct and its column"):

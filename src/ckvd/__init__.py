@@ -35,27 +35,26 @@ from ckvd.model.provenance import Gap, Reason, Source
 from ckvd.model.table import BarFlag
 from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader, SegmentWriter
+from ckvd.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from ckvd.acquisition.report import DownloadReport
+    from ckvd.api.crypto_kline_vision_data import CryptoKlineVisionData
+    from ckvd.api.synchronous import ensure, get_klines
+    from ckvd.api.vision_data_client import VisionDataClient
     from ckvd.bars.panel import Panel
     from ckvd.bars.resample import ResampledKlines
-    from ckvd.crypto_kline_vision_data import CryptoKlineVisionData
-    from ckvd.rest_data_client import RestDataClient
-    from ckvd.synchronous import ensure, get_klines
-    from ckvd.vision_data_client import VisionDataClient
-
-__version__ = "0.1.0"
+    from ckvd.rest.rest_data_client import RestDataClient
 
 _LAZY = {
-    "CryptoKlineVisionData": "ckvd.crypto_kline_vision_data",
+    "CryptoKlineVisionData": "ckvd.api.crypto_kline_vision_data",
     "DownloadReport": "ckvd.acquisition.report",
     "Panel": "ckvd.bars.panel",
     "ResampledKlines": "ckvd.bars.resample",
-    "RestDataClient": "ckvd.rest_data_client",
-    "VisionDataClient": "ckvd.vision_data_client",
-    "ensure": "ckvd.synchronous",
-    "get_klines": "ckvd.synchronous",
+    "RestDataClient": "ckvd.rest.rest_data_client",
+    "VisionDataClient": "ckvd.api.vision_data_client",
+    "ensure": "ckvd.api.synchronous",
+    "get_klines": "ckvd.api.synchronous",
 }
 
 __all__ = [

@@ -16,6 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from ckvd.api.vision_data_client import VisionDataClient
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.packing import pack_series
 from ckvd.maintenance.audit import audit_cache
@@ -27,7 +28,6 @@ from ckvd.model.market import SeriesKey
 from ckvd.model.table import COLUMN_DTYPES, KlineTable, fields_of
 from ckvd.model.timespan import Span
 from ckvd.vision.folder_source import FolderArchiveSource
-from ckvd.vision_data_client import VisionDataClient
 
 HOURS = SeriesKey.of("BTCUSDT", "1h")
 DAY_MS = 86_400_000

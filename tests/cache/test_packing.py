@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore, fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.folder import SegmentName
-from ckvd.cache.ownership import Holding
 from ckvd.cache.packing import pack_series, survey_packing
 from ckvd.cache.packing_plan import Piece, join_records, plan_packing
+from ckvd.cache.resolution import Winner
 from ckvd.model.calendar import days_of
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.provenance import Absence, Origin, Reason, Source
@@ -38,7 +38,7 @@ def day(number: int, count: int = 1) -> Span:
 
 def pieces_of(row_counts: Sequence[int]) -> list[Piece]:
     return [
-        Piece(Holding(day(number), SegmentName(day(number), number + 1)), rows, is_closed=True)
+        Piece(Winner(day(number), SegmentName(day(number), number + 1)), rows, is_closed=True)
         for number, rows in enumerate(row_counts)
     ]
 
@@ -77,7 +77,7 @@ def test_no_segment_grows_beyond_the_bound() -> None:
 
 def test_nothing_is_merged_across_a_hole_or_something_unfinished() -> None:
     days = pieces_of([1440] * 40)
-    unfinished = Piece(days[20].holding, 1440, is_closed=False)
+    unfinished = Piece(days[20].winner, 1440, is_closed=False)
     merges = plan_packing([*days[:20], unfinished, *days[21:]])
     assert [merge.span for merge in merges] == [day(0, 20), day(21, 19)]
     merges = plan_packing([*days[:20], *days[21:]])
@@ -99,7 +99,7 @@ def test_merges_are_disjoint_bounded_and_final(row_counts: list[int], is_thoroug
     assert len(set(merged)) == len(merged)
     assert all(len(merge.pieces) > 1 and merge.row_count <= 3_000_000 for merge in merges)
     left = [piece for piece in pieces if piece not in merged]
-    left += [Piece(Holding(m.span, SegmentName(m.span, 99)), m.row_count, is_closed=True) for m in merges]
+    left += [Piece(Winner(m.span, SegmentName(m.span, 99)), m.row_count, is_closed=True) for m in merges]
     left.sort(key=lambda piece: piece.span)
     if is_thorough:
         again = plan_packing(left, is_thorough=True)
@@ -111,11 +111,11 @@ def test_a_life_of_single_days_copies_each_bar_about_three_times(rows: int) -> N
     pieces: list[Piece] = []
     copied = most = 0
     for number in range(2000):
-        pieces.append(Piece(Holding(day(number), SegmentName(day(number), number)), rows, is_closed=True))
+        pieces.append(Piece(Winner(day(number), SegmentName(day(number), number)), rows, is_closed=True))
         for merge in plan_packing(pieces):
             copied += merge.row_count
             first = pieces.index(merge.pieces[0])
-            merged = Piece(Holding(merge.span, SegmentName(merge.span, number)), merge.row_count, is_closed=True)
+            merged = Piece(Winner(merge.span, SegmentName(merge.span, number)), merge.row_count, is_closed=True)
             pieces[first : first + len(merge.pieces)] = [merged]
         most = max(most, len(pieces))
     assert copied <= 3 * 2000 * rows

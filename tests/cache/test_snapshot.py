@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
+from ckvd.cache.contents import read_contents
 from ckvd.cache.coverage import read_coverage, uncovered_spans
 from ckvd.cache.folder import SegmentName
-from ckvd.cache.ownership import Holding
 from ckvd.cache.packing import merge_pieces, pack_series
 from ckvd.cache.packing_plan import Merge, Piece
-from ckvd.cache.statement import read_statement
+from ckvd.cache.resolution import Winner
 from ckvd.errors import CacheBusyError, NotCachedError, SegmentCorruptError
 from ckvd.maintenance.gap_report import report_gaps
 from ckvd.maintenance.pruning import prune_span
@@ -48,7 +48,7 @@ def count_by_reading(folder: CacheFolder) -> int:
 # How many bars of the three days each of those who read a series finds there.
 READERS: dict[str, Callable[[CacheFolder], int]] = {
     "read": count_by_reading,
-    "statement": lambda folder: read_statement(folder, BTC, DAYS).table.row_count,
+    "statement": lambda folder: read_contents(folder, BTC, DAYS).table.row_count,
     "rows": lambda folder: sum(map(len, stream_rows(folder, BTC, DAYS))),
     "gaps": lambda folder: 72 - sum(gap.bar_count for gap in report_gaps(folder, BTC, DAYS).gaps),
     "coverage": lambda folder: sum(held.span.length_ms for held in read_coverage(folder, BTC, DAYS)) // 3_600_000,
@@ -133,7 +133,7 @@ def test_a_merge_whose_pieces_go_with_their_folder_is_dropped(
     for name in names:
         put(folder, BTC, name.span)
     store = SeriesStore(folder, BTC)
-    pieces = tuple(Piece(Holding(name.span, name), 24, is_closed=True) for name in names)
+    pieces = tuple(Piece(Winner(name.span, name), 24, is_closed=True) for name in names)
     # The headers are read before a name is chosen for what will be written.
     after_listing(monkeypatch, lambda _: shutil.rmtree(folder.series_path(BTC), ignore_errors=True))
     assert merge_pieces(store, Merge(pieces), lambda _: None) is None

@@ -18,15 +18,18 @@ from support.places import REPOSITORY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+DECLARED = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT, BUILD = DECLARED["project"], DECLARED["tool"]["hatch"]
 VERBS = ("download", "show")
 SPAN = ("--start", "2023-03-24", "--end", "2023-03-25")
 
 
 def test_the_version_is_that_of_the_project(tmp_path: Path) -> None:
     finished = command.run("--version", home=tmp_path)
-    assert (finished.status, finished.out, finished.err) == (0, f"ckvd {PROJECT['version']}\n", "")
-    assert ckvd.__version__ == PROJECT["version"]
+    assert (finished.status, finished.out, finished.err) == (0, f"ckvd {ckvd.__version__}\n", "")
+    assert PROJECT["dynamic"] == ["version"]
+    source = REPOSITORY / BUILD["version"]["path"]
+    assert f'__version__ = "{ckvd.__version__}"' in source.read_text(encoding="utf-8")
 
 
 def test_the_entry_point_is_there() -> None:
@@ -128,7 +131,7 @@ run()
 
 
 @pytest.mark.parametrize(
-    "module", ["ckvd.cli.app", "typer", "ckvd.cli.cache.app", "rich.console", "ckvd.crypto_kline_vision_data"]
+    "module", ["ckvd.cli.app", "typer", "ckvd.cli.cache.app", "rich.console", "ckvd.api.crypto_kline_vision_data"]
 )
 def test_ctrl_c_while_the_command_is_loaded_is_what_it_is_later(tmp_path: Path, module: str) -> None:
     words = ("download", "BTCUSDT", "-i", "1h", *SPAN, "--offline", "--cache", "klines")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ckvd.api.vision_data_client import VisionDataClient
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore, fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.errors import CacheBusyError
@@ -24,7 +25,6 @@ from ckvd.model.timespan import Span
 from ckvd.vision.folder_source import FolderArchiveSource
 from ckvd.vision.name import ArchiveName
 from ckvd.vision.source import ListedArchive
-from ckvd.vision_data_client import VisionDataClient
 from support.places import SAMPLES
 from support.tables import make_table
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ckvd.acquisition.ingest import expected_of
+from ckvd.api.vision_data_client import VisionDataClient
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.decode.decode import Expected, decode_archive, decode_rows
 from ckvd.decode.rows import parse_rows
@@ -24,7 +25,6 @@ from ckvd.model.provenance import Origin, Source
 from ckvd.model.table import Decimals
 from ckvd.model.timespan import Span
 from ckvd.vision.name import ArchiveName
-from ckvd.vision_data_client import VisionDataClient
 from support.places import SAMPLES
 from support.tables import BTCUSDT_1M, regular_table
 

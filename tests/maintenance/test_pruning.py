@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore, fault_points
 from ckvd.cache.fault_points import Step
+from ckvd.cache.locks import SeriesLock
 from ckvd.cache.packing import PackReport, pack_series
-from ckvd.cache.series_lock import SeriesLock
 from ckvd.errors import CacheBusyError
 from ckvd.maintenance.pruning import carry_out, plan_pruning, plan_pruning_to_size, prune_span
 from ckvd.maintenance.selection import SeriesFilter

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ckvd.api.vision_data_client import VisionDataClient
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore, fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.folder import SegmentName
-from ckvd.cache.series_lock import SeriesLock
+from ckvd.cache.locks import SeriesLock
 from ckvd.errors import CacheBusyError
-from ckvd.maintenance.check import check
 from ckvd.maintenance.findings import Finding, Severity, Trouble, is_clean
 from ckvd.maintenance.leftovers import find_leftovers, remove_leftovers
 from ckvd.maintenance.quarantine import discard, list_quarantine, restore
@@ -23,7 +23,6 @@ from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, now_ms
 from ckvd.segment.writer import SegmentStatement, SegmentWriter, plan_columns
 from ckvd.vision.folder_source import FolderArchiveSource
-from ckvd.vision_data_client import VisionDataClient
 from support.places import SAMPLES
 from support.tables import BTCUSDT_1M, regular_table
 
@@ -151,16 +150,6 @@ def test_a_segment_of_another_series_goes_home(folder: CacheFolder) -> None:
     lost = segment_paths(folder)[0]
     lost.rename(folder.series_path(elsewhere) / lost.name)
     assert asyncio.run(repair(folder, look(folder))).renamed == (lost,)
-    assert bars(folder) == before
-
-
-def test_one_call_checks_and_fixes(folder: CacheFolder) -> None:
-    before = bars(folder)
-    flip(segment_paths(folder)[0], -1)
-    assert [finding.trouble for finding in check(folder, fix=True, source=FolderArchiveSource(SAMPLES))] == [
-        Trouble.DAMAGED
-    ]
-    assert check(folder) == []
     assert bars(folder) == before
 
 

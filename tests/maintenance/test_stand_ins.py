@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ckvd.api.vision_data_client import VisionDataClient
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.coverage import uncovered_spans
 from ckvd.cache.folder import SegmentName
@@ -21,7 +22,6 @@ from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.timespan import Span, now_ms
 from ckvd.segment.atomic_file import flush_folder
 from ckvd.vision.folder_source import FolderArchiveSource
-from ckvd.vision_data_client import VisionDataClient
 from support.forked import at_step, die, run_in_child, steps_of, telling, void
 from support.places import SAMPLES
 from support.tables import regular_table

@@ -8,7 +8,7 @@ import pytest
 
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
-from ckvd.rest_data_client import RestDataClient
+from ckvd.rest.rest_data_client import RestDataClient
 from support import client_cleanup, unanswered, unclosed
 from support.client_cleanup import FAILING, Subject
 from support.closers import TASK_FACTORIES

@@ -11,15 +11,15 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from ckvd.acquisition.download_folder import download_folder
-from ckvd.acquisition.group_commit import GroupCommit
+from ckvd.acquisition.ingest import GroupCommit
+from ckvd.acquisition.planning import plan
 from ckvd.acquisition.report import ArchiveReport, DownloadReport, Outcome, Progress
 from ckvd.cache.coverage import Covered, read_coverage, uncovered_spans
+from ckvd.cache.download_folder import download_folder
 from ckvd.cache.packing import pack_series
 from ckvd.concurrency import run_together
 from ckvd.errors import CacheBusyError, CacheError, CkvdError, ClientClosedError, NetworkError
 from ckvd.model.calendar import Cadence, Period
-from ckvd.planning import plan
 from ckvd.utils.config import (
     INGEST_BACKLOG_DAYS_MAX,
     INGEST_BACKLOG_MONTHS_MAX,

@@ -7,6 +7,6 @@ each moment; `kline_cache` reads, from `open_segments`; `series_store` publishes
 
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.kline_cache import KlineCache, open_cache
-from ckvd.cache.series_store import SeriesStore
+from ckvd.cache.store import SeriesStore
 
 __all__ = ["CacheFolder", "KlineCache", "SeriesStore", "open_cache"]

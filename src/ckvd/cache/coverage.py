@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ckvd.cache.ownership import resolve
+from ckvd.cache.resolution import resolve
 from ckvd.cache.snapshot import look_again, read_named_header
 from ckvd.errors import SegmentError
 from ckvd.model.calendar import closed_part
@@ -56,14 +56,14 @@ def read_coverage(folder: CacheFolder, series: SeriesKey, span: Span) -> list[Co
 
 def _read_once(folder: CacheFolder, series: SeriesKey, span: Span) -> list[Covered]:
     covered = []
-    for holding in resolve(span, folder.segments(series)):
+    for winner in resolve(span, folder.segments(series)):
         try:
-            header = read_named_header(folder, series, holding.segment)
+            header = read_named_header(folder, series, winner.segment)
         except SegmentError as error:
             logger.warning("%s; it will be fetched again", error)
             continue
         is_answered = header.row_count > 0 or all(absence.reason.is_answer for absence in header.absences)
-        covered.append(Covered(holding.span, header.recheck_ms, is_answered=is_answered))
+        covered.append(Covered(winner.span, header.recheck_ms, is_answered=is_answered))
     return covered
 
 

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal
 
 from ckvd.bars.klines import Klines
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.open_segments import OpenSegments
-from ckvd.cache.ownership import Holding, resolve
+from ckvd.cache.resolution import Winner, resolve
+from ckvd.cache.scan import SCAN_ROWS, scan_winners
 from ckvd.cache.snapshot import look_again, unanswered_spans
 from ckvd.errors import IdentityError, NotCachedError
+from ckvd.lifecycle import AsyncBlock, SyncBlock
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, difference, union
-from ckvd.scan import SCAN_ROWS, scan_holdings
-from ckvd.utils.async_cleanup import direct_resource_cleanup
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator, Sequence
-    from types import TracebackType
 
     from ckvd.bars.panel import Panel
+    from ckvd.lifecycle import Resource
     from ckvd.model.timespan import TimeLike
     from ckvd.segment.reader import MappedRows
 
 
-class KlineCache:
+class KlineCache(SyncBlock, AsyncBlock):
     """A folder of segments, for reading.
 
     A context manager of both kinds. Reading takes no lock and changes no file. What was read stays valid after the
@@ -126,18 +126,18 @@ class KlineCache:
         if rows < 1:
             raise ValueError(f"a block holds at least one bar, not {rows}")
         series, span = series_of(symbol, interval, market, kind), span_of(start, end)
-        holdings, _ = self._holdings(series, missing, span)
+        winners, _ = self._winners(series, missing, span)
 
-        def find_again(rest: Span) -> list[Holding]:
-            return self._holdings(series, missing, rest)[0]
+        def find_again(rest: Span) -> list[Winner]:
+            return self._winners(series, missing, rest)[0]
 
-        def open_rows(series: SeriesKey, holding: Holding) -> MappedRows:
-            opened = self._open_rows(series, holding)
-            if missing == "raise" and (unanswered := unanswered_spans([holding], [opened])):
+        def open_rows(series: SeriesKey, winner: Winner) -> MappedRows:
+            opened = self._open_rows(series, winner)
+            if missing == "raise" and (unanswered := unanswered_spans([winner], [opened])):
                 raise self._not_cached(series, span, unanswered)
             return opened
 
-        return scan_holdings(series, holdings, rows, find_again, open_rows)
+        return scan_winners(series, winners, rows, find_again, open_rows)
 
     def panel(
         self,
@@ -192,30 +192,30 @@ class KlineCache:
         return look_again(self.folder, series, partial(self._read, series, span, missing))
 
     def _read(self, series: SeriesKey, span: Span, missing: Literal["raise", "ignore"]) -> Klines:
-        holdings, unheld = self._holdings(series, missing, span)
-        blocks = [self._open_rows(series, holding) for holding in holdings]
-        if missing == "raise" and (unanswered := unanswered_spans(holdings, blocks)):
+        winners, unheld = self._winners(series, missing, span)
+        blocks = [self._open_rows(series, winner) for winner in winners]
+        if missing == "raise" and (unanswered := unanswered_spans(winners, blocks)):
             raise self._not_cached(series, span, unanswered)
-        return Klines(series, span, blocks, unheld, held=[holding.span for holding in holdings])
+        return Klines(series, span, blocks, unheld, held=[winner.span for winner in winners])
 
-    def _holdings(
+    def _winners(
         self, series: SeriesKey, missing: Literal["raise", "ignore"], span: Span
-    ) -> tuple[list[Holding], tuple[Span, ...]]:
+    ) -> tuple[list[Winner], tuple[Span, ...]]:
         if missing not in ("raise", "ignore"):
             raise ValueError(f'missing is "raise" or "ignore", not {missing!r}')
-        holdings = resolve(span, self.folder.segments(series))
-        unheld = _unheld(span, holdings)
+        winners = resolve(span, self.folder.segments(series))
+        unheld = _unheld(span, winners)
         if unheld and missing == "raise":
             raise self._not_cached(series, span, unheld)
-        return holdings, unheld
+        return winners, unheld
 
-    def _open_rows(self, series: SeriesKey, holding: Holding) -> MappedRows:
+    def _open_rows(self, series: SeriesKey, winner: Winner) -> MappedRows:
         open_segments = self._open_segments  # another thread may close the cache meanwhile
         if open_segments is None:
             raise ValueError(f"the cache {self.folder.root} is closed")
-        rows = open_segments.rows(series, holding.segment)
-        span = holding.span
-        return rows if span == holding.segment.span else rows.between(span.start_ms, span.end_ms)
+        rows = open_segments.rows(series, winner.segment)
+        span = winner.span
+        return rows if span == winner.segment.span else rows.between(span.start_ms, span.end_ms)
 
     def _not_cached(self, series: SeriesKey, span: Span, unheld: Sequence[Span]) -> NotCachedError:
         shown = ", ".join(map(str, unheld[:5])) + (f" and {len(unheld) - 5} more" if len(unheld) > 5 else "")
@@ -239,21 +239,9 @@ class KlineCache:
         if open_segments is not None:
             open_segments.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await direct_resource_cleanup(self, ("_open_segments", "open segments", False))
+    @property
+    def _resources(self) -> tuple[Resource, ...]:
+        return (("_open_segments", "open segments", False),)
 
     def __repr__(self) -> str:
         state = "closed" if self._open_segments is None else "open"
@@ -280,11 +268,11 @@ def span_of(start: TimeLike, end: TimeLike) -> Span:
     return _parsed_span(start, end) if is_text and "now" not in (start, end) else Span.of(start, end)
 
 
-def _unheld(span: Span, holdings: Sequence[Holding]) -> tuple[Span, ...]:
+def _unheld(span: Span, winners: Sequence[Winner]) -> tuple[Span, ...]:
     """The parts of a span that nothing speaks for. Holdings are disjoint and lie in it."""
-    if sum(holding.span.length_ms for holding in holdings) == span.length_ms:
+    if sum(winner.span.length_ms for winner in winners) == span.length_ms:
         return ()
-    return difference([span], [holding.span for holding in holdings])
+    return difference([span], [winner.span for winner in winners])
 
 
 def open_cache(root: str | os.PathLike[str] | None = None) -> KlineCache:

@@ -15,10 +15,10 @@ import numpy as np
 
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
-from ckvd.cache.ownership import resolve, superseded
 from ckvd.cache.packing_plan import Merge, Piece, join_records, merge_columns, plan_packing
-from ckvd.cache.series_store import SeriesStore
+from ckvd.cache.resolution import resolve, superseded
 from ckvd.cache.snapshot import open_named, read_named_header
+from ckvd.cache.store import SeriesStore
 from ckvd.errors import CacheError, SegmentCorruptError, SegmentError
 from ckvd.model.calendar import regular_close_times
 from ckvd.model.provenance import narrow
@@ -99,11 +99,11 @@ def survey_packing(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool 
     merges = plan_packing(_read_pieces(folder, series, segments), is_thorough=is_thorough)
     # What merges would leave behind is removed as well: segments that speak for nothing outside of one merge.
     outside = {
-        holding.segment
-        for holding in resolve(_whole(segments), segments)
-        if not any(merge.span.covers(holding.span) for merge in merges)
+        winner.segment
+        for winner in resolve(_whole(segments), segments)
+        if not any(merge.span.covers(winner.span) for merge in merges)
     }
-    replaced = {piece.holding.segment for merge in merges for piece in merge.pieces} - outside
+    replaced = {piece.winner.segment for merge in merges for piece in merge.pieces} - outside
     removed = tuple(sorted({*superseded(segments), *replaced}))
     return PackReport(series, merges, removed=removed, removed_nbytes=_nbytes_of(folder, series, removed))
 
@@ -193,17 +193,17 @@ def _nbytes_of(folder: CacheFolder, series: SeriesKey, names: Sequence[SegmentNa
 def _read_pieces(folder: CacheFolder, series: SeriesKey, segments: Sequence[SegmentName]) -> list[Piece]:
     path = folder.series_path(series)
     pieces = []
-    for holding in resolve(_whole(segments), segments):
+    for winner in resolve(_whole(segments), segments):
         try:
-            header = read_named_header(folder, series, holding.segment)
+            header = read_named_header(folder, series, winner.segment)
             row_count = header.row_count
-            if row_count and holding.span != holding.segment.span:
-                row_count = count_rows(path / holding.segment.file_name, holding.span)
+            if row_count and winner.span != winner.segment.span:
+                row_count = count_rows(path / winner.segment.file_name, winner.span)
         except (FileNotFoundError, SegmentError):
             # It went, or is damaged: either way nothing to pack.
-            pieces.append(Piece(holding, 0, is_closed=False))
+            pieces.append(Piece(winner, 0, is_closed=False))
         else:
-            pieces.append(Piece(holding, row_count, _is_closed(header)))
+            pieces.append(Piece(winner, row_count, _is_closed(header)))
     return pieces
 
 
@@ -248,7 +248,7 @@ def merge_pieces(store: SeriesStore, merge: Merge, on_rows: Callable[[int], None
     CacheBusyError, CacheError
         The series is locked, or the disk refused.
     """
-    headers = [read_named_header(store.folder, store.series, piece.holding.segment) for piece in merge.pieces]
+    headers = [read_named_header(store.folder, store.series, piece.winner.segment) for piece in merge.pieces]
     name = store.likely_name(merge.span)
     rechecks = [header.recheck_ms for header in headers if header.recheck_ms]
     statement = SegmentStatement(
@@ -270,7 +270,7 @@ def merge_pieces(store: SeriesStore, merge: Merge, on_rows: Callable[[int], None
         raise
     with writer:
         for piece in merge.pieces:
-            with open_named(store.folder, store.series, piece.holding.segment) as reader:
+            with open_named(store.folder, store.series, piece.winner.segment) as reader:
                 # A checksum that the copy gets would hide what was damaged before.
                 reader.verify()
                 for chunk in _chunks(reader, piece.span):
@@ -280,7 +280,7 @@ def merge_pieces(store: SeriesStore, merge: Merge, on_rows: Callable[[int], None
         fault_points.reach(Step.ROWS_WRITTEN)
         writer.flush()
         _compare(writer.temporary_path, store, merge)
-        held = [piece.holding for piece in merge.pieces]
+        held = [piece.winner for piece in merge.pieces]
         published = store.publish(writer, name, condition=lambda found: resolve(merge.span, found) == held)
         if published is None:
             return None
@@ -340,7 +340,7 @@ def _compare(made: Path, store: SeriesStore, merge: Merge) -> None:
         names = [column.name for column in packed.header.columns]
         start = 0
         for piece in merge.pieces:
-            with open_named(store.folder, store.series, piece.holding.segment) as reader:
+            with open_named(store.folder, store.series, piece.winner.segment) as reader:
                 for chunk in _chunks(reader, piece.span):
                     copy = packed.rows.rows(start, start + len(chunk))
                     for name in names:

@@ -24,7 +24,7 @@ from ckvd.utils.config import PACK_GROWTH_MIN, PACK_LAST_GROWTH_MIN, PACK_ROWS_M
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ckvd.cache.ownership import Holding
+    from ckvd.cache.resolution import Winner
     from ckvd.segment.header import SegmentHeader
 
 _Record = TypeVar("_Record", Source, Absence)
@@ -36,21 +36,21 @@ class Piece:
 
     Attributes
     ----------
-    holding : Holding
+    winner : Winner
     row_count : int
-        Bars that open in the span of the holding.
+        Bars that open in the span of the winner.
     is_closed : bool
         Whether nothing in it will ever be asked for again.
     """
 
-    holding: Holding
+    winner: Winner
     row_count: int
     is_closed: bool
 
     @property
     def span(self) -> Span:
         """What it speaks for."""
-        return self.holding.span
+        return self.winner.span
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ckvd.cache.folder import CacheFolder, SegmentName
-    from ckvd.cache.ownership import Holding
+    from ckvd.cache.resolution import Winner
     from ckvd.model.market import SeriesKey
     from ckvd.model.timespan import Span
     from ckvd.segment.header import SegmentHeader
@@ -83,11 +83,11 @@ def read_named_header(folder: CacheFolder, series: SeriesKey, name: SegmentName)
     return header
 
 
-def unanswered_spans(holdings: Sequence[Holding], blocks: Sequence[MappedRows]) -> tuple[Span, ...]:
+def unanswered_spans(winners: Sequence[Winner], blocks: Sequence[MappedRows]) -> tuple[Span, ...]:
     """Where all that is said is that nothing could be had yet."""
     return union(
-        holding.span
-        for holding, rows in zip(holdings, blocks, strict=True)
+        winner.span
+        for winner, rows in zip(winners, blocks, strict=True)
         if not rows.header.row_count and not all(absence.reason.is_answer for absence in rows.absences)
     )
 

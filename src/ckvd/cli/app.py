@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-import ckvd
 from ckvd.cli.cache.app import app as cache_app
 from ckvd.cli.download import download
 from ckvd.cli.show import show
+from ckvd.version import __version__
 
 app = typer.Typer(
     name="ckvd",
@@ -27,7 +27,7 @@ app.add_typer(cache_app)
 
 def _print_version(value: bool) -> None:
     if value:
-        typer.echo(f"ckvd {ckvd.__version__}")
+        typer.echo(f"ckvd {__version__}")
         raise typer.Exit
 
 

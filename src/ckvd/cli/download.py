@@ -124,7 +124,7 @@ async def _download(
     on_progress: Callable[[Progress], None],
 ) -> DownloadReport:
     # Loads HTTP, which --help and the other verbs do not need.
-    from ckvd.crypto_kline_vision_data import CryptoKlineVisionData  # noqa: PLC0415
+    from ckvd.api.crypto_kline_vision_data import CryptoKlineVisionData  # noqa: PLC0415
 
     async with CryptoKlineVisionData(cache=cache, **asdict(sources)) as data:
         return await data.ensure_series(series, span, refresh=refresh, on_progress=on_progress)

@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from ckvd.acquisition.download_folder import download_folder
+from ckvd.cache.download_folder import download_folder
 from ckvd.errors import CacheError, CkvdError, ClientClosedError
 from ckvd.maintenance.bar_difference import BarDifference
 from ckvd.maintenance.held_archives import (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ckvd.cache.ownership import resolve
+from ckvd.cache.resolution import resolve
 from ckvd.cache.snapshot import look_again, open_named
 from ckvd.model.calendar import grid_count, months_of
 from ckvd.model.gaps import find_gaps
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ckvd.cache.folder import CacheFolder
-    from ckvd.cache.ownership import Holding
+    from ckvd.cache.resolution import Winner
     from ckvd.model.market import Interval, SeriesKey
 
 
@@ -113,21 +113,21 @@ def _report_once(folder: CacheFolder, series: SeriesKey, span: Span | None) -> G
     if span is None:
         coverage = union(name.span for name in segments)
         span = Span(coverage[0].start_ms, coverage[-1].end_ms) if coverage else Span(0, 0)
-    holdings = resolve(span, segments)
-    gaps = [gap for holding in holdings for gap in _gaps_of(folder, series, holding)]
-    for hole in difference([span], [holding.span for holding in holdings]):
+    winners = resolve(span, segments)
+    gaps = [gap for winner in winners for gap in _gaps_of(folder, series, winner)]
+    for hole in difference([span], [winner.span for winner in winners]):
         count = grid_count(hole, series.interval)
         if count:
             gaps.append(Gap(hole.start_ms, hole.end_ms, count, Reason.NOT_FETCHED))
     return GapReport(series, span, _join(gaps))
 
 
-def _gaps_of(folder: CacheFolder, series: SeriesKey, holding: Holding) -> tuple[Gap, ...]:
-    with open_named(folder, series, holding.segment) as reader:
-        rows = reader.rows.between(holding.span.start_ms, holding.span.end_ms)
+def _gaps_of(folder: CacheFolder, series: SeriesKey, winner: Winner) -> tuple[Gap, ...]:
+    with open_named(folder, series, winner.segment) as reader:
+        rows = reader.rows.between(winner.span.start_ms, winner.span.end_ms)
         opens = rows.stored("open_time")
         opens = np.empty(0, np.int64) if opens is None else opens
-        return find_gaps(opens, [holding.span], series.interval, rows.absences)
+        return find_gaps(opens, [winner.span], series.interval, rows.absences)
 
 
 def _join(gaps: Iterable[Gap]) -> tuple[Gap, ...]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ckvd.cache.ownership import resolve
 from ckvd.cache.packing import column_of
-from ckvd.cache.series_store import SeriesStore
+from ckvd.cache.resolution import resolve
+from ckvd.cache.store import SeriesStore
 from ckvd.errors import CacheBusyError, NotCachedError
 from ckvd.maintenance.bar_difference import BarDifference, compare_tables, unite_tables
 from ckvd.maintenance.inventory import describe_segments

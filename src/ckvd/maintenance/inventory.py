@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ckvd.cache.ownership import resolve, superseded
 from ckvd.cache.packing import count_rows, survey_packing
+from ckvd.cache.resolution import resolve, superseded
 from ckvd.cache.snapshot import look_again
 from ckvd.errors import SegmentError, cannot
 from ckvd.maintenance.bar_sources import sources_within
@@ -198,25 +198,25 @@ def summarise_series(folder: CacheFolder, series: SeriesKey) -> SeriesSummary:
 def _summarise_once(folder: CacheFolder, series: SeriesKey) -> SeriesSummary:
     segments = folder.segments(series)
     coverage = union(name.span for name in segments)
-    holdings = [holding for span in coverage for holding in resolve(span, segments)]
+    winners = [winner for span in coverage for winner in resolve(span, segments)]
     place = str(folder.series_path(series))
     paths = {name: f"{place}/{name.file_name}" for name in segments}
-    headers = _read_headers(paths, {holding.segment for holding in holdings})
+    headers = _read_headers(paths, {winner.segment for winner in winners})
     provisional = []
     bar_count = 0
     sources: set[tuple[Origin, bytes]] = set()
-    for holding in holdings:
-        header = headers[holding.segment]
+    for winner in winners:
+        header = headers[winner.segment]
         if header is None:
             continue
-        sources.update(sources_within(header, holding.span))
+        sources.update(sources_within(header, winner.span))
         if header.is_provisional:
-            provisional.append(holding.span)
-        if holding.span == holding.segment.span or not header.row_count:
+            provisional.append(winner.span)
+        if winner.span == winner.segment.span or not header.row_count:
             bar_count += header.row_count
         else:
             with contextlib.suppress(SegmentError):
-                bar_count += count_rows(paths[holding.segment], holding.span)
+                bar_count += count_rows(paths[winner.segment], winner.span)
     nbytes, oldest_ms, newest_ms = _measure(paths.values())
     return SeriesSummary(
         series,
@@ -241,8 +241,8 @@ def _describe_once(folder: CacheFolder, series: SeriesKey) -> list[SegmentSummar
     segments = sorted(folder.segments(series))
     held: dict[SegmentName, list[Span]] = {}
     for span in union(name.span for name in segments):
-        for holding in resolve(span, segments):
-            held.setdefault(holding.segment, []).append(holding.span)
+        for winner in resolve(span, segments):
+            held.setdefault(winner.segment, []).append(winner.span)
     described = (_describe(folder, series, name, tuple(held.get(name, ()))) for name in segments)
     return [one for one in described if one is not None]
 

@@ -12,10 +12,10 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ckvd.acquisition.download_folder import DOWNLOAD_FOLDER_PREFIX, FOLDER_LOCK_NAME
 from ckvd.cache import fault_points
+from ckvd.cache.download_folder import DOWNLOAD_FOLDER_PREFIX, FOLDER_LOCK_NAME
 from ckvd.cache.fault_points import Step
-from ckvd.cache.file_lock import is_free
+from ckvd.cache.locks import is_free
 from ckvd.errors import cannot
 from ckvd.model.timespan import now_ms
 from ckvd.segment.atomic_file import TEMPORARY_SUFFIX

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
-from ckvd.cache.ownership import Holding, resolve, superseded
 from ckvd.cache.packing import count_rows, ignore_rows, merge_pieces
 from ckvd.cache.packing_plan import Merge, Piece
-from ckvd.cache.series_store import SeriesStore
+from ckvd.cache.resolution import Winner, resolve, superseded
+from ckvd.cache.store import SeriesStore
 from ckvd.errors import CacheBusyError, SegmentError
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.timespan import Span, difference
@@ -46,7 +46,7 @@ class Pruning:
         What the cache will not speak of any more; empty where all goes that speaks for nothing as it is.
     segments : tuple of SegmentName
         Segments that go.
-    kept : tuple of Holding
+    kept : tuple of Winner
         Parts of them that stick out of the span, and are written anew.
     bar_count : int
         Bars that go.
@@ -59,7 +59,7 @@ class Pruning:
     series: SeriesKey
     span: Span
     segments: tuple[SegmentName, ...]
-    kept: tuple[Holding, ...]
+    kept: tuple[Winner, ...]
     bar_count: int
     nbytes: int
     last_read_ms: int = 0
@@ -215,7 +215,7 @@ def prune_span(folder: CacheFolder, series: SeriesKey, span: Span = ALL_TIME) ->
         planned = _plan_series(folder, series, span)
         if not planned.segments:
             return planned
-        if not all(_keep(store, holding) for holding in planned.kept):
+        if not all(_keep(store, winner) for winner in planned.kept):
             continue
         with store.lock():
             # Others may have packed or published since, and what they made goes as well.
@@ -242,9 +242,9 @@ def _plan_series(
     touched = tuple(
         sorted(name for name in segments if name.span.overlaps(span) and (chosen is None or name in chosen))
     )
-    held = [holding for holding in resolve(_hull(touched), segments) if holding.segment in touched]
-    kept = tuple(Holding(part, holding.segment) for holding in held for part in difference([holding.span], [span]))
-    cut = [(holding.segment, holding.span.intersection(span)) for holding in held]
+    held = [winner for winner in resolve(_hull(touched), segments) if winner.segment in touched]
+    kept = tuple(Winner(part, winner.segment) for winner in held for part in difference([winner.span], [span]))
+    cut = [(winner.segment, winner.span.intersection(span)) for winner in held]
     bar_count = sum(_count_unread(folder.series_path(series) / name.file_name, part) for name, part in cut if part)
     nbytes, last_read_ms = _measure(folder, series, touched)
     return Pruning(series, span, touched, kept, bar_count, nbytes, last_read_ms)
@@ -283,12 +283,12 @@ def _measure(folder: CacheFolder, series: SeriesKey, names: Iterable[SegmentName
     return nbytes, last_read_ms
 
 
-def _keep(store: SeriesStore, holding: Holding) -> bool:
+def _keep(store: SeriesStore, winner: Winner) -> bool:
     """Write a part of a segment anew; false where it does not hold any more."""
-    file = store.folder.series_path(store.series) / holding.segment.file_name
+    file = store.folder.series_path(store.series) / winner.segment.file_name
     try:
-        row_count = count_rows(file, holding.span)
-        return merge_pieces(store, Merge((Piece(holding, row_count, is_closed=True),)), ignore_rows) is not None
+        row_count = count_rows(file, winner.span)
+        return merge_pieces(store, Merge((Piece(winner, row_count, is_closed=True),)), ignore_rows) is not None
     except FileNotFoundError:
         return False
 

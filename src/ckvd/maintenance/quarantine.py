@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.folder import SegmentName, parse_segment_name
-from ckvd.cache.series_lock import SeriesLock
+from ckvd.cache.locks import SeriesLock
 from ckvd.errors import CacheError, cannot
 from ckvd.maintenance.stand_ins import publish_stand_ins, spans_to_stand_in_for, withdraw_stand_ins
 from ckvd.model.market import SeriesKey

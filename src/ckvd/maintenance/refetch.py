@@ -1,7 +1,7 @@
 """Fetching archives anew for spans whose bars were lost.
 
-The archives are chosen as for a download, by `ckvd.planning`, except that only the lost spans are wanted: what the
-cache still has is not replaced, and what stands beneath the lost bars is not believed.
+The archives are chosen as for a download (`acquisition.planning`), except that only the lost spans are wanted: what
+the cache still has is not replaced, and what stands beneath the lost bars is not believed.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ckvd.acquisition.download_folder import download_folder
 from ckvd.acquisition.ingest import expected_of, source_of
+from ckvd.acquisition.planning import plan
 from ckvd.cache.coverage import Covered
-from ckvd.cache.series_store import SeriesStore
+from ckvd.cache.download_folder import download_folder
+from ckvd.cache.store import SeriesStore
 from ckvd.decode.decode import decode_archive
 from ckvd.errors import ArchiveError, CacheError, CkvdError, ClientClosedError
 from ckvd.model.timespan import difference, union
-from ckvd.planning import plan
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 from ckvd.vision.name import ArchiveName
 from ckvd.vision.source import AbsentArchive

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from ckvd.cache.coverage import uncovered_spans
 from ckvd.cache.folder import SegmentName, parse_segment_name
-from ckvd.cache.ownership import resolve
-from ckvd.cache.series_lock import SeriesLock
+from ckvd.cache.locks import SeriesLock
+from ckvd.cache.resolution import resolve
 from ckvd.errors import CacheError, SegmentError
 from ckvd.maintenance.findings import REPAIRABLE, Finding, Severity, Trouble
 from ckvd.maintenance.leftovers import Leftover, remove_leftovers
@@ -94,7 +94,7 @@ def plan_repair(folder: CacheFolder, findings: Iterable[Finding]) -> tuple[Repai
         if finding.trouble not in REPAIRABLE or series is None or name is None or finding.path in steps:
             continue
         held = resolve(name.span, folder.segments(series))
-        lost = tuple(holding.span for holding in held if holding.segment == name)
+        lost = tuple(winner.span for winner in held if winner.segment == name)
         try:
             nbytes = finding.path.stat().st_size
         except OSError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ckvd.cache.ownership import resolve
+from ckvd.cache.resolution import resolve
 from ckvd.cache.snapshot import look_again, open_named, unanswered_spans
 from ckvd.errors import NotCachedError
 from ckvd.model.timespan import difference, union
@@ -69,12 +69,12 @@ def open_rows(folder: CacheFolder, series: SeriesKey, span: Span) -> list[Mapped
 
 
 def _open_once(folder: CacheFolder, series: SeriesKey, span: Span) -> list[MappedRows]:
-    holdings = resolve(span, folder.segments(series))
-    missing = difference([span], [holding.span for holding in holdings])
+    winners = resolve(span, folder.segments(series))
+    missing = difference([span], [winner.span for winner in winners])
     parts: list[MappedRows] = []
-    for holding in holdings:
-        with open_named(folder, series, holding.segment) as reader:
-            parts.append(reader.rows.between(holding.span.start_ms, holding.span.end_ms))
-    if missing := union([*missing, *unanswered_spans(holdings, parts)]):
+    for winner in winners:
+        with open_named(folder, series, winner.segment) as reader:
+            parts.append(reader.rows.between(winner.span.start_ms, winner.span.end_ms))
+    if missing := union([*missing, *unanswered_spans(winners, parts)]):
         raise NotCachedError(f"{series}: the cache {folder.root} does not cover {missing[0]} of {span}", missing)
     return parts

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.folder import SegmentName
-from ckvd.cache.ownership import resolve
-from ckvd.cache.series_store import SeriesStore
+from ckvd.cache.resolution import resolve
+from ckvd.cache.store import SeriesStore
 from ckvd.model.provenance import Absence, Reason
 from ckvd.model.table import empty_table
 from ckvd.model.timespan import Span, difference
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ckvd.cache.folder import CacheFolder
-    from ckvd.cache.series_lock import SeriesLock
+    from ckvd.cache.locks import SeriesLock
     from ckvd.model.market import SeriesKey
 
 
@@ -44,7 +44,7 @@ def spans_to_stand_in_for(
     tuple of Span
         Disjoint. None lies partly in a newer segment that is returning, which may then speak for all of it.
     """
-    lost = [holding.span for holding in resolve(name.span, segments) if holding.segment == name]
+    lost = [winner.span for winner in resolve(name.span, segments) if winner.segment == name]
     coming = list(returning)
     older = [other for other in segments if other != name]
     older += [other for other in coming if other.revision < name.revision]
@@ -103,6 +103,6 @@ def withdraw_stand_ins(
     for stand_in in stand_ins:
         segments = folder.segments(series)
         others = [other for other in segments if other != stand_in]
-        holders = (holding.segment for holding in resolve(stand_in.span, others))
+        holders = (winner.segment for winner in resolve(stand_in.span, others))
         if stand_in in segments and all(holder.revision >= name.revision for holder in holders):
             SeriesStore(folder, series).remove([stand_in], Step.SUPERSEDED_REMOVED)

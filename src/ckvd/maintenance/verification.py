@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ckvd.cache.file_lock import lock_reach
 from ckvd.cache.folder import parse_segment_name
+from ckvd.cache.locks import lock_reach
 from ckvd.cache.packing import column_of
 from ckvd.errors import CacheError, SegmentError, SegmentForeignError, SegmentVersionError, cannot
 from ckvd.maintenance.findings import Finding, Severity, Trouble

@@ -11,18 +11,17 @@ import datetime as dt
 import logging
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote, urlencode
 
 from ckvd.errors import ClientClosedError
-from ckvd.lifecycle import ClosedByAwaiting
+from ckvd.lifecycle import ConnectionHolder, Resource
 from ckvd.network.in_flight import RequestsInFlight
 from ckvd.network.request import Limits, send_request
 from ckvd.network.response import DownloadedFile, Response
 from ckvd.network.retry import Failure, RetryPolicy, failure_of_status
 from ckvd.network.session import open_session, release_session
 from ckvd.network.sink import FileSink, MemorySink
-from ckvd.utils.async_cleanup import direct_resource_cleanup
 from ckvd.utils.config import (
     ARCHIVE_CSV_NBYTES_MAX,
     CONNECT_TIMEOUT_S,
@@ -34,7 +33,6 @@ from ckvd.utils.config import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from pathlib import Path
-    from types import TracebackType
     from typing import Any
 
     from curl_cffi import AsyncSession
@@ -53,7 +51,7 @@ _T = TypeVar("_T")
 _Answer = TypeVar("_Answer", bound="Response | DownloadedFile")
 
 
-class Transport(ClosedByAwaiting):
+class Transport(ConnectionHolder):
     """Requests over one curl_cffi session.
 
     The session is opened by the first request, and belongs to that request's event loop. `async with` closes it.
@@ -99,14 +97,6 @@ class Transport(ClosedByAwaiting):
         self._rng = rng or random.Random()  # noqa: S311 - it spreads requests in time, it keeps no secret
         self._sleep = sleep
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
     def __repr__(self) -> str:
         if self._requests is None:
             return "<Transport: closed>"
@@ -122,10 +112,9 @@ class Transport(ClosedByAwaiting):
         """Whether it was closed."""
         return self._requests is None
 
-    async def aclose(self) -> None:
-        """End all requests, whose callers get `ClientClosedError`, then close the session. Safe to repeat."""
-        await direct_resource_cleanup(
-            self,
+    @property
+    def _resources(self) -> tuple[Resource, ...]:
+        return (
             ("_requests", "requests in flight", False),
             ("_session", "HTTP session", self._session_is_external),
         )

@@ -19,8 +19,7 @@ from ckvd.errors import BannedError, ExchangeError, NetworkError, RateLimitError
 from ckvd.model.timespan import now_ms
 from ckvd.network.retry import Failure, RetryPolicy
 from ckvd.rest.refusal import refusal_of, retry_after_s
-from ckvd.rest.server_clock import ServerClock, date_of
-from ckvd.rest.weight import WeightBudget
+from ckvd.rest.weight import ServerClock, WeightBudget, date_of
 from ckvd.utils.config import REST_WEIGHT_SHARE, REST_WEIGHT_WINDOW_S
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ _USED_WEIGHT = "x-mbx-used-weight-1m"
 
 
 @dataclass(frozen=True, slots=True)
-class HostAnswer:
+class DatedResponse:
     """An answer with rows.
 
     Attributes
@@ -127,7 +126,7 @@ class ExchangeHost:
     def __repr__(self) -> str:
         return f"<ExchangeHost {self.base_url}: {self._budget!r}>"
 
-    async def ask(self, path: str, params: Mapping[str, str | int], weight: int) -> HostAnswer:
+    async def ask(self, path: str, params: Mapping[str, str | int], weight: int) -> DatedResponse:
         """Ask until there is an answer with rows, as often as the policy allows.
 
         Raises
@@ -146,7 +145,7 @@ class ExchangeHost:
                 number += 1
             else:
                 date_s = date_of(outcome.headers)
-                return HostAnswer(outcome, None if date_s is None else 1000 * date_s, number)
+                return DatedResponse(outcome, None if date_s is None else 1000 * date_s, number)
 
     # --- One attempt ---------------------------------------------------------------------------------------
 

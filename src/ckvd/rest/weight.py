@@ -1,23 +1,93 @@
-"""`WeightBudget`: how much may still be asked of a host in this minute of its clock. Pure: it is told the time.
+"""How much may still be asked of a host in this minute of its clock: `ServerClock`, `WeightBudget`. Pure.
 
-The exchange adds up the weights of all requests from one address in each minute of its own clock, and says the sum
-with each answer. Here a request counts from before it is sent: while it is under way nobody knows in which minute
-it is counted, so it counts in every minute; once it is answered the sum that came with the answer holds it. A new
-minute begins when it certainly has begun over there.
+Both are told the time of this machine, from a clock that is never set, such as `time.monotonic`.
 
-The invariant: what was sent of a minute, as the exchange counts it, is never more than what is held against that
-minute here. So the limit holds for any number of tasks; other processes behind the same address are seen in the
-sums, and have the share of the limit that is not used here.
+A response gives its time in whole seconds (`Date`), and was made between sending the request and receiving it. Each
+response therefore bounds the difference of the two clocks from both sides.
+
+The exchange adds up the weights of all requests from one address in each minute of its own clock, and returns the
+sum with each response. Here a request counts from before it is sent. While it is under way nobody knows in which
+minute the exchange counts it, so it counts in every minute; once it is answered, the sum in the response includes
+it. A new minute begins when it has certainly begun at the exchange.
+
+The invariant: what was sent in a minute, as the exchange counts it, is never more than what is counted against that
+minute here. So the limit holds for any number of tasks. Other processes behind the same address show in the sums,
+and have the share of the limit that is not used here.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from ckvd.utils.config import REST_WEIGHT_SHARE, REST_WEIGHT_WINDOW_S
 
 if TYPE_CHECKING:
-    from ckvd.rest.server_clock import ServerClock
+    from collections.abc import Mapping
+
+
+class ServerClock:
+    """The clock of one host, as far as it is known.
+
+    Parameters
+    ----------
+    guess_s : float
+        Seconds by which it is ahead of this machine's clock, until an answer tells.
+    """
+
+    def __init__(self, guess_s: float) -> None:
+        self._ahead_s = guess_s
+        self._is_guessed = True
+
+    def earliest_s(self, now_s: float) -> float:
+        """The earliest that it may be there now, in seconds since the epoch."""
+        return now_s + self._ahead_s
+
+    def steady_s(self, server_s: float) -> float:
+        """When it will be that late there for certain, by this machine's clock."""
+        return server_s - self._ahead_s
+
+    def observe(self, date_s: int, sent_s: float, received_s: float) -> bool:
+        """Learn from an answer.
+
+        Parameters
+        ----------
+        date_s : int
+            What it says, whole seconds since the epoch.
+        sent_s, received_s : float
+            When the request was sent and the answer was here, by this machine's clock.
+
+        Returns
+        -------
+        bool
+            Whether it may be earlier over there than was thought to be certain: a clock was set, or drifts, or
+            the guess was too high.
+        """
+        least_s, most_s = date_s - received_s, date_s + 1 - sent_s
+        # A guess between the bounds may be wrong as well: only what an answer told is certain.
+        is_set_back = self._ahead_s > least_s if self._is_guessed else self._ahead_s >= most_s
+        self._is_guessed = False
+        self._ahead_s = least_s if is_set_back else max(self._ahead_s, least_s)
+        return is_set_back
+
+
+def date_of(headers: Mapping[str, str]) -> int | None:
+    """When an answer was made by its `Date`, whole seconds since the epoch; None where it does not say.
+
+    Parameters
+    ----------
+    headers : mapping of str to str
+        Names in lower case.
+    """
+    try:
+        moment = parsedate_to_datetime(headers.get("date", ""))
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    # A zone of -0000 means UTC of unknown origin, and comes back without one.
+    aware = moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment
+    return int(aware.timestamp())
+
 
 # Longer than the rounding of a float: whoever waits for a window finds it begun.
 _AFTER_S = 0.001

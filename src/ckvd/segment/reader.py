@@ -13,22 +13,22 @@ import os
 import sys
 import warnings
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from ckvd.errors import SegmentCorruptError, cannot
+from ckvd.lifecycle import AsyncBlock, SyncBlock
 from ckvd.model.calendar import regular_close_times
 from ckvd.segment.header import SegmentHeader, decode_header, read_header_nbytes
 from ckvd.segment.layout import ColumnLayout, Encoding
-from ckvd.utils.async_cleanup import direct_file_cleanup, direct_resource_cleanup
+from ckvd.utils.async_cleanup import direct_file_cleanup
 from ckvd.utils.config import SEGMENT_PAGE_NBYTES
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     import numpy.typing as npt
 
+    from ckvd.lifecycle import Resource
     from ckvd.model.market import Interval
     from ckvd.model.provenance import Absence, Source
     from ckvd.model.table import Column, Times
@@ -164,7 +164,7 @@ class MappedRows:
         return closes
 
 
-class SegmentReader:
+class SegmentReader(SyncBlock, AsyncBlock):
     """A segment, open for reading.
 
     A context manager of both kinds. Leaving it, or `close`, closes the map at once where no array uses it, and
@@ -261,21 +261,9 @@ class SegmentReader:
         if mapped is not None and not mapped.closed:
             _advise(mapped, _GIVE_BACK)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await direct_resource_cleanup(self, ("_buffer", "segment bytes", True), ("_map", "segment map", False))
+    @property
+    def _resources(self) -> tuple[Resource, ...]:
+        return (("_buffer", "segment bytes", True), ("_map", "segment map", False))
 
     def __del__(self) -> None:
         if self._map is not None:

@@ -10,22 +10,23 @@ import os
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ckvd.errors import cannot
+from ckvd.lifecycle import AsyncBlock, SyncBlock
 from ckvd.model.calendar import regular_close_times
 from ckvd.model.table import COLUMN_DTYPES
 from ckvd.segment.atomic_file import AtomicFile, flush_folder
 from ckvd.segment.header import SegmentHeader, encode_header, encode_metadata
 from ckvd.segment.layout import ColumnLayout, Encoding, place_columns
-from ckvd.utils.async_cleanup import direct_file_cleanup, direct_resource_cleanup
+from ckvd.utils.async_cleanup import direct_file_cleanup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
 
+    from ckvd.lifecycle import Resource
     from ckvd.model.market import SeriesKey
     from ckvd.model.provenance import Absence, Source
     from ckvd.model.table import Column, KlineTable
@@ -81,7 +82,7 @@ def _plan_column(name: str, column: Column, table: KlineTable) -> ColumnLayout:
     return ColumnLayout(name, dtype, Encoding.STORED, decimals)
 
 
-class SegmentWriter:
+class SegmentWriter(SyncBlock, AsyncBlock):
     """A segment, being written.
 
     A context manager of both kinds: leaving it without `publish` removes the temporary file.
@@ -295,21 +296,9 @@ class SegmentWriter:
         """Close and remove the temporary file, if the segment was not published. Closing twice is quiet."""
         direct_file_cleanup(self, "_file")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await direct_resource_cleanup(self, ("_file", "segment file", False))
+    @property
+    def _resources(self) -> tuple[Resource, ...]:
+        return (("_file", "segment file", False),)
 
     def __del__(self) -> None:
         if self._file is not None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from ckvd.api.vision_data_client import VisionDataClient
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cli.app import app
 from ckvd.cli.cache.app import app as cache_app
@@ -21,7 +22,6 @@ from ckvd.maintenance.gap_report import MonthFill
 from ckvd.model.calendar import days_of
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
-from ckvd.vision_data_client import VisionDataClient
 from support.places import SAMPLES
 from support.tables import regular_table
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ckvd.acquisition.completion.healing import Healed, Healing
 from ckvd.acquisition.completion.reasons import Reasons
 from ckvd.acquisition.completion.tail import Filled, Tail
-from ckvd.acquisition.download_folder import download_folder
 from ckvd.acquisition.report import CompletionReport
+from ckvd.cache.download_folder import download_folder
 from ckvd.concurrency import run_together
 from ckvd.errors import CacheBusyError, CacheError, CkvdError, ClientClosedError
 from ckvd.model.timespan import difference
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from ckvd.acquisition.completion.scope import Scope
-    from ckvd.acquisition.reconciliation import Doubt
+    from ckvd.acquisition.completion.shortfalls import Shortfall
     from ckvd.model.timespan import Span
     from ckvd.vision.source import ArchiveSource
 
@@ -99,23 +99,25 @@ class Completion:
     async def _heal(self, excluded: Sequence[Span]) -> list[Healed]:
         """Look up what is short; what others changed meanwhile is looked at again."""
         found: list[Healed] = []
-        doubts = await self._healing.doubts(excluded)
+        shortfalls = await self._healing.shortfalls(excluded)
         for _ in range(COMPLETION_ATTEMPTS_MAX):
-            healed = await self._heal_once(doubts) if doubts else []
+            healed = await self._heal_once(shortfalls) if shortfalls else []
             found += healed
             disturbed = [one.span for one in healed if not one.is_stored]
             if not disturbed:
                 return found
-            doubts = [
-                doubt for doubt in await self._healing.doubts(excluded) if any(map(doubt.span.overlaps, disturbed))
+            shortfalls = [
+                shortfall
+                for shortfall in await self._healing.shortfalls(excluded)
+                if any(map(shortfall.span.overlaps, disturbed))
             ]
         self._errors.append(self._disturbed())
         return found
 
-    async def _heal_once(self, doubts: Sequence[Doubt]) -> list[Healed]:
+    async def _heal_once(self, shortfalls: Sequence[Shortfall]) -> list[Healed]:
         with download_folder(self._scope.folder) as place:
             gathered = await run_together(
-                [self._contain(self._healing.look_into_archives(doubt, place)) for doubt in doubts]
+                [self._contain(self._healing.look_into_archives(shortfall, place)) for shortfall in shortfalls]
             )
         evidence = [found for found in gathered if found is not None]
         self._errors += [found.error for found in evidence if found.error is not None]

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ckvd.acquisition.completion.scope import inner_seconds, whole_days
+from ckvd.acquisition.completion.shortfalls import Shortfall, find_shortfalls, join_requests, provisional_recheck_ms
 from ckvd.acquisition.ingest import expected_of, source_of
-from ckvd.acquisition.reconciliation import Doubt, find_doubts, join_requests, provisional_recheck_ms
+from ckvd.cache.contents import read_contents
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.kline_cache import KlineCache
-from ckvd.cache.ownership import resolve
-from ckvd.cache.statement import read_statement
+from ckvd.cache.resolution import resolve
 from ckvd.concurrency import run_together
 from ckvd.decode.decode import decode_archive
 from ckvd.errors import ArchiveError, InvalidSymbolError
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
     from ckvd.model.calendar import Period
     from ckvd.model.provenance import Absence, Source
     from ckvd.model.table import KlineTable
-    from ckvd.rest_data_client import RestAnswer
+    from ckvd.rest.rest_data_client import RestAnswer
     from ckvd.vision.source import ArchiveSource
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """What archives say of a doubt.
+    """What archives say of a shortfall.
 
     Attributes
     ----------
-    doubt : Doubt
+    shortfall : Shortfall
     segments : tuple of SegmentName
         Those of the series, when it was looked into.
     tables : tuple of KlineTable
@@ -59,7 +59,7 @@ class Evidence:
         Why the daily archive cannot be believed, where that is so.
     """
 
-    doubt: Doubt
+    shortfall: Shortfall
     segments: tuple[SegmentName, ...]
     tables: tuple[KlineTable, ...]
     sources: tuple[Source, ...]
@@ -70,7 +70,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Testimony:
-    """What the REST interface said of all doubts together.
+    """What the REST interface said of all shortfalls together.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class _Testimony:
 
 @dataclass(frozen=True, slots=True)
 class Healed:
-    """What came of a doubt.
+    """What came of a shortfall.
 
     Attributes
     ----------
@@ -125,19 +125,19 @@ class Healing:
         self._archives = archives
         self._reasons = reasons
 
-    async def doubts(self, excluded: Sequence[Span]) -> list[Doubt]:
+    async def shortfalls(self, excluded: Sequence[Span]) -> list[Shortfall]:
         """What is short and was not looked up everywhere; what overlaps `excluded` is left out."""
-        found = await asyncio.to_thread(self._find_doubts)
-        return [doubt for doubt in found if not any(doubt.span.overlaps(span) for span in excluded)]
+        found = await asyncio.to_thread(self._find_shortfalls)
+        return [shortfall for shortfall in found if not any(shortfall.span.overlaps(span) for span in excluded)]
 
-    def _find_doubts(self) -> tuple[Doubt, ...]:
+    def _find_shortfalls(self) -> tuple[Shortfall, ...]:
         series, wanted, now_ms = self._scope.series, self._scope.span, self._scope.now_ms
         # Days are written anew as a whole, as far as they are covered, and not in the pieces that are asked for.
         whole = closed_part(whole_days(wanted), series.interval, now_ms)
         with KlineCache(self._scope.folder.root) as cache:
             covered = _covered_parts(read_coverage(self._scope.folder, series, whole))
             klines = cache.read_series(series, whole, missing="ignore")
-            return find_doubts(
+            return find_shortfalls(
                 klines.open_time,
                 covered,
                 series.interval,
@@ -149,14 +149,14 @@ class Healing:
                 refresh=self._scope.refresh,
             )
 
-    async def look_into_archives(self, doubt: Doubt, place: Path) -> Evidence:
-        """Gather what the cache and the daily archive say of a doubt.
+    async def look_into_archives(self, shortfall: Shortfall, place: Path) -> Evidence:
+        """Gather what the cache and the daily archive say of a shortfall.
 
         A damaged archive does not keep the REST interface from being asked, where that is allowed.
 
         Parameters
         ----------
-        doubt : Doubt
+        shortfall : Shortfall
         place : Path
             A folder for the archive while it is looked into.
 
@@ -165,32 +165,32 @@ class Healing:
         CkvdError
             The archive may exist, and could not be had; or it cannot be believed, and nobody else may be asked.
         """
-        held = await asyncio.to_thread(self._look_into_cache, doubt)
+        held = await asyncio.to_thread(self._look_into_cache, shortfall)
         try:
-            daily = None if doubt.daily is None else await self._look_into_daily(doubt.daily, place)
+            daily = None if shortfall.daily is None else await self._look_into_daily(shortfall.daily, place)
         except ArchiveError as error:
             if self._scope.rest is None:
                 raise
-            return replace(held, damaged=(doubt.span,), error=error)
+            return replace(held, damaged=(shortfall.span,), error=error)
         if daily is None:
             return held
         table, source = daily
         # Where a month and a day were seen to disagree, the day was right.
-        tables = (rows_within(table, doubt.span), *held.tables)
-        sources = (*held.sources, *narrow([source], doubt.span))
+        tables = (rows_within(table, shortfall.span), *held.tables)
+        sources = (*held.sources, *narrow([source], shortfall.span))
         return replace(held, tables=tables, sources=sources, is_provisional=False, damaged=())
 
-    def _look_into_cache(self, doubt: Doubt) -> Evidence:
+    def _look_into_cache(self, shortfall: Shortfall) -> Evidence:
         # In this order: what is published in between is found to be new.
         segments = tuple(self._scope.folder.segments(self._scope.series))
-        statement = read_statement(self._scope.folder, self._scope.series, doubt.span)
-        damaged = [absence.span for absence in statement.absences if absence.reason is Reason.ARCHIVE_DAMAGED]
+        contents = read_contents(self._scope.folder, self._scope.series, shortfall.span)
+        damaged = [absence.span for absence in contents.absences if absence.reason is Reason.ARCHIVE_DAMAGED]
         return Evidence(
-            doubt,
+            shortfall,
             segments,
-            (statement.table,),
-            statement.sources,
-            is_provisional=bool(statement.provisional),
+            (contents.table,),
+            contents.sources,
+            is_provisional=bool(contents.provisional),
             damaged=tuple(damaged),
         )
 
@@ -217,7 +217,7 @@ class Healing:
 
     def _gaps_of(self, evidence: Evidence) -> list[Span]:
         merged = merge_tables(self._scope.series, evidence.tables).table
-        gaps = find_gaps(merged.open_time, [evidence.doubt.span], self._scope.series.interval)
+        gaps = find_gaps(merged.open_time, [evidence.shortfall.span], self._scope.series.interval)
         return [gap.span for gap in gaps]
 
     async def _ask_rest(self, gaps: Sequence[Span]) -> _Testimony:
@@ -236,9 +236,9 @@ class Healing:
         return _Testimony(tuple(answers), unanswered)
 
     async def _amend_one(self, evidence: Evidence, testimony: _Testimony) -> Healed:
-        span = inner_seconds(testimony.answered_part(evidence.doubt.span))
+        span = inner_seconds(testimony.answered_part(evidence.shortfall.span))
         held = resolve(span, evidence.segments)
-        if difference([span], [holding.span for holding in held]):
+        if difference([span], [winner.span for winner in held]):
             return Healed(span, is_stored=False)  # a part of it was removed before it was looked into
         if not span:
             return Healed(span, is_stored=True)

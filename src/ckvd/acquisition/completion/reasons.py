@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from ckvd.acquisition.reconciliation import Listing, explain
+from ckvd.acquisition.completion.shortfalls import Listing, explain
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.errors import InvalidSymbolError
 from ckvd.model.gaps import find_gaps
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ckvd.model.provenance import Absence
     from ckvd.model.table import Times
     from ckvd.model.timespan import Span
-    from ckvd.rest_data_client import RestDataClient
+    from ckvd.rest.rest_data_client import RestDataClient
 
 # A series without bars for less than this is not taken for one that has ended.
 _ENDED_AFTER_MS = DAY_MS

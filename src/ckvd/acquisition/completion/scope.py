@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ckvd.cache.series_store import SeriesStore
+from ckvd.cache.store import SeriesStore
 from ckvd.model.market import DAY_MS
 from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
     from ckvd.model.market import SeriesKey
-    from ckvd.rest_data_client import RestDataClient
+    from ckvd.rest.rest_data_client import RestDataClient
 
 
 @dataclass(frozen=True, slots=True)

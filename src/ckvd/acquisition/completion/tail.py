@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ckvd.acquisition.completion.scope import inner_seconds
-from ckvd.acquisition.reconciliation import provisional_recheck_ms, recheck_ms
+from ckvd.acquisition.completion.shortfalls import provisional_recheck_ms, recheck_ms
+from ckvd.acquisition.planning import plan
+from ckvd.cache.contents import read_contents
 from ckvd.cache.coverage import Covered, read_coverage
-from ckvd.cache.ownership import resolve
-from ckvd.cache.statement import read_statement
+from ckvd.cache.resolution import resolve
 from ckvd.errors import InvalidSymbolError
 from ckvd.model.calendar import Cadence, Period, days_of, grid_floor, grid_next, months_of, publication_ms
 from ckvd.model.market import DAY_MS
 from ckvd.model.provenance import Absence, Reason, earliest_recheck_ms, narrow
 from ckvd.model.table import empty_table, merge_tables, rows_within
 from ckvd.model.timespan import Span, difference, union
-from ckvd.planning import plan
 from ckvd.utils.config import CLOCK_AHEAD_MAX_MS
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Tail:
             absence.span
             for held in covered
             if not held.is_answered
-            for absence in read_statement(scope.folder, scope.series, held.span).absences
+            for absence in read_contents(scope.folder, scope.series, held.span).absences
             if absence.reason is Reason.ARCHIVE_DAMAGED
         ]
         # Where a damaged month is covered in part, only days are asked for: what none of them has is still lost.
@@ -204,7 +204,7 @@ class Tail:
         segments = self._scope.folder.segments(self._scope.series)
         if resolve(piece, segments) != resolve(piece, self._segments):
             return False
-        before = read_statement(self._scope.folder, self._scope.series, day)
+        before = read_contents(self._scope.folder, self._scope.series, day)
         earlier = next((span for span in before.provisional if span.end_ms == piece.start_ms), None)
         if earlier is not None:
             piece = Span(earlier.start_ms, piece.end_ms)

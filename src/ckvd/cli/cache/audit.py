@@ -68,7 +68,7 @@ def audit(
 async def _audit(
     chosen: SeriesFilter, cache: Path | None, vision_url: str | None, *, thorough: bool, days: bool, fix: bool
 ) -> list[ArchiveAudit]:
-    from ckvd.vision_data_client import VisionDataClient  # noqa: PLC0415  (loads HTTP; --help does not need it)
+    from ckvd.api.vision_data_client import VisionDataClient  # noqa: PLC0415  (loads HTTP; --help does not need it)
 
     async with VisionDataClient(vision_url, cache=cache) as vision:
         if days:

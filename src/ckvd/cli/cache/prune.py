@@ -157,7 +157,7 @@ def _json(removal: _Removal, *, is_done: bool) -> dict[str, object]:
                 "series": str(pruning.series),
                 "span": None if pruning.span == ALL_TIME else [pruning.span.start_ms, pruning.span.end_ms],
                 "segments": [name.file_name for name in pruning.segments],
-                "kept": [[holding.span.start_ms, holding.span.end_ms] for holding in pruning.kept],
+                "kept": [[winner.span.start_ms, winner.span.end_ms] for winner in pruning.kept],
                 "bar_count": pruning.bar_count,
                 "nbytes": pruning.nbytes,
             }

@@ -60,7 +60,7 @@ async def _repair(
 ) -> RepairReport:
     if not fetch:
         return await repair(folder, findings)
-    from ckvd.vision_data_client import VisionDataClient  # noqa: PLC0415  (loads HTTP; --help does not need it)
+    from ckvd.api.vision_data_client import VisionDataClient  # noqa: PLC0415  (loads HTTP; --help does not need it)
 
     async with VisionDataClient(vision_url, cache=cache) as vision:
         return await repair(folder, findings, vision.archives)

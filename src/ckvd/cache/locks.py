@@ -1,14 +1,20 @@
-"""`FileLock`: one holder at a time, across processes and threads, gone with the process that held it.
+"""Locks: one writer at a time, across processes and threads.
 
-It is `flock` on a file that is there for nothing else. The kernel lets go of it when the process ends, however that
-happens. What follows from that:
+`FileLock` is `flock` on a file that exists only for that. The kernel releases it when the process ends, however
+that happens. It follows:
 
 - Threads exclude each other as well, because each lock opens the file anew, and they do not poll.
-- A child made by `fork` holds nothing: it gives up its copies of the descriptors at once.
+- A forked child holds nothing: it closes its copies of the descriptors at once.
 - On NFS, Linux turns `flock` into a lock at the server, so that machines exclude each other. Mounted with `nolock`
   or `local_lock=flock`, and over sshfs, locks reach only this machine; `lock_reach` tells. A file system without
   locks is refused with an error.
 - Where there is no `flock` (Windows), only the threads of one process exclude each other.
+
+`SeriesLock` makes the writers of one series take turns. Each series has a lock file of its own in the folder
+`.locks` of the cache, so that writers of different series never wait for each other, and the folder of a series can
+go. The file keeps the last revision that was taken: a name stands for the same bytes for ever, which readers rely
+on, so the revision of a pruned segment is not taken again. A cache that was copied without its lock files counts on
+from its segments.
 """
 
 from __future__ import annotations
@@ -25,10 +31,15 @@ from weakref import WeakValueDictionary
 
 from ckvd.errors import CacheBusyError, CacheError, cannot
 from ckvd.model.timespan import format_time, now_ms
-from ckvd.utils.config import LOCK_PAUSE_FIRST_S, LOCK_PAUSE_MAX_S
+from ckvd.utils.config import LOCK_PAUSE_FIRST_S, LOCK_PAUSE_MAX_S, SERIES_LOCK_TIMEOUT_S
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
+
+    from ckvd.cache.folder import CacheFolder, SegmentName
+    from ckvd.model.market import SeriesKey
+
 
 fcntl: Any
 try:
@@ -324,3 +335,62 @@ def lock_reach(folder: Path, mounts: str | None = None) -> LockReach:
         option in options.split(",") for option in _LOCAL_OPTIONS.get(kind, ())
     )
     return LockReach(kind, is_shared, reaches_others=not (is_shared and is_local))
+
+
+LOCKS_FOLDER: Final = ".locks"
+
+
+class SeriesLock:
+    """The right to change the segments of a series. A context manager; readers need none.
+
+    Parameters
+    ----------
+    folder : CacheFolder
+    series : SeriesKey
+    timeout_s : float
+        How long to wait.
+
+    Raises
+    ------
+    CacheBusyError
+        Another writer of the series held it all the time.
+    CacheError
+        The lock file cannot be made, or the file system has no locks.
+    """
+
+    def __init__(self, folder: CacheFolder, series: SeriesKey, *, timeout_s: float = SERIES_LOCK_TIMEOUT_S) -> None:
+        self._folder = folder
+        self._lock = FileLock(lock_path(folder, series), timeout_s=timeout_s)
+
+    def take_revision(self, segments: Iterable[SegmentName]) -> int:
+        """A revision higher than all that there are and were.
+
+        Parameters
+        ----------
+        segments : iterable of SegmentName
+            The series' segments, listed while the lock is held.
+        """
+        revision = 1 + max(self._last_revision(), max((name.revision for name in segments), default=0))
+        self._lock.write_record(revision=revision)
+        return revision
+
+    def _last_revision(self) -> int:
+        revision = self._lock.read_record().get("revision", 0)
+        return revision if isinstance(revision, int) and revision > 0 else 0
+
+    def __enter__(self) -> Self:
+        self._folder.make_path(self._lock.path.parent)
+        self._lock.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+
+def lock_path(folder: CacheFolder, series: SeriesKey) -> Path:
+    """The lock file of a series."""
+    # Only a symbol may hold a dash, so that no two series share a name.
+    name = f"{series.market}-{series.kind}-{series.symbol}-{series.interval}.lock"
+    return folder.root / LOCKS_FOLDER / name

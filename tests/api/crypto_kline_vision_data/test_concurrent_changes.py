@@ -10,7 +10,7 @@ import pytest
 import ckvd
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.packing import pack_series
-from ckvd.cache.series_store import SeriesStore
+from ckvd.cache.store import SeriesStore
 from ckvd.errors import CacheBusyError
 from ckvd.model.provenance import Absence, Origin, Reason
 from ckvd.model.table import empty_table

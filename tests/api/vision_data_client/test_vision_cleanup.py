@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ckvd.api.vision_data_client import VisionDataClient
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
-from ckvd.vision_data_client import VisionDataClient
 from support import client_cleanup, unanswered, unclosed
 from support.client_cleanup import FAILING, Subject
 from support.closers import TASK_FACTORIES

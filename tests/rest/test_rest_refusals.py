@@ -20,8 +20,8 @@ from ckvd.errors import (
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.network.retry import RetryPolicy
+from ckvd.rest.rest_data_client import RestAnswer, RestDataClient
 from ckvd.rest.rows import read_rows
-from ckvd.rest_data_client import RestAnswer, RestDataClient
 from support.loopback.clock import VirtualTime
 from support.loopback.exchange import Exchange
 from support.loopback.reply import Ending, Reply

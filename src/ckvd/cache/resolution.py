@@ -1,8 +1,8 @@
-"""Which segment speaks for each moment of a span. Pure.
+"""Which segment wins at each moment of a span. Pure.
 
-Segments of one series may speak of the same moments: a daily and a monthly archive, a packed segment and those it
-was packed from. The one with the highest revision holds, for its whole span, bars and holes alike, so that every
-bar is read once.
+Segments of one series may cover the same moments: a daily and a monthly archive, a packed segment and those it
+was packed from. The one with the highest revision wins for its whole span, bars and holes alike, so that every bar
+is read once.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
-    """A part of a span, and the segment that speaks for it."""
+class Winner:
+    """A part of a span, and the segment that wins there."""
 
     span: Span
     segment: SegmentName
 
 
-def resolve(span: Span, segments: Iterable[SegmentName]) -> list[Holding]:
-    """Find the segment that speaks for each moment of a span.
+def resolve(span: Span, segments: Iterable[SegmentName]) -> list[Winner]:
+    """Find the segment that wins at each moment of a span.
 
     Returns
     -------
-    list of Holding
-        Disjoint, in order, each as long as can be. Moments that no segment speaks of are in none.
+    list of Winner
+        Disjoint, in order, each as long as can be. Moments that no segment covers are in none.
     """
     met = [segment for segment in segments if segment.span.overlaps(span)]
     if len(met) > 1:
         met.sort(key=lambda segment: segment.span)
     if all(one.span.end_ms <= other.span.start_ms for one, other in pairwise(met)):
-        return [Holding(segment.span.intersection(span), segment) for segment in met]
+        return [Winner(segment.span.intersection(span), segment) for segment in met]
     return _sweep(span, met)
 
 
-def _sweep(span: Span, met: Sequence[SegmentName]) -> list[Holding]:
+def _sweep(span: Span, met: Sequence[SegmentName]) -> list[Winner]:
     bounds = sorted({bound for segment in met for bound in (segment.span.start_ms, segment.span.end_ms)})
     waiting = list(reversed(met))
     # The highest revision first; of equal ones (which no writer makes) the later start, so that the answer is one.
     active: list[tuple[int, int, SegmentName]] = []
-    holdings: list[Holding] = []
+    winners: list[Winner] = []
     for start_ms, end_ms in pairwise(bounds):
         while waiting and waiting[-1].span.start_ms <= start_ms:
             segment = waiting.pop()
@@ -60,15 +60,15 @@ def _sweep(span: Span, met: Sequence[SegmentName]) -> list[Holding]:
         if not active or not part:
             continue
         holder = active[0][2]
-        if holdings and holdings[-1].segment == holder and holdings[-1].span.end_ms == part.start_ms:
-            holdings[-1] = Holding(Span(holdings[-1].span.start_ms, part.end_ms), holder)
+        if winners and winners[-1].segment == holder and winners[-1].span.end_ms == part.start_ms:
+            winners[-1] = Winner(Span(winners[-1].span.start_ms, part.end_ms), holder)
         else:
-            holdings.append(Holding(part, holder))
-    return holdings
+            winners.append(Winner(part, holder))
+    return winners
 
 
 def superseded(segments: Iterable[SegmentName]) -> dict[SegmentName, tuple[SegmentName, ...]]:
-    """Find the segments that speak for no moment, each with those that speak in its place.
+    """Find the segments that win nowhere, each with those that win in its place.
 
     Returns
     -------
@@ -79,12 +79,10 @@ def superseded(segments: Iterable[SegmentName]) -> dict[SegmentName, tuple[Segme
     if not listed:
         return {}
     whole = Span(listed[0].span.start_ms, max(segment.span.end_ms for segment in listed))
-    holdings = resolve(whole, listed)
-    holders = {holding.segment for holding in holdings}
+    winners = resolve(whole, listed)
+    holders = {winner.segment for winner in winners}
     return {
-        segment: tuple(
-            dict.fromkeys(holding.segment for holding in holdings if holding.span.overlaps(segment.span))
-        )
+        segment: tuple(dict.fromkeys(winner.segment for winner in winners if winner.span.overlaps(segment.span)))
         for segment in listed
         if segment not in holders
     }

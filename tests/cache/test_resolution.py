@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ckvd.cache.folder import SegmentName
-from ckvd.cache.ownership import Holding, resolve, superseded
+from ckvd.cache.resolution import Winner, resolve, superseded
 from ckvd.model.timespan import Span
 from support.models import MINUTE_MS, moments_of
 from support.strategies import spans
@@ -51,18 +51,18 @@ def test_each_minute_belongs_to_the_segment_with_the_highest_revision(
     wanted: Span, pile: list[SegmentName]
 ) -> None:
     expected = owners(pile)
-    found = {minute: holding.segment for holding in resolve(wanted, pile) for minute in minutes_of(holding.span)}
+    found = {minute: winner.segment for winner in resolve(wanted, pile) for minute in minutes_of(winner.span)}
     assert found == {minute: expected[minute] for minute in minutes_of(wanted) if minute in expected}
 
 
 @given(minute_spans, piles())
-def test_holdings_are_disjoint_in_order_not_empty_and_as_long_as_can_be(
+def test_winners_are_disjoint_in_order_not_empty_and_as_long_as_can_be(
     wanted: Span, pile: list[SegmentName]
 ) -> None:
-    holdings = resolve(wanted, pile)
-    assert all(holding.span and wanted.covers(holding.span) for holding in holdings)
-    assert all(holding.segment.span.covers(holding.span) for holding in holdings)
-    for one, other in pairwise(holdings):
+    winners = resolve(wanted, pile)
+    assert all(winner.span and wanted.covers(winner.span) for winner in winners)
+    assert all(winner.segment.span.covers(winner.span) for winner in winners)
+    for one, other in pairwise(winners):
         assert one.span.end_ms <= other.span.start_ms
         assert one.segment != other.segment or one.span.end_ms < other.span.start_ms
 
@@ -83,22 +83,22 @@ def test_segments_of_one_revision_give_one_answer_in_any_order() -> None:
 @given(spans(0, LENGTH * MINUTE_MS), piles())
 def test_a_span_that_starts_or_ends_within_a_minute_is_cut_there(wanted: Span, pile: list[SegmentName]) -> None:
     whole = resolve(span(0, LENGTH), pile)
-    cut = [Holding(holding.span.intersection(wanted), holding.segment) for holding in whole]
-    assert resolve(wanted, pile) == [holding for holding in cut if holding.span]
+    cut = [Winner(winner.span.intersection(wanted), winner.segment) for winner in whole]
+    assert resolve(wanted, pile) == [winner for winner in cut if winner.span]
 
 
 def test_a_day_within_a_month_takes_its_own_and_leaves_the_rest() -> None:
     month, day = SegmentName(span(0, 30), 1), SegmentName(span(10, 11), 2)
     assert resolve(span(0, 30), [day, month]) == [
-        Holding(span(0, 10), month),
-        Holding(span(10, 11), day),
-        Holding(span(11, 30), month),
+        Winner(span(0, 10), month),
+        Winner(span(10, 11), day),
+        Winner(span(11, 30), month),
     ]
 
 
 def test_a_month_that_came_later_takes_the_days_within() -> None:
     month, day = SegmentName(span(0, 30), 2), SegmentName(span(10, 11), 1)
-    assert resolve(span(0, 30), [day, month]) == [Holding(span(0, 30), month)]
+    assert resolve(span(0, 30), [day, month]) == [Winner(span(0, 30), month)]
 
 
 def test_nothing_speaks_for_an_empty_span_and_none_of_no_segments() -> None:

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ckvd.cache import CacheFolder, SeriesStore, file_lock
-from ckvd.cache.file_lock import FileLock, describe_holder, is_free, lock_reach
+from ckvd.cache import CacheFolder, SeriesStore, locks
 from ckvd.cache.folder import SegmentName
-from ckvd.cache.series_lock import SeriesLock, lock_path
+from ckvd.cache.locks import FileLock, SeriesLock, describe_holder, is_free, lock_path, lock_reach
 from ckvd.errors import CacheBusyError, CacheError
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
@@ -32,7 +31,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from ckvd.cache import CacheFolder
-from ckvd.cache.series_lock import SeriesLock
+from ckvd.cache.locks import SeriesLock
 from ckvd.model.market import SeriesKey
 with SeriesLock(CacheFolder(Path(sys.argv[1])), SeriesKey.of("BTCUSDT", "1m")) as lock:
     lock.take_revision([])
@@ -159,7 +158,7 @@ def test_a_lock_file_that_was_replaced_meanwhile_is_opened_anew(
 ) -> None:
     folder.make_path(folder.root)
     path = folder.root / "a.lock"
-    genuine = file_lock._open
+    genuine = locks._open
     opened: list[int] = []
 
     def open_and_lose(path: Path) -> int:
@@ -169,7 +168,7 @@ def test_a_lock_file_that_was_replaced_meanwhile_is_opened_anew(
         opened.append(descriptor)
         return descriptor
 
-    monkeypatch.setattr(file_lock, "_open", open_and_lose)
+    monkeypatch.setattr(locks, "_open", open_and_lose)
     with FileLock(path, timeout_s=0):
         assert len(opened) == 2
         assert not is_free(path)
@@ -246,15 +245,15 @@ def test_a_file_that_may_not_be_opened_is_not_free(tmp_path: Path) -> None:
 def test_a_file_is_not_free_where_only_writers_may_lock_it_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    genuine = file_lock.fcntl.flock
+    genuine = locks.fcntl.flock
 
     def flock_of_nfs(descriptor: int, operation: int) -> None:
-        access = file_lock.fcntl.fcntl(descriptor, file_lock.fcntl.F_GETFL) & os.O_ACCMODE
-        if operation & file_lock.fcntl.LOCK_EX and access == os.O_RDONLY:
+        access = locks.fcntl.fcntl(descriptor, locks.fcntl.F_GETFL) & os.O_ACCMODE
+        if operation & locks.fcntl.LOCK_EX and access == os.O_RDONLY:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         genuine(descriptor, operation)
 
-    monkeypatch.setattr(file_lock.fcntl, "flock", flock_of_nfs)
+    monkeypatch.setattr(locks.fcntl, "flock", flock_of_nfs)
     with FileLock(tmp_path / "a.lock", timeout_s=0) as lock:
         assert not is_free(lock.path)
     assert is_free(lock.path)
@@ -267,7 +266,7 @@ def test_a_file_system_without_locks_is_refused_with_a_remedy(
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     folder.make_path(folder.root)
-    monkeypatch.setattr(file_lock.fcntl, "flock", refuse)
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
     with pytest.raises(CacheError, match=r"this file system has no locks.*put the cache where there are"):
         FileLock(folder.root / "a.lock", timeout_s=0).acquire()
 

@@ -1,4 +1,4 @@
-"""What the cache says of a span, taken out of its segments: `Statement`.
+"""What the cache says of a span, taken out of its segments: `Contents`.
 
 It is what a new segment is made from when a part of an old one is amended: rows, and everything that is known
 about where they came from and why others are not there.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ckvd.cache.ownership import resolve
+from ckvd.cache.resolution import resolve
 from ckvd.cache.snapshot import look_again, open_named
 from ckvd.model.provenance import Absence, Source, narrow
 from ckvd.model.table import COLUMN_DTYPES, Decimals, KlineTable, merge_tables
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Statement:
+class Contents:
     """What the cache says of a span.
 
     Attributes
@@ -49,7 +49,7 @@ class Statement:
     provisional: tuple[Span, ...]
 
 
-def read_statement(folder: CacheFolder, series: SeriesKey, span: Span) -> Statement:
+def read_contents(folder: CacheFolder, series: SeriesKey, span: Span) -> Contents:
     """Read what the cache says of a span.
 
     Raises
@@ -60,24 +60,24 @@ def read_statement(folder: CacheFolder, series: SeriesKey, span: Span) -> Statem
     return look_again(folder, series, partial(_read_once, folder, series, span))
 
 
-def _read_once(folder: CacheFolder, series: SeriesKey, span: Span) -> Statement:
+def _read_once(folder: CacheFolder, series: SeriesKey, span: Span) -> Contents:
     tables: list[KlineTable] = []
     sources: list[Source] = []
     absences: list[Absence] = []
     covered: list[Span] = []
     provisional: list[Span] = []
-    for holding in resolve(span, folder.segments(series)):
-        with open_named(folder, series, holding.segment) as reader:
-            rows = reader.rows.between(holding.span.start_ms, holding.span.end_ms)
+    for winner in resolve(span, folder.segments(series)):
+        with open_named(folder, series, winner.segment) as reader:
+            rows = reader.rows.between(winner.span.start_ms, winner.span.end_ms)
             tables.append(_table_of(rows, series))
-            sources += narrow(reader.header.sources, holding.span)
-            absences += narrow(reader.header.absences, holding.span)
-            covered.append(holding.span)
+            sources += narrow(reader.header.sources, winner.span)
+            absences += narrow(reader.header.absences, winner.span)
+            covered.append(winner.span)
             if reader.header.is_provisional:
-                provisional.append(holding.span)
+                provisional.append(winner.span)
             del rows
     merged = merge_tables(series, tables)
-    return Statement(merged.table, union(covered), tuple(sources), tuple(absences), union(provisional))
+    return Contents(merged.table, union(covered), tuple(sources), tuple(absences), union(provisional))
 
 
 def _table_of(rows: MappedRows, series: SeriesKey) -> KlineTable:

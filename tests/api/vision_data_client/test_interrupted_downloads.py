@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ckvd.acquisition import group_commit, ingest
+from ckvd.acquisition import ingest
+from ckvd.acquisition import ingest as group_commit
 from ckvd.errors import ClientClosedError
 from support.archives import make_archive, path_of
 from support.download_site import leftovers

@@ -6,26 +6,25 @@ Cache first, then the archives of Binance Vision, then the REST interface.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, Self, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 from ckvd.acquisition.completion import Completion
 from ckvd.acquisition.completion.scope import Scope, outer_seconds
+from ckvd.acquisition.derive import derive_klines
 from ckvd.acquisition.download import pack_stored
 from ckvd.acquisition.report import DownloadReport
+from ckvd.api.vision_data_client import VisionDataClient
 from ckvd.cache.coverage import uncovered_spans
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.concurrency import run_together
-from ckvd.derive import derive_klines
 from ckvd.errors import ClientClosedError, NetworkError, NotCachedError
-from ckvd.lifecycle import ClosedByAwaiting
+from ckvd.lifecycle import ConnectionHolder, Resource
 from ckvd.model.calendar import closed_part
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, now_ms
-from ckvd.rest_data_client import RestDataClient
-from ckvd.utils.async_cleanup import direct_resource_cleanup
+from ckvd.rest.rest_data_client import RestDataClient
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
-from ckvd.vision_data_client import VisionDataClient
 
 if TYPE_CHECKING:
     import os
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from ckvd.model.timespan import TimeLike
 
 
-class CryptoKlineVisionData(ClosedByAwaiting):
+class CryptoKlineVisionData(ConnectionHolder):
     """Klines from the cache, which is filled from Binance Vision and the REST interface as far as it is needed.
 
     An asynchronous context manager.
@@ -287,17 +286,13 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         completion = Completion(scope, vision.archives)
         return await completion.run(left)
 
-    async def aclose(self) -> None:
-        """Close both clients, unless they were handed in. Closing twice is quiet."""
-        await self.__aexit__(None, None, None)
-
     @property
     def is_connected(self) -> bool:
         """Whether it holds connections of its own."""
         return any(part.is_connected for part in self._parts)
 
     def release(self) -> None:
-        """Close without awaiting, as a finalizer has to: `aclose` is better."""
+        """See `ConnectionHolder.release`."""
         parts = self._parts
         self._is_closed, self._rest, self._vision = True, None, None
         for part in parts:
@@ -310,15 +305,15 @@ class CryptoKlineVisionData(ClosedByAwaiting):
         vision = None if self._vision_is_external else self._vision
         return [part for part in (rest, vision) if part is not None]
 
-    async def __aenter__(self) -> Self:
-        return self
-
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._is_closed = True
-        await direct_resource_cleanup(
-            self,
+        await super().__aexit__(kind, error, trace)
+
+    @property
+    def _resources(self) -> tuple[Resource, ...]:
+        return (
             ("_rest", "REST client", self._rest_is_external),
             ("_vision", "Vision client", self._vision_is_external),
         )

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ckvd.acquisition.planning import Plan, plan
 from ckvd.cache.coverage import Covered
 from ckvd.model.calendar import Period, closed_part, days_of, months_of, publication_ms
 from ckvd.model.market import Interval, SeriesKey
 from ckvd.model.timespan import Span
-from ckvd.planning import Plan, plan
 from support.models import DAY_MS, EPOCH, HOUR_MS, MILLISECOND, bar_end, moments_of, ms, runs_of, utc
 from support.strategies import moments, spans
 

@@ -15,7 +15,7 @@ from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from ckvd.cache.ownership import Holding
+    from ckvd.cache.resolution import Winner
     from ckvd.model.market import SeriesKey
     from ckvd.segment.reader import MappedRows
 
@@ -23,33 +23,33 @@ if TYPE_CHECKING:
 SCAN_ROWS: Final = 1 << 16
 
 
-def scan_holdings(
+def scan_winners(
     series: SeriesKey,
-    holdings: Sequence[Holding],
+    winners: Sequence[Winner],
     row_count: int,
-    find: Callable[[Span], Sequence[Holding]],
-    open_rows: Callable[[SeriesKey, Holding], MappedRows],
+    find: Callable[[Span], Sequence[Winner]],
+    open_rows: Callable[[SeriesKey, Winner], MappedRows],
 ) -> Iterator[Klines]:
     """Go through the bars of segments.
 
     Parameters
     ----------
     series : SeriesKey
-    holdings : sequence of Holding
+    winners : sequence of Winner
         What speaks for the span, in order.
     row_count : int
         Bars in a block at most.
     find : callable
         Finds again what speaks for a span.
     open_rows : callable
-        The rows of a holding; FileNotFoundError where its segment has gone.
+        The rows that a segment wins with; FileNotFoundError where its segment has gone.
     """
-    waiting = list(reversed(holdings))
+    waiting = list(reversed(winners))
     attempt_count = 0
     while waiting:
-        holding = waiting.pop()
+        winner = waiting.pop()
         try:
-            rows = open_rows(series, holding)
+            rows = open_rows(series, winner)
         except FileNotFoundError:
             # Packed or pruned since it was listed. What stands in for it, from here on, is there already.
             attempt_count += 1
@@ -57,10 +57,10 @@ def scan_holdings(
                 raise CacheBusyError(
                     str(series), f"its segments were replaced {attempt_count} times while they were read; try again"
                 ) from None
-            waiting = list(reversed(find(Span(holding.span.start_ms, holdings[-1].span.end_ms))))
+            waiting = list(reversed(find(Span(winner.span.start_ms, winners[-1].span.end_ms))))
             continue
         attempt_count = 0
-        yield from _blocks(series, holding.span, rows, row_count)
+        yield from _blocks(series, winner.span, rows, row_count)
 
 
 def _blocks(series: SeriesKey, span: Span, rows: MappedRows, row_count: int) -> Iterator[Klines]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckvd.acquisition.group_commit import choose_group
+from ckvd.acquisition.ingest import choose_group
 from ckvd.model.calendar import Cadence, Period
 from ckvd.model.market import SeriesKey
 from ckvd.utils.config import FOLDER_BATCH_DAYS_MAX, INGEST_GROUP_ARCHIVES_MAX, INGEST_GROUP_NBYTES_MAX

@@ -31,7 +31,7 @@ _JOINED_BARS_MAX: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class Shortfall:
     """A part of a series that is to be looked up again.
 
     Attributes
@@ -65,7 +65,7 @@ class Listing:
     is_certain: bool
 
 
-def find_doubts(
+def find_shortfalls(
     open_time: Times,
     covered: Sequence[Span],
     interval: Interval,
@@ -76,7 +76,7 @@ def find_doubts(
     now_ms: int,
     use_rest: bool,
     refresh: bool = False,
-) -> tuple[Doubt, ...]:
+) -> tuple[Shortfall, ...]:
     """Find the missing bars that not every source was asked for.
 
     Parameters
@@ -84,8 +84,8 @@ def find_doubts(
     open_time : ndarray of int64
         The bars that are there, ascending.
     covered : sequence of Span
-        What archives and requests already spoke of, disjoint and in order. A doubt lies in one of them: of what is
-        beyond, such as the rest of a day that is not over, nothing can be said.
+        What archives and requests already covered, disjoint and in order. A shortfall lies in one of them: nothing
+        is known of what is beyond, such as the rest of a day that is not over.
     interval : Interval
     wanted : Span
         Where bars are missed.
@@ -99,7 +99,7 @@ def find_doubts(
 
     Returns
     -------
-    tuple of Doubt
+    tuple of Shortfall
         In order of time, disjoint.
     """
     months = [source.span for source in sources if source.origin is Origin.VISION_MONTHLY]
@@ -119,17 +119,17 @@ def find_doubts(
         for gap in gaps
         if gap.reason is Reason.NOT_FETCHED or (gap.reason is Reason.NOT_IN_ARCHIVE and use_rest)
     ]
-    doubts: dict[Span, list[Gap]] = {}
+    shortfalls: dict[Span, list[Gap]] = {}
     for gap in unasked:
         # The last bar of a gap may end after what is covered; it opens before that.
         part = next(part for part in covered if gap.start_ms in part)
         periods = [day.span for day in days_of(gap.span)] if interval.has_daily_archives else [gap.span]
         for period in periods:
             if period.overlaps(part):
-                doubts.setdefault(period.intersection(part), []).append(gap)
+                shortfalls.setdefault(period.intersection(part), []).append(gap)
     return tuple(
-        Doubt(span, tuple(found), _daily_archive(span, found, interval, months, now_ms))
-        for span, found in doubts.items()
+        Shortfall(span, tuple(found), _daily_archive(span, found, interval, months, now_ms))
+        for span, found in shortfalls.items()
     )
 
 

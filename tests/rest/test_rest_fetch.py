@@ -16,7 +16,7 @@ from ckvd.model.provenance import Origin
 from ckvd.model.timespan import Span, union
 from ckvd.rest.endpoint import RULES, Endpoint, MarketRules
 from ckvd.rest.pages import PageRequest, closed_count, fault_of, left_over, request_for, windows
-from ckvd.rest_data_client import RestAnswer, RestDataClient
+from ckvd.rest.rest_data_client import RestAnswer, RestDataClient
 from support import strategies
 from support.loopback.clock import VirtualTime
 from support.loopback.exchange import Exchange

@@ -17,9 +17,8 @@ from ckvd.errors import BannedError, ClientClosedError, HttpStatusError, RateLim
 from ckvd.model.market import Market, SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.network.retry import RetryPolicy
-from ckvd.rest.server_clock import ServerClock, date_of
-from ckvd.rest.weight import WeightBudget
-from ckvd.rest_data_client import RestDataClient
+from ckvd.rest.rest_data_client import RestDataClient
+from ckvd.rest.weight import ServerClock, WeightBudget, date_of
 from support.loopback.clock import VirtualTime
 from support.loopback.exchange import Exchange
 from support.loopback.reply import Gate, Reply

@@ -22,8 +22,8 @@ from ckvd.model.market import SeriesKey
 from ckvd.model.table import BarFlag, bar_flags, fields_of
 from ckvd.model.timespan import Span
 from ckvd.network.retry import RetryPolicy
+from ckvd.rest.rest_data_client import RestAnswer, RestDataClient
 from ckvd.rest.rows import read_rows
-from ckvd.rest_data_client import RestAnswer, RestDataClient
 from support.loopback.exchange import Exchange
 from support.loopback.reply import Reply
 from support.loopback.rows import of_json, open_ms_of, rows_of_folder

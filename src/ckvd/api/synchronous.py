@@ -6,7 +6,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, overload
 
-from ckvd.crypto_kline_vision_data import CryptoKlineVisionData
+from ckvd.api.crypto_kline_vision_data import CryptoKlineVisionData
 
 if TYPE_CHECKING:
     import os

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.folder import SegmentName
-from ckvd.cache.ownership import resolve, superseded
-from ckvd.cache.series_lock import SeriesLock
+from ckvd.cache.locks import SeriesLock
+from ckvd.cache.resolution import resolve, superseded
 from ckvd.cache.snapshot import open_named
 from ckvd.errors import CacheError, cannot
 from ckvd.segment.atomic_file import flush_folder
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder
-    from ckvd.cache.ownership import Holding
+    from ckvd.cache.resolution import Winner
     from ckvd.model.market import SeriesKey
     from ckvd.model.provenance import Absence, Source
     from ckvd.model.table import KlineTable
@@ -96,7 +96,7 @@ class SeriesStore:
 
     def put_in_place(
         self,
-        held: Sequence[Holding],
+        held: Sequence[Winner],
         table: KlineTable,
         span: Span,
         *,
@@ -109,7 +109,7 @@ class SeriesStore:
 
         Parameters
         ----------
-        held : sequence of Holding
+        held : sequence of Winner
             What `resolve` gave for the span then.
         table, span, sources, absences, is_provisional, recheck_ms
             As for `put`.

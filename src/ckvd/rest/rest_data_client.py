@@ -10,11 +10,11 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from ckvd.errors import ClientClosedError, RestAnswerError
-from ckvd.lifecycle import ClosedByAwaiting
+from ckvd.lifecycle import ConnectionHolder, Resource
 from ckvd.model.calendar import closed_part, grid_floor
 from ckvd.model.market import DAY_MS, Interval, Market, SeriesKey
 from ckvd.model.timespan import Span, difference, now_ms
@@ -25,7 +25,6 @@ from ckvd.rest.endpoint import Endpoint
 from ckvd.rest.host import ExchangeHost
 from ckvd.rest.pages import fault_of, left_over, request_for, windows
 from ckvd.rest.rows import read_rows
-from ckvd.utils.async_cleanup import direct_resource_cleanup
 from ckvd.utils.config import (
     REST_CM_EARLIEST_MS,
     REST_CONCURRENCY,
@@ -40,13 +39,12 @@ from ckvd.utils.config import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from types import TracebackType
 
     from curl_cffi import AsyncSession
     from curl_cffi import Response as CurlResponse
 
     from ckvd.decode.rows import RawRows
-    from ckvd.rest.host import HostAnswer
+    from ckvd.rest.host import DatedResponse
 
 __all__ = ["RestAnswer", "RestDataClient"]
 
@@ -58,7 +56,7 @@ _WEIGHT_LIMITS: Final = {
 }
 
 
-class RestDataClient(ClosedByAwaiting):
+class RestDataClient(ConnectionHolder):
     """Asks the exchange for bars.
 
     An asynchronous context manager. Use one for all tasks: connections are kept, and the limits of the exchange
@@ -230,29 +228,20 @@ class RestDataClient(ClosedByAwaiting):
             raise ClientClosedError("the REST client is closed")
         return self._hosts[series.market]
 
-    async def aclose(self) -> None:
-        """End requests under way, whose callers get `ClientClosedError`, and close the session if it is its own."""
-        await self.__aexit__(None, None, None)
-
     @property
     def is_connected(self) -> bool:
         """Whether it holds connections of its own."""
         return self._transport is not None and self._transport.is_connected
 
     def release(self) -> None:
-        """Close without awaiting, as a finalizer has to: `aclose` is better."""
+        """See `ConnectionHolder.release`."""
         transport, self._transport, self._hosts = self._transport, None, None
         if transport is not None:
             transport.release()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await direct_resource_cleanup(
-            self,
+    @property
+    def _resources(self) -> tuple[Resource, ...]:
+        return (
             ("_hosts", "hosts", False),
             ("_transport", "HTTP transport", False),
             ("_client", "HTTP client", self._client_is_external),
@@ -275,5 +264,5 @@ def _url_of(market: Market, base_url: str | Mapping[str, str] | None) -> str:
     )
 
 
-def _rows_of(answer: HostAnswer) -> RawRows:
+def _rows_of(answer: DatedResponse) -> RawRows:
     return read_rows(answer.response.body, answer.response.url)

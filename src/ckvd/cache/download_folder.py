@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ckvd.cache.file_lock import FileLock
+from ckvd.cache.locks import FileLock
 from ckvd.errors import cannot
 
 if TYPE_CHECKING:

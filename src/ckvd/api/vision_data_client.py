@@ -7,23 +7,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from ckvd.acquisition.download import Download, pack_stored
 from ckvd.cache.folder import CacheFolder
 from ckvd.errors import AddressError, ClientClosedError
-from ckvd.lifecycle import ClosedByAwaiting
+from ckvd.lifecycle import ConnectionHolder, Resource
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, now_ms
 from ckvd.network.transport import Transport
-from ckvd.utils.async_cleanup import direct_resource_cleanup
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY, VISION_LISTING_URL, VISION_URL
 from ckvd.vision.folder_source import FolderArchiveSource
 from ckvd.vision.http_source import HttpArchiveSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
 
     from curl_cffi import AsyncSession
     from curl_cffi import Response as CurlResponse
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
 _URL_SCHEMES: Final = ("http://", "https://")
 
 
-class VisionDataClient(ClosedByAwaiting):
+class VisionDataClient(ConnectionHolder):
     """Downloads kline archives into a cache.
 
     An asynchronous context manager. Use one for many downloads: connections are kept.
@@ -192,31 +190,22 @@ class VisionDataClient(ClosedByAwaiting):
         )
         return await download.run(series, span)
 
-    async def aclose(self) -> None:
-        """End what is under way, whose callers get `ClientClosedError`, and close the session if it is its own."""
-        await self.__aexit__(None, None, None)
-
     @property
     def is_connected(self) -> bool:
         """Whether it holds connections of its own."""
         return self._transport is not None and self._transport.is_connected
 
     def release(self) -> None:
-        """Close without awaiting, as a finalizer has to: `aclose` is better."""
+        """See `ConnectionHolder.release`."""
         transport, source, self._transport, self._source = self._transport, self._source, None, None
         if transport is not None:
             transport.release()
         if isinstance(source, FolderArchiveSource):
             source.close()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await direct_resource_cleanup(
-            self,
+    @property
+    def _resources(self) -> tuple[Resource, ...]:
+        return (
             ("_source", "archive source", False),
             ("_transport", "HTTP transport", False),
             ("_client", "HTTP client", self._client_is_external),

@@ -1,0 +1,6 @@
+"""The doors for fetching.
+
+- `crypto_kline_vision_data`: `CryptoKlineVisionData`, the klines of a span from cache, archives and REST.
+- `vision_data_client`: `VisionDataClient`, archives into the cache.
+- `synchronous`: `get_klines` and `ensure` for scripts, threads and notebooks.
+"""
