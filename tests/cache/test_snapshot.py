@@ -14,10 +14,10 @@ from ckvd.cache.folder import SegmentName
 from ckvd.cache.packing import merge_pieces, pack_series
 from ckvd.cache.packing_plan import Merge, Piece
 from ckvd.cache.resolution import Winner
+from ckvd.cache.rows import stream_rows
 from ckvd.errors import CacheBusyError, NotCachedError, SegmentCorruptError
 from ckvd.maintenance.gap_report import report_gaps
 from ckvd.maintenance.pruning import prune_span
-from ckvd.maintenance.row_stream import stream_rows
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.provenance import Absence, Reason
 from ckvd.model.timespan import Span

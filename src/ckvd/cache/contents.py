@@ -10,17 +10,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ckvd.cache.resolution import resolve
-from ckvd.cache.snapshot import look_again, open_named
+from ckvd.cache.rows import open_winners, table_of
+from ckvd.cache.snapshot import look_again
 from ckvd.model.provenance import Absence, Source, narrow
-from ckvd.model.table import COLUMN_DTYPES, Decimals, KlineTable, merge_tables
 from ckvd.model.timespan import Span, union
 
 if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
     from ckvd.model.market import SeriesKey
+    from ckvd.model.table import KlineTable
     from ckvd.segment.reader import MappedRows
 
 
@@ -61,34 +59,16 @@ def read_contents(folder: CacheFolder, series: SeriesKey, span: Span) -> Content
 
 
 def _read_once(folder: CacheFolder, series: SeriesKey, span: Span) -> Contents:
-    tables: list[KlineTable] = []
+    parts: list[MappedRows] = []
     sources: list[Source] = []
     absences: list[Absence] = []
     covered: list[Span] = []
     provisional: list[Span] = []
-    for winner in resolve(span, folder.segments(series)):
-        with open_named(folder, series, winner.segment) as reader:
-            rows = reader.rows.between(winner.span.start_ms, winner.span.end_ms)
-            tables.append(_table_of(rows, series))
-            sources += narrow(reader.header.sources, winner.span)
-            absences += narrow(reader.header.absences, winner.span)
-            covered.append(winner.span)
-            if reader.header.is_provisional:
-                provisional.append(winner.span)
-            del rows
-    merged = merge_tables(series, tables)
-    return Contents(merged.table, union(covered), tuple(sources), tuple(absences), union(provisional))
-
-
-def _table_of(rows: MappedRows, series: SeriesKey) -> KlineTable:
-    columns = {}
-    decimals: dict[str, Decimals] = {}
-    for name in COLUMN_DTYPES:
-        column = rows.column(name, series.interval)
-        layout = rows.layout(name)
-        if column is None or layout is None:
-            continue
-        columns[name] = np.array(column)
-        if layout.decimals is not None:
-            decimals[name] = layout.decimals
-    return KlineTable(series, columns, decimals)
+    for winner, rows in open_winners(folder, series, span):
+        parts.append(rows)
+        sources += narrow(rows.sources, winner.span)
+        absences += narrow(rows.absences, winner.span)
+        covered.append(winner.span)
+        if rows.header.is_provisional:
+            provisional.append(winner.span)
+    return Contents(table_of(parts, series), union(covered), tuple(sources), tuple(absences), union(provisional))

@@ -17,21 +17,18 @@ from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.packing_plan import Merge, Piece, join_records, merge_columns, plan_packing
 from ckvd.cache.resolution import resolve, superseded
+from ckvd.cache.rows import chunks_of, column_of, count_rows
 from ckvd.cache.snapshot import open_named, read_named_header
 from ckvd.cache.store import SeriesStore
 from ckvd.errors import CacheError, SegmentCorruptError, SegmentError
-from ckvd.model.calendar import regular_close_times
 from ckvd.model.provenance import narrow
-from ckvd.model.table import COLUMN_DTYPES, REGULAR_US
 from ckvd.model.timespan import Span
 from ckvd.segment.layout import Encoding
 from ckvd.segment.reader import SegmentReader
 from ckvd.segment.writer import SegmentStatement, SegmentWriter
-from ckvd.utils.config import MAINTENANCE_CHUNK_ROWS
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder, SegmentName
@@ -207,12 +204,6 @@ def _read_pieces(folder: CacheFolder, series: SeriesKey, segments: Sequence[Segm
     return pieces
 
 
-def count_rows(file: str | os.PathLike[str], span: Span) -> int:
-    """How many bars of a segment open in a span. Errors: see `SegmentReader`."""
-    with SegmentReader(file) as reader:
-        return len(reader.rows.between(span.start_ms, span.end_ms))
-
-
 def _is_closed(header: SegmentHeader) -> bool:
     """Whether nothing in it will be asked for again, so that it may stand in one segment with years of others."""
     if header.is_provisional or header.recheck_ms:
@@ -273,7 +264,7 @@ def merge_pieces(store: SeriesStore, merge: Merge, on_rows: Callable[[int], None
             with open_named(store.folder, store.series, piece.winner.segment) as reader:
                 # A checksum that the copy gets would hide what was damaged before.
                 reader.verify()
-                for chunk in _chunks(reader, piece.span):
+                for chunk in chunks_of([reader.rows.between(piece.span.start_ms, piece.span.end_ms)]):
                     writer.append(_stored_columns(chunk, columns, store.series))
                     on_rows(len(chunk))
                     del chunk
@@ -289,37 +280,12 @@ def merge_pieces(store: SeriesStore, merge: Merge, on_rows: Callable[[int], None
     )
 
 
-def _chunks(reader: SegmentReader, span: Span) -> Iterator[MappedRows]:
-    rows = reader.rows.between(span.start_ms, span.end_ms)
-    for start in range(0, len(rows), MAINTENANCE_CHUNK_ROWS):
-        yield rows.rows(start, min(start + MAINTENANCE_CHUNK_ROWS, len(rows)))
-
-
 def _stored_columns(rows: MappedRows, columns: Sequence[ColumnLayout], series: SeriesKey) -> dict[str, Column]:
     return {
         column.name: column_of(rows, column.name, series)
         for column in columns
         if column.encoding is Encoding.STORED
     }
-
-
-def column_of(rows: MappedRows, name: str, series: SeriesKey) -> Column:
-    """A column of some rows, also where their segment leaves it out because it is regular.
-
-    Returns
-    -------
-    ndarray, shape (len(rows),)
-    """
-    layout = rows.layout(name)
-    if layout is None:
-        return np.broadcast_to(np.array(REGULAR_US[name], COLUMN_DTYPES[name]), len(rows))
-    if layout.encoding is Encoding.REGULAR:
-        # Computed for these rows alone, where the reader would do it for all of the segment's.
-        opens = rows.stored("open_time")
-        return regular_close_times(np.empty(0, np.int64) if opens is None else opens, series.interval)
-    column = rows.column(name, series.interval)
-    assert column is not None
-    return column
 
 
 def _bits(column: Column) -> Column:
@@ -341,7 +307,7 @@ def _compare(made: Path, store: SeriesStore, merge: Merge) -> None:
         start = 0
         for piece in merge.pieces:
             with open_named(store.folder, store.series, piece.winner.segment) as reader:
-                for chunk in _chunks(reader, piece.span):
+                for chunk in chunks_of([reader.rows.between(piece.span.start_ms, piece.span.end_ms)]):
                     copy = packed.rows.rows(start, start + len(chunk))
                     for name in names:
                         was, now = (_bits(column_of(rows, name, store.series)) for rows in (chunk, copy))

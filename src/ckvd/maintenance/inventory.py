@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ckvd.cache.packing import count_rows, survey_packing
+from ckvd.cache.packing import survey_packing
 from ckvd.cache.resolution import resolve, superseded
+from ckvd.cache.rows import count_rows
 from ckvd.cache.snapshot import look_again
 from ckvd.errors import SegmentError, cannot
 from ckvd.maintenance.bar_sources import sources_within

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
-from ckvd.cache.packing import count_rows, ignore_rows, merge_pieces
+from ckvd.cache.packing import ignore_rows, merge_pieces
 from ckvd.cache.packing_plan import Merge, Piece
 from ckvd.cache.resolution import Winner, resolve, superseded
+from ckvd.cache.rows import count_rows
 from ckvd.cache.store import SeriesStore
 from ckvd.errors import CacheBusyError, SegmentError
 from ckvd.maintenance.selection import EVERYTHING
