@@ -259,7 +259,7 @@ class SegmentWriter(SyncBlock, AsyncBlock):
         ValueError
             The writer is closed.
         """
-        self._require_open().aim(Path(path))
+        self._require_open().set_final(Path(path))
         self.path = Path(path)
         self._statement = replace(self._statement, revision=revision)
 
