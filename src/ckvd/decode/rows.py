@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ckvd.decode.block import TEXT_MARGIN_NBYTES, read_block
 from ckvd.decode.digits import bits_of_any
 from ckvd.errors import ArchiveError
-from ckvd.model.table import FIELD_COUNT, FLOAT_FIELDS, INTEGER_FIELDS, Decimals
+from ckvd.model.table import FIELD_COUNT, FLOAT_FIELDS, INTEGER_FIELDS, QUOTE_FIELDS, Decimals
 from ckvd.utils.config import PARSE_BLOCK_NBYTES
 
 if TYPE_CHECKING:
@@ -40,12 +40,6 @@ _INT64_MIN: Final = -(1 << 63)
 _INT64_MAX: Final = (1 << 63) - 1
 _TEXT_SHOWN: Final = 40
 _HEADER_NBYTES_MAX: Final = 1000
-
-# The first line of archives that have a header. Coin-margined ones, too, call their base volumes quote volumes.
-_FIELD_NAMES: Final = (
-    "open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "count",
-    "taker_buy_volume", "taker_buy_quote_volume", "ignore",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +102,7 @@ def parse_line(line: bytes) -> tuple[list[int | float], list[Decimals | None]]:
         try:
             cell, places = (parse_integer(text), None) if field in INTEGER_FIELDS else parse_decimal(text)
         except ValueError as error:
-            raise ValueError(f"{_FIELD_NAMES[field]}: {error}, found {_shown(text)}") from None
+            raise ValueError(f"{QUOTE_FIELDS[field]}: {error}, found {_shown(text)}") from None
         cells.append(cell)
         decimals.append(None if places is None else Decimals(places, places))
     return cells, decimals
@@ -215,9 +209,9 @@ def header_end(csv: bytes | memoryview, archive: str) -> int:
         raise ArchiveError(
             archive, f"its header has {len(names)} fields, expected {FIELD_COUNT}: {_shown(line)}", row=1
         )
-    for name, expected in zip(names, _FIELD_NAMES, strict=True):
+    for name, expected in zip(names, QUOTE_FIELDS, strict=True):
         # Another name for a field may be news; a known name in another place means other columns.
-        if name != expected and name in _FIELD_NAMES:
+        if name != expected and name in QUOTE_FIELDS:
             raise ArchiveError(archive, f"its header has {name!r} where {expected!r} is expected", row=1)
     return len(line) + len(newline)
 

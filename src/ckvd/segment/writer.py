@@ -17,7 +17,7 @@ import numpy as np
 from ckvd.errors import cannot
 from ckvd.lifecycle import AsyncBlock, SyncBlock
 from ckvd.model.calendar import regular_close_times
-from ckvd.model.table import COLUMN_DTYPES
+from ckvd.model.table import COLUMN_DTYPES, bits_of
 from ckvd.segment.atomic_file import AtomicFile, flush_folder
 from ckvd.segment.header import SegmentHeader, encode_header, encode_metadata
 from ckvd.segment.layout import ColumnLayout, Encoding, place_columns
@@ -76,7 +76,7 @@ def _plan_column(name: str, column: Column, table: KlineTable) -> ColumnLayout:
         return ColumnLayout(name, dtype, Encoding.REGULAR, decimals)
     if name != "open_time" and len(column):
         # Bits are compared, not values: -0.0 equals 0.0 and is another cell.
-        bits = column.view(f"<u{dtype.itemsize}")
+        bits = bits_of(column)
         if bits[0] == bits[-1] and (bits == bits[0]).all():
             return ColumnLayout(name, dtype, Encoding.CONSTANT, decimals, constant=column[:1].tobytes())
     return ColumnLayout(name, dtype, Encoding.STORED, decimals)
@@ -259,7 +259,7 @@ class SegmentWriter(SyncBlock, AsyncBlock):
         ValueError
             The writer is closed.
         """
-        self._require_open().aim(Path(path))
+        self._require_open().set_final(Path(path))
         self.path = Path(path)
         self._statement = replace(self._statement, revision=revision)
 
