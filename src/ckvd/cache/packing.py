@@ -22,6 +22,7 @@ from ckvd.cache.snapshot import open_named, read_named_header
 from ckvd.cache.store import SeriesStore
 from ckvd.errors import CacheError, SegmentCorruptError, SegmentError
 from ckvd.model.provenance import narrow
+from ckvd.model.table import bits_of
 from ckvd.segment.layout import Encoding
 from ckvd.segment.reader import SegmentReader
 from ckvd.segment.writer import SegmentStatement, SegmentWriter
@@ -271,11 +272,6 @@ def _stored_columns(rows: MappedRows, columns: Sequence[ColumnLayout], series: S
     }
 
 
-def _bits(column: Column) -> Column:
-    """The same cells as integers: 0.0 and -0.0 are different cells, and no number differs from itself."""
-    return column.view(f"<u{column.dtype.itemsize}")
-
-
 def _compare(made: Path, store: SeriesStore, merge: Merge) -> None:
     """Compare a segment that was written with the pieces it was made from, every cell of every column.
 
@@ -293,7 +289,7 @@ def _compare(made: Path, store: SeriesStore, merge: Merge) -> None:
                 for chunk in chunks_of([reader.rows.between(piece.span.start_ms, piece.span.end_ms)]):
                     copy = packed.rows.rows(start, start + len(chunk))
                     for name in names:
-                        was, now = (_bits(column_of(rows, name, store.series)) for rows in (chunk, copy))
+                        was, now = (bits_of(column_of(rows, name, store.series)) for rows in (chunk, copy))
                         if not np.array_equal(was, now):
                             raise SegmentCorruptError(str(made), f"column {name} was not written as it was read")
                     start += len(chunk)
