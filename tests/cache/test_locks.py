@@ -13,7 +13,7 @@ import pytest
 
 from ckvd.cache import CacheFolder, SeriesStore, locks
 from ckvd.cache.folder import SegmentName
-from ckvd.cache.locks import FileLock, SeriesLock, describe_holder, is_free, lock_path, lock_reach
+from ckvd.cache.locks import FileLock, SeriesLock, describe_holder, is_free, lock_reach
 from ckvd.errors import CacheBusyError, CacheError
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
@@ -67,10 +67,10 @@ def test_a_writer_that_waits_too_long_is_told_who_holds_the_series(folder: Cache
             pass
         with pytest.raises(CacheBusyError):
             SeriesStore(folder, BTCUSDT_1M, lock_timeout_s=0).put(regular_table(BTCUSDT_1M, DAY), DAY)
-        assert not is_free(lock_path(folder, BTCUSDT_1M))
+        assert not is_free(folder.lock_path(BTCUSDT_1M))
         holder.communicate("done\n")
     assert folder.segments(BTCUSDT_1M) == []
-    assert is_free(lock_path(folder, BTCUSDT_1M))
+    assert is_free(folder.lock_path(BTCUSDT_1M))
 
 
 def test_writers_of_another_series_do_not_wait(folder: CacheFolder) -> None:
@@ -187,7 +187,7 @@ def test_without_a_readable_record_revisions_go_on_from_the_segments(folder: Cac
     store = SeriesStore(folder, BTCUSDT_1M)
     for _ in range(3):
         store.put(regular_table(BTCUSDT_1M, DAY), DAY)
-    lock_path(folder, BTCUSDT_1M).write_bytes(content)
+    folder.lock_path(BTCUSDT_1M).write_bytes(content)
     store.put(regular_table(BTCUSDT_1M, DAY), DAY)
     assert sorted(name.revision for name in folder.segments(BTCUSDT_1M)) == [1, 2, 3, 4]
 
@@ -195,7 +195,7 @@ def test_without_a_readable_record_revisions_go_on_from_the_segments(folder: Cac
 def test_a_record_that_is_cut_short_as_it_is_written_is_still_read(folder: CacheFolder) -> None:
     store = SeriesStore(folder, BTCUSDT_1M)
     first = store.put(regular_table(BTCUSDT_1M, DAY), DAY)
-    lock = FileLock(lock_path(folder, BTCUSDT_1M), timeout_s=0)
+    lock = FileLock(folder.lock_path(BTCUSDT_1M), timeout_s=0)
     with lock:
         lock.write_record(revision=7, note="longer than what comes after it")
     first.unlink()

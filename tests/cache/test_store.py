@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from ckvd.cache import CacheFolder, SeriesStore, fault_points
 from ckvd.cache.fault_points import Step
-from ckvd.cache.folder import SegmentName
-from ckvd.cache.locks import LOCKS_FOLDER
+from ckvd.cache.folder import LOCKS_FOLDER, SegmentName
 from ckvd.cache.resolution import resolve
 from ckvd.errors import CacheError
 from ckvd.model.market import SeriesKey

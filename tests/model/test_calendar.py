@@ -16,7 +16,7 @@ from ckvd.model.calendar import (
     grid_next,
     grid_opens,
     grid_origin_ms,
-    grid_point,
+    grid_points,
     month_start_ms,
     next_month_ms,
     regular_close_times,
@@ -95,8 +95,7 @@ def test_neighbouring_cells_have_neighbouring_numbers_and_a_number_leads_back_to
     moments_ms = np.array([start_ms - 1, start_ms, moment_ms, end_ms - 1, end_ms])
     before, first, within, last, after = grid_index(moments_ms, interval).tolist()
     assert before + 1 == first == within == last == after - 1
-    assert grid_point(first, interval) == start_ms
-    assert grid_point(after, interval) == end_ms
+    assert grid_points(np.array([first, after]), interval).tolist() == [start_ms, end_ms]
 
 
 @given(intervals, st.lists(moments(0), max_size=5))

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ckvd.bars.columns import BarColumns
 from ckvd.bars.decimal_sums import sum_runs
 from ckvd.errors import ColumnError, IdentityError
-from ckvd.model.calendar import grid_index, grid_origin_ms
+from ckvd.model.calendar import grid_index, grid_origin_ms, grid_points
 from ckvd.model.market import DAY_MS, UNIT_MS, Interval
 from ckvd.model.timespan import Span
 
@@ -83,10 +83,9 @@ class BarLength:
     def edges(self, first_ms: int, last_ms: int) -> Times:
         """The open times of the bars that hold two moments and of all between, and where the last of them ends."""
         if self.months:
-            bounds = np.array([first_ms, last_ms]).astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64)
+            bounds = grid_index(np.array([first_ms, last_ms]), Interval.MO1)
             first, last = (bounds // self.months).tolist()
-            months = np.arange(first, last + 2, dtype=np.int64) * self.months
-            return months.astype("datetime64[M]").astype("datetime64[ms]").astype(np.int64)
+            return grid_points(np.arange(first, last + 2, dtype=np.int64) * self.months, Interval.MO1)
         first, last = ((moment - self.origin_ms) // self.fixed_ms for moment in (first_ms, last_ms))
         return np.arange(first, last + 2, dtype=np.int64) * self.fixed_ms + self.origin_ms
 
@@ -235,9 +234,7 @@ def _cell_count(opens: Times, ends: Times, source: BarLength) -> Times:
     """How many source bars a bar would have without holes."""
     if not source.months:
         return (ends - opens) // source.fixed_ms
-    bounds = np.stack([opens, ends]).astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64)
-    months: Times = (bounds[1] - bounds[0]) // source.months
-    return months
+    return (grid_index(ends, Interval.MO1) - grid_index(opens, Interval.MO1)) // source.months
 
 
 def _filled_cells(open_time: Times, starts: Times, counts: Times, interval: Interval) -> Times:

@@ -11,8 +11,9 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from ckvd.cache.folder import DOWNLOAD_FOLDER_PREFIX, DOWNLOAD_LOCK_NAME
 from ckvd.cache.locks import FileLock
 from ckvd.errors import cannot
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ckvd.cache.folder import CacheFolder
-
-DOWNLOAD_FOLDER_PREFIX: Final = ".download-"
-FOLDER_LOCK_NAME: Final = ".lock"
 
 
 @contextlib.contextmanager
@@ -44,7 +42,7 @@ def download_folder(folder: CacheFolder) -> Iterator[Path]:
     except OSError as error:
         raise cannot("be written", folder.root, error) from error
     try:
-        with FileLock(place / FOLDER_LOCK_NAME, timeout_s=0):
+        with FileLock(place / DOWNLOAD_LOCK_NAME, timeout_s=0):
             yield place
     finally:
         if os.getpid() == process:

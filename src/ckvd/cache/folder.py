@@ -1,8 +1,16 @@
-"""Where segments live: the folder of a cache, the folder of each series in it, and the names of segment files.
+"""The folder of a cache: every name in it, and listing what is there.
 
-`<root>/<market>/<kind>/<symbol>/<interval>/<start>-<end>-r<revision>.ckvd`, such as
-`spot/klines/BTCUSDT/1m/20230101T000000Z-20230201T000000Z-r1.ckvd`. A name says what a listing needs to know, so
-that only segments that are read are opened; the header says the same, and it is the header that is believed.
+    <market>/<kind>/<symbol>/<interval>/                  a series, such as spot/klines/BTCUSDT/1m
+        <start>-<end>-r<revision>.ckvd                    a segment: 20230101T000000Z-20230201T000000Z-r1.ckvd
+        .<final name>.<process>-<random>.tmp              one that is being written (`ckvd.segment.atomic_file`)
+    .locks/<market>-<kind>-<symbol>-<interval>.lock       the lock file of a series
+    .quarantine/<market>/<kind>/<symbol>/<interval>/      files of a series that were set aside
+        <file name>, <file name>.json                     such a file, and why it is there
+    .download-<random>/                                   archives that are being downloaded
+        .lock                                             locked while that process is at work
+
+The name of a segment says what a listing needs, so that only segments that are read are opened. The header says
+the same, and where the two differ, the segment is refused.
 """
 
 from __future__ import annotations
@@ -25,9 +33,16 @@ from ckvd.segment.atomic_file import flush_folder
 from ckvd.utils.config import FOLDER_ATTEMPTS_MAX, LISTING_ATOMIC_NAMES_MAX, LISTING_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 SEGMENT_SUFFIX: Final = ".ckvd"
+LOCKS_FOLDER: Final = ".locks"
+LOCK_SUFFIX: Final = ".lock"
+QUARANTINE_FOLDER: Final = ".quarantine"
+QUARANTINE_REASON_SUFFIX: Final = ".json"
+DOWNLOAD_FOLDER_PREFIX: Final = ".download-"
+DOWNLOAD_LOCK_NAME: Final = ".lock"
+
 _NAME: Final = re.compile(r"(\d{8}T\d{6}Z)-(\d{8}T\d{6}Z)-r(0|[1-9]\d{0,17})\.ckvd", re.ASCII)
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -105,6 +120,12 @@ class CacheFolder:
         """Where the segments of a series lie."""
         return self.root / series.market / series.kind / series.symbol / series.interval
 
+    def lock_path(self, series: SeriesKey) -> Path:
+        """The lock file of a series."""
+        # Only a symbol may hold a dash, so that no two series share a name.
+        name = f"{series.market}-{series.kind}-{series.symbol}-{series.interval}{LOCK_SUFFIX}"
+        return self.root / LOCKS_FOLDER / name
+
     def make_series_path(self, series: SeriesKey) -> Path:
         """Make the folder of a series, durably.
 
@@ -155,6 +176,30 @@ class CacheFolder:
             # reader's back and those removed before it comes to them. Two equal listings missed nothing.
             file_names = _list_twice(path, file_names)
         return [name for name in map(parse_segment_name, file_names) if name is not None]
+
+    def statuses(self, series: SeriesKey, names: Iterable[SegmentName]) -> list[os.stat_result]:
+        """The file status of some segments of a series, in order; those that are gone are left out.
+
+        Raises
+        ------
+        CacheError
+            A file cannot be looked at.
+        """
+        path = str(self.series_path(series))
+        found = []
+        for name in names:
+            try:
+                # Tens of thousands of them; a Path takes twice the time.
+                found.append(os.stat(f"{path}/{name.file_name}"))  # noqa: PTH116
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise cannot("be read", f"{path}/{name.file_name}", error) from error
+        return found
+
+    def nbytes_of(self, series: SeriesKey, names: Iterable[SegmentName]) -> int:
+        """How many bytes some segments of a series have on disk. Errors: see `statuses`."""
+        return sum(status.st_size for status in self.statuses(series, names))
 
     def series(self) -> Iterator[SeriesKey]:
         """Every series that has a folder, in order of market, kind, symbol and interval.

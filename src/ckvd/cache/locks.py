@@ -337,9 +337,6 @@ def lock_reach(folder: Path, mounts: str | None = None) -> LockReach:
     return LockReach(kind, is_shared, reaches_others=not (is_shared and is_local))
 
 
-LOCKS_FOLDER: Final = ".locks"
-
-
 class SeriesLock:
     """The right to change the segments of a series. A context manager; readers need none.
 
@@ -360,7 +357,7 @@ class SeriesLock:
 
     def __init__(self, folder: CacheFolder, series: SeriesKey, *, timeout_s: float = SERIES_LOCK_TIMEOUT_S) -> None:
         self._folder = folder
-        self._lock = FileLock(lock_path(folder, series), timeout_s=timeout_s)
+        self._lock = FileLock(folder.lock_path(series), timeout_s=timeout_s)
 
     def take_revision(self, segments: Iterable[SegmentName]) -> int:
         """A revision higher than all that there are and were.
@@ -387,10 +384,3 @@ class SeriesLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._lock.release()
-
-
-def lock_path(folder: CacheFolder, series: SeriesKey) -> Path:
-    """The lock file of a series."""
-    # Only a symbol may hold a dash, so that no two series share a name.
-    name = f"{series.market}-{series.kind}-{series.symbol}-{series.interval}.lock"
-    return folder.root / LOCKS_FOLDER / name

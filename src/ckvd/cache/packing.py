@@ -16,13 +16,13 @@ import numpy as np
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.packing_plan import Merge, Piece, join_records, merge_columns, plan_packing
-from ckvd.cache.resolution import resolve, superseded
+from ckvd.cache.resolution import hull, resolve, superseded
 from ckvd.cache.rows import chunks_of, column_of, count_rows
 from ckvd.cache.snapshot import open_named, read_named_header
 from ckvd.cache.store import SeriesStore
 from ckvd.errors import CacheError, SegmentCorruptError, SegmentError
 from ckvd.model.provenance import narrow
-from ckvd.model.timespan import Span
+from ckvd.model.table import bits_of
 from ckvd.segment.layout import Encoding
 from ckvd.segment.reader import SegmentReader
 from ckvd.segment.writer import SegmentStatement, SegmentWriter
@@ -97,12 +97,12 @@ def survey_packing(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool 
     # What merges would leave behind is removed as well: segments that speak for nothing outside of one merge.
     outside = {
         winner.segment
-        for winner in resolve(_whole(segments), segments)
+        for winner in resolve(hull(segments), segments)
         if not any(merge.span.covers(winner.span) for merge in merges)
     }
     replaced = {piece.winner.segment for merge in merges for piece in merge.pieces} - outside
     removed = tuple(sorted({*superseded(segments), *replaced}))
-    return PackReport(series, merges, removed=removed, removed_nbytes=_nbytes_of(folder, series, removed))
+    return PackReport(series, merges, removed=removed, removed_nbytes=folder.nbytes_of(series, removed))
 
 
 def pack_series(
@@ -156,7 +156,7 @@ def pack_series(
     removed: tuple[SegmentName, ...] = ()
     removed_nbytes = 0
     try:
-        before = {name: _nbytes_of(folder, series, [name]) for name in superseded(folder.segments(series))}
+        before = {name: folder.nbytes_of(series, [name]) for name in superseded(folder.segments(series))}
         removed = store.remove_superseded({made.name for made in packed})
         removed_nbytes = sum(before.get(name, 0) for name in removed)
     except (SegmentError, FileNotFoundError) as error:
@@ -168,29 +168,13 @@ def ignore_rows(_: int) -> None:
     """Take no notice of progress."""
 
 
-def _whole(segments: Sequence[SegmentName]) -> Span:
-    if not segments:
-        return Span(0, 0)
-    return Span(min(name.span.start_ms for name in segments), max(name.span.end_ms for name in segments))
-
-
-def _nbytes_of(folder: CacheFolder, series: SeriesKey, names: Sequence[SegmentName]) -> int:
-    nbytes = 0
-    for name in names:
-        try:
-            nbytes += (folder.series_path(series) / name.file_name).stat().st_size
-        except FileNotFoundError:
-            continue
-    return nbytes
-
-
 # --- What there is -----------------------------------------------------------------------------------------
 
 
 def _read_pieces(folder: CacheFolder, series: SeriesKey, segments: Sequence[SegmentName]) -> list[Piece]:
     path = folder.series_path(series)
     pieces = []
-    for winner in resolve(_whole(segments), segments):
+    for winner in resolve(hull(segments), segments):
         try:
             header = read_named_header(folder, series, winner.segment)
             row_count = header.row_count
@@ -276,7 +260,7 @@ def merge_pieces(store: SeriesStore, merge: Merge, on_rows: Callable[[int], None
         if published is None:
             return None
     return PackedSegment(
-        published, len(merge.pieces), merge.row_count, _nbytes_of(store.folder, store.series, [published])
+        published, len(merge.pieces), merge.row_count, store.folder.nbytes_of(store.series, [published])
     )
 
 
@@ -286,11 +270,6 @@ def _stored_columns(rows: MappedRows, columns: Sequence[ColumnLayout], series: S
         for column in columns
         if column.encoding is Encoding.STORED
     }
-
-
-def _bits(column: Column) -> Column:
-    """The same cells as integers: 0.0 and -0.0 are different cells, and no number differs from itself."""
-    return column.view(f"<u{column.dtype.itemsize}")
 
 
 def _compare(made: Path, store: SeriesStore, merge: Merge) -> None:
@@ -310,7 +289,7 @@ def _compare(made: Path, store: SeriesStore, merge: Merge) -> None:
                 for chunk in chunks_of([reader.rows.between(piece.span.start_ms, piece.span.end_ms)]):
                     copy = packed.rows.rows(start, start + len(chunk))
                     for name in names:
-                        was, now = (_bits(column_of(rows, name, store.series)) for rows in (chunk, copy))
+                        was, now = (bits_of(column_of(rows, name, store.series)) for rows in (chunk, copy))
                         if not np.array_equal(was, now):
                             raise SegmentCorruptError(str(made), f"column {name} was not written as it was read")
                     start += len(chunk)

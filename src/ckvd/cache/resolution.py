@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from ckvd.cache.folder import SegmentName
 
@@ -67,6 +67,13 @@ def _sweep(span: Span, met: Sequence[SegmentName]) -> list[Winner]:
     return winners
 
 
+def hull(segments: Collection[SegmentName]) -> Span:
+    """From the first moment that some segments cover to the last; empty where there are none."""
+    if not segments:
+        return Span(0, 0)
+    return Span(min(name.span.start_ms for name in segments), max(name.span.end_ms for name in segments))
+
+
 def superseded(segments: Iterable[SegmentName]) -> dict[SegmentName, tuple[SegmentName, ...]]:
     """Find the segments that win nowhere, each with those that win in its place.
 
@@ -76,10 +83,7 @@ def superseded(segments: Iterable[SegmentName]) -> dict[SegmentName, tuple[Segme
         In order of time.
     """
     listed = sorted(segments)
-    if not listed:
-        return {}
-    whole = Span(listed[0].span.start_ms, max(segment.span.end_ms for segment in listed))
-    winners = resolve(whole, listed)
+    winners = resolve(hull(listed), listed)
     holders = {winner.segment for winner in winners}
     return {
         segment: tuple(dict.fromkeys(winner.segment for winner in winners if winner.span.overlaps(segment.span)))

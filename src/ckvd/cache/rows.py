@@ -15,7 +15,7 @@ import numpy as np
 from ckvd.cache.resolution import resolve
 from ckvd.cache.snapshot import look_again, open_named, unanswered_spans
 from ckvd.errors import NotCachedError
-from ckvd.model.table import COLUMN_DTYPES, REGULAR_US, KlineTable, empty_table
+from ckvd.model.table import REGULAR_US, KlineTable, empty_table, fields_of, regular_us
 from ckvd.model.timespan import difference, union
 from ckvd.segment.reader import SegmentReader
 from ckvd.utils.config import MAINTENANCE_CHUNK_ROWS
@@ -109,9 +109,7 @@ def column_of(rows: MappedRows, name: str, series: SeriesKey) -> Column:
         Read-only.
     """
     column = rows.column(name, series.interval)
-    if column is None:
-        return np.broadcast_to(np.array(REGULAR_US[name], COLUMN_DTYPES[name]), len(rows))
-    return column
+    return regular_us(name, len(rows)) if column is None else column
 
 
 def read_table(folder: CacheFolder, series: SeriesKey, span: Span) -> KlineTable:
@@ -123,7 +121,8 @@ def table_of(parts: Sequence[MappedRows], series: SeriesKey) -> KlineTable:
     """Copy rows that follow on each other into a table: microseconds only where a segment has them."""
     if not parts:
         return empty_table(series)
-    names = [name for name in COLUMN_DTYPES if any(part.layout(name) is not None for part in parts)]
+    irregular = [name for name in REGULAR_US if any(part.layout(name) is not None for part in parts)]
+    names = (*fields_of(series), *irregular)
     layouts = {name: [layout for part in parts if (layout := part.layout(name)) is not None] for name in names}
     decimals = {
         name: [one.decimals for one in found if one.decimals is not None] for name, found in layouts.items()

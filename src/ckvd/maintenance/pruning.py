@@ -15,7 +15,7 @@ from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.packing import ignore_rows, merge_pieces
 from ckvd.cache.packing_plan import Merge, Piece
-from ckvd.cache.resolution import Winner, resolve, superseded
+from ckvd.cache.resolution import Winner, hull, resolve, superseded
 from ckvd.cache.rows import count_rows
 from ckvd.cache.store import SeriesStore
 from ckvd.errors import CacheBusyError, SegmentError
@@ -23,7 +23,7 @@ from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.timespan import Span, difference
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container, Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder, SegmentName
@@ -153,7 +153,7 @@ def _groups_of(folder: CacheFolder, series: SeriesKey, segments: Iterable[Segmen
     groups = []
     for names in grouped:
         nbytes, last_read_ms = _measure(folder, series, names)
-        groups.append(_Group(last_read_ms, series, _hull(names), tuple(names), nbytes))
+        groups.append(_Group(last_read_ms, series, hull(names), tuple(names), nbytes))
     return groups
 
 
@@ -243,7 +243,7 @@ def _plan_series(
     touched = tuple(
         sorted(name for name in segments if name.span.overlaps(span) and (chosen is None or name in chosen))
     )
-    held = [winner for winner in resolve(_hull(touched), segments) if winner.segment in touched]
+    held = [winner for winner in resolve(hull(touched), segments) if winner.segment in touched]
     kept = tuple(Winner(part, winner.segment) for winner in held for part in difference([winner.span], [span]))
     cut = [(winner.segment, winner.span.intersection(span)) for winner in held]
     bar_count = sum(_count_unread(folder.series_path(series) / name.file_name, part) for name, part in cut if part)
@@ -263,13 +263,6 @@ def _count_unread(file: Path, span: Span) -> int:
             os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
         return row_count
     return 0
-
-
-def _hull(names: Collection[SegmentName]) -> Span:
-    """From the first moment that some segments speak of to the last."""
-    if not names:
-        return NOTHING
-    return Span(min(name.span.start_ms for name in names), max(name.span.end_ms for name in names))
 
 
 def _measure(folder: CacheFolder, series: SeriesKey, names: Iterable[SegmentName]) -> tuple[int, int]:
