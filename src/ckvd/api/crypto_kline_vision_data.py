@@ -262,7 +262,7 @@ class CryptoKlineVisionData(ConnectionHolder):
             for one in completions
         }
         whole = replace(report, missing=missing, completions=tuple(completions), present_ms=present_ms)
-        await pack_stored(self.folder, whole)
+        await pack_stored(self.folder, whole, vision.limits)
         return whole
 
     async def _complete(
