@@ -6,4 +6,5 @@
 - `provenance`: where bars come from (`Source`), and why bars are missing (`Absence`, `Gap`, `Reason`).
 - `table`: the columns of bars, the flags of unusual bars, and `KlineTable`: bars from a source, merged bar by bar.
 - `gaps`: finding missing bars.
+- `record`: the JSON of values: `Record`, a mixin for dataclasses, and `as_json`.
 """
