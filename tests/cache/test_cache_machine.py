@@ -20,10 +20,9 @@ from ckvd.api.vision_data_client import VisionDataClient
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.packing import pack_series
 from ckvd.maintenance.audit import audit_cache
-from ckvd.maintenance.findings import is_clean
 from ckvd.maintenance.pruning import prune_span
 from ckvd.maintenance.repair import repair
-from ckvd.maintenance.verification import verify_cache
+from ckvd.maintenance.verification import is_clean, verify_cache
 from ckvd.model.market import SeriesKey
 from ckvd.model.table import COLUMN_DTYPES, KlineTable, fields_of
 from ckvd.model.timespan import Span

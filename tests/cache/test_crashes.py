@@ -17,12 +17,11 @@ from ckvd.cache.fault_points import Step
 from ckvd.cache.packing import pack_series
 from ckvd.errors import CacheError
 from ckvd.maintenance.export import ExportCut, export_series
-from ckvd.maintenance.findings import is_clean
 from ckvd.maintenance.leftovers import remove_leftovers
 from ckvd.maintenance.pruning import prune_span
 from ckvd.maintenance.quarantine import list_quarantine, quarantine_file, restore
 from ckvd.maintenance.repair import repair
-from ckvd.maintenance.verification import verify_cache
+from ckvd.maintenance.verification import is_clean, verify_cache
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.timespan import Span, now_ms
 from ckvd.segment.reader import SegmentReader

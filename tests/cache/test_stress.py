@@ -17,10 +17,9 @@ import pytest
 
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.packing import pack_series
-from ckvd.maintenance.findings import is_clean
 from ckvd.maintenance.pruning import prune_span
 from ckvd.maintenance.quarantine import list_quarantine, quarantine_file, restore
-from ckvd.maintenance.verification import verify_cache
+from ckvd.maintenance.verification import is_clean, verify_cache
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.timespan import Span
 from support import leaks

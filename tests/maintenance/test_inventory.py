@@ -10,11 +10,9 @@ import pytest
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.packing import pack_series
 from ckvd.errors import CacheBusyError, DataLockError, NotCachedError
-from ckvd.maintenance.bar_sources import speaking_sources
-from ckvd.maintenance.content_hash import hash_span
-from ckvd.maintenance.data_lock import Verdict, check_lock, format_lock, lock_data, parse_lock
+from ckvd.maintenance.data_lock import Verdict, check_lock, format_lock, hash_span, lock_data, parse_lock
 from ckvd.maintenance.gap_report import fill_by_month, report_gaps
-from ckvd.maintenance.inventory import describe_segments, list_series, summarise_series, total
+from ckvd.maintenance.inventory import describe_segments, list_series, summarise_series, total, winning_sources
 from ckvd.maintenance.selection import SeriesFilter
 from ckvd.model.market import DAY_MS, Interval, Market, SeriesKey
 from ckvd.model.provenance import Absence, Origin, Reason, Source, narrow
@@ -75,7 +73,7 @@ def test_a_source_counts_once_and_while_it_speaks(folder: CacheFolder) -> None:
     store.put(regular_table(HOURS, day(2)), day(2), sources=[Source(Origin.REST, "new", *edges(day(2)))])
     (summary,) = list_series(folder, SeriesFilter(symbols=("btc*",)))
     assert summary.origins == {Origin.VISION_MONTHLY: 1, Origin.REST: 1}
-    assert [found.name for found in speaking_sources(describe_segments(folder, HOURS))] == ["month", "new"]
+    assert [found.name for found in winning_sources(describe_segments(folder, HOURS))] == ["month", "new"]
     store.put(regular_table(HOURS, day(0, 2)), day(0, 2), sources=[source(day(0))])
     (summary,) = list_series(folder, SeriesFilter(symbols=("btc*",)))
     assert summary.origins == {Origin.VISION_DAILY: 1, Origin.REST: 1}

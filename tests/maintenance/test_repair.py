@@ -14,11 +14,10 @@ from ckvd.cache.fault_points import Step
 from ckvd.cache.folder import SegmentName
 from ckvd.cache.locks import SeriesLock
 from ckvd.errors import CacheBusyError
-from ckvd.maintenance.findings import Finding, Severity, Trouble, is_clean
 from ckvd.maintenance.leftovers import find_leftovers, remove_leftovers
 from ckvd.maintenance.quarantine import discard, list_quarantine, restore
 from ckvd.maintenance.repair import RepairReport, repair
-from ckvd.maintenance.verification import verify_cache
+from ckvd.maintenance.verification import Finding, Severity, Trouble, is_clean, verify_cache
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, now_ms
 from ckvd.segment.writer import SegmentStatement, SegmentWriter, plan_columns

@@ -1,20 +1,29 @@
-"""A small text file that pins a data set: the hash of every series and span.
+"""The data lock: a small text file that pins a data set by the hash of every series and span.
 
-Checking it tells whether another machine has the same bars, bit for bit, however they are stored there. Each line
-is a hash, the number of bars, a span and a series, with spaces between; lines that start with `#` are comments.
-Spans are in ISO 8601, UTC.
+Checking a data lock shows whether another machine has the same bars, bit for bit. Each line holds a hash, the
+number of bars, a span and a series, separated by spaces. Lines that start with `#` are comments. Spans are
+ISO 8601, UTC.
+
+The hash depends on the bars alone, not on how many segments they are stored in. It is the SHA-256 of the names of
+all columns, each followed by the SHA-256 of the column's values, little-endian, in order of open time. Regular
+microseconds, which segments leave out, are hashed as if they were stored.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
+from ckvd.cache.rows import column_of, stream_rows
 from ckvd.errors import CkvdError, DataLockError, NotCachedError
-from ckvd.maintenance.content_hash import ContentHash, hash_span
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.market import SeriesKey
+from ckvd.model.record import Record, as_json
+from ckvd.model.table import CLOSE_TIME_US, OPEN_TIME_US, fields_of
 from ckvd.model.timespan import Span, union
 
 if TYPE_CHECKING:
@@ -23,11 +32,56 @@ if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
     from ckvd.maintenance.selection import SeriesFilter
 
+
+_ALGORITHM: Final = "sha256"
 _TITLE: Final = "# ckvd data lock, version 1: SHA-256, bars, span, series"
 
 
+@dataclass(frozen=True, slots=True)
+class ContentHash(Record):
+    """The hash of the bars of a span.
+
+    Attributes
+    ----------
+    series : SeriesKey
+    span : Span
+    bar_count : int
+    sha256 : str
+        64 hexadecimal digits.
+    """
+
+    series: SeriesKey
+    span: Span
+    bar_count: int
+    sha256: str
+
+
+def hash_span(folder: CacheFolder, series: SeriesKey, span: Span) -> ContentHash:
+    """Hash the bars that open in a covered span, with flat memory.
+
+    Raises
+    ------
+    NotCachedError
+        The cache does not cover the span.
+    SegmentError, CacheError
+        A segment cannot be used.
+    """
+    names = (*fields_of(series), OPEN_TIME_US, CLOSE_TIME_US)
+    hashes = {name: hashlib.new(_ALGORITHM) for name in names}
+    bar_count = 0
+    for rows in stream_rows(folder, series, span):
+        for name, column_hash in hashes.items():
+            column_hash.update(np.ascontiguousarray(column_of(rows, name, series)).data)
+        bar_count += len(rows)
+        del rows
+    whole = hashlib.new(_ALGORITHM)
+    for name, column_hash in hashes.items():
+        whole.update(f"{name} {column_hash.hexdigest()}\n".encode())
+    return ContentHash(series, span, bar_count, whole.hexdigest())
+
+
 class Verdict(StrEnum):
-    """How a line of a lock compares with a cache."""
+    """How a line of a data lock compares with a cache."""
 
     SAME = "same"
     DIFFERENT = "different"
@@ -36,13 +90,13 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class LockCheck:
-    """One line of a lock, compared with a cache.
+class LockCheck(Record):
+    """One line of a data lock, compared with a cache.
 
     Attributes
     ----------
     expected : ContentHash
-        What the lock says.
+        The line.
     verdict : Verdict
     found : ContentHash or None
         What the cache has, where it could be read.
@@ -56,17 +110,19 @@ class LockCheck:
     message: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """A JSON object: series and span once, and of both hashes what may differ."""
         return {
-            "series": str(self.expected.series),
-            "span": [self.expected.span.start_ms, self.expected.span.end_ms],
-            "verdict": self.verdict.value,
-            "expected": {"sha256": self.expected.sha256, "bar_count": self.expected.bar_count},
-            "found": None
-            if self.found is None
-            else {"sha256": self.found.sha256, "bar_count": self.found.bar_count},
+            "series": as_json(self.expected.series),
+            "span": as_json(self.expected.span),
+            "verdict": as_json(self.verdict),
+            "expected": _bars_json(self.expected),
+            "found": None if self.found is None else _bars_json(self.found),
             "message": self.message,
         }
+
+
+def _bars_json(one: ContentHash) -> dict[str, Any]:
+    return {"sha256": one.sha256, "bar_count": one.bar_count}
 
 
 def lock_data(
@@ -83,7 +139,7 @@ def lock_data(
     folder : CacheFolder
     chosen : SeriesFilter
     span : Span, optional
-        Leave out what lies outside of it.
+        Leave out the bars outside of it.
     on_series : callable, optional
         Called with each series before it is read.
 
@@ -102,24 +158,24 @@ def lock_data(
 
 
 def format_lock(hashes: Iterable[ContentHash]) -> str:
-    """The text of a lock."""
+    """The text of a data lock."""
     lines = [f"{one.sha256} {one.bar_count} {one.span} {one.series}" for one in hashes]
     return "\n".join([_TITLE, *lines]) + "\n"
 
 
 def parse_lock(text: str, name: str = "the lock") -> list[ContentHash]:
-    """Read the text of a lock.
+    """Read the text of a data lock.
 
     Parameters
     ----------
     text : str
     name : str
-        What to call it in errors: its file.
+        Its name in errors, such as the path of the file.
 
     Raises
     ------
     DataLockError
-        A line is not what it should be.
+        A line has another form.
     """
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -154,7 +210,7 @@ def _check_digest(text: str) -> str:
 
 
 def check_lock(folder: CacheFolder, expected: Iterable[ContentHash]) -> Iterator[LockCheck]:
-    """Compare a cache with a lock, line by line.
+    """Compare a cache with a data lock, line by line.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""Which bars of a series are missing, and why; and how full each month is.
+"""The gap report: which bars of a series are missing, why, and how full each month is.
 
-Segment by segment, so that memory stays flat: no column is gathered.
+Segments are read one by one, so that memory stays flat: no column is gathered.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ckvd.cache.resolution import resolve
+from ckvd.cache.resolution import hull, resolve
 from ckvd.cache.snapshot import look_again, open_named
 from ckvd.model.calendar import grid_count, months_of
 from ckvd.model.gaps import find_gaps
 from ckvd.model.provenance import Gap, Reason
-from ckvd.model.timespan import Span, difference, union
+from ckvd.model.record import Record, as_json, fields_as_json
+from ckvd.model.timespan import Span, difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,16 +28,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class GapReport:
+class GapReport(Record):
     """The missing bars of a series.
 
     Attributes
     ----------
     series : SeriesKey
     span : Span
-        What was looked at.
+        The span that was searched.
     gaps : tuple of Gap
-        In order; what the cache does not cover is `Reason.NOT_FETCHED`.
+        In order; uncovered bars have the reason `Reason.NOT_FETCHED`.
     """
 
     series: SeriesKey
@@ -52,21 +53,10 @@ class GapReport:
         return counts
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; times in milliseconds."""
-        return {
-            "series": str(self.series),
-            "span": [self.span.start_ms, self.span.end_ms],
-            "bar_counts": {reason.value: count for reason, count in self.bar_counts.items()},
-            "gaps": [
-                {
-                    "start_ms": gap.start_ms,
-                    "end_ms": gap.end_ms,
-                    "bar_count": gap.bar_count,
-                    "reason": gap.reason.value,
-                }
-                for gap in self.gaps
-            ],
-        }
+        """A JSON object: its fields, and how many bars are missing for each reason."""
+        document = fields_as_json(self)
+        gaps = document.pop("gaps")
+        return document | {"bar_counts": as_json(self.bar_counts), "gaps": gaps}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +68,9 @@ class MonthFill:
     start_ms : int
         Its first millisecond.
     expected_count : int
-        Bars of the grid in it, as far as it lies in what was looked at.
+        Bars of the grid in the part of it that was searched.
     bar_count : int
-        How many of them are there.
+        How many of them exist.
     """
 
     start_ms: int
@@ -96,12 +86,12 @@ def report_gaps(folder: CacheFolder, series: SeriesKey, span: Span | None = None
     folder : CacheFolder
     series : SeriesKey
     span : Span, optional
-        Where to look; by default from the first covered moment to the last.
+        The span to search; by default from the first covered moment to the last.
 
     Raises
     ------
     CacheBusyError
-        Its segments were replaced again and again meanwhile.
+        Its segments were replaced each time before they were read.
     SegmentError, CacheError
         A segment cannot be used.
     """
@@ -110,15 +100,13 @@ def report_gaps(folder: CacheFolder, series: SeriesKey, span: Span | None = None
 
 def _report_once(folder: CacheFolder, series: SeriesKey, span: Span | None) -> GapReport:
     segments = folder.segments(series)
-    if span is None:
-        coverage = union(name.span for name in segments)
-        span = Span(coverage[0].start_ms, coverage[-1].end_ms) if coverage else Span(0, 0)
+    span = hull(segments) if span is None else span
     winners = resolve(span, segments)
     gaps = [gap for winner in winners for gap in _gaps_of(folder, series, winner)]
-    for hole in difference([span], [winner.span for winner in winners]):
-        count = grid_count(hole, series.interval)
+    for uncovered in difference([span], [winner.span for winner in winners]):
+        count = grid_count(uncovered, series.interval)
         if count:
-            gaps.append(Gap(hole.start_ms, hole.end_ms, count, Reason.NOT_FETCHED))
+            gaps.append(Gap(uncovered.start_ms, uncovered.end_ms, count, Reason.NOT_FETCHED))
     return GapReport(series, span, _join(gaps))
 
 
@@ -131,7 +119,7 @@ def _gaps_of(folder: CacheFolder, series: SeriesKey, winner: Winner) -> tuple[Ga
 
 
 def _join(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
-    """Gaps in order, those that a seam between segments cut made whole."""
+    """Gaps in order; gaps that a seam between segments had cut are one again."""
     joined: list[Gap] = []
     for gap in sorted(gaps, key=lambda gap: gap.start_ms):
         before = joined[-1] if joined else None
@@ -146,10 +134,9 @@ def fill_by_month(report: GapReport, interval: Interval) -> tuple[MonthFill, ...
     """How full each month of a report is, in order."""
     fills = []
     for month in months_of(report.span):
-        part = month.span.intersection(report.span)
-        expected = grid_count(part, interval)
-        missing = sum(
-            grid_count(gap.span.intersection(part), interval) for gap in report.gaps if gap.span.overlaps(part)
-        )
+        searched = month.span.intersection(report.span)
+        expected = grid_count(searched, interval)
+        gaps = (gap.span for gap in report.gaps if gap.span.overlaps(searched))
+        missing = sum(grid_count(gap.intersection(searched), interval) for gap in gaps)
         fills.append(MonthFill(month.start_ms, expected, expected - missing))
     return tuple(fills)

@@ -1,24 +1,24 @@
-"""What a cache holds: a summary of each series, one series in full, and totals.
+"""What a cache has: a summary of each series, one series in full, and totals.
 
-A summary reads the headers of a series' segments and nothing else, so that thousands are listed in a moment.
+A summary reads the headers of a series' segments and nothing else, so that thousands are listed quickly.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import re
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ckvd.cache.packing import survey_packing
 from ckvd.cache.resolution import resolve, superseded
 from ckvd.cache.rows import count_rows
 from ckvd.cache.snapshot import look_again
 from ckvd.errors import SegmentError, cannot
-from ckvd.maintenance.bar_sources import sources_within
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.provenance import Absence, Origin, Source
+from ckvd.model.record import Record, as_json, fields_as_json
 from ckvd.model.timespan import Span, union
 from ckvd.segment.reader import read_segment_header
 
@@ -30,27 +30,31 @@ if TYPE_CHECKING:
     from ckvd.model.market import SeriesKey
     from ckvd.segment.header import SegmentHeader
 
+# A source in the JSON of a header. Parsing the JSON would take longer than everything else.
+_SOURCE: Final = re.compile(rb'"origin":"([^"]*)","name":"((?:[^"\\]|\\.)*)","start_ms":(-?\d+),"end_ms":(-?\d+)')
+_ORIGINS: Final = {origin.value.encode(): origin for origin in Origin}
+
 
 @dataclass(frozen=True, slots=True)
-class SeriesSummary:
-    """A series in a line.
+class SeriesSummary(Record):
+    """One series in brief.
 
     Attributes
     ----------
     series : SeriesKey
     coverage : tuple of Span
-        What the cache speaks of, disjoint and in order.
+        What the cache covers, disjoint and in order.
     segment_count : int
     bar_count : int
-        Bars that a read of all the coverage would give.
+        Bars that a read of the whole coverage returns.
     nbytes : int
-        Of all segments on disk.
+        Bytes of all segments on disk.
     origins : dict of Origin to int
-        How many sources of each kind its bars came from; each counts once, however many segments it speaks in.
+        How many sources of each kind the bars came from. A source counts once, in however many segments it is.
     provisional : tuple of Span
-        What is to be replaced when an archive of it appears.
+        Spans that an archive will replace.
     oldest_file_ms, newest_file_ms : int
-        When its first and last segment were written.
+        When the first and last segment were written.
     unreadable_count : int
         Segments that cannot be read; `verify` says why.
     """
@@ -72,41 +76,29 @@ class SeriesSummary:
         return Span(self.coverage[0].start_ms, self.coverage[-1].end_ms) if self.coverage else Span(0, 0)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; times in milliseconds."""
-        return {
-            "market": self.series.market.value,
-            "kind": self.series.kind.value,
-            "symbol": self.series.symbol,
-            "interval": self.series.interval.value,
-            "coverage": [[span.start_ms, span.end_ms] for span in self.coverage],
-            "segment_count": self.segment_count,
-            "bar_count": self.bar_count,
-            "nbytes": self.nbytes,
-            "origins": {origin.value: count for origin, count in self.origins.items()},
-            "provisional": [[span.start_ms, span.end_ms] for span in self.provisional],
-            "oldest_file_ms": self.oldest_file_ms,
-            "newest_file_ms": self.newest_file_ms,
-            "unreadable_count": self.unreadable_count,
-        }
+        """A JSON object: its fields, the series as its four parts."""
+        document = fields_as_json(self)
+        del document["series"]
+        return fields_as_json(self.series) | document
 
 
 @dataclass(frozen=True, slots=True)
-class SegmentSummary:
+class SegmentSummary(Record):
     """One segment of a series.
 
     Attributes
     ----------
     name : SegmentName
     held : tuple of Span
-        What it speaks for; nothing, where newer segments have replaced it.
+        The spans in which it wins; none where newer segments have replaced it.
     row_count, nbytes : int
     is_provisional : bool
     recheck_ms : int
-        When something in it is to be asked for again; 0 for never.
+        When to ask for a part of it again; 0 for never.
     sources : tuple of Source
     absences : tuple of Absence
     trouble : str
-        Why it cannot be read, where it cannot.
+        Why it cannot be read; empty where it can.
     """
 
     name: SegmentName
@@ -120,24 +112,15 @@ class SegmentSummary:
     trouble: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; times in milliseconds."""
-        return {
-            "file_name": self.name.file_name,
-            "revision": self.name.revision,
-            "span": [self.name.span.start_ms, self.name.span.end_ms],
-            "held": [[span.start_ms, span.end_ms] for span in self.held],
-            "row_count": self.row_count,
-            "nbytes": self.nbytes,
-            "is_provisional": self.is_provisional,
-            "recheck_ms": self.recheck_ms,
-            "sources": [source.to_json() for source in self.sources],
-            "absences": [absence.to_json() for absence in self.absences],
-            "trouble": self.trouble,
-        }
+        """A JSON object: its fields, the name as what it says."""
+        document = fields_as_json(self)
+        del document["name"]
+        name = {"file_name": self.name.file_name, "revision": self.name.revision, "span": as_json(self.name.span)}
+        return name | document
 
 
 @dataclass(frozen=True, slots=True)
-class CacheTotals:
+class CacheTotals(Record):
     """Sums over some series.
 
     Attributes
@@ -149,7 +132,7 @@ class CacheTotals:
     packable_nbytes, packable_segment_count : int
         What packing would merge.
     superseded_nbytes : int
-        Of segments that speak for nothing any more.
+        Bytes of segments that win nowhere.
     """
 
     groups: dict[tuple[str, str], tuple[int, int, int, int]]
@@ -160,19 +143,10 @@ class CacheTotals:
     superseded_nbytes: int
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
-        names = ("series_count", "segment_count", "bar_count", "nbytes")
-        return {
-            "groups": [
-                {"market": market, "interval": interval, **dict(zip(names, sums, strict=True))}
-                for (market, interval), sums in self.groups.items()
-            ],
-            "oldest_file_ms": self.oldest_file_ms,
-            "newest_file_ms": self.newest_file_ms,
-            "packable_nbytes": self.packable_nbytes,
-            "packable_segment_count": self.packable_segment_count,
-            "superseded_nbytes": self.superseded_nbytes,
-        }
+        """A JSON object: its fields, each group as an object."""
+        names = ("market", "interval", "series_count", "segment_count", "bar_count", "nbytes")
+        groups = [dict(zip(names, (*group, *sums), strict=True)) for group, sums in self.groups.items()]
+        return fields_as_json(self) | {"groups": groups}
 
 
 def list_series(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING) -> Iterator[SeriesSummary]:
@@ -189,7 +163,7 @@ def summarise_series(folder: CacheFolder, series: SeriesKey) -> SeriesSummary:
     Raises
     ------
     CacheBusyError
-        Its segments were replaced again and again while they were looked at.
+        Its segments were replaced each time before they were read.
     CacheError
         A folder cannot be listed.
     """
@@ -210,7 +184,7 @@ def _summarise_once(folder: CacheFolder, series: SeriesKey) -> SeriesSummary:
         header = headers[winner.segment]
         if header is None:
             continue
-        sources.update(sources_within(header, winner.span))
+        sources.update(_sources_within(header, winner.span))
         if header.is_provisional:
             provisional.append(winner.span)
         if winner.span == winner.segment.span or not header.row_count:
@@ -218,19 +192,30 @@ def _summarise_once(folder: CacheFolder, series: SeriesKey) -> SeriesSummary:
         else:
             with contextlib.suppress(SegmentError):
                 bar_count += count_rows(paths[winner.segment], winner.span)
-    nbytes, oldest_ms, newest_ms = _measure(paths.values())
+    statuses = folder.statuses(series, segments)
+    written_ms = [status.st_mtime_ns // 1_000_000 for status in statuses]
     return SeriesSummary(
         series,
         coverage,
         len(headers),
         bar_count,
-        nbytes,
+        sum(status.st_size for status in statuses),
         {origin: count for origin in Origin if (count := sum(origin is found for found, _ in sources))},
         union(provisional),
-        oldest_ms,
-        newest_ms,
+        min(written_ms, default=0),
+        max(written_ms, default=0),
         sum(header is None for header in headers.values()),
     )
+
+
+def _sources_within(header: SegmentHeader, span: Span) -> list[tuple[Origin, bytes]]:
+    """The origins and names of the sources of a part of a segment."""
+    is_whole = span == header.span
+    return [
+        (_ORIGINS[origin], name)
+        for origin, name, start_ms, end_ms in _SOURCE.findall(header.metadata)
+        if origin in _ORIGINS and (is_whole or (int(start_ms) < span.end_ms and int(end_ms) > span.start_ms))
+    ]
 
 
 def describe_segments(folder: CacheFolder, series: SeriesKey) -> list[SegmentSummary]:
@@ -251,7 +236,7 @@ def _describe_once(folder: CacheFolder, series: SeriesKey) -> list[SegmentSummar
 def _describe(
     folder: CacheFolder, series: SeriesKey, name: SegmentName, held: tuple[Span, ...]
 ) -> SegmentSummary | None:
-    """Describe a segment; None where it is gone and spoke for nothing, FileNotFoundError where it did."""
+    """Describe a segment. If it is gone: None where it won nowhere, FileNotFoundError where it won."""
     try:
         header = read_segment_header(folder.series_path(series) / name.file_name)
         sources, absences = header.sources, header.absences
@@ -275,6 +260,16 @@ def _describe(
     )
 
 
+def winning_sources(segments: Iterable[SegmentSummary]) -> list[Source]:
+    """The sources of the bars of some segments, where these win; each source once, in order."""
+    sources: dict[tuple[str, str], Source] = {}
+    for segment in segments:
+        for source in segment.sources:
+            if any(source.span.overlaps(part) for part in segment.held):
+                sources.setdefault((source.name, source.sha256), source)
+    return list(sources.values())
+
+
 def total(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING) -> CacheTotals:
     """Sum up some series. Errors: see `list_series`."""
     groups: dict[tuple[str, str], tuple[int, int, int, int]] = {}
@@ -289,8 +284,7 @@ def total(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING) -> CacheTotals
         )  # fmt: skip
         files_ms += [summary.oldest_file_ms, summary.newest_file_ms]
         survey = survey_packing(folder, series)
-        dead = superseded(folder.segments(series))
-        dead_nbytes = _measure(f"{folder.series_path(series)}/{name.file_name}" for name in dead)[0]
+        dead_nbytes = folder.nbytes_of(series, superseded(folder.segments(series)))
         packable_nbytes += survey.removed_nbytes - dead_nbytes
         packable_count += sum(len(merge.pieces) for merge in survey.merges)
         superseded_nbytes += dead_nbytes
@@ -305,33 +299,21 @@ def total(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING) -> CacheTotals
 
 
 def _read_headers(
-    paths: Mapping[SegmentName, str], speaking: Container[SegmentName]
+    paths: Mapping[SegmentName, str], winning: Container[SegmentName]
 ) -> dict[SegmentName, SegmentHeader | None]:
-    """The headers of some segments, None where one cannot be read.
+    """The headers of some segments; None for a segment that cannot be read.
 
-    Those that speak for nothing and went meanwhile are left out; for another, FileNotFoundError is raised.
+    A segment that is gone is left out where it wins nowhere; where it wins, FileNotFoundError is raised.
     """
     headers: dict[SegmentName, SegmentHeader | None] = {}
     for name, path in paths.items():
         try:
             headers[name] = read_segment_header(path)
         except FileNotFoundError:
-            if name in speaking:
+            if name in winning:
                 raise
         except SegmentError:
             headers[name] = None
         except OSError as error:
             raise cannot("be read", path, error) from error
     return headers
-
-
-def _measure(paths: Iterable[str]) -> tuple[int, int, int]:
-    """How many bytes some files have, and when the first and last were written."""
-    nbytes = 0
-    written_ms: list[int] = []
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            status = os.stat(path)  # noqa: PTH116  (tens of thousands of them; a Path takes twice the time)
-            nbytes += status.st_size
-            written_ms.append(status.st_mtime_ns // 1_000_000)
-    return nbytes, min(written_ms, default=0), max(written_ms, default=0)

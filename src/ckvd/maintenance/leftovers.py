@@ -1,8 +1,9 @@
-"""What processes leave behind when they are killed: temporary files of segments, and folders of downloads.
+"""Leftovers: temporary files and download folders of processes that were killed.
 
-A writer holds a lock on its temporary file, so that what nobody holds is nobody's: whatever its process was called,
-on this machine or another, and whoever has its number now. A new one is left alone for a while, because it is made
-a moment before it is locked. The folder of a download has a lock file; without one it goes by its age alone.
+A writer holds a lock on its temporary file, and a download on a file in its folder: what is unlocked is abandoned.
+A PID would prove nothing, since PIDs are reused and the process may run on another machine. A new file is spared
+for a while, because it is locked a moment after it is made. A download folder without a lock file is judged by its
+age.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
-from ckvd.cache.folder import DOWNLOAD_FOLDER_PREFIX, DOWNLOAD_LOCK_NAME
+from ckvd.cache.folder import DOWNLOAD_FOLDER_PREFIX, DOWNLOAD_LOCK_NAME, QUARANTINE_FOLDER
 from ckvd.cache.locks import is_free
 from ckvd.errors import cannot
 from ckvd.model.timespan import now_ms
@@ -43,7 +44,7 @@ class Leftover:
 
 
 def find_leftovers(folder: CacheFolder, *, at_ms: int | None = None) -> list[Leftover]:
-    """Find what processes that are gone left behind.
+    """Find what dead processes left behind.
 
     Parameters
     ----------
@@ -65,14 +66,14 @@ def find_leftovers(folder: CacheFolder, *, at_ms: int | None = None) -> list[Lef
             nbytes = sum(file.stat().st_size for file in files if file.is_file())
             is_abandoned = _is_abandoned(path, age_s)
         except OSError:
-            continue  # it goes at this moment, or is another user's, who may be at work
+            continue  # just removed, or another user's, who may be using it
         if is_abandoned:
             found.append(Leftover(path, nbytes))
     return found
 
 
 def remove_leftovers(folder: CacheFolder, *, at_ms: int | None = None) -> list[Leftover]:
-    """Remove what processes that are gone left behind, and return it. Errors: see `find_leftovers`."""
+    """Remove what dead processes left behind, and return it. Errors: see `find_leftovers`."""
     found = find_leftovers(folder, at_ms=at_ms)
     for leftover in found:
         try:
@@ -87,7 +88,7 @@ def remove_leftovers(folder: CacheFolder, *, at_ms: int | None = None) -> list[L
 
 
 def _remove_tree(path: Path) -> None:
-    """Remove a folder and all in it, also while another process does the same."""
+    """Remove a folder and everything in it, also while another process does the same."""
     if sys.version_info >= (3, 12):
         shutil.rmtree(path, onexc=lambda _function, _path, error: _raise_unless_gone(error))
     else:
@@ -104,6 +105,7 @@ def _candidates(folder: CacheFolder) -> Iterator[Path]:
         yield from sorted(path for path in folder.root.glob(f"{DOWNLOAD_FOLDER_PREFIX}*") if path.is_dir())
         for series in folder.series():
             yield from sorted(folder.series_path(series).glob(f".*{TEMPORARY_SUFFIX}"))
+        yield from sorted((folder.root / QUARANTINE_FOLDER).glob(f"*/*/*/*/.*{TEMPORARY_SUFFIX}"))
     except OSError as error:
         raise cannot("be listed", folder.root, error) from error
 

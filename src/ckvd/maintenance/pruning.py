@@ -1,7 +1,7 @@
-"""Making room: removing what the cache says of a span.
+"""Pruning: making room by removing spans from a cache.
 
-Segments that lie in the span are removed, the oldest revision first, so that nothing old ever speaks again. What
-sticks out of it is copied into a segment of its own before that. Views that a backtest holds stay valid.
+The segments that overlap the span are removed, the oldest revision first, so that older bars never win again. Their
+parts outside of the span are copied into new segments before. Views that a backtest holds stay valid.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ if TYPE_CHECKING:
     from ckvd.maintenance.selection import SeriesFilter
     from ckvd.model.market import SeriesKey
 
-# All the years that times are understood in.
+# All years in which times are valid.
 ALL_TIME: Final = Span.of("1970-01-01", "2200-01-01")
-NOTHING: Final = Span(0, 0)
+_NOTHING: Final = Span(0, 0)
 _ATTEMPTS_MAX: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """What pruning removes of a series.
+    """What pruning removes from a series.
 
     Attributes
     ----------
     series : SeriesKey
     span : Span
-        What the cache will not speak of any more; empty where all goes that speaks for nothing as it is.
+        The span that will not be covered any more; empty where only superseded segments are removed.
     segments : tuple of SegmentName
-        Segments that go.
+        Segments to remove.
     kept : tuple of Winner
-        Parts of them that stick out of the span, and are written anew.
+        Their winning parts outside of the span, to be written anew.
     bar_count : int
-        Bars that go.
+        Bars that are removed.
     nbytes : int
-        How long the segments are.
+        Bytes of the segments.
     last_read_ms : int
-        When one of them was last read, as far as the file system keeps that.
+        When one of them was last read, if the file system records that.
     """
 
     series: SeriesKey
@@ -67,7 +67,7 @@ class Pruning:
 
 
 def plan_pruning(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING, span: Span = ALL_TIME) -> list[Pruning]:
-    """Find out what pruning a span of some series would remove. It changes nothing.
+    """Plan the removal of a span from some series. It changes nothing; `prune_span` does it.
 
     Parameters
     ----------
@@ -88,12 +88,11 @@ def plan_pruning(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING, span: S
 
 
 def plan_pruning_to_size(folder: CacheFolder, nbytes_max: int, chosen: SeriesFilter = EVERYTHING) -> list[Pruning]:
-    """Find out what to remove so that the chosen series take no more than some bytes. `carry_out` does it.
+    """Plan what to remove so that the chosen series take at most `nbytes_max`. `carry_out` does it.
 
-    Segments that speak for nothing any more go first. Then others go in the order in which they were last read, the
-    longest ago first; those that speak of the same time count as one, so that no file is written anew. How exactly
-    that order is known depends on the file system: most note it once a day, and those mounted with `noatime` never;
-    then the age of the file counts.
+    Superseded segments go first, then the least recently read. Segments that overlap go together, so that no file
+    is written anew. How precise the order is depends on the file system: most record a read once a day, and those
+    mounted with `noatime` never; then the age of the file counts.
 
     Raises
     ------
@@ -126,12 +125,12 @@ def plan_pruning_to_size(folder: CacheFolder, nbytes_max: int, chosen: SeriesFil
 def _plan_superseded(folder: CacheFolder, series: SeriesKey, segments: Sequence[SegmentName]) -> Pruning:
     found = tuple(superseded(segments))
     nbytes, last_read_ms = _measure(folder, series, found)
-    return Pruning(series, NOTHING, found, (), 0, nbytes, last_read_ms)
+    return Pruning(series, _NOTHING, found, (), 0, nbytes, last_read_ms)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Group:
-    """Segments that speak of the same time, directly or by others between them."""
+    """Segments that overlap each other, directly or by way of others."""
 
     last_read_ms: int
     series: SeriesKey
@@ -158,17 +157,17 @@ def _groups_of(folder: CacheFolder, series: SeriesKey, segments: Iterable[Segmen
 
 
 def carry_out(folder: CacheFolder, pruning: Pruning) -> Pruning:
-    """Remove what `plan_pruning_to_size` planned and nothing else: what was published since then stays, durably.
+    """Remove the segments of a plan of `plan_pruning_to_size`, durably. Segments published since then stay.
 
     Returns
     -------
     Pruning
-        What was removed. That is nothing where a segment has come back that would speak instead.
+        What was removed: nothing where an older segment has come back that would win then.
 
     Raises
     ------
     SegmentError
-        A segment that replaces others is damaged; those are kept.
+        A segment that replaced others is damaged; they are kept.
     CacheBusyError, CacheError
         See `prune_span`.
     """
@@ -189,13 +188,13 @@ def carry_out(folder: CacheFolder, pruning: Pruning) -> Pruning:
 
 def _remove_superseded(store: SeriesStore) -> Pruning:
     found = superseded(store.folder.segments(store.series))
-    known_nbytes = {name: _measure(store.folder, store.series, [name])[0] for name in found}
+    known_nbytes = {name: store.folder.nbytes_of(store.series, [name]) for name in found}
     gone = store.remove_superseded()
-    return Pruning(store.series, NOTHING, gone, (), 0, sum(known_nbytes.get(name, 0) for name in gone))
+    return Pruning(store.series, _NOTHING, gone, (), 0, sum(known_nbytes.get(name, 0) for name in gone))
 
 
 def prune_span(folder: CacheFolder, series: SeriesKey, span: Span = ALL_TIME) -> Pruning:
-    """Remove what the cache says of a span of a series, durably.
+    """Remove a span of a series from the cache, durably.
 
     Returns
     -------
@@ -207,7 +206,7 @@ def prune_span(folder: CacheFolder, series: SeriesKey, span: Span = ALL_TIME) ->
     CacheBusyError
         The series is locked, or kept changing.
     SegmentError
-        A segment that sticks out of the span is damaged; it is kept.
+        A segment that reaches beyond the span is damaged; it is kept.
     CacheError
         A file cannot be written or removed.
     """
@@ -219,9 +218,9 @@ def prune_span(folder: CacheFolder, series: SeriesKey, span: Span = ALL_TIME) ->
         if not all(_keep(store, winner) for winner in planned.kept):
             continue
         with store.lock():
-            # Others may have packed or published since, and what they made goes as well.
+            # Other writers may have packed or published meanwhile: their segments go as well.
             found = _plan_series(folder, series, span)
-            # Only what nothing else needs may go: the parts that stick out have segments of their own by now.
+            # The parts beyond the span have their own segments now, unless another writer has added some.
             if found.kept:
                 continue
             _remove(store, found.segments)
@@ -230,7 +229,7 @@ def prune_span(folder: CacheFolder, series: SeriesKey, span: Span = ALL_TIME) ->
 
 
 def _remove(store: SeriesStore, names: Iterable[SegmentName]) -> None:
-    """Remove segments, the oldest revision first, and folders that are empty then. The series is locked."""
+    """Remove segments, the oldest revision first, and folders that are then empty. The series is locked."""
     store.remove(sorted(names, key=lambda name: name.revision), Step.PRUNED)
     _remove_empty_folders(store.folder, store.series)
 
@@ -238,23 +237,26 @@ def _remove(store: SeriesStore, names: Iterable[SegmentName]) -> None:
 def _plan_series(
     folder: CacheFolder, series: SeriesKey, span: Span, chosen: Container[SegmentName] | None = None
 ) -> Pruning:
-    """What goes with a span: all segments that speak of it, or those that were chosen."""
+    """Plan the removal of the segments that overlap a span: all of them, or those that were chosen."""
     segments = folder.segments(series)
     touched = tuple(
         sorted(name for name in segments if name.span.overlaps(span) and (chosen is None or name in chosen))
     )
-    held = [winner for winner in resolve(hull(touched), segments) if winner.segment in touched]
-    kept = tuple(Winner(part, winner.segment) for winner in held for part in difference([winner.span], [span]))
-    cut = [(winner.segment, winner.span.intersection(span)) for winner in held]
-    bar_count = sum(_count_unread(folder.series_path(series) / name.file_name, part) for name, part in cut if part)
+    winners = [winner for winner in resolve(hull(touched), segments) if winner.segment in touched]
+    kept = tuple(
+        Winner(beyond, winner.segment) for winner in winners for beyond in difference([winner.span], [span])
+    )
+    path = folder.series_path(series)
+    removed = [(winner.segment, winner.span.intersection(span)) for winner in winners]
+    bar_count = sum(_count_unread(path / name.file_name, within) for name, within in removed if within)
     nbytes, last_read_ms = _measure(folder, series, touched)
     return Pruning(series, span, touched, kept, bar_count, nbytes, last_read_ms)
 
 
 def _count_unread(file: Path, span: Span) -> int:
-    """How many bars of a segment open in a span; 0 where it is gone, or damaged so that nobody knows.
+    """Count the bars of a segment that open in a span; 0 where it is gone or damaged.
 
-    It does not count as read by that: a plan that was only shown would otherwise keep what is first to go.
+    Its time of access is put back: a plan that is only shown would otherwise change which segments go first.
     """
     with contextlib.suppress(FileNotFoundError, SegmentError):
         status = file.stat()
@@ -267,18 +269,13 @@ def _count_unread(file: Path, span: Span) -> int:
 
 def _measure(folder: CacheFolder, series: SeriesKey, names: Iterable[SegmentName]) -> tuple[int, int]:
     """How many bytes some segments have, and when one of them was last read or written."""
-    path = folder.series_path(series)
-    nbytes = last_read_ms = 0
-    for name in names:
-        with contextlib.suppress(FileNotFoundError):  # something else removed it
-            status = (path / name.file_name).stat()
-            nbytes += status.st_size
-            last_read_ms = max(last_read_ms, int(max(status.st_atime, status.st_mtime) * 1000))
-    return nbytes, last_read_ms
+    statuses = folder.statuses(series, names)
+    times_ms = [int(max(status.st_atime, status.st_mtime) * 1000) for status in statuses]
+    return sum(status.st_size for status in statuses), max(times_ms, default=0)
 
 
 def _keep(store: SeriesStore, winner: Winner) -> bool:
-    """Write a part of a segment anew; false where it does not hold any more."""
+    """Write a winning part of a segment anew; false where it does not win there any more."""
     file = store.folder.series_path(store.series) / winner.segment.file_name
     try:
         row_count = count_rows(file, winner.span)
@@ -288,11 +285,11 @@ def _keep(store: SeriesStore, winner: Winner) -> bool:
 
 
 def _remove_empty_folders(folder: CacheFolder, series: SeriesKey) -> None:
-    """Remove the folder of a series, whose lock is held, and those above it, as far as nothing is in them."""
+    """Remove the folder of a locked series, and those above it, as long as they are empty."""
     path = folder.series_path(series)
     for place in (path, *path.parents[:3]):
         try:
             place.rmdir()
         except OSError:
-            return  # something is in it
+            return  # not empty
         fault_points.reach(Step.FOLDER_REMOVED)

@@ -1,8 +1,8 @@
-"""Setting files aside instead of deleting them, with the reason, so that they can be looked at and restored.
+"""The quarantine: files that were set aside instead of deleted, with the reason, and that can be restored.
 
-A file of a series goes to `.quarantine/<series>/` in the cache, beside a small JSON file that says why and when.
-The reason is written first: a file in quarantine always has one. Where older segments would speak in place of the
-file, it is said before that nothing is known there (`ckvd.maintenance.stand_ins`).
+A file of a series moves to `.quarantine/<series>/` in the cache, beside a small JSON file that says why and when.
+First come tombstones, where older segments would win again (`ckvd.maintenance.tombstones`), then the reason, then
+the file. So a file in quarantine always has a reason, and older bars never come back.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.folder import QUARANTINE_FOLDER, QUARANTINE_REASON_SUFFIX, SegmentName, parse_segment_name
 from ckvd.cache.locks import SeriesLock
 from ckvd.errors import CacheError, cannot
-from ckvd.maintenance.stand_ins import publish_stand_ins, spans_to_stand_in_for, withdraw_stand_ins
+from ckvd.maintenance.tombstones import publish_tombstones, spans_to_hide, withdraw_tombstones
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import now_ms
-from ckvd.segment.atomic_file import flush_folder
+from ckvd.segment.atomic_file import atomic_write, flush_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,25 +28,27 @@ if TYPE_CHECKING:
 
     from ckvd.cache.folder import CacheFolder
 
+# Stored reasons name tombstones so: they were once called stand-ins.
+_TOMBSTONES_KEY: Final = "stand_ins"
+
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A file that was set aside.
+    """A file in quarantine.
 
     Attributes
     ----------
     path : Path
-        Where it lies.
+        The file in quarantine.
     series : SeriesKey
-        Whose folder it was in.
+        The series whose folder it was in.
     file_name : str
-        What it was called there.
+        Its name there.
     reason : str
-        Why.
     since_ms : int
     nbytes : int
-    stand_ins : tuple of SegmentName
-        What was published so that nothing older speaks in its place.
+    tombstones : tuple of SegmentName
+        Tombstones that were published for it.
     """
 
     path: Path
@@ -55,7 +57,7 @@ class Quarantined:
     reason: str
     since_ms: int
     nbytes: int
-    stand_ins: tuple[SegmentName, ...] = ()
+    tombstones: tuple[SegmentName, ...] = ()
 
 
 def quarantine_file(
@@ -70,7 +72,7 @@ def quarantine_file(
 ) -> Quarantined | None:
     """Set a file of a series aside.
 
-    A process that dies meanwhile leaves the file where it is, or its time to be asked for: never older bars.
+    A process that dies here leaves the file in place or its span to be fetched, and never older bars.
 
     Parameters
     ----------
@@ -78,16 +80,16 @@ def quarantine_file(
     series : SeriesKey
     file_name, reason : str
     condition : callable
-        Asked, while the series is locked, whether the file should still be set aside.
+        Called with the series locked: whether the file is still to be set aside.
     returning : iterable of SegmentName
         Segments of the series that will be restored later.
     at_ms : int, optional
-        The present: from then on, what was lost is to be asked for.
+        The present. The lost span is to be asked for from then on.
 
     Returns
     -------
     Quarantined or None
-        None where the file is gone already, or the condition did not hold.
+        None where the file is gone, or the condition was false.
 
     Raises
     ------
@@ -101,12 +103,12 @@ def quarantine_file(
         nbytes = _nbytes_of(source)
         if nbytes is None or not condition():
             return None
-        stand_ins: tuple[SegmentName, ...] = ()
+        tombstones: tuple[SegmentName, ...] = ()
         if (name := parse_segment_name(file_name)) is not None:
-            spans = spans_to_stand_in_for(name, folder.segments(series), returning)
-            stand_ins = publish_stand_ins(folder, series, lock, spans, at_ms=since_ms if at_ms is None else at_ms)
+            spans = spans_to_hide(name, folder.segments(series), returning)
+            tombstones = publish_tombstones(folder, series, lock, spans, at_ms=since_ms if at_ms is None else at_ms)
         quarantined = Quarantined(
-            _free_path(place, file_name), series, file_name, reason, since_ms, nbytes, stand_ins
+            _unused_path(place, file_name), series, file_name, reason, since_ms, nbytes, tombstones
         )
         if not _move_aside(source, quarantined):
             return None
@@ -124,7 +126,7 @@ def _nbytes_of(source: Path) -> int | None:
 
 
 def _move_aside(source: Path, quarantined: Quarantined) -> bool:
-    """Write the reason, move the file and make that durable; false where the file is gone."""
+    """Write the reason and move the file, durably. False where the file is gone."""
     try:
         _write_reason(quarantined)
         fault_points.reach(Step.REASON_WRITTEN)
@@ -134,7 +136,7 @@ def _move_aside(source: Path, quarantined: Quarantined) -> bool:
             _reason_path(quarantined.path).unlink(missing_ok=True)
             return False
         flush_folder(quarantined.path.parent)
-        with contextlib.suppress(FileNotFoundError):  # with the folder, the name in it has gone for good
+        with contextlib.suppress(FileNotFoundError):  # the folder is gone, and so is the name in it
             flush_folder(source.parent)
     except OSError as error:
         raise cannot("be set aside", source, error) from error
@@ -142,7 +144,7 @@ def _move_aside(source: Path, quarantined: Quarantined) -> bool:
 
 
 def list_quarantine(folder: CacheFolder) -> list[Quarantined]:
-    """All files that were set aside, in order.
+    """All files in quarantine, in order of series and name.
 
     Raises
     ------
@@ -159,14 +161,14 @@ def list_quarantine(folder: CacheFolder) -> list[Quarantined]:
 
 
 def restore(folder: CacheFolder, quarantined: Quarantined, file_name: str | None = None) -> Path:
-    """Put a file back where it was, or under another name. Where it was, it speaks again for what it spoke for.
+    """Move a file back to its series. Under its old name it wins again where it won before.
 
     Parameters
     ----------
     folder : CacheFolder
     quarantined : Quarantined
     file_name : str, optional
-        Its new name; by default the one that it had.
+        A new name; by default the old one.
 
     Returns
     -------
@@ -176,11 +178,11 @@ def restore(folder: CacheFolder, quarantined: Quarantined, file_name: str | None
     Raises
     ------
     CacheError
-        Another file has the name by now, or it cannot be moved.
+        Another file has the name now, or the file cannot be moved.
     """
     target = folder.series_path(quarantined.series) / (file_name or quarantined.file_name)
     with SeriesLock(folder, quarantined.series):
-        # With the lock held, so that a folder which is still empty is not pruned away.
+        # Made with the series locked: pruning removes empty folders.
         path = folder.make_series_path(quarantined.series)
         if target.exists():
             raise CacheError(str(target), "is there already, and a segment is never overwritten")
@@ -193,12 +195,12 @@ def restore(folder: CacheFolder, quarantined: Quarantined, file_name: str | None
         fault_points.reach(Step.RESTORED)
         name = parse_segment_name(quarantined.file_name)
         if name is not None and target.name == quarantined.file_name:
-            withdraw_stand_ins(folder, quarantined.series, name, quarantined.stand_ins)
+            withdraw_tombstones(folder, quarantined.series, name, quarantined.tombstones)
     return target
 
 
 def discard(quarantined: Quarantined) -> None:
-    """Delete a file that was set aside, for good.
+    """Delete a file in quarantine for good.
 
     Raises
     ------
@@ -216,8 +218,8 @@ def _reason_path(path: Path) -> Path:
     return path.with_name(path.name + QUARANTINE_REASON_SUFFIX)
 
 
-def _free_path(place: Path, file_name: str) -> Path:
-    """A name that no file in quarantine has: the file's own, or that and a number."""
+def _unused_path(place: Path, file_name: str) -> Path:
+    """A path that no file in quarantine has: with the file's own name, or with a number after it."""
     number = 1
     target = place / file_name
     while target.exists():
@@ -227,30 +229,30 @@ def _free_path(place: Path, file_name: str) -> Path:
 
 
 def _write_reason(quarantined: Quarantined) -> None:
-    record = {
+    document = {
         "file_name": quarantined.file_name,
         "reason": quarantined.reason,
         "since_ms": quarantined.since_ms,
-        "stand_ins": [name.file_name for name in quarantined.stand_ins],
+        _TOMBSTONES_KEY: [name.file_name for name in quarantined.tombstones],
     }
-    content = json.dumps(record, ensure_ascii=False) + "\n"
-    _reason_path(quarantined.path).write_text(content, encoding="utf-8")
+    with atomic_write(_reason_path(quarantined.path)) as file:
+        file.write((json.dumps(document, ensure_ascii=False) + "\n").encode())
 
 
 def _read(path: Path, reason_path: Path) -> Quarantined | None:
     market, kind, symbol, interval = path.parts[-5:-1]
     try:
         series = SeriesKey.of(symbol, interval, market=market, kind=kind)
-        record = json.loads(reason_path.read_text(encoding="utf-8"))
-        stand_ins = (parse_segment_name(file_name) for file_name in record.get("stand_ins", ()))
+        document = json.loads(reason_path.read_text(encoding="utf-8"))
+        tombstones = (parse_segment_name(file_name) for file_name in document.get(_TOMBSTONES_KEY, ()))
         return Quarantined(
             path,
             series,
-            record["file_name"],
-            record["reason"],
-            int(record["since_ms"]),
+            document["file_name"],
+            document["reason"],
+            int(document["since_ms"]),
             path.stat().st_size,
-            tuple(name for name in stand_ins if name is not None),
+            tuple(name for name in tombstones if name is not None),
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # a process died between the reason and the file, or the reason is somebody else's file
+        return None  # a process died between the reason and the file, or ckvd did not write the reason

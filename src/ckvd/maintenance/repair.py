@@ -16,12 +16,11 @@ from ckvd.cache.folder import SegmentName, parse_segment_name
 from ckvd.cache.locks import SeriesLock
 from ckvd.cache.resolution import resolve
 from ckvd.errors import CacheError, SegmentError
-from ckvd.maintenance.findings import REPAIRABLE, Finding, Severity, Trouble
 from ckvd.maintenance.leftovers import Leftover, remove_leftovers
 from ckvd.maintenance.quarantine import Quarantined, quarantine_file, restore
 from ckvd.maintenance.refetch import Refetched, refetch
-from ckvd.maintenance.stand_ins import withdraw_stand_ins
-from ckvd.maintenance.verification import verify_segment
+from ckvd.maintenance.tombstones import withdraw_tombstones
+from ckvd.maintenance.verification import REPAIRABLE, Finding, Severity, Trouble, verify_segment
 from ckvd.model.timespan import Span, now_ms, union
 from ckvd.segment.reader import read_segment_header
 
@@ -190,24 +189,24 @@ def _rename_swapped(
         if step.finding.trouble is Trouble.SWAPPED and (home := _home_of(moved.path)) is not None:
             series, name = home
             try:
-                renamed.append(restore(folder, replace(moved, series=series, stand_ins=()), name.file_name))
+                renamed.append(restore(folder, replace(moved, series=series, tombstones=()), name.file_name))
             except CacheError:
                 pass  # the name is taken: what it says is in the cache already
             else:
                 continue
         aside.append(moved)
     if renamed:
-        _withdraw_stand_ins(folder, [moved for _, moved in quarantined])
+        _withdraw_tombstones(folder, [moved for _, moved in quarantined])
     return renamed, aside
 
 
-def _withdraw_stand_ins(folder: CacheFolder, quarantined: Iterable[Quarantined]) -> None:
+def _withdraw_tombstones(folder: CacheFolder, quarantined: Iterable[Quarantined]) -> None:
     """Let the segments that have their names back speak again, where nothing newer was lost."""
     for moved in quarantined:
         name = parse_segment_name(moved.file_name)
-        if name is not None and moved.stand_ins:
+        if name is not None and moved.tombstones:
             with SeriesLock(folder, moved.series):
-                withdraw_stand_ins(folder, moved.series, name, moved.stand_ins)
+                withdraw_tombstones(folder, moved.series, name, moved.tombstones)
 
 
 def _home_of(path: Path) -> tuple[SeriesKey, SegmentName] | None:

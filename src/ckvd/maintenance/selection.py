@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SeriesFilter:
-    """Which series are meant. What is left empty chooses all.
+    """Which series are meant. An empty field means all.
 
     Attributes
     ----------
     markets : tuple of Market
     kinds : tuple of Kind
     symbols : tuple of str
-        Patterns in which `*` stands for any text, `?` for one character, and `[AB]` for one of some.
+        Patterns: `*` matches any text, `?` one character, and `[AB]` one of these.
     intervals : tuple of Interval
     """
 

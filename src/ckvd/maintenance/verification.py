@@ -1,14 +1,17 @@
-"""Finding what is wrong with a cache: every checksum, header, name, order and invariant. It changes nothing.
+"""Verification: finding what is wrong with a cache. It changes nothing.
 
-One segment is open at a time, and bars are looked at in chunks, so that memory stays flat however large a cache is.
+Every checksum, header, name, order and invariant is checked, and each problem is a `Finding`. One segment is open
+at a time, and its bars are read in chunks, so memory does not grow with the cache.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+from dataclasses import dataclass
+from enum import StrEnum
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
@@ -16,10 +19,9 @@ from ckvd.cache.folder import parse_segment_name
 from ckvd.cache.locks import lock_reach
 from ckvd.cache.rows import column_of
 from ckvd.errors import CacheError, SegmentError, SegmentForeignError, SegmentVersionError, cannot
-from ckvd.maintenance.findings import Finding, Severity, Trouble
 from ckvd.maintenance.leftovers import find_leftovers
-from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.market import Kind
+from ckvd.model.record import Record
 from ckvd.model.table import BarFlag, bar_flags, fields_of
 from ckvd.model.timespan import format_time
 from ckvd.segment.header import decode_header, read_header_nbytes
@@ -28,30 +30,94 @@ from ckvd.segment.reader import SegmentReader
 from ckvd.utils.config import MAINTENANCE_CHUNK_ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
     from ckvd.cache.folder import CacheFolder, SegmentName
-    from ckvd.maintenance.selection import SeriesFilter
     from ckvd.model.market import SeriesKey
+    from ckvd.model.timespan import Span
     from ckvd.segment.reader import MappedRows
+
+
+class Severity(StrEnum):
+    """How bad a finding is."""
+
+    ERROR = "error"  # bars cannot be read or believed
+    WARNING = "warning"  # bars can be read, and somebody should look
+    NOTE = "note"  # worth knowing; the cache is in order
+
+
+class Trouble(StrEnum):
+    """What is wrong."""
+
+    DAMAGED = "damaged"  # the bytes differ from what was written, or some are missing
+    FOREIGN = "foreign"  # not a segment, although its name is that of one
+    SWAPPED = "swapped"  # a segment with the name of another one
+    LATER_VERSION = "later version"  # written by a later ckvd, or on a machine of another byte order
+    UNREADABLE = "unreadable"  # the system refuses to read it
+    UNORDERED = "unordered"  # open times do not ascend, or lie outside of the span
+    SAME_REVISION = "same revision"  # two segments cover a moment, and neither is newer
+    IMPOSSIBLE_BARS = "impossible bars"  # as published: a high that is not the highest, and the like
+    OFF_GRID = "off the grid"  # as published: bars that open or close off the grid
+    STRANGER = "stranger"  # a file with another name in the folder of a series
+    LEFTOVER = "leftover"  # of a process that died
+    LOCAL_LOCKS = "local locks"  # locks do not exclude writers on other machines
+
+
+REPAIRABLE: Final = (Trouble.DAMAGED, Trouble.FOREIGN, Trouble.SWAPPED, Trouble.UNORDERED)
+"""What `repair` sets aside and fetches again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding(Record):
+    """One thing that is wrong, or worth knowing.
+
+    Attributes
+    ----------
+    severity : Severity
+    trouble : Trouble
+    path : Path
+        The file or folder.
+    message : str
+        What was expected and found.
+    series : SeriesKey or None
+    span : Span or None
+        What the file covers, by its name.
+    bar_count : int
+        How many bars are concerned; 0 where that is unknown.
+    """
+
+    severity: Severity
+    trouble: Trouble
+    path: Path
+    message: str
+    series: SeriesKey | None = None
+    span: Span | None = None
+    bar_count: int = 0
+
+
+def is_clean(findings: list[Finding]) -> bool:
+    """Whether all findings are notes."""
+    return all(finding.severity is Severity.NOTE for finding in findings)
+
 
 _EXAMPLES_MAX: Final = 3
 
 
 def verify_cache(
-    folder: CacheFolder, chosen: SeriesFilter = EVERYTHING, *, is_quick: bool = False
+    folder: CacheFolder, chosen: Iterable[SeriesKey] | None = None, *, is_quick: bool = False
 ) -> Iterator[Finding]:
-    """Find what is wrong with a cache, piece by piece.
+    """Find what is wrong with a cache, one series after the other.
 
     Parameters
     ----------
     folder : CacheFolder
-    chosen : SeriesFilter
+    chosen : iterable of SeriesKey, optional
+        All series of the cache by default.
     is_quick : bool
-        Look at names and headers only, not at the bars.
+        Check names and headers only, not the bars.
 
     Yields
     ------
@@ -63,13 +129,13 @@ def verify_cache(
     CacheError
         A folder cannot be listed.
     """
-    yield from verify_folder(folder)
-    for series in chosen.choose(folder):
+    yield from _verify_folder(folder)
+    for series in folder.series() if chosen is None else chosen:
         yield from verify_series(folder, series, is_quick=is_quick)
 
 
-def verify_folder(folder: CacheFolder) -> Iterator[Finding]:
-    """Find what concerns a cache as a whole: how far locks reach, and leftovers. See `verify_cache`."""
+def _verify_folder(folder: CacheFolder) -> Iterator[Finding]:
+    """Check the cache as a whole: how far locks reach, and leftovers."""
     reach = lock_reach(folder.root)
     if not reach.reaches_others:
         message = (
@@ -82,7 +148,7 @@ def verify_folder(folder: CacheFolder) -> Iterator[Finding]:
 
 
 def verify_series(folder: CacheFolder, series: SeriesKey, *, is_quick: bool = False) -> Iterator[Finding]:
-    """Find what is wrong with a series. See `verify_cache`."""
+    """Find what is wrong with one series. See `verify_cache`."""
     path = folder.series_path(series)
     yield from _find_strangers(path, series)
     segments = sorted(folder.segments(series))
@@ -92,12 +158,12 @@ def verify_series(folder: CacheFolder, series: SeriesKey, *, is_quick: bool = Fa
 
 
 def verify_segment(path: Path, series: SeriesKey, name: SegmentName, *, is_quick: bool = False) -> list[Finding]:
-    """Find what is wrong with one segment; nothing, where it is gone."""
+    """Find what is wrong with one segment. One that is gone has no findings."""
     try:
         with SegmentReader(path) as reader:
             return [
                 Finding(severity, trouble, path, message, series, name.span, bar_count)
-                for severity, trouble, message, bar_count in _look_at(reader, series, name, is_quick=is_quick)
+                for severity, trouble, message, bar_count in _check(reader, series, name, is_quick=is_quick)
             ]
     except FileNotFoundError:
         return []
@@ -115,7 +181,7 @@ def verify_segment(path: Path, series: SeriesKey, name: SegmentName, *, is_quick
 
 
 def _is_this_version(path: Path) -> bool:
-    """Whether a segment that claims another version has a header of this one: the claim is not in its checksum."""
+    """Whether a header is of this version apart from the version number, which its checksum does not cover."""
     try:
         with path.open("rb") as file:
             start = bytearray(file.read(PREAMBLE_NBYTES))
@@ -128,38 +194,35 @@ def _is_this_version(path: Path) -> bool:
     return True
 
 
-_Remark = tuple[Severity, Trouble, str, int]
+# Severity, trouble, message, and how many bars are concerned.
+_Remark: TypeAlias = tuple[Severity, Trouble, str, int]
 
 
-def _look_at(reader: SegmentReader, series: SeriesKey, name: SegmentName, *, is_quick: bool) -> Iterator[_Remark]:
+def _check(reader: SegmentReader, series: SeriesKey, name: SegmentName, *, is_quick: bool) -> Iterator[_Remark]:
     header = reader.header
     try:
-        said = header.series
+        found = header.series
         _ = header.sources, header.absences
     except (ValueError, KeyError, TypeError) as error:
         yield Severity.ERROR, Trouble.DAMAGED, f"its metadata cannot be read: {error!r}", header.row_count
         return
-    if (said, header.span, header.revision) != (series, name.span, name.revision):
-        message = f"its header says {said} {header.span}, revision {header.revision}: it was renamed or swapped"
+    if (found, header.span, header.revision) != (series, name.span, name.revision):
+        message = f"its header says {found} {header.span}, revision {header.revision}: it was renamed or swapped"
         yield Severity.ERROR, Trouble.SWAPPED, message, header.row_count
         return
     lacking = set(fields_of(series)) - {column.name for column in header.columns}
     if lacking:
-        yield (
-            Severity.ERROR,
-            Trouble.DAMAGED,
-            f"it lacks the columns {', '.join(sorted(lacking))}",
-            header.row_count,
-        )
+        message = f"it lacks the columns {', '.join(sorted(lacking))}"
+        yield Severity.ERROR, Trouble.DAMAGED, message, header.row_count
         return
     if is_quick:
         return
     reader.verify()
-    yield from _look_at_order(reader)
-    yield from _look_at_bars(reader.rows, series)
+    yield from _check_order(reader)
+    yield from _check_bars(reader.rows, series)
 
 
-def _look_at_order(reader: SegmentReader) -> Iterator[_Remark]:
+def _check_order(reader: SegmentReader) -> Iterator[_Remark]:
     header, opens = reader.header, reader.open_time
     if len(opens) != header.row_count:
         yield Severity.ERROR, Trouble.DAMAGED, f"{len(opens)} open times for {header.row_count} bars", 0
@@ -184,8 +247,8 @@ def _look_at_order(reader: SegmentReader) -> Iterator[_Remark]:
         yield Severity.ERROR, Trouble.UNORDERED, message, 0
 
 
-def _look_at_bars(rows: MappedRows, series: SeriesKey) -> Iterator[_Remark]:
-    """Count what no market could have made, and what does not lie on the grid. Both are kept as published."""
+def _check_bars(rows: MappedRows, series: SeriesKey) -> Iterator[_Remark]:
+    """Count the bars that no market can make, and those off the grid. Both are kept as published."""
     impossible: dict[str, list[int]] = {}
     odd_count = 0
     for start in range(0, len(rows), MAINTENANCE_CHUNK_ROWS):
@@ -197,21 +260,16 @@ def _look_at_bars(rows: MappedRows, series: SeriesKey) -> Iterator[_Remark]:
         odd_count += int(np.count_nonzero(flags & (BarFlag.OFF_GRID | BarFlag.ODD_CLOSE)))
     for rule, found in impossible.items():
         if found:
-            shown = ", ".join(map(format_time, found[:_EXAMPLES_MAX])) + (
-                " ..." if len(found) > _EXAMPLES_MAX else ""
-            )
-            yield Severity.WARNING, Trouble.IMPOSSIBLE_BARS, f"{rule}: {len(found)} bars, {shown}", len(found)
+            more = " ..." if len(found) > _EXAMPLES_MAX else ""
+            examples = ", ".join(map(format_time, found[:_EXAMPLES_MAX])) + more
+            yield Severity.WARNING, Trouble.IMPOSSIBLE_BARS, f"{rule}: {len(found)} bars, {examples}", len(found)
     if odd_count:
-        yield (
-            Severity.NOTE,
-            Trouble.OFF_GRID,
-            f"{odd_count} bars open or close off the grid, as published",
-            odd_count,
-        )
+        message = f"{odd_count} bars open or close off the grid, as published"
+        yield Severity.NOTE, Trouble.OFF_GRID, message, odd_count
 
 
 def _broken_rules(rows: MappedRows, series: SeriesKey) -> dict[str, npt.NDArray[np.bool_]]:
-    """For each rule, which of some bars break it."""
+    """For each rule, which bars break it."""
     names = fields_of(series)
     cells = [column_of(rows, name, series) for name in names]
     opens, first, high, low, last, volume, closes, value, count, taker_volume, taker_value, _ = cells
@@ -242,7 +300,7 @@ def _find_strangers(path: Path, series: SeriesKey) -> Iterator[Finding]:
             message = f"it is read as {name.file_name}, which is how it should be spelled"
             yield Finding(Severity.WARNING, Trouble.STRANGER, path / file_name, message, series)
         elif name is None and not file_name.startswith("."):
-            message = "not written by ckvd, and passed over by it"
+            message = "not written by ckvd, which ignores it"
             yield Finding(Severity.NOTE, Trouble.STRANGER, path / file_name, message, series)
 
 
@@ -250,7 +308,6 @@ def _find_same_revisions(path: Path, series: SeriesKey, segments: Sequence[Segme
     by_revision = sorted(segments, key=lambda name: (name.revision, name.span))
     for one, other in pairwise(by_revision):
         if one.revision == other.revision and one.span.overlaps(other.span):
-            message = f"{one.file_name} speaks of the same time with the same revision"
-            yield Finding(
-                Severity.WARNING, Trouble.SAME_REVISION, path / other.file_name, message, series, other.span
-            )
+            message = f"{one.file_name} covers the same time with the same revision"
+            file = path / other.file_name
+            yield Finding(Severity.WARNING, Trouble.SAME_REVISION, file, message, series, other.span)

@@ -12,8 +12,7 @@ from ckvd.cli.cache.printing import print_json, print_table, say
 from ckvd.cli.exit_status import EXIT_INCOMPLETE
 from ckvd.cli.options import CacheOption, IntervalOption, KindOption, MarketOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, format_nbytes
-from ckvd.maintenance.bar_sources import speaking_sources
-from ckvd.maintenance.inventory import SegmentSummary, describe_segments, summarise_series
+from ckvd.maintenance.inventory import SegmentSummary, describe_segments, summarise_series, winning_sources
 from ckvd.maintenance.verification import verify_series
 from ckvd.model.market import Kind, Market, SeriesKey
 from ckvd.model.provenance import narrow
@@ -51,7 +50,7 @@ def info(
         for span in summary.coverage:
             say(f"covers {span}")
         print_table(("segment", "speaks for", "bars", "size", "state"), [_row(segment) for segment in segments])
-        for source in speaking_sources(segments):
+        for source in winning_sources(segments):
             confirmed = "confirmed" if source.is_checksum_published else "not confirmed"
             say(f"source {source.name} {source.row_count} rows {source.sha256[:16] or '-'} {confirmed}")
         for segment in segments:

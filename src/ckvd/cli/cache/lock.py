@@ -25,8 +25,7 @@ from ckvd.cli.exit_status import EXIT_USAGE
 from ckvd.cli.options import CacheOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, err
 from ckvd.errors import ExportError, cannot
-from ckvd.maintenance.content_hash import ContentHash
-from ckvd.maintenance.data_lock import format_lock, lock_data
+from ckvd.maintenance.data_lock import ContentHash, format_lock, lock_data
 from ckvd.maintenance.selection import SeriesFilter
 
 

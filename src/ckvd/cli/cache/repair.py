@@ -23,8 +23,8 @@ from ckvd.cli.cache.verify import find
 from ckvd.cli.exit_status import EXIT_INCOMPLETE
 from ckvd.cli.options import CacheOption, VisionUrlOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, format_nbytes
-from ckvd.maintenance.findings import Finding, Trouble
 from ckvd.maintenance.repair import RepairReport, RepairStep, plan_repair, repair
+from ckvd.maintenance.verification import Finding, Trouble
 
 
 def repair_command(

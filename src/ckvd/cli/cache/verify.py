@@ -19,9 +19,8 @@ from ckvd.cli.cache.choosing import (
 from ckvd.cli.cache.printing import count, print_json, say, track
 from ckvd.cli.exit_status import EXIT_INCOMPLETE
 from ckvd.cli.options import CacheOption, exit_status_of_errors
-from ckvd.maintenance.findings import Finding, Severity, is_clean
 from ckvd.maintenance.selection import SeriesFilter
-from ckvd.maintenance.verification import verify_folder, verify_series
+from ckvd.maintenance.verification import Finding, Severity, is_clean, verify_cache
 
 
 def verify(
@@ -47,11 +46,7 @@ def verify(
 
 def find(folder: CacheFolder, chosen: SeriesFilter, *, is_quick: bool = False) -> list[Finding]:
     """What is wrong with a cache, with a progress bar."""
-    series_chosen = choose(folder, chosen)
-    findings = list(verify_folder(folder))
-    for series in track(series_chosen, "verifying"):
-        findings += verify_series(folder, series, is_quick=is_quick)
-    return findings
+    return list(verify_cache(folder, track(choose(folder, chosen), "verifying"), is_quick=is_quick))
 
 
 def print_findings(findings: list[Finding]) -> None:

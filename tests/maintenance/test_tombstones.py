@@ -16,7 +16,7 @@ from ckvd.cache.packing import pack_series
 from ckvd.errors import NotCachedError
 from ckvd.maintenance.quarantine import list_quarantine, quarantine_file, restore
 from ckvd.maintenance.repair import RepairReport, repair
-from ckvd.maintenance.stand_ins import spans_to_stand_in_for
+from ckvd.maintenance.tombstones import spans_to_hide
 from ckvd.maintenance.verification import verify_cache
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.timespan import Span, now_ms
@@ -197,12 +197,12 @@ def test_what_is_restored_speaks_again_where_nothing_newer_was_lost(tmp_path: Pa
 def test_only_what_older_segments_would_speak_for_is_stood_in_for() -> None:
     name = SegmentName(day(2, 4), 5)
     beneath, above, beside = SegmentName(day(0, 3), 2), SegmentName(day(4), 7), SegmentName(day(6), 1)
-    assert spans_to_stand_in_for(name, [name, above, beside]) == ()
-    assert spans_to_stand_in_for(name, [name, beneath, above, beside]) == (day(2, 2),)
-    assert spans_to_stand_in_for(name, [name], [SegmentName(day(0, 9), 6)]) == ()
-    assert spans_to_stand_in_for(name, [name], [SegmentName(day(0, 9), 3)]) == (day(2, 4),)
+    assert spans_to_hide(name, [name, above, beside]) == ()
+    assert spans_to_hide(name, [name, beneath, above, beside]) == (day(2, 2),)
+    assert spans_to_hide(name, [name], [SegmentName(day(0, 9), 6)]) == ()
+    assert spans_to_hide(name, [name], [SegmentName(day(0, 9), 3)]) == (day(2, 4),)
     month = SegmentName(day(0, 9), 1)
-    assert spans_to_stand_in_for(name, [name, month], [SegmentName(day(3), 6)]) == (day(2), day(3), day(4, 2))
+    assert spans_to_hide(name, [name, month], [SegmentName(day(3), 6)]) == (day(2), day(3), day(4, 2))
 
 
 def test_a_file_that_another_repair_put_right_is_left_alone(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""What is said in place of a segment that is set aside: that nothing is known there, and is to be asked for.
+"""Tombstones: empty segments that hide older ones where a segment was set aside.
 
-Without that, the segments beneath would speak again, and what they say was replaced by what is set aside. A
-stand-in is an empty segment above them. It goes when the file that it stands in for is back.
+Without a tombstone the older segments would win again, although the segment that was set aside had replaced their
+bars. A tombstone has the highest revision, no rows, and one absence: the span is not fetched, and to be asked for
+at once. It is removed when the file that was set aside is back.
 """
 
 from __future__ import annotations
@@ -26,49 +27,51 @@ if TYPE_CHECKING:
     from ckvd.model.market import SeriesKey
 
 
-def spans_to_stand_in_for(
+def spans_to_hide(
     name: SegmentName, segments: Sequence[SegmentName], returning: Iterable[SegmentName] = ()
 ) -> tuple[Span, ...]:
-    """Where older segments would speak if one were set aside. Pure.
+    """Find where older segments would win if one were set aside. Pure.
 
     Parameters
     ----------
     name : SegmentName
-        The one to set aside, which is among the segments.
+        The one to set aside. It is among the segments.
     segments : sequence of SegmentName
     returning : iterable of SegmentName
-        Segments that are not there now and are about to be.
+        Segments that will be restored later.
 
     Returns
     -------
     tuple of Span
-        Disjoint. None lies partly in a newer segment that is returning, which may then speak for all of it.
+        Disjoint. Each lies inside or outside of the newer segments that return, so that the tombstones inside can
+        be removed then.
     """
     lost = [winner.span for winner in resolve(name.span, segments) if winner.segment == name]
     coming = list(returning)
     older = [other for other in segments if other != name]
     older += [other for other in coming if other.revision < name.revision]
     newer = [other.span for other in coming if other.revision > name.revision]
-    beside = difference(lost, newer)
-    pieces = (*beside, *difference(lost, beside))
-    return tuple(sorted(piece for piece in pieces if any(other.span.overlaps(piece) for other in older)))
+    outside = difference(lost, newer)
+    inside = difference(lost, outside)
+    spans = (*outside, *inside)
+    return tuple(sorted(span for span in spans if any(other.span.overlaps(span) for other in older)))
 
 
-def publish_stand_ins(
+def publish_tombstones(
     folder: CacheFolder, series: SeriesKey, lock: SeriesLock, spans: Iterable[Span], *, at_ms: int
 ) -> tuple[SegmentName, ...]:
-    """Say of some spans, durably, that nothing is known there. The caller holds the lock.
+    """Publish a tombstone for each span, durably. The caller holds the lock.
 
     Parameters
     ----------
     folder : CacheFolder
     series : SeriesKey
     lock : SeriesLock
-        It is held from when the spans were found until the file is set aside.
+        Of the series, held since the spans were found and until the file is set aside.
     spans : iterable of Span
-        From `spans_to_stand_in_for`.
+        From `spans_to_hide`.
     at_ms : int
-        From when on they are to be asked for.
+        When the spans are to be asked for.
 
     Raises
     ------
@@ -88,21 +91,19 @@ def publish_stand_ins(
     return tuple(published)
 
 
-def withdraw_stand_ins(
-    folder: CacheFolder, series: SeriesKey, name: SegmentName, stand_ins: Iterable[SegmentName]
+def withdraw_tombstones(
+    folder: CacheFolder, series: SeriesKey, name: SegmentName, tombstones: Iterable[SegmentName]
 ) -> None:
-    """Remove what stands in for a segment, where nothing older than that would then speak.
-
-    The caller holds the lock of the series.
+    """Remove the tombstones of a segment, except where one older than it would then win. The caller holds the lock.
 
     Raises
     ------
     CacheError
         The folder cannot be read or written.
     """
-    for stand_in in stand_ins:
+    for tombstone in tombstones:
         segments = folder.segments(series)
-        others = [other for other in segments if other != stand_in]
-        holders = (winner.segment for winner in resolve(stand_in.span, others))
-        if stand_in in segments and all(holder.revision >= name.revision for holder in holders):
-            SeriesStore(folder, series).remove([stand_in], Step.SUPERSEDED_REMOVED)
+        others = [other for other in segments if other != tombstone]
+        winners = resolve(tombstone.span, others)
+        if tombstone in segments and all(winner.segment.revision >= name.revision for winner in winners):
+            SeriesStore(folder, series).remove([tombstone], Step.SUPERSEDED_REMOVED)
