@@ -166,6 +166,13 @@ def test_a_source_that_lacks_the_archive_is_told(folder: CacheFolder, tmp_path: 
     assert report.unrepaired == {HOURS: (Span.of("2024-12-01", "2025-01-01"),)}
 
 
+def test_a_source_that_cannot_be_reached_is_asked_once_for_a_month(folder: CacheFolder, tmp_path: Path) -> None:
+    flip(segment_paths(folder)[0], -1)
+    (refetched,) = mend(folder, FolderArchiveSource(tmp_path / "nowhere")).refetched
+    assert len(refetched.failures) == 1
+    assert refetched.unfetched == (Span.of("2024-12-01", "2025-01-01"),)
+
+
 def test_what_stands_beneath_damage_is_not_believed(folder: CacheFolder) -> None:
     december = Span.of("2024-12-01", "2025-01-01")
     before = bars(folder)

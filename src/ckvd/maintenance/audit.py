@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from ckvd.acquisition.ingest import fetch_table
 from ckvd.cache.download_folder import download_folder
 from ckvd.errors import CacheError, CkvdError, ClientClosedError
 from ckvd.maintenance.bar_difference import BarDifference
@@ -24,7 +25,6 @@ from ckvd.maintenance.held_archives import (
     correct,
     list_held_archives,
 )
-from ckvd.maintenance.refetch import fetch_table
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.calendar import Cadence
 from ckvd.model.provenance import Origin, Source

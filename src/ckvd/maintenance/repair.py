@@ -1,49 +1,63 @@
-"""Setting right what verification found.
+"""Repair: setting right what verification found, and fetching again what was lost.
 
-A file that cannot be believed is set aside, never deleted, and nothing older speaks in its place. One that merely
-bears the name of another gets its own back. What the cache does not have any more after that is fetched again,
-where a source is given.
+A file that cannot be believed is set aside, never deleted, and older bars do not win in its place. A segment with
+the name of another one gets its own name back. Spans that the cache has lost are fetched again from a source.
+
+A span stays lost while a file in quarantine covers it and the cache does not. `find_lost` tells from the files
+alone, so it does not matter how an earlier repair ended: without a source, at a full disk, or killed.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ckvd.cache.coverage import uncovered_spans
+from ckvd.acquisition.ingest import GroupCommit
+from ckvd.acquisition.limits import IngestLimits
+from ckvd.acquisition.planning import plan
+from ckvd.cache.coverage import Covered, uncovered_spans
+from ckvd.cache.download_folder import download_folder
 from ckvd.cache.folder import SegmentName, parse_segment_name
 from ckvd.cache.locks import SeriesLock
 from ckvd.cache.resolution import resolve
-from ckvd.errors import CacheError, SegmentError
+from ckvd.concurrency import run_together
+from ckvd.errors import CacheError, CkvdError, ClientClosedError, NetworkError, SegmentError
 from ckvd.maintenance.leftovers import Leftover, remove_leftovers
-from ckvd.maintenance.quarantine import Quarantined, quarantine_file, restore
-from ckvd.maintenance.refetch import Refetched, refetch
+from ckvd.maintenance.quarantine import Quarantined, list_quarantine, quarantine_file, restore
+from ckvd.maintenance.selection import EVERYTHING
 from ckvd.maintenance.tombstones import withdraw_tombstones
 from ckvd.maintenance.verification import REPAIRABLE, Finding, Severity, Trouble, verify_segment
-from ckvd.model.timespan import Span, now_ms, union
+from ckvd.model.timespan import Span, difference, now_ms, union
 from ckvd.segment.reader import read_segment_header
+from ckvd.vision.name import ArchiveName
+from ckvd.vision.source import AbsentArchive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder
+    from ckvd.maintenance.selection import SeriesFilter
+    from ckvd.model.calendar import Period
     from ckvd.model.market import SeriesKey
+    from ckvd.model.provenance import Source
     from ckvd.vision.source import ArchiveSource
 
 
 @dataclass(frozen=True, slots=True)
 class RepairStep:
-    """One file that is to be set aside.
+    """One file to set aside, or one span to fetch again whose file was set aside before.
 
     Attributes
     ----------
     finding : Finding
     series : SeriesKey
     lost : tuple of Span
-        What it speaks for, and nothing else can be trusted to.
+        The spans in which the file wins; or the span that was lost before.
     nbytes : int
+        Of the file.
     """
 
     finding: Finding
@@ -59,16 +73,16 @@ class RepairReport:
     Attributes
     ----------
     steps : tuple of RepairStep
-        What was to be done.
+        The plan.
     quarantined : tuple of Quarantined
         Files that were set aside; `restore` puts them back.
     renamed : tuple of Path
         Files that got their own names back.
     refetched : tuple of Refetched
     leftovers : tuple of Leftover
-        What was removed of what dead processes had left.
+        Leftovers of dead processes that were removed.
     unrepaired : dict of SeriesKey to tuple of Span
-        What the cache has lost, because no source was given or it did not have it.
+        What is still lost: no source was given, it lacks the archive, or the disk refused the bars.
     """
 
     steps: tuple[RepairStep, ...]
@@ -80,26 +94,112 @@ class RepairReport:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the cache has again all that it had."""
+        """Whether nothing is lost any more."""
         return not self.unrepaired
 
 
+@dataclass(frozen=True, slots=True)
+class Refetched:
+    """The outcome of fetching the lost spans of one series again.
+
+    Attributes
+    ----------
+    series : SeriesKey
+    stored : tuple of Source
+        Archives that were fetched and are stored now.
+    failures : tuple of str
+        Why archives were not fetched, believed or stored.
+    unfetched : tuple of Span
+        What is still lost.
+    """
+
+    series: SeriesKey
+    stored: tuple[Source, ...]
+    failures: tuple[str, ...]
+    unfetched: tuple[Span, ...]
+
+
+# --- What is to be done ------------------------------------------------------------------------------------
+
+
 def plan_repair(folder: CacheFolder, findings: Iterable[Finding]) -> tuple[RepairStep, ...]:
-    """Decide which files to set aside, and find out what the cache loses with them. It changes nothing."""
-    steps = {}
+    """Plan a repair. It changes nothing.
+
+    Parameters
+    ----------
+    folder : CacheFolder
+    findings : iterable of Finding
+        From `verify_cache` and `find_lost`.
+    """
+    steps: dict[tuple[Path, Span | None], RepairStep] = {}
     for finding in findings:
-        series = finding.series
-        name = parse_segment_name(finding.path.name)
-        if finding.trouble not in REPAIRABLE or series is None or name is None or finding.path in steps:
+        series, span, place = finding.series, finding.span, (finding.path, finding.span)
+        if series is None or span is None or place in steps:
             continue
-        held = resolve(name.span, folder.segments(series))
-        lost = tuple(winner.span for winner in held if winner.segment == name)
+        if finding.trouble is Trouble.LOST:
+            lost: tuple[Span, ...] = (span,)
+        elif finding.trouble in REPAIRABLE and (name := parse_segment_name(finding.path.name)) is not None:
+            winners = resolve(name.span, folder.segments(series))
+            lost = tuple(winner.span for winner in winners if winner.segment == name)
+        else:
+            continue
         try:
             nbytes = finding.path.stat().st_size
         except OSError:
             nbytes = 0
-        steps[finding.path] = RepairStep(finding, series, lost, nbytes)
+        steps[place] = RepairStep(finding, series, lost, nbytes)
     return tuple(steps.values())
+
+
+def find_lost(
+    folder: CacheFolder,
+    chosen: SeriesFilter = EVERYTHING,
+    findings: Iterable[Finding] = (),
+    *,
+    at_ms: int | None = None,
+) -> list[Finding]:
+    """Find the spans that files in quarantine cover and the cache does not.
+
+    Parameters
+    ----------
+    folder : CacheFolder
+    chosen : SeriesFilter
+    findings : iterable of Finding
+        From `verify_cache`. The spans that repairing them concerns are left out.
+    at_ms : int, optional
+        The present: bars that are not closed yet are not lost.
+
+    Returns
+    -------
+    list of Finding
+        One for each span, with the file in quarantine as its path; each span once.
+
+    Raises
+    ------
+    CacheError
+        A folder cannot be read.
+    """
+    present_ms = now_ms() if at_ms is None else at_ms
+    known: dict[SeriesKey, list[Span]] = {}
+    for step in plan_repair(folder, findings):
+        known.setdefault(step.series, []).extend(step.lost)
+    lost = []
+    for aside in list_quarantine(folder):
+        name = parse_segment_name(aside.file_name)
+        if name is None or aside.series not in chosen:
+            continue
+        spans = known.setdefault(aside.series, [])
+        for span in _uncovered(folder, aside.series, difference([name.span], spans), present_ms):
+            spans.append(span)
+            lost.append(Finding(Severity.ERROR, Trouble.LOST, aside.path, aside.reason, aside.series, span))
+    return lost
+
+
+def _uncovered(folder: CacheFolder, series: SeriesKey, spans: Iterable[Span], present_ms: int) -> tuple[Span, ...]:
+    return tuple(part for span in spans for part in uncovered_spans(folder, series, span, present_ms))
+
+
+# --- Doing it ----------------------------------------------------------------------------------------------
 
 
 async def repair(
@@ -115,26 +215,29 @@ async def repair(
     ----------
     folder : CacheFolder
     findings : sequence of Finding
-        From `verify_cache`.
+        From `verify_cache` and `find_lost`.
     source : ArchiveSource, optional
-        Where to fetch again what was lost. Without one it is reported, and `ckvd download` fetches it.
+        Where to fetch again what was lost. Without one it is only reported.
     at_ms : int, optional
         The present.
 
     Raises
     ------
     CacheError
-        A file cannot be moved, or the cache not be written. What was done before stays done.
+        A file cannot be set aside or restored. What was done before stays done, and `find_lost` finds what was
+        lost by it. If fetched bars cannot be stored, the report says so.
+    ClientClosedError
+        The source was closed.
     """
     present_ms = now_ms() if at_ms is None else at_ms
     steps = plan_repair(folder, findings)
     quarantined = _set_aside(folder, steps, present_ms)
     renamed, aside = _rename_swapped(folder, quarantined)
-    lost = _find_lost(folder, steps, present_ms)
+    lost = _lost_now(folder, steps, quarantined, present_ms)
     refetched = []
     if source is not None:
         for series, spans in lost.items():
-            refetched.append(await refetch(source, folder, series, spans, now_ms=present_ms))
+            refetched.append(await _Refetching(source, folder, series, spans, present_ms).run())
         lost = {result.series: result.unfetched for result in refetched}
     leftovers: tuple[Leftover, ...] = ()
     if any(finding.trouble is Trouble.LEFTOVER for finding in findings):
@@ -152,13 +255,14 @@ async def repair(
 def _set_aside(
     folder: CacheFolder, steps: Sequence[RepairStep], present_ms: int
 ) -> list[tuple[RepairStep, Quarantined]]:
-    """Set aside what still cannot be believed: another repair may have been at it since it was looked at."""
+    """Set aside the files that are still wrong: another process may have repaired them meanwhile."""
     returning: dict[SeriesKey, list[SegmentName]] = {}
-    for step in steps:
+    wrong = [step for step in steps if step.finding.trouble in REPAIRABLE]
+    for step in wrong:
         if step.finding.trouble is Trouble.SWAPPED and (home := _home_of(step.finding.path)) is not None:
             returning.setdefault(home[0], []).append(home[1])
     quarantined = []
-    for step in steps:
+    for step in wrong:
         moved = quarantine_file(
             folder,
             step.series,
@@ -175,14 +279,14 @@ def _set_aside(
 
 def _is_still_wrong(step: RepairStep) -> bool:
     name = parse_segment_name(step.finding.path.name)
-    assert name is not None, "only segments are planned for"
+    assert name is not None, "only files with the name of a segment are planned for"
     return any(found.trouble in REPAIRABLE for found in verify_segment(step.finding.path, step.series, name))
 
 
 def _rename_swapped(
     folder: CacheFolder, quarantined: Sequence[tuple[RepairStep, Quarantined]]
 ) -> tuple[list[Path], list[Quarantined]]:
-    """Give whole segments that bore other names their own, where nothing is in the way."""
+    """Give intact segments with other names their own name back, where no file has it."""
     renamed: list[Path] = []
     aside: list[Quarantined] = []
     for step, moved in quarantined:
@@ -191,7 +295,7 @@ def _rename_swapped(
             try:
                 renamed.append(restore(folder, replace(moved, series=series, tombstones=()), name.file_name))
             except CacheError:
-                pass  # the name is taken: what it says is in the cache already
+                pass  # the name is taken: its bars are in the cache already
             else:
                 continue
         aside.append(moved)
@@ -201,7 +305,7 @@ def _rename_swapped(
 
 
 def _withdraw_tombstones(folder: CacheFolder, quarantined: Iterable[Quarantined]) -> None:
-    """Let the segments that have their names back speak again, where nothing newer was lost."""
+    """Remove the tombstones above the segments that have their names back, unless a newer segment was lost."""
     for moved in quarantined:
         name = parse_segment_name(moved.file_name)
         if name is not None and moved.tombstones:
@@ -210,7 +314,7 @@ def _withdraw_tombstones(folder: CacheFolder, quarantined: Iterable[Quarantined]
 
 
 def _home_of(path: Path) -> tuple[SeriesKey, SegmentName] | None:
-    """Where a segment under another name belongs by its header; None where it is damaged as well."""
+    """The series and name that the header of a misnamed segment says; None where it is damaged as well."""
     try:
         header = read_segment_header(path)
         series, name = header.series, SegmentName(header.span, header.revision)
@@ -220,15 +324,89 @@ def _home_of(path: Path) -> tuple[SeriesKey, SegmentName] | None:
     return None if any(finding.severity is Severity.ERROR for finding in findings) else (series, name)
 
 
-def _find_lost(
-    folder: CacheFolder, steps: Iterable[RepairStep], present_ms: int
+def _lost_now(
+    folder: CacheFolder,
+    steps: Iterable[RepairStep],
+    quarantined: Iterable[tuple[RepairStep, Quarantined]],
+    present_ms: int,
 ) -> dict[SeriesKey, tuple[Span, ...]]:
-    """What the files to set aside spoke for, and the cache has no answer to now."""
-    spans: dict[SeriesKey, tuple[Span, ...]] = {}
+    """The spans that the planned files won or the quarantined ones cover, where the cache has no bars now."""
+    spans: dict[SeriesKey, list[Span]] = {}
     for step in steps:
-        spans[step.series] = union([*spans.get(step.series, ()), *step.lost])
-    lost = {
-        series: tuple(part for span in spoken for part in uncovered_spans(folder, series, span, present_ms))
-        for series, spoken in spans.items()
-    }
-    return {series: parts for series, parts in lost.items() if parts}
+        spans.setdefault(step.series, []).extend(step.lost)
+    for step, _ in quarantined:
+        # A tombstone of a repair that was killed may win in place of the file.
+        spans[step.series] += [] if step.finding.span is None else [step.finding.span]
+    lost = {series: _uncovered(folder, series, union(found), present_ms) for series, found in spans.items()}
+    return {series: found for series, found in lost.items() if found}
+
+
+class _Refetching:
+    """Fetching the lost spans of one series again. It is run once.
+
+    Archives are chosen as for a download, except that spans which the cache still has are not fetched again, and
+    that segments under the lost ones are not believed.
+    """
+
+    def __init__(
+        self, source: ArchiveSource, folder: CacheFolder, series: SeriesKey, lost: Sequence[Span], present_ms: int
+    ) -> None:
+        limits = IngestLimits()
+        self._source = source
+        self._folder = folder
+        self._series = series
+        self._lost = lost
+        self._present_ms = present_ms
+        # What is not planned for: the rest of the cache, and archives that could not be reached.
+        self._excluded = list(difference((name.span for name in folder.segments(series)), lost))
+        self._backlog = {cadence: asyncio.Semaphore(count) for cadence, count in limits.backlog.items()}
+        self._commit = GroupCommit(folder, limits)
+        self._outcomes: dict[Period, Source | str | None] = {}
+
+    async def run(self) -> Refetched:
+        """Fetch and store archives until nothing is lost or no other archive can help.
+
+        Raises
+        ------
+        ClientClosedError
+            The source was closed.
+        """
+        failures = []
+        try:
+            with download_folder(self._folder) as place:
+                while periods := self._next_archives():
+                    await run_together([self._fetch_one(period, place) for period in periods])
+        except CacheError as error:
+            failures.append(str(error))
+        outcomes = [outcome for _, outcome in sorted(self._outcomes.items())]
+        return Refetched(
+            self._series,
+            tuple(outcome for outcome in outcomes if outcome is not None and not isinstance(outcome, str)),
+            (*(outcome for outcome in outcomes if isinstance(outcome, str)), *failures),
+            _uncovered(self._folder, self._series, self._lost, self._present_ms),
+        )
+
+    def _next_archives(self) -> list[Period]:
+        stored = [period.span for period, outcome in self._outcomes.items() if not isinstance(outcome, str | None)]
+        covered = [Covered(span) for span in self._excluded]
+        plans = (
+            plan(self._series, span, covered, now_ms=self._present_ms, unavailable=self._outcomes)
+            for span in difference(self._lost, stored)
+        )
+        return list(dict.fromkeys(period for one in plans for period in one.archives))
+
+    async def _fetch_one(self, period: Period, place: Path) -> None:
+        outcome: Source | str | None = None
+        try:
+            async with self._backlog[period.cadence]:
+                fetched = await self._source.fetch(ArchiveName(self._series, period), place)
+                if not isinstance(fetched, AbsentArchive):
+                    outcome = await self._commit.ingest(fetched)
+        except (CacheError, ClientClosedError):
+            raise
+        except CkvdError as error:
+            outcome = str(error)
+            if isinstance(error, NetworkError):
+                # The month may exist, and its days cannot be reached either.
+                self._excluded.append(period.span)
+        self._outcomes[period] = outcome

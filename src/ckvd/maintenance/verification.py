@@ -62,6 +62,7 @@ class Trouble(StrEnum):
     IMPOSSIBLE_BARS = "impossible bars"  # as published: a high that is not the highest, and the like
     OFF_GRID = "off the grid"  # as published: bars that open or close off the grid
     STRANGER = "stranger"  # a file with another name in the folder of a series
+    LOST = "lost"  # a file in quarantine covers it, and the cache does not (`repair.find_lost`)
     LEFTOVER = "leftover"  # of a process that died
     LOCAL_LOCKS = "local locks"  # locks do not exclude writers on other machines
 

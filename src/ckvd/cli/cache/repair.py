@@ -23,8 +23,14 @@ from ckvd.cli.cache.verify import find
 from ckvd.cli.exit_status import EXIT_INCOMPLETE
 from ckvd.cli.options import CacheOption, VisionUrlOption, exit_status_of_errors
 from ckvd.cli.terminal import complain, format_nbytes
-from ckvd.maintenance.repair import RepairReport, RepairStep, plan_repair, repair
+from ckvd.maintenance.repair import RepairReport, RepairStep, find_lost, plan_repair, repair
+from ckvd.maintenance.selection import SeriesFilter
 from ckvd.maintenance.verification import Finding, Trouble
+
+_WAYS_OUT = (
+    "try again, or ckvd download; ckvd cache quarantine --restore puts the file back as it is, "
+    "ckvd cache prune --quarantine gives it up"
+)
 
 
 def repair_command(
@@ -44,7 +50,7 @@ def repair_command(
     """
     with exit_status_of_errors():
         folder = CacheFolder.at(cache)
-        findings = find(folder, filter_of(symbols, market, kind, interval))
+        findings = _find(folder, filter_of(symbols, market, kind, interval))
         steps = plan_repair(folder, findings)
         if not yes:
             _print_plan(steps, is_json=json)
@@ -53,6 +59,14 @@ def repair_command(
         _print_report(report, is_json=json)
         if not report.is_complete or any(finding.trouble is Trouble.UNREADABLE for finding in findings):
             raise typer.Exit(EXIT_INCOMPLETE)
+
+
+def _find(folder: CacheFolder, chosen: SeriesFilter) -> list[Finding]:
+    """What is wrong now, and what is still lost of what was set aside before."""
+    # A series of which all that was left is in quarantine may have no folder to verify.
+    is_there = bool(chosen.choose(folder)) or not find_lost(folder, chosen)
+    findings = find(folder, chosen) if is_there else []
+    return findings + find_lost(folder, chosen, findings)
 
 
 async def _repair(
@@ -71,8 +85,11 @@ def _print_plan(steps: tuple[RepairStep, ...], *, is_json: bool) -> None:
         print_json([_step_json(step) for step in steps])
         return
     for step in steps:
-        lost = ", ".join(map(str, step.lost)) or "nothing that others do not speak for"
-        say(f"would set aside {step.finding.path} ({step.finding.trouble}) and fetch {lost}")
+        lost = ", ".join(map(str, step.lost)) or "nothing: other segments cover it"
+        if step.finding.trouble is Trouble.LOST:
+            say(f"would fetch {lost}, which was lost with {step.finding.path} ({step.finding.message})")
+        else:
+            say(f"would set aside {step.finding.path} ({step.finding.trouble}) and fetch {lost}")
     nbytes = sum(step.nbytes for step in steps)
     say(f"{count(len(steps), 'file')}, {format_nbytes(nbytes)}" + ("; add --yes to do it" if steps else ""))
 
@@ -106,7 +123,7 @@ def _print_report(report: RepairReport, *, is_json: bool) -> None:
             complain(failure)
     for series, spans in report.unrepaired.items():
         for span in spans:
-            complain(f"{series}: {span} is lost; try again, or ckvd download")
+            complain(f"{series}: {span} is lost; {_WAYS_OUT}")
 
 
 def _step_json(step: RepairStep) -> dict[str, object]:

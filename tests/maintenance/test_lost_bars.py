@@ -1,0 +1,277 @@
+"""What a repair could not bring back is said every time, with status 1, until it is back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ckvd.api.vision_data_client import VisionDataClient
+from ckvd.cache import CacheFolder
+from ckvd.cache.coverage import uncovered_spans
+from ckvd.maintenance.repair import repair
+from ckvd.maintenance.verification import is_clean, verify_cache
+from ckvd.model.market import SeriesKey
+from ckvd.model.timespan import Span, now_ms
+from ckvd.vision.folder_source import FolderArchiveSource
+from support import command
+from support.command import Finished
+from support.forked import at_step, die, run_in_child, steps_of, telling
+from support.places import SAMPLES
+from support.tables import regular_table, write_segment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+HOURS = SeriesKey.of("BTCUSDT", "1h")
+MARCH = Span.of("2023-03-01", "2023-04-01")
+LOST = f"ckvd: {HOURS}: {MARCH} is lost; "
+NOBODY = 65_534
+
+
+def fill(folder: CacheFolder, series: SeriesKey = HOURS, span: Span = MARCH) -> None:
+    async def download() -> None:
+        async with VisionDataClient(SAMPLES, cache=folder.root) as vision:
+            await vision.download_series([series], span)
+
+    asyncio.run(download())
+
+
+def damage(folder: CacheFolder) -> Path:
+    (path,) = folder.series_path(HOURS).glob("*.ckvd")
+    path.write_bytes(path.read_bytes()[:-1])
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> CacheFolder:
+    """A month, which is damaged."""
+    cache = CacheFolder(tmp_path / "cache")
+    fill(cache)
+    damage(cache)
+    return cache
+
+
+def ckvd(folder: CacheFolder, *words: str | os.PathLike[str]) -> Finished:
+    return command.run_here("cache", *words, "--cache", folder.root)
+
+
+def repair_from_samples(folder: CacheFolder) -> Finished:
+    return ckvd(folder, "repair", "--yes", "--vision-url", SAMPLES)
+
+
+def repair_in_a_process(folder: CacheFolder, before: Callable[[], object] | None = None) -> Finished:
+    """Repair from the samples in a process of its own, which calls a function before it starts."""
+    words = ("cache", "repair", "--yes", "--vision-url", SAMPLES, "--cache", folder.root)
+    home = folder.root.parent
+    # A file system that refuses long files would keep the beginnings of compiled modules.
+    options = {"preexec_fn": before, "env": command.environment(home, PYTHONDONTWRITEBYTECODE="1")}
+    with command.started(*words, home=home, **options) as process:
+        out, err = process.communicate(timeout=command.TIMEOUT_S)
+    return Finished(process.returncode, out, err)
+
+
+def assert_said_until_it_is_back(folder: CacheFolder) -> None:
+    """Without a source, with one that lacks it, and unasked: all say that the month is lost. Then it is fetched."""
+    for words in (["--no-fetch"], ["--vision-url", str(folder.root / ".locks")], ["--no-fetch", "ETH*", "BTC*"]):
+        again = ckvd(folder, "repair", "--yes", *words)
+        assert (again.status, again.out) == (1, "")
+        assert LOST in again.err
+    planned = ckvd(folder, "repair")
+    assert planned.status == 1
+    assert f"would fetch {MARCH}" in planned.out
+    assert planned.out.endswith("; add --yes to do it\n")
+    done = repair_from_samples(folder)
+    assert (done.status, done.err) == (0, "")
+    assert done.out == "fetched data/spot/monthly/klines/BTCUSDT/1h/BTCUSDT-1h-2023-03.zip\n"
+    for options in ([], ["--yes"]):
+        settled = ckvd(folder, "repair", *options)
+        assert (settled.status, settled.err) == (0, "")
+    assert ckvd(folder, "verify").status == 0
+    assert len(json.loads(ckvd(folder, "quarantine", "--json").out)) == 1
+
+
+def assert_refused(finished: Finished, reason: str) -> None:
+    """What was done, why no more, and what is lost: no traceback."""
+    assert finished.status == 1
+    assert finished.out.startswith(f"set aside {HOURS} 2023")
+    assert len(finished.out.splitlines()) == 1
+    refusal, lost = finished.err.splitlines()
+    assert refusal.startswith("ckvd: ")
+    assert reason in refusal
+    assert lost.startswith(LOST)
+
+
+def test_a_file_system_that_refuses_the_segment(folder: CacheFolder) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+
+    assert_refused(repair_in_a_process(folder, limit), "too large; the file system or a limit")
+    assert_said_until_it_is_back(folder)
+
+
+@contextlib.contextmanager
+def small_disk(place: Path) -> Iterator[Path]:
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("this user may not mount a file system")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_disk_that_is_full(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        folder = CacheFolder(disk / "cache")
+        fill(folder)
+        damage(folder)
+        filler = disk / "filler"
+        filler.write_bytes(b"x" * (shutil.disk_usage(disk).free - 30_000))
+        assert_refused(repair_in_a_process(folder), "No space left on device; make room on the disk")
+        filler.unlink()
+        assert_said_until_it_is_back(folder)
+
+
+def test_a_disk_that_is_read_only_loses_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        folder = CacheFolder(disk / "cache")
+        fill(folder)
+        path = damage(folder)
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        for _ in range(2):
+            refused = repair_in_a_process(folder)
+            assert (refused.status, refused.out) == (1, "")
+            assert "the file system is mounted read-only" in refused.err
+            assert len(refused.err.splitlines()) == 1
+            assert path.exists()
+
+
+@pytest.fixture
+def foreign_folder() -> Iterator[CacheFolder]:
+    """A damaged month in a cache of another user, who may change the series and not put an archive beside it."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become somebody else")
+    with tempfile.TemporaryDirectory() as name:
+        folder = CacheFolder(Path(name) / "cache")
+        fill(folder)
+        damage(folder)
+        Path(name).chmod(0o755)
+        (folder.root / ".quarantine").mkdir()
+        for path in folder.root.rglob("*"):
+            path.chmod(0o777 if path.is_dir() else 0o666)
+        folder.root.chmod(0o755)
+        yield folder
+
+
+def test_a_folder_whose_rights_forbid_it(foreign_folder: CacheFolder) -> None:
+    def work(say: Callable[[str], None]) -> None:
+        os.setuid(NOBODY)
+        say(json.dumps(asdict(repair_from_samples(foreign_folder))))
+
+    (said,) = run_in_child(work).lines
+    assert_refused(Finished(**json.loads(said)), "Permission denied; its owner or its rights forbid it")
+    assert_said_until_it_is_back(foreign_folder)
+
+
+@pytest.mark.parametrize("has_older", [False, True], ids=["alone", "above an older month"])
+def test_a_kill_at_any_step_of_a_repair(folder: CacheFolder, tmp_path: Path, has_older: bool) -> None:
+    if has_older:
+        path = next(folder.series_path(HOURS).glob("*.ckvd"))
+        path.rename(path.with_name(path.name.replace("-r1.", "-r2.")))
+        older = regular_table(HOURS, MARCH, volume=1e9, high=1e9, low=0.0, quote_volume=1e9)
+        write_segment(path, older, MARCH)
+
+    def work(cache: CacheFolder) -> None:
+        asyncio.run(repair(cache, list(verify_cache(cache)), FolderArchiveSource(SAMPLES)))
+
+    def copy(name: str) -> CacheFolder:
+        return CacheFolder(shutil.copytree(folder.root, tmp_path / name / "cache"))
+
+    whole = copy("whole")
+    steps = steps_of(lambda: work(whole))
+    lost_count = 0
+    for number in telling(steps):
+        cache = copy(str(number))
+
+        def die_at_work(_: Callable[[str], None], number: int = number, cache: CacheFolder = cache) -> None:
+            at_step(number, die)
+            work(cache)
+
+        assert run_in_child(die_at_work).status == -signal.SIGKILL
+        is_whole = is_clean(list(verify_cache(cache)))
+        if is_whole and not uncovered_spans(cache, HOURS, MARCH, now_ms()):
+            continue  # the month was stored before
+        lost_count += 1
+        again = ckvd(cache, "repair", "--yes", "--no-fetch")
+        assert (again.status, again.err.startswith(LOST)) == (1, True), steps[number]
+        assert bool(again.out) != is_whole
+        assert_said_until_it_is_back(cache)
+    assert 0 < lost_count < len(telling(steps))
+
+
+def test_it_is_said_in_json_as_well(folder: CacheFolder) -> None:
+    ckvd(folder, "repair", "--yes", "--no-fetch")
+    (aside,) = json.loads(ckvd(folder, "quarantine", "--json").out)
+    (step,) = json.loads(ckvd(folder, "repair", "--json").out)
+    march = [MARCH.start_ms, MARCH.end_ms]
+    assert (step["trouble"], step["path"], step["series"]) == ("lost", aside["path"], str(HOURS))
+    assert (step["span"], step["lost"], step["nbytes"]) == (march, [march], aside["nbytes"])
+    report: dict[str, Any] = json.loads(ckvd(folder, "repair", "--yes", "--no-fetch", "--json").out)
+    assert report["unrepaired"] == {str(HOURS): [march]}
+    assert (report["quarantined"], report["fetched"], report["failures"]) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    ("words", "then"),
+    [
+        (("quarantine", "--restore", "all", "--yes"), "would set aside"),
+        (("prune", "--quarantine", "--yes"), "0 files"),
+    ],
+)
+def test_the_ways_out_that_it_names(folder: CacheFolder, words: tuple[str, ...], then: str) -> None:
+    lost = ckvd(folder, "repair", "--yes", "--no-fetch").err
+    assert "ckvd download" in lost
+    assert f"ckvd cache {words[0]} {words[1]}" in lost
+    assert ckvd(folder, *words).status == 0
+    assert then in ckvd(folder, "repair").out
+
+
+def test_only_the_series_that_are_meant(folder: CacheFolder) -> None:
+    fill(folder, SeriesKey.of("BTCUSDT", "1h", market="um"), Span.of("2024-12-01", "2025-01-01"))
+    ckvd(folder, "repair", "--yes", "--no-fetch")
+    assert ckvd(folder, "repair", "--market", "um", "--yes", "--no-fetch") == Finished(0, "", "")
+
+
+def test_a_series_of_which_nothing_is_left(folder: CacheFolder) -> None:
+    ckvd(folder, "repair", "--yes", "--no-fetch")
+    shutil.rmtree(folder.root / "spot")
+    for words in (("BTCUSDT",), ()):
+        again = ckvd(folder, "repair", "--yes", "--no-fetch", *words)
+        assert (again.status, again.out) == (1, "")
+        assert LOST in again.err
+    assert repair_from_samples(folder).status == 0
+
+
+def test_months_that_are_set_aside_twice_are_lost_once(folder: CacheFolder) -> None:
+    repair_from_samples(folder)
+    damage(folder)
+    for words in ((), ("--yes", "--no-fetch"), ("--yes", "--no-fetch")):
+        said = ckvd(folder, "repair", *words)
+        assert said.status == 1
+        assert (said.out + said.err).count(str(MARCH)) == 1
+    assert len(json.loads(ckvd(folder, "quarantine", "--json").out)) == 2
