@@ -1,7 +1,8 @@
-"""Comparing a cache with its source: archives are corrected in place, mostly unannounced.
+"""The audit: comparing a cache with its source, which corrects archives in place, mostly unannounced.
 
-The listing of the source tells which archives may have changed since they were fetched (ETag, else LastModified);
-those are fetched again and, if their bytes are others, compared with the cache bar by bar.
+The listing of the source shows which archives may have changed since they were fetched, by their ETag, else by
+their time of modification. Those are fetched again. If their bytes differ, they are compared with the cache bar by
+bar.
 """
 
 from __future__ import annotations
@@ -11,31 +12,27 @@ import datetime as dt
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ckvd.acquisition.ingest import fetch_table
 from ckvd.cache.download_folder import download_folder
 from ckvd.errors import CacheError, CkvdError, ClientClosedError
 from ckvd.maintenance.bar_difference import BarDifference
-from ckvd.maintenance.held_archives import (
-    CADENCES,
-    HeldArchive,
-    compare,
-    compare_spans,
-    correct,
-    list_held_archives,
-)
+from ckvd.maintenance.cached_archives import compare_spans, list_cached_archives, replace_archive
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.calendar import Cadence
-from ckvd.model.provenance import Origin, Source
+from ckvd.model.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder
+    from ckvd.maintenance.cached_archives import CachedArchive
     from ckvd.maintenance.selection import SeriesFilter
     from ckvd.model.market import SeriesKey
+    from ckvd.model.provenance import Source
+    from ckvd.model.table import KlineTable
     from ckvd.model.timespan import Span
     from ckvd.vision.name import ArchiveName
     from ckvd.vision.source import ArchiveSource, ListedArchive
@@ -47,13 +44,13 @@ class Change(StrEnum):
     UNCHANGED = "unchanged"
     CHANGED = "changed"
     GONE = "gone"  # the source does not have it any more
-    DISAGREES = "disagrees"  # a daily archive says other things than the monthly one
-    FAILED = "failed"  # it could not be looked up, fetched or believed
+    DISAGREES = "disagrees"  # a daily archive has other bars than the monthly one
+    FAILED = "failed"  # it was not looked up, not fetched or not believed
 
 
 @dataclass(frozen=True, slots=True)
-class ArchiveAudit:
-    """One archive that bars of the cache came from, compared with its source.
+class ArchiveAudit(Record):
+    """One archive that cached bars came from, compared with its source.
 
     Attributes
     ----------
@@ -62,11 +59,11 @@ class ArchiveAudit:
         Its path.
     change : Change
     difference : BarDifference
-        From the bars of the cache to those of the archive as it is now.
+        From the bars of the cache to those of the present archive.
     is_stored : bool
-        Whether the archive as it is now was put into the cache.
+        Whether the bars of the present archive were stored.
     message : str
-        How it was noticed, or why it failed.
+        Why the archive was suspected, or why it failed.
     """
 
     series: SeriesKey
@@ -75,17 +72,6 @@ class ArchiveAudit:
     difference: BarDifference = field(default_factory=BarDifference)
     is_stored: bool = False
     message: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
-        return {
-            "series": str(self.series),
-            "archive": self.archive,
-            "change": self.change.value,
-            "difference": self.difference.to_json(),
-            "is_stored": self.is_stored,
-            "message": self.message,
-        }
 
 
 async def audit_cache(
@@ -96,7 +82,7 @@ async def audit_cache(
     is_thorough: bool = False,
     fix: bool = False,
 ) -> AsyncIterator[ArchiveAudit]:
-    """Compare the archives that a cache was filled from with what the source has now.
+    """Compare the archives that cached bars came from with those that the source has now.
 
     Parameters
     ----------
@@ -104,10 +90,10 @@ async def audit_cache(
     source : ArchiveSource
     chosen : SeriesFilter
     is_thorough : bool
-        Fetch every archive, also where the listing says that it is the same.
+        Fetch every archive, also where the listing shows no change.
     fix : bool
-        Put archives that changed into the cache, for the spans that they speak for then. Bars that another source
-        brought, and that the archive lacks, are kept.
+        Store archives that changed, for the spans in which their older versions win. Bars that the archive lacks
+        and another source has are kept.
 
     Yields
     ------
@@ -122,15 +108,15 @@ async def audit_cache(
         The source was closed.
     """
     with download_folder(folder) as place:
-        audit = _Audit(folder, source, place, is_thorough=is_thorough, fix=fix)
+        audit = _Audit(folder, source, place)
         for series in chosen.choose(folder):
-            held = await asyncio.to_thread(list_held_archives, folder, series)
+            cached = await asyncio.to_thread(list_cached_archives, folder, series)
             listings: dict[Cadence, dict[str, ListedArchive] | str] = {}
-            for archive in held:
-                cadence = CADENCES[archive.origin]
+            for archive in cached:
+                cadence = archive.cadence
                 if cadence not in listings:
                     listings[cadence] = await _list(source, series, cadence)
-                yield await audit.look_up(series, archive, listings[cadence])
+                yield await audit.look_up(series, archive, listings[cadence], is_thorough=is_thorough, fix=fix)
 
 
 async def audit_days(
@@ -138,8 +124,8 @@ async def audit_days(
 ) -> AsyncIterator[ArchiveAudit]:
     """Compare the bars that came from monthly archives with the daily archives of the same days.
 
-    Every daily archive that is listed is fetched. What disagrees is told, and not changed: which of them is right
-    is for somebody to judge.
+    Every listed daily archive is fetched. Differences are reported and not stored: which archive is right is for
+    people to judge.
 
     Yields
     ------
@@ -147,11 +133,12 @@ async def audit_days(
         One for each day. Errors: see `audit_cache`.
     """
     with download_folder(folder) as place:
+        audit = _Audit(folder, source, place)
         for series in chosen.choose(folder):
             months = [
                 archive
-                for archive in await asyncio.to_thread(list_held_archives, folder, series)
-                if archive.origin is Origin.VISION_MONTHLY
+                for archive in await asyncio.to_thread(list_cached_archives, folder, series)
+                if archive.cadence is Cadence.MONTHLY
             ]
             if not months or not series.interval.has_daily_archives:
                 continue
@@ -162,23 +149,7 @@ async def audit_days(
             for day in listed.values():
                 spans = [span.intersection(day.name.period.span) for month in months for span in month.spans]
                 if any(spans):
-                    yield await _compare_day(folder, source, day.name, [span for span in spans if span], place)
-
-
-async def _compare_day(
-    folder: CacheFolder, source: ArchiveSource, name: ArchiveName, spans: Sequence[Span], place: Path
-) -> ArchiveAudit:
-    series = name.series
-    try:
-        fetched = await fetch_table(source, name, place)
-        if fetched is None:
-            return ArchiveAudit(series, name.path, Change.GONE, message="listed, and not there")
-        difference = await asyncio.to_thread(compare_spans, folder, spans, fetched[1])
-    except (CacheError, ClientClosedError):
-        raise
-    except CkvdError as error:
-        return ArchiveAudit(series, name.path, Change.FAILED, message=str(error))
-    return ArchiveAudit(series, name.path, Change.DISAGREES if difference else Change.UNCHANGED, difference)
+                    yield await audit.look_up_day(day.name, [span for span in spans if span])
 
 
 async def _list(source: ArchiveSource, series: SeriesKey, cadence: Cadence) -> dict[str, ListedArchive] | str:
@@ -193,68 +164,82 @@ async def _list(source: ArchiveSource, series: SeriesKey, cadence: Cadence) -> d
 
 @dataclass(frozen=True, slots=True)
 class _Audit:
-    """What all archives of one audit have in common."""
+    """The cache and the source that an audit compares."""
 
     folder: CacheFolder
     source: ArchiveSource
     place: Path
-    is_thorough: bool
-    fix: bool
 
     async def look_up(
-        self, series: SeriesKey, held: HeldArchive, listed: dict[str, ListedArchive] | str
+        self,
+        series: SeriesKey,
+        cached: CachedArchive,
+        listed: dict[str, ListedArchive] | str,
+        *,
+        is_thorough: bool,
+        fix: bool,
     ) -> ArchiveAudit:
         """Compare one archive with its line in the listing, and fetch it if that is not enough."""
-        path = held.name
+        path = cached.name
         if isinstance(listed, str):
             return ArchiveAudit(series, path, Change.FAILED, message=listed)
         if path not in listed:
             return ArchiveAudit(series, path, Change.GONE, message="the source does not list it any more")
-        suspicion = next(filter(None, (suspect(part, listed[path]) for part in held.parts)), "")
-        if not suspicion and not self.is_thorough:
+        suspicion = next(filter(None, (suspect(known, listed[path]) for known in cached.sources)), "")
+        if not suspicion and not is_thorough:
             return ArchiveAudit(series, path, Change.UNCHANGED)
+
+        def compare(found: Source, table: KlineTable) -> ArchiveAudit:
+            if not cached.outdated_spans(found.sha256):
+                return ArchiveAudit(series, path, Change.UNCHANGED, message="fetched: its bytes are the same")
+            if fix:
+                difference = replace_archive(self.folder, path, found, table)
+            else:
+                difference = compare_spans(self.folder, cached.spans, table, cached.others)
+            return ArchiveAudit(series, path, Change.CHANGED, difference, fix, suspicion or "its bytes are others")
+
+        return await self._fetch_and(compare, listed[path].name, path)
+
+    async def look_up_day(self, name: ArchiveName, spans: Sequence[Span]) -> ArchiveAudit:
+        """Compare a daily archive with the bars of some spans of its day."""
+
+        def compare(_: Source, table: KlineTable) -> ArchiveAudit:
+            difference = compare_spans(self.folder, spans, table)
+            change = Change.DISAGREES if difference else Change.UNCHANGED
+            return ArchiveAudit(name.series, name.path, change, difference)
+
+        return await self._fetch_and(compare, name, name.path)
+
+    async def _fetch_and(
+        self, compare: Callable[[Source, KlineTable], ArchiveAudit], name: ArchiveName, path: str
+    ) -> ArchiveAudit:
+        """Fetch an archive and compare its bars in a thread. An archive that fails does not end the audit."""
         try:
-            return await self._compare(series, held, listed[path].name, suspicion or "its bytes are others")
+            fetched = await fetch_table(self.source, name, self.place)
+            if fetched is None:
+                return ArchiveAudit(name.series, path, Change.GONE, message="listed, and not there")
+            return await asyncio.to_thread(compare, fetched.source, fetched.table)
         except (CacheError, ClientClosedError):
             raise
         except CkvdError as error:
-            return ArchiveAudit(series, path, Change.FAILED, message=str(error))
-
-    async def _compare(
-        self, series: SeriesKey, held: HeldArchive, name: ArchiveName, suspicion: str
-    ) -> ArchiveAudit:
-        path = held.name
-        fetched = await fetch_table(self.source, name, self.place)
-        if fetched is None:
-            return ArchiveAudit(series, path, Change.GONE, message="listed, and not there")
-        found, table = fetched
-        if not held.spans_to_correct(found.sha256):
-            return ArchiveAudit(series, path, Change.UNCHANGED, message="fetched: its bytes are the same")
-        if self.fix:
-            difference = await asyncio.to_thread(correct, self.folder, held, found, table)
-        else:
-            difference = await asyncio.to_thread(compare, self.folder, held, table)
-        return ArchiveAudit(series, path, Change.CHANGED, difference, self.fix, suspicion)
+            return ArchiveAudit(name.series, path, Change.FAILED, message=str(error))
 
 
 def suspect(known: Source, listed: ListedArchive) -> str:
-    """Why an archive may have changed since it was fetched; empty where the listing says that it has not."""
+    """Why an archive may have changed since it was fetched; empty where the listing shows that it has not."""
     if known.etag and listed.etag:
         one, other = (tag.removeprefix("W/").strip('"') for tag in (known.etag, listed.etag))
         return "" if one == other else f"its ETag was {one} and is {other}"
     if known.last_modified and listed.last_modified:
         before, now = _moment(known.last_modified), _moment(listed.last_modified)
         if before is not None and now is not None:
-            return (
-                ""
-                if before == now
-                else f"it was last modified {before:%Y-%m-%d %H:%M:%S}, now {now:%Y-%m-%d %H:%M:%S}"
-            )
+            change = f"it was last modified {before:%Y-%m-%d %H:%M:%S}, now {now:%Y-%m-%d %H:%M:%S}"
+            return "" if before == now else change
     return "the listing does not tell"
 
 
 def _moment(text: str) -> dt.datetime | None:
-    """A time of a header (RFC 9110) or a listing (ISO 8601), to the second."""
+    """Parse the time of a header (RFC 9110) or of a listing (ISO 8601), to the second."""
     for parse in (dt.datetime.fromisoformat, parsedate_to_datetime):
         try:
             moment = parse(text)
