@@ -19,7 +19,7 @@ from ckvd.decode.decode import Expected, decode_archive, decode_rows
 from ckvd.decode.rows import parse_rows
 from ckvd.errors import CacheError, ExportError, NotCachedError
 from ckvd.maintenance.export import ExportCut, ExportFormat, export_series
-from ckvd.maintenance.export_csv import cell_format, format_rows, in_microseconds
+from ckvd.maintenance.export.csv_text import cell_format, format_rows, in_microseconds
 from ckvd.model.market import Market, SeriesKey
 from ckvd.model.provenance import Origin, Source
 from ckvd.model.table import Decimals

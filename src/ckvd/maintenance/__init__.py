@@ -1,9 +1,20 @@
-"""Keeping a cache true: looking at it, checking it, repairing it, making room in it, and taking data out of it.
+"""Keeping a cache correct: looking at it, checking and repairing it, making room in it, and taking data out of it.
 
-Every function takes a `CacheFolder` and a `SeriesFilter`, and returns data classes; the command line only prints
-them. What changes files has a sibling that says what it would do.
+Functions take a `CacheFolder`, mostly with a `SeriesFilter`, and return dataclasses; the command line only prints
+them. Whatever changes files has a function beside it that plans the change.
 
-`inventory`, `gap_report` and `calendar` say what there is; `verification` finds what is wrong, as `findings`, and
-`repair` sets it right with the help of `quarantine` and `refetch`; `audit` compares with the source; `pruning` and
-`leftovers` make room; `export`, `content_hash` and `data_lock` take data out, or tell whether it is the same.
+- `selection`: `SeriesFilter`, the series that are meant.
+- `inventory`: what a cache has: summaries of series and segments, totals.
+- `gap_report`: missing bars and their reasons, and how full each month is.
+- `verification`: what is wrong with a cache, as `Finding`s.
+- `repair`: setting right what verification found, and fetching again what was lost.
+- `quarantine`: setting files aside with a reason, and restoring them.
+- `tombstones`: empty segments that hide older ones where a segment was set aside.
+- `audit`: comparing a cache with its source, whose archives may have changed.
+- `cached_archives`: the archives that cached bars came from, and replacing the bars of one.
+- `bar_difference`: the difference between two tables, bit by bit.
+- `pruning`: making room by removing spans.
+- `leftovers`: temporary files of dead processes.
+- `data_lock`: pinning a data set by hashes, and checking it on another machine.
+- `export`: bars in files of other formats.
 """

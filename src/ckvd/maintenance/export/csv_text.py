@@ -1,9 +1,9 @@
-"""Writing bars as the CSV of archives: the same fields, units of time, digits and line ends.
+"""Bars as the CSV of archives: the same fields, units of time, digits and line ends.
 
-A cell is written with the digits that its column had in the archive. As long as doubles lie closer together than
-its last digit counts, rounding brings back every digit. Above that (from 2^26 on, for eight digits) the shortest
-text that means the double is filled up with zeros. Where another text of so many digits means the same double, as
-always above 2^53 units of the last digit, nobody can tell which one it was: these cells are counted.
+A cell is written with as many digits as its column had in the archive. While doubles are closer to each other than
+one unit of the last digit, rounding restores every digit. Beyond that (from 2^26 on, for eight digits) the shortest
+text that means the double is padded with zeros. Where several texts of as many digits mean the same double, as
+always above 2^53 units of the last digit, the original text cannot be told: such cells are counted.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import IO, TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from ckvd.cache.rows import column_of
-from ckvd.model.market import Market, SeriesKey
+from ckvd.model.market import Market
 from ckvd.model.provenance import Origin
-from ckvd.model.table import CLOSE_TIME_US, FLOAT_FIELDS, OPEN_TIME_US, Decimals, fields_of
+from ckvd.model.table import CLOSE_TIME_US, FLOAT_FIELDS, OPEN_TIME_US, QUOTE_FIELDS, Decimals, fields_of
 from ckvd.model.timespan import parse_time
 
 if TYPE_CHECKING:
@@ -25,17 +25,19 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from ckvd.model.market import SeriesKey
     from ckvd.model.provenance import Source
     from ckvd.model.table import Column, Times
     from ckvd.segment.reader import MappedRows
 
 _CellFormat: TypeAlias = "str | Callable[[float], str]"
 
-# Spot archives are in microseconds from here on.
+# Spot archives are in microseconds from this moment on.
 _MICROSECONDS_FROM_MS: Final = parse_time("2025-01-01")
 _TIMES: Final = {0: OPEN_TIME_US, 6: CLOSE_TIME_US}
-# The header of all archives that have one. Coin-margined ones call base volumes quote volumes.
-HEADER: Final = (",".join(fields_of(SeriesKey.of("X", "1m"))) + "\n").encode("ascii")
+# Archives of every market that have a header line have this one: coin-margined ones call base volumes quote
+# volumes.
+_HEADER: Final = (",".join(QUOTE_FIELDS) + "\n").encode("ascii")
 
 
 def write_csv(file: IO[bytes], chunks: Iterable[MappedRows], series: SeriesKey, *, has_header: bool) -> int:
@@ -44,10 +46,10 @@ def write_csv(file: IO[bytes], chunks: Iterable[MappedRows], series: SeriesKey, 
     Returns
     -------
     int
-        How many cells stand for a double that another text of as many digits means as well.
+        How many cells have a double that several texts of as many digits mean.
     """
     if has_header:
-        file.write(HEADER)
+        file.write(_HEADER)
     inexact_count = 0
     for rows in chunks:
         columns = [column_of(rows, name, series) for name in fields_of(series)]
@@ -58,23 +60,22 @@ def write_csv(file: IO[bytes], chunks: Iterable[MappedRows], series: SeriesKey, 
             formats[field] = cell_format(decimals, series.market, float(np.max(np.abs(columns[field]))))
             inexact_count += 0 if decimals is None else count_ambiguous(columns[field], decimals.most)
         is_us = in_microseconds(columns[0], rows.sources, series)
-        for field, within in _TIMES.items():
-            columns[field] = np.where(
-                is_us, columns[field] * 1000 + column_of(rows, within, series), columns[field]
-            )
+        for field, microseconds in _TIMES.items():
+            times_us = columns[field] * 1000 + column_of(rows, microseconds, series)
+            columns[field] = np.where(is_us, times_us, columns[field])
         file.write(format_rows(columns, formats))
         del rows, columns
     return inexact_count
 
 
 def format_rows(columns: Sequence[Column], formats: Sequence[_CellFormat]) -> bytes:
-    """Rows of text.
+    """Format rows as text.
 
     Parameters
     ----------
     columns : sequence of ndarray, each of shape (n,)
     formats : sequence of str or callable
-        How to write the cells of each: a printf format, or what gives the text.
+        For each column, a printf format, or a function that makes the text of a cell.
     """
     cells: list[list[object]] = []
     line = []
@@ -87,19 +88,20 @@ def format_rows(columns: Sequence[Column], formats: Sequence[_CellFormat]) -> by
 
 
 def cell_format(decimals: Decimals | None, market: Market, largest: float = 0.0) -> _CellFormat:
-    """How the cells of a column were written, as far as that is known.
+    """The format that the cells of a column had in the archive.
 
     Parameters
     ----------
     decimals : Decimals or None
+        None where the digits are unknown: the shortest text is used.
     market : Market
     largest : float
-        Of the values without their signs.
+        The largest absolute value of the column.
 
     Notes
     -----
-    Where the number of digits varies, spot archives write zeros short and all else in full, and those of futures
-    leave out zeros at the end.
+    Where the number of digits varies, spot archives write zeros short and other values in full. Archives of futures
+    omit trailing zeros.
     """
     if decimals is None:
         return "%r"
@@ -112,12 +114,12 @@ def cell_format(decimals: Decimals | None, market: Market, largest: float = 0.0)
 
 
 def rounding_max(digits: int) -> float:
-    """Up to where doubles lie at least as close to each other as numbers of so many digits: a power of two."""
+    """The power of two up to which doubles are at least as close to each other as numbers of so many digits."""
     return 2.0 ** (math.floor(52 - digits * math.log2(10)) + 1)
 
 
 def count_ambiguous(values: npt.NDArray[np.float64], digits: int) -> int:
-    """How many values are meant by more than one number of so many digits behind the point."""
+    """Count the values that several numbers of so many digits behind the point mean."""
     large = np.abs(values[np.abs(values) >= rounding_max(digits)])
     unit = 10.0**digits
     nearest = np.rint(large * unit)
@@ -138,7 +140,7 @@ def _trim(text: str, count_max: int) -> str:
 
 
 def in_microseconds(opens: Times, sources: Sequence[Source], series: SeriesKey) -> npt.NDArray[np.bool_]:
-    """For each bar, whether an archive gives its times in microseconds: as its source did, where that was one."""
+    """For each bar, whether an archive gives its times in microseconds. Where it came from one, as that did."""
     is_spot = series.market is Market.SPOT
     is_us = (opens >= _MICROSECONDS_FROM_MS) & is_spot
     for source in sources:

@@ -1,0 +1,171 @@
+"""Exporting a series: which bars go into which file, and writing each file whole or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import IO, TYPE_CHECKING, TypeAlias
+
+from ckvd.cache import fault_points
+from ckvd.cache.fault_points import Step
+from ckvd.cache.rows import chunks_of, open_rows
+from ckvd.errors import CacheError, ExportError, cannot
+from ckvd.maintenance.export.columnar import columns_to_write, write_arrow, write_npz, write_parquet
+from ckvd.maintenance.export.csv_text import write_csv
+from ckvd.model.calendar import Period, days_of, months_of
+from ckvd.model.record import Record
+from ckvd.model.timespan import Span, format_time, union
+from ckvd.segment.atomic_file import atomic_write
+from ckvd.utils.config import EXPORT_GROUP_ROWS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from ckvd.cache.folder import CacheFolder
+    from ckvd.model.market import SeriesKey
+    from ckvd.segment.reader import MappedRows
+
+_Write: TypeAlias = "Callable[[IO[bytes]], int]"
+
+
+class ExportFormat(StrEnum):
+    """The format of the files. The value is also the suffix of their names."""
+
+    CSV = "csv"
+    ARROW = "arrow"
+    PARQUET = "parquet"
+    NPZ = "npz"
+
+
+class ExportCut(StrEnum):
+    """How much goes into one file."""
+
+    WHOLE = "whole"
+    MONTH = "month"
+    DAY = "day"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedFile(Record):
+    """A file that was written.
+
+    Attributes
+    ----------
+    path : Path
+    series : SeriesKey
+    span : Span
+        Every bar of the file opens in it.
+    bar_count, nbytes : int
+    inexact_cell_count : int
+        Cells of a CSV whose digits may not be those of the source, because several texts of as many digits mean the
+        same double. Read again, each is the same double.
+    """
+
+    path: Path
+    series: SeriesKey
+    span: Span
+    bar_count: int
+    nbytes: int
+    inexact_cell_count: int = 0
+
+
+def export_series(
+    folder: CacheFolder,
+    series: SeriesKey,
+    target: Path,
+    *,
+    file_format: ExportFormat = ExportFormat.CSV,
+    cut: ExportCut = ExportCut.WHOLE,
+    span: Span | None = None,
+    is_overwriting: bool = False,
+) -> Iterator[ExportedFile]:
+    """Write the bars of a series into files, and yield each when it is complete.
+
+    Parameters
+    ----------
+    folder : CacheFolder
+    series : SeriesKey
+    target : Path
+        The folder to write to; files go to `<target>/<market>/<kind>/<symbol>/<interval>/`.
+    file_format : ExportFormat
+    cut : ExportCut
+    span : Span, optional
+        The span to export, which the cache must cover; by default all that it covers.
+    is_overwriting : bool
+        Whether to replace existing files.
+
+    Yields
+    ------
+    ExportedFile
+
+    Raises
+    ------
+    NotCachedError
+        The cache does not cover the span.
+    ExportError
+        A file exists already, or the format's package is not installed.
+    SegmentError, CacheError
+        A segment cannot be read, or a file cannot be written.
+    """
+    covered = union(name.span for name in folder.segments(series)) if span is None else (span,)
+    for whole in covered:
+        for label, in_file in _cut(whole, cut):
+            path = target / str(series) / f"{series.symbol}-{series.interval}-{label}.{file_format}"
+            if path.exists() and not is_overwriting:
+                raise ExportError(f"{path} is there already: remove it, or say that it may be overwritten")
+            blocks = open_rows(folder, series, in_file)
+            inexact_count = _write_file(path, _writer_of(file_format, blocks, series, in_file))
+            bar_count = sum(map(len, blocks))
+            del blocks
+            yield ExportedFile(path, series, in_file, bar_count, path.stat().st_size, inexact_count)
+
+
+def _cut(span: Span, cut: ExportCut) -> Iterator[tuple[str, Span]]:
+    """The span of each file, with its label in the name of the file."""
+    if cut is ExportCut.WHOLE:
+        start, end = (format_time(moment_ms).replace(":", "") for moment_ms in (span.start_ms, span.end_ms))
+        yield f"{start}-{end}", span
+        return
+    periods: Iterator[Period] = months_of(span) if cut is ExportCut.MONTH else days_of(span)
+    for period in periods:
+        yield period.label, period.span.intersection(span)
+
+
+def _writer_of(file_format: ExportFormat, blocks: Sequence[MappedRows], series: SeriesKey, span: Span) -> _Write:
+    names = columns_to_write(blocks, series)
+
+    def write(file: IO[bytes]) -> int:
+        match file_format:
+            case ExportFormat.CSV:
+                return write_csv(file, chunks_of(blocks), series, has_header=_has_header(blocks, span))
+            case ExportFormat.ARROW:
+                write_arrow(file, chunks_of(blocks, EXPORT_GROUP_ROWS), names, series)
+            case ExportFormat.PARQUET:
+                write_parquet(file, chunks_of(blocks, EXPORT_GROUP_ROWS), names, series)
+            case ExportFormat.NPZ:
+                write_npz(file, blocks, names, series)
+        return 0
+
+    return write
+
+
+def _has_header(blocks: Sequence[MappedRows], span: Span) -> bool:
+    """Whether the archive of the first bars had a header line."""
+    sources = (source for rows in blocks for source in rows.sources if source.span.overlaps(span))
+    first = min(sources, key=lambda source: source.start_ms, default=None)
+    return first is not None and first.has_header
+
+
+def _write_file(path: Path, write: _Write) -> int:
+    """Write a file whole or not at all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            result = write(file)
+            fault_points.reach(Step.EXPORTED)
+    except CacheError:
+        raise
+    except OSError as error:
+        raise cannot("be written", path, error) from error
+    return result
