@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from ckvd.cache import CacheFolder, KlineCache, SeriesStore
+from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.cache.packing import pack_series
-from ckvd.errors import CacheBusyError, DataLockError, NotCachedError
-from ckvd.maintenance.data_lock import Verdict, check_lock, format_lock, hash_span, lock_data, parse_lock
-from ckvd.maintenance.gap_report import fill_by_month, report_gaps
+from ckvd.errors import CacheBusyError
 from ckvd.maintenance.inventory import describe_segments, list_series, summarise_series, total, winning_sources
 from ckvd.maintenance.selection import SeriesFilter
-from ckvd.model.market import DAY_MS, Interval, Market, SeriesKey
+from ckvd.model.market import DAY_MS, Market, SeriesKey
 from ckvd.model.provenance import Absence, Origin, Reason, Source, narrow
 from ckvd.model.timespan import Span
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
-from support.tables import BTCUSDT_1M, make_table, regular_table
+from support.tables import make_table, regular_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,74 +160,3 @@ def test_totals_tell_what_packing_would_merge(tmp_path: Path) -> None:
     assert totals.packable_nbytes == 20 * totals.superseded_nbytes
     pack_series(folder, HOURS)
     assert total(folder).packable_nbytes == total(folder).superseded_nbytes == 0
-
-
-def test_gaps_agree_with_what_is_read(folder: CacheFolder) -> None:
-    wanted = Span(day(0).start_ms, day(6).start_ms)
-    report = report_gaps(folder, HOURS, wanted)
-    with KlineCache(folder.root) as cache:
-        klines = cache.read_series(HOURS, wanted, missing="ignore")
-    assert report.gaps == klines.gaps
-    assert report.bar_counts == {Reason.HALTED: 6, Reason.NOT_FETCHED: 48}
-    fills = fill_by_month(report, Interval.H1)
-    assert [(fill.expected_count, fill.bar_count) for fill in fills] == [(48, 48), (96, 42)]
-
-
-def test_a_gap_that_a_seam_cuts_is_one_gap(tmp_path: Path) -> None:
-    folder = CacheFolder(tmp_path / "cache")
-    opens = regular_table(HOURS, day(0, 2)).open_time
-    SeriesStore(folder, HOURS).put(make_table(HOURS, opens[:20]), day(0))
-    SeriesStore(folder, HOURS).put(make_table(HOURS, opens[30:]), day(1))
-    (gap,) = report_gaps(folder, HOURS).gaps
-    assert gap.bar_count == 10
-    assert report_gaps(folder, BTCUSDT_1M).gaps == ()
-
-
-def test_a_hash_does_not_depend_on_segments(tmp_path: Path) -> None:
-    one, many = CacheFolder(tmp_path / "one"), CacheFolder(tmp_path / "many")
-    table = regular_table(BTCUSDT_1M, day(0, 20))
-    SeriesStore(one, BTCUSDT_1M).put(table, day(0, 20))
-    for number in range(20):
-        SeriesStore(many, BTCUSDT_1M).put(table.rows(number * 1440, (number + 1) * 1440), day(number))
-    lock = format_lock(lock_data(one))
-    assert format_lock(lock_data(many)) == lock
-    pack_series(many, BTCUSDT_1M)
-    assert format_lock(lock_data(many)) == lock
-    assert [check.verdict for check in check_lock(many, parse_lock(lock))] == [Verdict.SAME]
-    assert hash_span(one, BTCUSDT_1M, day(3)) == hash_span(many, BTCUSDT_1M, day(3))
-
-
-def test_a_single_bit_changes_the_hash(tmp_path: Path) -> None:
-    folder = CacheFolder(tmp_path / "cache")
-    table = regular_table(BTCUSDT_1M, day(0))
-    SeriesStore(folder, BTCUSDT_1M).put(table, day(0))
-    (line,) = lock_data(folder)
-    table.columns["volume"][7] = -0.0
-    table.columns["volume"][7:8].view(np.uint64)[0] ^= 1
-    SeriesStore(folder, BTCUSDT_1M).put(table, day(0))
-    (check,) = check_lock(folder, [line])
-    assert check.verdict is Verdict.DIFFERENT
-    (missing,) = check_lock(CacheFolder(tmp_path / "other"), [line])
-    assert missing.verdict is Verdict.MISSING
-    check.to_json()
-    missing.to_json()
-
-
-def test_a_span_that_is_not_covered_has_no_hash(folder: CacheFolder) -> None:
-    with pytest.raises(NotCachedError):
-        hash_span(folder, HOURS, day(3, 2))
-
-
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        ("x y", "'x y' is no hash, number of bars, span and series"),
-        ("0 1 2023-01-01..2023-01-02 spot/klines/BTCUSDT/1h", "'0' is no SHA-256"),
-        (f"{'0' * 64} 1 2023-01-01 spot/klines/B/1h", "'2023-01-01' and 'spot/klines/B/1h' are no span and series"),
-        (f"{'0' * 64} 1 2023-01-01..2023-01-02 spot/B/1h", "are no span and series"),
-    ],
-)
-def test_a_file_that_is_no_lock_is_refused_by_name_with_a_remedy(line: str, reason: str) -> None:
-    with pytest.raises(DataLockError, match=r"data\.lock, line 2: .*expected .*: give that one") as caught:
-        parse_lock(f"# comment\n{line}\n", "data.lock")
-    assert reason in str(caught.value)

@@ -9,15 +9,19 @@ import pytest
 
 from ckvd.cache import CacheFolder
 from ckvd.cache.download_folder import download_folder
-from ckvd.maintenance.leftovers import remove_leftovers
+from ckvd.maintenance.leftovers import find_leftovers, remove_leftovers
 from ckvd.maintenance.verification import verify_cache
-from ckvd.model.timespan import now_ms
+from ckvd.model.market import SeriesKey
+from ckvd.model.timespan import Span, now_ms
+from ckvd.segment.writer import SegmentStatement, SegmentWriter, plan_columns
 from support.forked import Ended, die, run_in_child, void
+from support.tables import regular_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+HOURS = SeriesKey.of("BTCUSDT", "1h", market="um")
 MUCH_LATER_MS = now_ms() + 2 * 86_400_000
 
 
@@ -96,3 +100,21 @@ def test_a_folder_that_another_removes_meanwhile_is_no_error(
     monkeypatch.setattr(os, "unlink", remove_all_and_unlink)
     assert [leftover.path for leftover in remove_leftovers(folder, at_ms=MUCH_LATER_MS)] == [place]
     assert list(folder.root.iterdir()) == []
+
+
+def test_a_leftover_is_unlocked_and_has_its_age(folder: CacheFolder) -> None:
+    table = regular_table(HOURS, Span.of("2025-02-01", "2025-02-02"))
+    statement = SegmentStatement(HOURS, Span.of("2025-02-01", "2025-02-02"), 99)
+    path = folder.make_series_path(HOURS)
+    (path / ".dead.ckvd.1-aa.tmp").write_bytes(b"123")
+    (folder.root / ".download-dead").mkdir()
+    reasons = folder.make_path(folder.root / ".quarantine" / str(HOURS))
+    (reasons / ".x.ckvd.json.1-aa.tmp").write_bytes(b"12345")
+    (folder.root / ".download-dead" / "archive-1.zip.part").write_bytes(b"1234")
+    later_ms, much_later_ms = now_ms() + 120_000, now_ms() + 2 * 86_400_000
+    with SegmentWriter(path / "living", statement, plan_columns(table), table.row_count):
+        assert find_leftovers(folder) == []
+        assert [leftover.nbytes for leftover in find_leftovers(folder, at_ms=later_ms)] == [3, 5]
+        found = remove_leftovers(folder, at_ms=much_later_ms)
+        assert [leftover.nbytes for leftover in found] == [4, 3, 5]
+        assert len(list(path.glob(".*.tmp"))) == 1

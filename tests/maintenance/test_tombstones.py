@@ -20,7 +20,6 @@ from ckvd.maintenance.tombstones import spans_to_hide
 from ckvd.maintenance.verification import verify_cache
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.timespan import Span, now_ms
-from ckvd.segment.atomic_file import flush_folder
 from ckvd.vision.folder_source import FolderArchiveSource
 from support.forked import at_step, die, run_in_child, steps_of, telling, void
 from support.places import SAMPLES
@@ -228,20 +227,3 @@ def test_a_misnamed_segment_with_odd_bars_gets_its_name_back(tmp_path: Path) -> 
     path.rename(path.with_name(SegmentName(day(1), 1).file_name))
     assert mend(folder).renamed == (path,)
     assert list_quarantine(folder) == []
-
-
-def test_a_file_whose_folder_went_after_it_was_set_aside_keeps_its_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = CacheFolder(tmp_path / "cache")
-    path = put(folder, day(0), OLD)
-
-    def flush_and_lose(place: Path) -> None:
-        if path.parent.exists() and not path.exists():
-            path.parent.rmdir()
-        flush_folder(place)
-
-    monkeypatch.setattr("ckvd.maintenance.quarantine.flush_folder", flush_and_lose)
-    assert quarantine_file(folder, HOURS, path.name, "a test") is not None
-    assert not path.parent.exists()
-    assert [aside.file_name for aside in list_quarantine(folder)] == [path.name]
