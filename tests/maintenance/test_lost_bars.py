@@ -48,8 +48,8 @@ def fill(folder: CacheFolder, series: SeriesKey = HOURS, span: Span = MARCH) -> 
     asyncio.run(download())
 
 
-def damage(folder: CacheFolder) -> Path:
-    (path,) = folder.series_path(HOURS).glob("*.ckvd")
+def damage(folder: CacheFolder, series: SeriesKey = HOURS) -> Path:
+    (path,) = folder.series_path(series).glob("*.ckvd")
     path.write_bytes(path.read_bytes()[:-1])
     return path
 
@@ -185,6 +185,25 @@ def test_a_folder_whose_rights_forbid_it(foreign_folder: CacheFolder) -> None:
 
     (said,) = run_in_child(work).lines
     assert_refused(Finished(**json.loads(said)), "Permission denied; its owner or its rights forbid it")
+    assert_said_until_it_is_back(foreign_folder)
+
+
+def test_a_file_that_cannot_be_set_aside_after_one_that_was(foreign_folder: CacheFolder) -> None:
+    other = SeriesKey.of("BTCUSDT", "1h", market="um")
+    fill(foreign_folder, other, Span.of("2024-12-01", "2025-01-01"))
+    path = damage(foreign_folder, other)
+    for lock in (foreign_folder.root / ".locks").iterdir():
+        lock.chmod(0o666)
+
+    def work(say: Callable[[str], None]) -> None:
+        os.setuid(NOBODY)
+        say(json.dumps(asdict(ckvd(foreign_folder, "repair", "--yes", "--no-fetch"))))
+
+    (said,) = run_in_child(work).lines
+    assert_refused(Finished(**json.loads(said)), f"{path}: cannot be set aside: Permission denied")
+    assert path.exists()
+    prune = ckvd(foreign_folder, "prune", "--market", "um", "--yes")
+    assert prune.status == 0
     assert_said_until_it_is_back(foreign_folder)
 
 

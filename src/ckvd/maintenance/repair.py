@@ -10,6 +10,7 @@ alone, so it does not matter how an earlier repair ended: without a source, at a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ from ckvd.vision.name import ArchiveName
 from ckvd.vision.source import AbsentArchive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder
@@ -83,6 +84,8 @@ class RepairReport:
         Leftovers of dead processes that were removed.
     unrepaired : dict of SeriesKey to tuple of Span
         What is still lost: no source was given, it lacks the archive, or the disk refused the bars.
+    failures : tuple of str
+        Why files were not set aside or renamed.
     """
 
     steps: tuple[RepairStep, ...]
@@ -91,11 +94,12 @@ class RepairReport:
     refetched: tuple[Refetched, ...]
     leftovers: tuple[Leftover, ...]
     unrepaired: dict[SeriesKey, tuple[Span, ...]]
+    failures: tuple[str, ...] = ()
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is lost any more."""
-        return not self.unrepaired
+        """Whether nothing is left to do."""
+        return not self.unrepaired and not self.failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +213,7 @@ async def repair(
     *,
     at_ms: int | None = None,
 ) -> RepairReport:
-    """Repair what can be repaired.
+    """Repair what can be repaired. What the disk refuses is in the report, as is everything that is still lost.
 
     Parameters
     ----------
@@ -224,15 +228,23 @@ async def repair(
     Raises
     ------
     CacheError
-        A file cannot be set aside or restored. What was done before stays done, and `find_lost` finds what was
-        lost by it. If fetched bars cannot be stored, the report says so.
+        A folder cannot be read.
     ClientClosedError
         The source was closed.
     """
     present_ms = now_ms() if at_ms is None else at_ms
     steps = plan_repair(folder, findings)
-    quarantined = _set_aside(folder, steps, present_ms)
-    renamed, aside = _rename_swapped(folder, quarantined)
+    quarantined: list[tuple[RepairStep, Quarantined]] = []
+    renamed: list[Path] = []
+    failures: list[str] = []
+    try:
+        # Both lists keep what was done before an error.
+        quarantined.extend(_set_aside(folder, steps, present_ms))
+        renamed.extend(_rename_swapped(folder, quarantined))
+        if renamed:
+            _withdraw_tombstones(folder, [moved for _, moved in quarantined])
+    except CacheError as error:
+        failures.append(str(error))
     lost = _lost_now(folder, steps, quarantined, present_ms)
     refetched = []
     if source is not None:
@@ -244,24 +256,24 @@ async def repair(
         leftovers = tuple(remove_leftovers(folder, at_ms=present_ms))
     return RepairReport(
         steps,
-        tuple(aside),
+        tuple(moved for _, moved in quarantined if moved.path.exists()),
         tuple(renamed),
         tuple(refetched),
         leftovers,
         {series: spans for series, spans in lost.items() if spans},
+        tuple(failures),
     )
 
 
 def _set_aside(
     folder: CacheFolder, steps: Sequence[RepairStep], present_ms: int
-) -> list[tuple[RepairStep, Quarantined]]:
+) -> Iterator[tuple[RepairStep, Quarantined]]:
     """Set aside the files that are still wrong: another process may have repaired them meanwhile."""
     returning: dict[SeriesKey, list[SegmentName]] = {}
     wrong = [step for step in steps if step.finding.trouble in REPAIRABLE]
     for step in wrong:
         if step.finding.trouble is Trouble.SWAPPED and (home := _home_of(step.finding.path)) is not None:
             returning.setdefault(home[0], []).append(home[1])
-    quarantined = []
     for step in wrong:
         moved = quarantine_file(
             folder,
@@ -273,8 +285,7 @@ def _set_aside(
             at_ms=present_ms,
         )
         if moved is not None:
-            quarantined.append((step, moved))
-    return quarantined
+            yield step, moved
 
 
 def _is_still_wrong(step: RepairStep) -> bool:
@@ -283,25 +294,14 @@ def _is_still_wrong(step: RepairStep) -> bool:
     return any(found.trouble in REPAIRABLE for found in verify_segment(step.finding.path, step.series, name))
 
 
-def _rename_swapped(
-    folder: CacheFolder, quarantined: Sequence[tuple[RepairStep, Quarantined]]
-) -> tuple[list[Path], list[Quarantined]]:
+def _rename_swapped(folder: CacheFolder, quarantined: Iterable[tuple[RepairStep, Quarantined]]) -> Iterator[Path]:
     """Give intact segments with other names their own name back, where no file has it."""
-    renamed: list[Path] = []
-    aside: list[Quarantined] = []
     for step, moved in quarantined:
         if step.finding.trouble is Trouble.SWAPPED and (home := _home_of(moved.path)) is not None:
             series, name = home
-            try:
-                renamed.append(restore(folder, replace(moved, series=series, tombstones=()), name.file_name))
-            except CacheError:
-                pass  # the name is taken: its bars are in the cache already
-            else:
-                continue
-        aside.append(moved)
-    if renamed:
-        _withdraw_tombstones(folder, [moved for _, moved in quarantined])
-    return renamed, aside
+            # Where the name is taken, the bars are in the cache already.
+            with contextlib.suppress(CacheError):
+                yield restore(folder, replace(moved, series=series, tombstones=()), name.file_name)
 
 
 def _withdraw_tombstones(folder: CacheFolder, quarantined: Iterable[Quarantined]) -> None:
@@ -330,13 +330,15 @@ def _lost_now(
     quarantined: Iterable[tuple[RepairStep, Quarantined]],
     present_ms: int,
 ) -> dict[SeriesKey, tuple[Span, ...]]:
-    """The spans that the planned files won or the quarantined ones cover, where the cache has no bars now."""
+    """The spans of the files that are not in place any more, where the cache has no bars now."""
     spans: dict[SeriesKey, list[Span]] = {}
     for step in steps:
-        spans.setdefault(step.series, []).extend(step.lost)
+        if step.finding.trouble is Trouble.LOST or not step.finding.path.exists():
+            spans.setdefault(step.series, []).extend(step.lost)
     for step, _ in quarantined:
-        # A tombstone of a repair that was killed may win in place of the file.
-        spans[step.series] += [] if step.finding.span is None else [step.finding.span]
+        if step.finding.span is not None:
+            # Not just where it won: a tombstone of a repair that was killed may win in its place.
+            spans.setdefault(step.series, []).append(step.finding.span)
     lost = {series: _uncovered(folder, series, union(found), present_ms) for series, found in spans.items()}
     return {series: found for series, found in lost.items() if found}
 

@@ -96,19 +96,7 @@ def _print_plan(steps: tuple[RepairStep, ...], *, is_json: bool) -> None:
 
 def _print_report(report: RepairReport, *, is_json: bool) -> None:
     if is_json:
-        print_json(
-            {
-                "quarantined": [str(aside.path) for aside in report.quarantined],
-                "renamed": [str(path) for path in report.renamed],
-                "fetched": [source.name for fetched in report.refetched for source in fetched.stored],
-                "failures": [failure for fetched in report.refetched for failure in fetched.failures],
-                "leftovers": [str(leftover.path) for leftover in report.leftovers],
-                "unrepaired": {
-                    str(series): [[span.start_ms, span.end_ms] for span in spans]
-                    for series, spans in report.unrepaired.items()
-                },
-            }
-        )
+        print_json(_report_json(report))
         return
     for aside in report.quarantined:
         say(f"set aside {aside.series} {aside.file_name}: {aside.reason}")
@@ -116,6 +104,8 @@ def _print_report(report: RepairReport, *, is_json: bool) -> None:
         say(f"named {path} as its header says")
     for leftover in report.leftovers:
         say(f"removed the leftover {leftover.path}")
+    for failure in report.failures:
+        complain(failure)
     for fetched in report.refetched:
         for source in fetched.stored:
             say(f"fetched {source.name}")
@@ -124,6 +114,20 @@ def _print_report(report: RepairReport, *, is_json: bool) -> None:
     for series, spans in report.unrepaired.items():
         for span in spans:
             complain(f"{series}: {span} is lost; {_WAYS_OUT}")
+
+
+def _report_json(report: RepairReport) -> dict[str, object]:
+    return {
+        "quarantined": [str(aside.path) for aside in report.quarantined],
+        "renamed": [str(path) for path in report.renamed],
+        "fetched": [source.name for fetched in report.refetched for source in fetched.stored],
+        "failures": [*report.failures, *(why for fetched in report.refetched for why in fetched.failures)],
+        "leftovers": [str(leftover.path) for leftover in report.leftovers],
+        "unrepaired": {
+            str(series): [[span.start_ms, span.end_ms] for span in spans]
+            for series, spans in report.unrepaired.items()
+        },
+    }
 
 
 def _step_json(step: RepairStep) -> dict[str, object]:
