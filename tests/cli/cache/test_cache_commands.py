@@ -17,7 +17,7 @@ from ckvd.api.vision_data_client import VisionDataClient
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cli.app import app
 from ckvd.cli.cache.app import app as cache_app
-from ckvd.cli.cache.gaps import draw_calendar
+from ckvd.cli.cache.look import draw_calendar
 from ckvd.maintenance.gap_report import MonthFill
 from ckvd.model.calendar import days_of
 from ckvd.model.market import SeriesKey
