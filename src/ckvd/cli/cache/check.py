@@ -10,7 +10,7 @@ import typer
 
 from ckvd.cache.folder import CacheFolder
 from ckvd.cli import EXIT_INCOMPLETE
-from ckvd.cli.cache.verb import Outcome, Selection, YesOption, verb
+from ckvd.cli.cache.verb import Result, Selection, YesOption, verb
 from ckvd.cli.options import VisionUrlOption, exit_with
 from ckvd.cli.printing import (
     attributes_of,
@@ -44,10 +44,10 @@ def verify(
     *,
     selection: Selection,
     quick: Annotated[bool, typer.Option("--quick", help="Look at names and headers only.")] = False,
-) -> Outcome:
+) -> Result:
     """Check every checksum, header, order, grid and invariant. Status 1: there are errors or warnings."""
     findings = _find(selection, is_quick=quick)
-    return Outcome(findings, partial(_show_findings, findings), is_clean(findings))
+    return Result(findings, partial(_show_findings, findings), is_clean(findings))
 
 
 def _find(selection: Selection, *, is_quick: bool = False) -> list[Finding]:
@@ -79,7 +79,7 @@ def repair_command(
     fetch: Annotated[bool, typer.Option("--fetch/--no-fetch", help="Fetch again what was lost.")] = True,
     vision_url: VisionUrlOption = None,
     yes: YesOption = False,
-) -> Outcome:
+) -> Result:
     """Set aside what cannot be believed and fetch it again. Status 1: something is left to do.
 
     Nothing is deleted: `ckvd cache quarantine` shows what was set aside, and restores it.
@@ -87,10 +87,10 @@ def repair_command(
     findings = _find(selection)
     steps = plan_repair(selection.folder, findings)
     if not yes:
-        return Outcome([_step_document(step) for step in steps], partial(_show_plan, steps), not steps)
+        return Result([_step_document(step) for step in steps], partial(_show_plan, steps), not steps)
     report = asyncio.run(_repair(selection.folder, findings, vision_url, fetch=fetch))
     is_repaired = report.is_complete and all(finding.trouble is not Trouble.UNREADABLE for finding in findings)
-    return Outcome(_report_document(report), partial(_show_report, report), is_repaired)
+    return Result(_report_document(report), partial(_show_report, report), is_repaired)
 
 
 async def _repair(
@@ -161,7 +161,7 @@ def quarantine(
         typer.Option("--restore", help="Put the file of this name back, or `all`.", show_default=False),
     ] = None,
     yes: YesOption = False,
-) -> Outcome:
+) -> Result:
     """Show files that were set aside, with the reason, and restore them.
 
     `ckvd cache prune --quarantine` deletes them for good.
@@ -175,7 +175,7 @@ def quarantine(
             restore(selection.folder, aside)
     names = ("series", "path", "file_name", "reason", "since_ms", "nbytes")
     document = [attributes_of(aside, *names) for aside in found]
-    return Outcome(document, partial(_show_quarantine, found, is_restoring=restored is not None, is_done=yes))
+    return Result(document, partial(_show_quarantine, found, is_restoring=restored is not None, is_done=yes))
 
 
 def _show_quarantine(found: list[Quarantined], *, is_restoring: bool, is_done: bool) -> None:
@@ -206,7 +206,7 @@ def audit(
     ] = False,
     vision_url: VisionUrlOption = None,
     yes: YesOption = False,
-) -> Outcome:
+) -> Result:
     """Find archives that changed since they were fetched, and which bars; with --yes, store them as they are now.
 
     Status 1: something changed and was not stored, disagrees, or could not be looked up.
@@ -214,7 +214,7 @@ def audit(
     selection.series()
     found = asyncio.run(_audit(selection, vision_url, thorough=thorough, days=days, fix=yes))
     is_well = all(one.change is Change.UNCHANGED or one.is_stored for one in found)
-    return Outcome(found, partial(_show_audits, found), is_well)
+    return Result(found, partial(_show_audits, found), is_well)
 
 
 async def _audit(

@@ -10,7 +10,7 @@ import typer
 
 from ckvd.cache.folder import CacheFolder
 from ckvd.cli import EXIT_USAGE
-from ckvd.cli.cache.verb import Bounds, Outcome, Selection, verb
+from ckvd.cli.cache.verb import Bounds, Result, Selection, verb
 from ckvd.cli.options import exit_with
 from ckvd.cli.printing import attributes_of, count, format_nbytes, progress_bar, say, track
 from ckvd.errors import ExportError, cannot
@@ -34,7 +34,7 @@ def export(
     cut: Annotated[ExportCut, typer.Option("--cut", help="How much goes into one file.")] = ExportCut.WHOLE,
     bounds: Bounds,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
-) -> Outcome:
+) -> Result:
     """Write bars as CSV, Arrow IPC, Parquet or npz. Status 1: nothing to export, or not all of it could be.
 
     The cache has to cover a span of which both ends are given; else what it covers is exported.
@@ -56,7 +56,7 @@ def export(
             )
     if not files:
         raise selection.nothing()
-    return Outcome(files, partial(_show_files, files))
+    return Result(files, partial(_show_files, files))
 
 
 def _covered(folder: CacheFolder, series: SeriesKey, wanted: Span | None) -> tuple[Span, ...]:
@@ -85,7 +85,7 @@ def lock(
     selection: Selection,
     bounds: Bounds,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
-) -> Outcome:
+) -> Result:
     """Write the content hash of every series and span to a small text file. It does not depend on segments."""
     is_printed = str(file) == "-"
     _refuse_a_symbol(file, selection.folder)
@@ -105,11 +105,11 @@ def lock(
     text = format_lock(hashes)
     if is_printed:
         names = ("series", "span", "bar_count", "sha256")
-        return Outcome([attributes_of(one, *names) for one in hashes], partial(say, text.removesuffix("\n")))
+        return Result([attributes_of(one, *names) for one in hashes], partial(say, text.removesuffix("\n")))
     _write(file, text, is_overwriting=overwrite)
     bar_count = sum(one.bar_count for one in hashes)
     line = f"{file}: {count(len(hashes), 'span')}, {count(bar_count, 'bar')}"
-    return Outcome({"path": file, "span_count": len(hashes), "bar_count": bar_count}, partial(say, line))
+    return Result({"path": file, "span_count": len(hashes), "bar_count": bar_count}, partial(say, line))
 
 
 def _refuse_a_symbol(file: Path, folder: CacheFolder) -> None:
@@ -141,7 +141,7 @@ def check_lock_command(
     *,
     file: Annotated[Path, typer.Argument(help="What ckvd cache lock wrote.", dir_okay=False)],
     folder: CacheFolder,
-) -> Outcome:
+) -> Result:
     """Say whether the cache has the same bars as a lock, bit for bit. Status 1: it does not."""
     try:
         text = file.read_text(encoding="utf-8")
@@ -149,7 +149,7 @@ def check_lock_command(
         raise cannot("be read", file, error) from error
     lines = parse_lock(text, str(file))
     checks = [check for line in track(lines, "hashing") for check in check_lock(folder, [line])]
-    return Outcome(checks, partial(_show_checks, checks), all(check.verdict is Verdict.SAME for check in checks))
+    return Result(checks, partial(_show_checks, checks), all(check.verdict is Verdict.SAME for check in checks))
 
 
 def _show_checks(checks: list[LockCheck]) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from ckvd.cache.folder import CacheFolder
 from ckvd.cli import EXIT_INCOMPLETE
-from ckvd.cli.cache.verb import Bounds, Outcome, Selection, verb
+from ckvd.cli.cache.verb import Bounds, Result, Selection, verb
 from ckvd.cli.options import IntervalOption, KindOption, MarketOption, exit_with
 from ckvd.cli.printing import count, format_nbytes, print_table, say, track
 from ckvd.maintenance.bar_sources import speaking_sources
@@ -38,10 +38,10 @@ _SHARES: Final = "123456789"
 
 
 @verb
-def list_command(*, selection: Selection) -> Outcome:
+def list_command(*, selection: Selection) -> Result:
     """List series with span, bars, coverage, size and sources."""
     summaries = selection.expect_some(list(list_series(selection.folder, selection.filter)))
-    return Outcome(summaries, partial(_show_list, summaries))
+    return Result(summaries, partial(_show_list, summaries))
 
 
 def _show_list(summaries: list[SeriesSummary]) -> None:
@@ -74,7 +74,7 @@ def info(
     market: MarketOption = Market.SPOT,
     kind: KindOption = Kind.KLINES,
     folder: CacheFolder,
-) -> Outcome:
+) -> Result:
     """Show one series in full: its segments, where its bars came from, and what its headers say of their state."""
     series = SeriesKey.of(symbol.upper(), interval, market=market, kind=kind)
     summary = summarise_series(folder, series)
@@ -83,7 +83,7 @@ def info(
     segments = describe_segments(folder, series)
     findings = list(verify_series(folder, series, is_quick=True))
     document = {**summary.to_json(), "segments": segments, "findings": findings}
-    return Outcome(document, partial(_show_series, summary, segments, findings))
+    return Result(document, partial(_show_series, summary, segments, findings))
 
 
 def _show_series(summary: SeriesSummary, segments: list[SegmentSummary], findings: list[Finding]) -> None:
@@ -118,11 +118,11 @@ def _show_absences(segment: SegmentSummary) -> None:
 
 
 @verb
-def stats(*, selection: Selection) -> Outcome:
+def stats(*, selection: Selection) -> Result:
     """Show totals by market and interval, the age of the files, and what packing would merge."""
     selection.series()
     totals = total(selection.folder, selection.filter)
-    return Outcome(totals, partial(_show_totals, totals))
+    return Result(totals, partial(_show_totals, totals))
 
 
 def _show_totals(totals: CacheTotals) -> None:
@@ -147,7 +147,7 @@ def gaps(
     selection: Selection,
     bounds: Bounds,
     calendar: Annotated[bool, typer.Option("--calendar/--no-calendar", help="Show how full each month is.")] = True,
-) -> Outcome:
+) -> Result:
     """Show missing spans with counts and reasons, and a calendar. Status 1: something is not fetched."""
     wanted = bounds.span
     reports = []
@@ -163,7 +163,7 @@ def gaps(
     if not reports:
         raise selection.nothing()
     is_all_fetched = not any(Reason.NOT_FETCHED in report.bar_counts for report in reports)
-    return Outcome(reports, partial(_show_gaps, reports, is_calendar_wanted=calendar), is_all_fetched)
+    return Result(reports, partial(_show_gaps, reports, is_calendar_wanted=calendar), is_all_fetched)
 
 
 def _show_gaps(reports: list[GapReport], *, is_calendar_wanted: bool) -> None:

@@ -12,7 +12,7 @@ import typer
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.packing import PackReport, pack_series, survey_packing
 from ckvd.cli import EXIT_USAGE
-from ckvd.cli.cache.verb import Bounds, Outcome, Selection, YesOption, verb
+from ckvd.cli.cache.verb import Bounds, Result, Selection, YesOption, verb
 from ckvd.cli.options import exit_with
 from ckvd.cli.printing import attributes_of, complain, count, format_nbytes, propose, say, track
 from ckvd.maintenance.leftovers import Leftover, find_leftovers, remove_leftovers
@@ -35,7 +35,7 @@ def pack(
         bool, typer.Option("--thorough", help="Merge whatever fits, also where much is copied for little.")
     ] = False,
     yes: YesOption = False,
-) -> Outcome:
+) -> Result:
     """Merge closed history into large segments, and remove what newer segments have replaced.
 
     Every download does it as well. Status 1: something could not be packed.
@@ -45,7 +45,7 @@ def pack(
     changes = [report for report in reports if report.merges or report.removed or report.refusals]
     is_well = not any(report.refusals for report in reports)
     document = [_pack_document(report) for report in changes]
-    return Outcome(document, partial(_show_packing, changes, is_done=yes), is_well)
+    return Result(document, partial(_show_packing, changes, is_done=yes), is_well)
 
 
 def _show_packing(reports: list[PackReport], *, is_done: bool) -> None:
@@ -97,7 +97,7 @@ def prune(
     leftovers: Annotated[bool, typer.Option("--leftovers", help="Remove what dead processes left behind.")] = False,
     quarantine: Annotated[bool, typer.Option("--quarantine", help="Delete files that were set aside.")] = False,
     yes: YesOption = False,
-) -> Outcome:
+) -> Result:
     """Remove series, spans, old bars, what was not read for longest, leftovers or files in quarantine.
 
     Say what to remove: by symbol, market, kind or interval, by --start and --end or --before, by --max-size, or
@@ -120,7 +120,7 @@ def prune(
     removal = _Removal(prunings, found, aside)
     if yes:
         removal = _remove(folder, removal, is_to_size=max_size is not None)
-    return Outcome(_removal_document(removal, is_done=yes), partial(_show_removal, removal, is_done=yes))
+    return Result(_removal_document(removal, is_done=yes), partial(_show_removal, removal, is_done=yes))
 
 
 @dataclass(frozen=True, slots=True)

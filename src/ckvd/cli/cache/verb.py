@@ -1,7 +1,7 @@
 """What all verbs of `ckvd cache` share: the options that choose series, `--cache`, `--json` and the exit status.
 
-A verb is a function that takes a `Selection` and options of its own, and returns an `Outcome`. The decorator `verb`
-makes a command of it, and is the only place that prints outcomes and translates errors.
+A verb is a function that takes a `Selection` and options of its own, and returns a `Result`. The decorator `verb`
+makes a command of it, and is the only place that prints results and translates errors.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ YesOption: TypeAlias = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Result:
     """What a verb found or did.
 
     Attributes
@@ -175,12 +175,12 @@ _LAST: Final = (
 )
 
 
-def verb(function: Callable[..., Outcome]) -> Callable[..., None]:
-    """Make a command of a verb: it prints the outcome, and exits with its status.
+def verb(function: Callable[..., Result]) -> Callable[..., None]:
+    """Make a command of a verb: it prints the result, and exits with its status.
 
     A parameter of type `Selection` stands for the symbols and filters, one of type `Bounds` for --start and --end.
-    `folder`, of type `CacheFolder`, gets the cache. Every other parameter is an option itself. The options are in the
-    order of the parameters; --cache and --json come last.
+    `folder`, of type `CacheFolder`, gets the cache. Every other parameter is an option itself. The options come in
+    the order of the parameters, --cache and --json last.
     """
     parameters = signature(function, eval_str=True).parameters
     builders = {
@@ -195,12 +195,12 @@ def verb(function: Callable[..., Outcome]) -> Callable[..., None]:
             values["folder"] = CacheFolder.at(cache)
             for name, build in builders.items():
                 values[name] = build(**{option: values[option] for option in signature(build).parameters})
-            outcome = function(**{name: values[name] for name in parameters})
+            result = function(**{name: values[name] for name in parameters})
             if json:
-                print_json(outcome.document)
+                print_json(result.document)
             else:
-                outcome.show()
-            if not outcome.is_well:
+                result.show()
+            if not result.is_well:
                 raise typer.Exit(EXIT_INCOMPLETE)
 
     options = [option for parameter in parameters.values() for option in _options_of(parameter)]
