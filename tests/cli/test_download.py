@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -9,10 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ckvd.acquisition.report import ArchiveReport, CompletionReport, DownloadReport, Outcome
+from ckvd.errors import CkvdError
+from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
+from ckvd.model.provenance import Origin, Source
+from ckvd.model.timespan import Span
 from support import command
 from support.archives import make_archive, path_of
-from support.command import Terminal
+from support.command import Finished, Terminal
 from support.download_site import DownloadSite
 from support.loopback.mirror import publish
 from support.loopback.reply import Gate, Reply
@@ -20,10 +27,8 @@ from support.places import SAMPLES
 from support.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    from support.command import Finished
 
 MARCH = ("--interval", "1h", "--start", "2023-03-01", "--end", "2023-04-01")
 HALF_YEAR = ("BTCUSDT", "--interval", "1d", "--start", "2022-01-01", "--end", "2022-07-01")
@@ -169,6 +174,101 @@ def test_a_cache_that_cannot_be_written_is_named_with_status_1(samples: Download
     assert (finished.status, finished.out) == (1, "")
     (line,) = finished.err.splitlines()
     assert line.startswith(f"ckvd: {home}/file/klines: cannot be ")
+
+
+# --- In this process ---------------------------------------------------------------------------------------
+
+
+def download_here(cache: Path, *arguments: str, source: Path = SAMPLES) -> Finished:
+    options = ("--cache", cache, "--vision-url", source, "--no-rest")
+    return command.run_here("download", *arguments, *options)
+
+
+def test_what_is_said_comes_from_the_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hours, span = SeriesKey.of("BTCUSDT", "1h"), Span.of("2023-03-01", "2023-04-01")
+    march = Period.of_label("2023-03")
+    source = Source(Origin.VISION_MONTHLY, "a.zip", span.start_ms, span.end_ms, duplicate_row_count=2)
+    report = DownloadReport(
+        (hours,),
+        span,
+        (
+            ArchiveReport(hours, march, Outcome.STORED, nbytes=1500, source=source),
+            ArchiveReport(hours, march, Outcome.FAILED, error=CkvdError("b.zip: it is no ZIP")),
+        ),
+        {hours: (span,)},
+        (CompletionReport(hours, 12, (span.start_ms,), (CkvdError("the exchange is away"),), has_changed=True),),
+    )
+
+    async def reported(*_arguments: object) -> DownloadReport:
+        return report
+
+    monkeypatch.setattr("ckvd.cli.download._download", reported)
+    assert download_here(tmp_path, "BTCUSDT", *MARCH) == Finished(
+        1,
+        "1 archives stored (1.5 kB), 1 failed, 12 bars from the REST interface\n",
+        "ckvd: spot/klines/BTCUSDT/1h 2023-03: no CHECKSUM is published, so its bytes are not confirmed\n"
+        "ckvd: spot/klines/BTCUSDT/1h 2023-03: 2 duplicate rows collapsed\n"
+        "ckvd: b.zip: it is no ZIP\n"
+        "ckvd: spot/klines/BTCUSDT/1h: the exchange is away\n"
+        "ckvd: spot/klines/BTCUSDT/1h: sources disagree on 1 bars; the daily archive's were kept\n"
+        "ckvd: spot/klines/BTCUSDT/1h: 2023-03-01..2023-04-01 is not in the cache\n",
+    )
+
+
+def test_a_second_download_finds_everything_there(tmp_path: Path) -> None:
+    assert download_here(tmp_path, "BTCUSDT", *MARCH).status == 0
+    assert download_here(tmp_path, "BTCUSDT", *MARCH) == Finished(0, "everything was in the cache already\n", "")
+
+
+def test_what_no_source_had_before_is_not_asked_for_again_at_once(tmp_path: Path) -> None:
+    (tmp_path / "empty" / "data").mkdir(parents=True)
+    cache = tmp_path / "klines"
+    assert download_here(cache, "BTCUSDT", *MARCH, source=tmp_path / "empty").status == 1
+    again = download_here(cache, "BTCUSDT", *MARCH)
+    assert again.status == 1
+    assert again.err.endswith("--refresh asks at once\n")
+    assert download_here(cache, "BTCUSDT", *MARCH, "--refresh").status == 0
+
+
+@pytest.mark.parametrize(
+    ("end", "said"), [("2100-01-02", "no bar of 2100-01-01..2100-01-02 is closed yet"), ("2100-01-01", "is empty")]
+)
+def test_a_span_of_the_future_is_named(tmp_path: Path, end: str, said: str) -> None:
+    finished = download_here(tmp_path, "BTCUSDT", "-i", "1h", "--start", "2100-01-01", "--end", end)
+    assert finished.status == 1
+    assert said in finished.err
+
+
+def test_ctrl_c_cancels_the_download_and_is_handled_as_before_afterwards(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("ckvd.cli.download._print_progress", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    with command.interruptible():
+        assert download_here(tmp_path, "BTCUSDT", *MARCH).status == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_where_ctrl_c_is_ignored_it_stays_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ckvd.cli.download._print_progress", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert download_here(tmp_path, "BTCUSDT", *MARCH).status == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_progress_in_a_terminal_is_that_of_the_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    changes: list[dict[str, object]] = []
+
+    @contextlib.contextmanager
+    def bar(*_arguments: object, **_options: object) -> Iterator[Callable[..., None]]:
+        yield lambda **changed: changes.append(changed)
+
+    monkeypatch.setattr("ckvd.cli.download.is_progress_shown", lambda: True)
+    monkeypatch.setattr("ckvd.cli.download.progress_bar", bar)
+    assert download_here(tmp_path, "BTCUSDT", *MARCH).err == ""
+    assert changes[-1]["description"] == "1 of 1 archives"
+    assert changes[-1]["completed"] == (SAMPLES / path_of("BTCUSDT", "1h", "2023-03")).stat().st_size
 
 
 # --- Where from, where to ----------------------------------------------------------------------------------

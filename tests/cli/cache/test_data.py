@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ckvd.cache import CacheFolder, SeriesStore
+from ckvd.maintenance.data_lock import format_lock
 from ckvd.model.timespan import Span
-from cli.cache.run import run, run_any, run_json
+from cli.cache.run import DAY, HOURS, MARCH, run, run_any, run_json
+from support import command
+from support.archives import path_of, zip_text
+from support.loopback.mirror import publish
+from support.tables import regular_table
 
 if TYPE_CHECKING:
-    from ckvd.cache import CacheFolder
+    from collections.abc import Iterable
+
+    from ckvd.maintenance.content_hash import ContentHash
 
 
 def test_export_writes_files(folder: CacheFolder, tmp_path: Path) -> None:
@@ -82,3 +90,46 @@ def test_a_lock_is_not_called_like_a_symbol_of_the_cache(
     assert "name the file first" in run_any(folder, "lock", symbol, status=2).stderr
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     run(folder, "lock", "NONE.lock", symbol)
+
+
+def test_export_tells_of_cells_that_a_double_does_not_hold(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path / "cache")
+    line = "1677628800000,1.5,1.5,1.5,1.5,60000000.12345678,1677632399999,9007199254.74099371,3,0.0,0.0,0\n"
+    path = path_of("BTCUSDT", "1h", "2023-03-01")
+    publish(tmp_path / "mirror", path, zip_text(Path(path).name, [line]))
+    words = ["download", "BTCUSDT", "-i", "1h", "--start", "2023-03-01", "--end", "2023-03-02", "--no-rest"]
+    options = ("--vision-url", tmp_path / "mirror", "--cache", folder.root)
+    assert command.run_here(*words, *options).status == 0
+    shown = run(folder, "export", "--to", str(tmp_path / "out")).splitlines()
+    assert shown[0].startswith(f"{tmp_path / 'out' / str(HOURS)}")
+    assert ": 1 bar, " in shown[0]
+    assert shown[1].startswith("1 cell with more digits than a double holds")
+
+
+def test_a_lock_says_which_bars_differ(folder: CacheFolder, tmp_path: Path) -> None:
+    lock = tmp_path / "data.lock"
+    run(folder, "lock", str(lock), "BTCUSDT")
+    SeriesStore(folder, HOURS).put(regular_table(HOURS, DAY), DAY)
+    shown = run(folder, "check-lock", str(lock), status=1)
+    assert shown.startswith(f"different: {HOURS} {MARCH}: 743 bars, expected 743")
+
+
+def test_a_lock_whose_folder_is_missing_is_an_error(folder: CacheFolder, tmp_path: Path) -> None:
+    lock = tmp_path / "none" / "data.lock"
+    for options in ((), ("--overwrite",)):
+        assert f"{lock}: cannot be written: " in run_any(folder, "lock", str(lock), *options).stderr
+    assert f"{lock}: cannot be read: " in run_any(folder, "check-lock", str(lock)).stderr
+
+
+def test_a_file_that_came_meanwhile_is_not_replaced_by_a_lock(
+    folder: CacheFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "data.lock"
+
+    def format_after_another(hashes: Iterable[ContentHash]) -> str:
+        lock.write_text("of somebody else", encoding="utf-8")
+        return format_lock(hashes)
+
+    monkeypatch.setattr("ckvd.cli.cache.data.format_lock", format_after_another)
+    assert f"{lock} is there already" in run_any(folder, "lock", str(lock)).stderr
+    assert lock.read_text(encoding="utf-8") == "of somebody else"

@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.cli.cache.look import draw_calendar
 from ckvd.maintenance.gap_report import MonthFill
+from ckvd.model.market import SeriesKey
+from ckvd.model.provenance import Absence, Reason
 from ckvd.model.timespan import Span
-from cli.cache.run import run, run_any, run_json
+from cli.cache.run import DAY, HOURS, MARCH, run, run_any, run_json
+from support.tables import regular_table
 
 if TYPE_CHECKING:
-    from ckvd.cache import CacheFolder
+    from pathlib import Path
 
 
 def test_list_shows_series_as_lines_and_as_json(folder: CacheFolder) -> None:
@@ -65,3 +69,36 @@ def test_a_calendar_has_a_sign_for_each_month() -> None:
     ]
     fills = [MonthFill(ms, 100, count) for ms, count in zip(start_ms, (100, 99, 1, 0), strict=True)]
     assert draw_calendar(tuple(fills)) == ["     JFMAMJJASOND", "2023           #9", "2024 1.          "]
+
+
+def test_info_shows_the_findings_of_a_quick_look(folder: CacheFolder) -> None:
+    (folder.series_path(HOURS) / "notes.txt").write_text("mine", encoding="utf-8")
+    lines = run(folder, "info", "BTCUSDT", "-i", "1h").splitlines()
+    assert lines[:2] == [f"{HOURS}: 743 bars, {lines[0].split(', ')[1]}", f"covers {MARCH}"]
+    assert lines[-1].startswith("note: notes.txt: ")
+
+
+def test_info_tells_when_a_segment_is_to_be_asked_for_again(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path / "cache")
+    absence = Absence(DAY.start_ms, DAY.end_ms, Reason.NOT_FETCHED, MARCH.end_ms)
+    SeriesStore(folder, HOURS).put(
+        regular_table(HOURS, Span(0, 0)), DAY, absences=[absence], recheck_ms=MARCH.end_ms
+    )
+    lines = run(folder, "info", "BTCUSDT", "-i", "1h").splitlines()
+    assert "covers 2023-03-01..2023-03-02" in lines
+    assert any(line.endswith("closed, ask again 2023-04-01") for line in lines)
+    assert "absent 2023-03-01..2023-03-02 not fetched, ask again 2023-04-01" in lines
+
+
+def test_stats_of_an_empty_cache_have_no_ages(tmp_path: Path) -> None:
+    assert "written from" not in run(CacheFolder(tmp_path), "stats")
+
+
+def test_gaps_pass_over_series_without_segments(folder: CacheFolder) -> None:
+    folder.make_series_path(SeriesKey.of("ETHUSDT", "1h"))
+    shown = run(folder, "gaps", "*USDT", "--no-calendar").splitlines()
+    assert shown == [
+        f"{HOURS} {MARCH}: 1 not in archive",
+        "  2023-03-24T13:00Z..2023-03-24T14:00Z 1 bar not in archive",
+    ]
+    assert "nothing of that" in run_any(folder, "gaps", "ETHUSDT").stderr
