@@ -59,7 +59,7 @@ def arguments_of(site: DownloadSite, *arguments: str) -> tuple[str, ...]:
 
 
 def download(site: DownloadSite, *arguments: str) -> Finished:
-    return command.run(*arguments_of(site, *arguments), home=site.cache.parent)
+    return command.run_here(*arguments_of(site, *arguments))
 
 
 # --- What is said ------------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def download(site: DownloadSite, *arguments: str) -> Finished:
 def test_what_was_stored_is_counted_on_standard_output_and_told_line_by_line_on_standard_error(
     samples: DownloadSite,
 ) -> None:
-    finished = download(samples, "BTCUSDT", *MARCH)
+    finished = command.run(*arguments_of(samples, "BTCUSDT", *MARCH), home=samples.cache.parent)
     assert (finished.status, finished.err) == (0, "1/1 spot/klines/BTCUSDT/1h 2023-03 stored\n")
     nbytes = (SAMPLES / path_of("BTCUSDT", "1h", "2023-03")).stat().st_size
     assert finished.out == f"1 archives stored ({nbytes / 1000:.1f} kB), 0 failed\n"
@@ -79,7 +79,7 @@ def test_what_a_wrong_mirror_did_not_have_is_asked_for_where_that_is_wished(samp
     empty = samples.cache.parent / "empty"
     (empty / "data").mkdir(parents=True)
     wrong = ("--cache", str(samples.cache), "--vision-url", str(empty), "--no-rest")
-    assert command.run("download", "BTCUSDT", *MARCH, *wrong, home=samples.cache.parent).status == 1
+    assert command.run_here("download", "BTCUSDT", *MARCH, *wrong).status == 1
     again = download(samples, "BTCUSDT", *MARCH)
     assert (again.status, again.err.splitlines()[-1]) == (
         1,
@@ -160,7 +160,7 @@ def test_a_missing_checksum_is_refused_where_one_is_required(
 
 
 def test_what_was_refused_is_asked_for_the_next_time(half_year: DownloadSite, june: tuple[str, ...]) -> None:
-    """The archive is there: no statement that it is not may stand in its way."""
+    """The archive is there: the cache may not record it as absent."""
     assert download(half_year, *june, "--require-checksum").status == 1
     finished = download(half_year, *june)
     assert (finished.status, finished.out[:18]) == (0, "1 archives stored ")
@@ -176,15 +176,7 @@ def test_a_cache_that_cannot_be_written_is_named_with_status_1(samples: Download
     assert line.startswith(f"ckvd: {home}/file/klines: cannot be ")
 
 
-# --- In this process ---------------------------------------------------------------------------------------
-
-
-def download_here(cache: Path, *arguments: str, source: Path = SAMPLES) -> Finished:
-    options = ("--cache", cache, "--vision-url", source, "--no-rest")
-    return command.run_here("download", *arguments, *options)
-
-
-def test_what_is_said_comes_from_the_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_is_said_comes_from_the_report(monkeypatch: pytest.MonkeyPatch, samples: DownloadSite) -> None:
     hours, span = SeriesKey.of("BTCUSDT", "1h"), Span.of("2023-03-01", "2023-04-01")
     march = Period.of_label("2023-03")
     source = Source(Origin.VISION_MONTHLY, "a.zip", span.start_ms, span.end_ms, duplicate_row_count=2)
@@ -203,7 +195,7 @@ def test_what_is_said_comes_from_the_report(monkeypatch: pytest.MonkeyPatch, tmp
         return report
 
     monkeypatch.setattr("ckvd.cli.download._download", reported)
-    assert download_here(tmp_path, "BTCUSDT", *MARCH) == Finished(
+    assert download(samples, "BTCUSDT", *MARCH) == Finished(
         1,
         "1 archives stored (1.5 kB), 1 failed, 12 bars from the REST interface\n",
         "ckvd: spot/klines/BTCUSDT/1h 2023-03: no CHECKSUM is published, so its bytes are not confirmed\n"
@@ -213,62 +205,6 @@ def test_what_is_said_comes_from_the_report(monkeypatch: pytest.MonkeyPatch, tmp
         "ckvd: spot/klines/BTCUSDT/1h: sources disagree on 1 bars; the daily archive's were kept\n"
         "ckvd: spot/klines/BTCUSDT/1h: 2023-03-01..2023-04-01 is not in the cache\n",
     )
-
-
-def test_a_second_download_finds_everything_there(tmp_path: Path) -> None:
-    assert download_here(tmp_path, "BTCUSDT", *MARCH).status == 0
-    assert download_here(tmp_path, "BTCUSDT", *MARCH) == Finished(0, "everything was in the cache already\n", "")
-
-
-def test_what_no_source_had_before_is_not_asked_for_again_at_once(tmp_path: Path) -> None:
-    (tmp_path / "empty" / "data").mkdir(parents=True)
-    cache = tmp_path / "klines"
-    assert download_here(cache, "BTCUSDT", *MARCH, source=tmp_path / "empty").status == 1
-    again = download_here(cache, "BTCUSDT", *MARCH)
-    assert again.status == 1
-    assert again.err.endswith("--refresh asks at once\n")
-    assert download_here(cache, "BTCUSDT", *MARCH, "--refresh").status == 0
-
-
-@pytest.mark.parametrize(
-    ("end", "said"), [("2100-01-02", "no bar of 2100-01-01..2100-01-02 is closed yet"), ("2100-01-01", "is empty")]
-)
-def test_a_span_of_the_future_is_named(tmp_path: Path, end: str, said: str) -> None:
-    finished = download_here(tmp_path, "BTCUSDT", "-i", "1h", "--start", "2100-01-01", "--end", end)
-    assert finished.status == 1
-    assert said in finished.err
-
-
-def test_ctrl_c_cancels_the_download_and_is_handled_as_before_afterwards(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("ckvd.cli.download._print_progress", lambda _: os.kill(os.getpid(), signal.SIGINT))
-    with command.interruptible():
-        assert download_here(tmp_path, "BTCUSDT", *MARCH).status == 130
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_where_ctrl_c_is_ignored_it_stays_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ckvd.cli.download._print_progress", lambda _: os.kill(os.getpid(), signal.SIGINT))
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        assert download_here(tmp_path, "BTCUSDT", *MARCH).status == 0
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def test_progress_in_a_terminal_is_that_of_the_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    changes: list[dict[str, object]] = []
-
-    @contextlib.contextmanager
-    def bar(*_arguments: object, **_options: object) -> Iterator[Callable[..., None]]:
-        yield lambda **changed: changes.append(changed)
-
-    monkeypatch.setattr("ckvd.cli.download.is_progress_shown", lambda: True)
-    monkeypatch.setattr("ckvd.cli.download.progress_bar", bar)
-    assert download_here(tmp_path, "BTCUSDT", *MARCH).err == ""
-    assert changes[-1]["description"] == "1 of 1 archives"
-    assert changes[-1]["completed"] == (SAMPLES / path_of("BTCUSDT", "1h", "2023-03")).stat().st_size
 
 
 # --- Where from, where to ----------------------------------------------------------------------------------
@@ -307,6 +243,22 @@ def test_offline_nothing_is_asked_and_what_lacks_is_named(samples: DownloadSite)
 
 
 # --- A terminal --------------------------------------------------------------------------------------------
+
+
+def test_progress_in_a_terminal_is_that_of_the_download(
+    monkeypatch: pytest.MonkeyPatch, samples: DownloadSite
+) -> None:
+    changes: list[dict[str, object]] = []
+
+    @contextlib.contextmanager
+    def bar(*_arguments: object, **_options: object) -> Iterator[Callable[..., None]]:
+        yield lambda **changed: changes.append(changed)
+
+    monkeypatch.setattr("ckvd.cli.download.is_progress_shown", lambda: True)
+    monkeypatch.setattr("ckvd.cli.download.progress_bar", bar)
+    assert download(samples, "BTCUSDT", *MARCH).err == ""
+    assert changes[-1]["description"] == "1 of 1 archives"
+    assert changes[-1]["completed"] == (SAMPLES / path_of("BTCUSDT", "1h", "2023-03")).stat().st_size
 
 
 def test_a_terminal_shows_a_bar_that_goes_when_all_is_done(half_year: DownloadSite) -> None:
@@ -374,6 +326,24 @@ def test_ctrl_c_keeps_what_was_finished_and_the_same_command_goes_on_from_there(
     assert finished.status == 0, finished.err
     assert half_year.asked == ["BTCUSDT-1d-2022-06.zip"]
     assert len(half_year.read("BTCUSDT", "1d", "2022-01-01", "2022-07-01")) == 181
+
+
+def test_ctrl_c_cancels_the_download_and_is_handled_as_before_afterwards(
+    monkeypatch: pytest.MonkeyPatch, samples: DownloadSite
+) -> None:
+    monkeypatch.setattr("ckvd.cli.download._print_progress", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    with command.interruptible():
+        assert download(samples, "BTCUSDT", *MARCH).status == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_where_ctrl_c_is_ignored_it_stays_so(monkeypatch: pytest.MonkeyPatch, samples: DownloadSite) -> None:
+    monkeypatch.setattr("ckvd.cli.download._print_progress", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert download(samples, "BTCUSDT", *MARCH).status == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # Presses Ctrl-C again when the folder of the archives on their way is being removed.

@@ -1,7 +1,7 @@
 """All that `ckvd` prints: results on standard output, complaints and progress on standard error.
 
-Programs read the output too: it is plain lines, with tabs between cells, or JSON. Only a terminal gets columns and
-progress bars, and only then are those parts of rich loaded. No other module prints, except `main`, which has to
+Programs read the output too: it is plain lines with tabs between cells, or JSON. Only a terminal gets columns and
+progress bars, and only then are those parts of rich loaded. No other module prints but `main`, which may have to
 before this one is loaded.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-# Names and messages may hold brackets and colons: they are neither markup nor emoji.
+# Brackets and colons in names and messages are not markup or emoji.
 _out = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
 _err = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
@@ -48,7 +48,7 @@ def say_on_stderr(line: str) -> None:
 
 
 def propose(line: str, *, is_work_left: bool) -> None:
-    """Print what a verb would do; where that is anything, with the option that does it."""
+    """Print a summary of what a verb would do. If there is anything to do, name the option that does it."""
     say(f"{line}; add --yes to do it" if is_work_left else line)
 
 

@@ -51,7 +51,7 @@ def verify(
 
 
 def _find(selection: Selection, *, is_quick: bool = False) -> list[Finding]:
-    """What is wrong with a cache, with a progress bar."""
+    """Verify a cache and show progress."""
     chosen = selection.series()
     findings = list(verify_folder(selection.folder))
     for series in track(chosen, "verifying"):

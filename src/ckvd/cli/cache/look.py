@@ -104,8 +104,8 @@ def _segment_row(segment: SegmentSummary) -> tuple[object, ...]:
     state = segment.trouble or ("provisional" if segment.is_provisional else "closed")
     if segment.recheck_ms:
         state += f", ask again {format_time(segment.recheck_ms)}"
-    held = ", ".join(map(str, segment.held)) or "nothing"
-    return segment.name.file_name, held, segment.row_count, format_nbytes(segment.nbytes), state
+    covered = ", ".join(map(str, segment.held)) or "nothing"
+    return segment.name.file_name, covered, segment.row_count, format_nbytes(segment.nbytes), state
 
 
 def _show_absences(segment: SegmentSummary) -> None:

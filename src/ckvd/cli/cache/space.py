@@ -125,7 +125,7 @@ def prune(
 
 @dataclass(frozen=True, slots=True)
 class _Removal:
-    """What is to be removed: bars, leftovers of dead processes, and files in quarantine."""
+    """What pruning removes: bars, leftovers of dead processes, and files in quarantine."""
 
     prunings: list[Pruning]
     leftovers: list[Leftover]

@@ -103,16 +103,16 @@ class Selection:
         return cls(folder, filter_)
 
     def series(self) -> list[SeriesKey]:
-        """The series that are meant, in order: `expect_some` of them."""
+        """The series that are meant, in order; see `expect_some`."""
         return self.expect_some(self.filter.choose(self.folder))
 
     def expect_some(self, found: list[_T]) -> list[_T]:
-        """What was found, unchanged. To check nothing and find nothing wrong is no success.
+        """Return what was found, unchanged. Checking nothing, and so finding nothing wrong, is no success.
 
         Raises
         ------
         typer.Exit
-            Nothing was found, unless all of a cache is meant that is there: it may be empty.
+            Nothing was found. A cache that exists may be empty, if no filter is given.
         """
         if not found and not (self.filter == EVERYTHING and self.folder.root.is_dir()):
             raise self.nothing()
