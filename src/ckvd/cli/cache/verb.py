@@ -162,8 +162,11 @@ class Bounds:
         )
 
 
-# What builds values of these types. Its parameters are options, but for `folder`.
-_BUILDERS: Final[dict[Any, Callable[..., Any]]] = {Selection: Selection.of_options, Bounds: Bounds}
+# What builds values of these types, and its parameters: options, but for `folder`.
+_BUILDERS: Final[dict[Any, tuple[Callable[..., Any], tuple[Parameter, ...]]]] = {
+    kind: (build, tuple(signature(build, eval_str=True).parameters.values()))
+    for kind, build in ((Selection, Selection.of_options), (Bounds, Bounds))
+}
 _LAST: Final = (
     Parameter("cache", Parameter.KEYWORD_ONLY, default=None, annotation=CacheOption),
     Parameter(
@@ -193,8 +196,8 @@ def verb(function: Callable[..., Result]) -> Callable[..., None]:
     def command(*, cache: Path | None, json: bool, **values: Any) -> None:
         with exit_status_of_errors():
             values["folder"] = CacheFolder.at(cache)
-            for name, build in builders.items():
-                values[name] = build(**{option: values[option] for option in signature(build).parameters})
+            for name, (build, parts) in builders.items():
+                values[name] = build(**{part.name: values[part.name] for part in parts})
             result = function(**{name: values[name] for name in parameters})
             if json:
                 print_json(result.document)
@@ -212,7 +215,7 @@ def verb(function: Callable[..., Result]) -> Callable[..., None]:
 def _options_of(parameter: Parameter) -> Iterator[Parameter]:
     """The options that a parameter of a verb stands for."""
     if parameter.annotation in _BUILDERS:
-        for part in signature(_BUILDERS[parameter.annotation], eval_str=True).parameters.values():
+        for part in _BUILDERS[parameter.annotation][1]:
             yield from _options_of(part)
     elif parameter.annotation is not CacheFolder:
         yield parameter.replace(kind=Parameter.KEYWORD_ONLY)
