@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ckvd.acquisition.ingest import expected_of
 from ckvd.decode.batch import decode_archives
-from ckvd.decode.decode import DecodedArchive, decode_archive
+from ckvd.decode.decode import DecodedRows, decode_archive
 from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
@@ -32,18 +32,18 @@ def name_of(path: str) -> ArchiveName:
     return name
 
 
-def alone(content: bytes, name: ArchiveName) -> DecodedArchive | ArchiveError:
+def alone(content: bytes, name: ArchiveName) -> DecodedRows | ArchiveError:
     try:
         return decode_archive(content, expected_of(name))
     except ArchiveError as error:
         return error
 
 
-def assert_same(together: DecodedArchive | ArchiveError, by_itself: DecodedArchive | ArchiveError) -> None:
+def assert_same(together: DecodedRows | ArchiveError, by_itself: DecodedRows | ArchiveError) -> None:
     if isinstance(by_itself, ArchiveError):
         assert str(together) == str(by_itself)
         return
-    assert isinstance(together, DecodedArchive)
+    assert isinstance(together, DecodedRows)
     assert together.table.series == by_itself.table.series
     assert list(together.table.columns) == list(by_itself.table.columns)
     for name, column in by_itself.table.columns.items():
@@ -83,7 +83,7 @@ def test_an_archive_that_is_refused_takes_no_other_with_it(spoiled: Sequence[tup
     first, second = decode_archives(contents, [expected_of(day) for day in days])
     assert_same(first, alone(contents[0], days[0]))
     assert_same(second, alone(contents[1], days[1]))
-    assert isinstance(second, DecodedArchive)
+    assert isinstance(second, DecodedRows)
 
 
 def test_a_file_that_is_no_zip_is_refused_by_itself() -> None:
@@ -92,4 +92,4 @@ def test_a_file_that_is_no_zip_is_refused_by_itself() -> None:
         [b"no zip", zip_of([GOOD], days[0].file_name)], [expected_of(days[1]), expected_of(days[0])]
     )
     assert isinstance(found[0], ArchiveError)
-    assert isinstance(found[1], DecodedArchive)
+    assert isinstance(found[1], DecodedRows)

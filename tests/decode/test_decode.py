@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckvd.acquisition.ingest import expected_of
-from ckvd.decode.decode import DecodedArchive, Expected, decode_archive, decode_rows
+from ckvd.decode.decode import DecodedRows, Expected, decode_archive, decode_rows
 from ckvd.decode.rows import parse_rows
 from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Period
@@ -51,11 +51,11 @@ def row(minute: int, *, close: str = "1.5", unit: int = 1, open_us: int = 0, clo
     return f"{opens},1.0,2.0,0.5,{close},3,{closes},4.5,7,1,1.5,0\n"
 
 
-def decode(rows: Iterable[str], name: ArchiveName = NAME) -> DecodedArchive:
+def decode(rows: Iterable[str], name: ArchiveName = NAME) -> DecodedRows:
     return decode_archive(zip_text(name.file_name, rows), expected_of(name))
 
 
-def minutes_of(decoded: DecodedArchive) -> list[int]:
+def minutes_of(decoded: DecodedRows) -> list[int]:
     minutes: list[int] = ((decoded.table.open_time - START_MS) // 60_000).tolist()
     return minutes
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ckvd.acquisition.ingest import expected_of
 from ckvd.decode.batch import decode_archives
-from ckvd.decode.decode import DecodedArchive, decode_archive
+from ckvd.decode.decode import DecodedRows, decode_archive
 from ckvd.decode.workspace import Workspace
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
@@ -58,8 +58,8 @@ def row(minute: int) -> str:
     return f"{opens_ms},{minute}.5,{minute}.75,{minute}.25,{minute}.5,3,{opens_ms + 59_999},4.5,7,1,1.5,0\n"
 
 
-def cells_of(decoded: DecodedArchive | ArchiveError) -> object:
-    if not isinstance(decoded, DecodedArchive):
+def cells_of(decoded: DecodedRows | ArchiveError) -> object:
+    if not isinstance(decoded, DecodedRows):
         return str(decoded)
     return {name: column.tobytes() for name, column in decoded.table.columns.items()}, decoded.has_header
 
@@ -76,7 +76,7 @@ GROUPS = st.lists(st.tuples(st.integers(0, 200), st.booleans(), st.booleans()), 
 @given(st.lists(GROUPS, min_size=1, max_size=4))
 def test_what_a_workspace_held_before_shows_nowhere(groups: list[list[tuple[int, bool, bool]]]) -> None:
     workspace = Workspace()
-    kept: list[tuple[object, DecodedArchive | ArchiveError]] = []
+    kept: list[tuple[object, DecodedRows | ArchiveError]] = []
     for group in groups:
         contents = [
             archive_of(day, count, has_header=has_header, has_last_newline=has_last_newline)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ckvd.cache.folder import CacheFolder
-    from ckvd.decode.decode import DecodedArchive
+    from ckvd.decode.decode import DecodedRows
     from ckvd.model.market import SeriesKey
     from ckvd.vision.name import ArchiveName
     from ckvd.vision.source import FetchedArchive
@@ -44,7 +44,7 @@ class _Arrival:
 
     position: int
     span: Span
-    decoded: DecodedArchive
+    decoded: DecodedRows
     source: Source
 
 
@@ -91,7 +91,7 @@ def ingest_archives(
     return [results[position] for position in range(len(archives))]
 
 
-def _decode(archives: Sequence[FetchedArchive], workspace: Workspace | None) -> list[DecodedArchive | ArchiveError]:
+def _decode(archives: Sequence[FetchedArchive], workspace: Workspace | None) -> list[DecodedRows | ArchiveError]:
     contents = [_read(fetched) for fetched in archives]
     read = [position for position, content in enumerate(contents) if isinstance(content, bytes)]
     decoded = decode_archives(
@@ -131,7 +131,7 @@ def expected_of(name: ArchiveName) -> Expected:
     return Expected(name.series, name.period.span, name.file_name)
 
 
-def source_of(fetched: FetchedArchive, decoded: DecodedArchive) -> Source:
+def source_of(fetched: FetchedArchive, decoded: DecodedRows) -> Source:
     """What is worth knowing later about an archive that was decoded."""
     span = fetched.name.period.span
     conflicts = decoded.conflict_open_times

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ckvd.decode.decode import DecodedArchive, Expected, decode_archive, decode_rows
+from ckvd.decode.decode import DecodedRows, Expected, decode_archive, decode_rows
 from ckvd.decode.rows import RawRows, find_line_ends, header_end, parse_rows
 from ckvd.decode.unzip import unzip_csv
 from ckvd.decode.workspace import Workspace
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def decode_archives(
     contents: Sequence[bytes], expected: Sequence[Expected], workspace: Workspace | None = None
-) -> list[DecodedArchive | ArchiveError]:
+) -> list[DecodedRows | ArchiveError]:
     """Decode several archives as one text.
 
     Parameters
@@ -39,7 +39,7 @@ def decode_archives(
 
     Returns
     -------
-    list of DecodedArchive or ArchiveError
+    list of DecodedRows or ArchiveError
         What `decode_archive` returns or raises for each, except that `Decimals` are those of all of them together.
     """
     workspace = workspace or Workspace()
@@ -51,7 +51,7 @@ def decode_archives(
     return [_decode_alone(content, one, workspace) for content, one in zip(contents, expected, strict=True)]
 
 
-def _decode_alone(content: bytes, expected: Expected, workspace: Workspace) -> DecodedArchive | ArchiveError:
+def _decode_alone(content: bytes, expected: Expected, workspace: Workspace) -> DecodedRows | ArchiveError:
     try:
         return decode_archive(content, expected, workspace)
     except ArchiveError as error:
@@ -60,7 +60,7 @@ def _decode_alone(content: bytes, expected: Expected, workspace: Workspace) -> D
 
 def _decode_as_one(
     contents: Sequence[bytes], expected: Sequence[Expected], workspace: Workspace
-) -> Iterator[DecodedArchive]:
+) -> Iterator[DecodedRows]:
     workspace.clear()
     texts = [
         unzip_csv(content, one.series, one.label, workspace)

@@ -59,7 +59,7 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DecodedArchive:
+class DecodedRows:
     """The bars of a source, and what was found in it.
 
     Attributes
@@ -90,7 +90,7 @@ class DecodedArchive:
 
 def decode_archive(
     content: bytes | memoryview, expected: Expected, workspace: Workspace | None = None
-) -> DecodedArchive:
+) -> DecodedRows:
     """Decode a zipped CSV.
 
     Parameters
@@ -114,7 +114,7 @@ def decode_archive(
     return decode_rows(rows, expected)
 
 
-def decode_rows(rows: RawRows, expected: Expected) -> DecodedArchive:
+def decode_rows(rows: RawRows, expected: Expected) -> DecodedRows:
     """Turn raw rows into a table.
 
     Parameters
@@ -140,7 +140,7 @@ def decode_rows(rows: RawRows, expected: Expected) -> DecodedArchive:
     if order.kept is not None:
         columns = {column: cells[order.kept] for column, cells in columns.items()}
     decimals = {names[field]: found for field, found in zip(FLOAT_FIELDS, rows.decimals, strict=True)}
-    return DecodedArchive(
+    return DecodedRows(
         table=KlineTable(expected.series, columns, decimals),
         row_count=rows.row_count,
         duplicate_row_count=order.duplicate_row_count,
