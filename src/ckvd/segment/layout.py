@@ -1,4 +1,4 @@
-r"""The segment format, version 1: what stands where in a segment file.
+r"""The segment format, version 1, byte by byte.
 
 A segment holds the bars of one series in one span of time, column by column. It is written once and never changed.
 All numbers are little-endian. The file is a header, then columns::
