@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from ckvd.acquisition.limits import IngestLimits
     from ckvd.cache.folder import CacheFolder
-    from ckvd.decode.decode import DecodedArchive
+    from ckvd.decode.decode import DecodedRows
     from ckvd.model.market import SeriesKey
     from ckvd.vision.name import ArchiveName
     from ckvd.vision.source import ArchiveSource, FetchedArchive
@@ -104,7 +104,7 @@ def expected_of(name: ArchiveName) -> Expected:
     return Expected(name.series, name.period.span, name.file_name)
 
 
-def source_of(fetched: FetchedArchive, decoded: DecodedArchive) -> Source:
+def source_of(fetched: FetchedArchive, decoded: DecodedRows) -> Source:
     """Where the bars of an archive came from, and what was unusual about it."""
     span = fetched.name.period.span
     conflicts = decoded.conflict_open_times

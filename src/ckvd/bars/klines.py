@@ -13,7 +13,7 @@ from ckvd.errors import ColumnError
 from ckvd.model.gaps import find_gaps
 from ckvd.model.market import Kind
 from ckvd.model.provenance import Gap, Reason, narrow
-from ckvd.model.table import COLUMN_DTYPES, REGULAR_US, BarFlag, bar_flags, fields_of
+from ckvd.model.table import COLUMN_DTYPES, REGULAR_US, BarFlag, bar_flags, fields_of, regular_us
 from ckvd.model.timespan import Span, difference
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Klines(BarColumns):
         part = block.column(name, self.series.interval)
         if part is None:
             # Only the microseconds are left out of a segment, where all of them are regular.
-            part = np.broadcast_to(np.int16(REGULAR_US[name]), len(block))
+            part = regular_us(name, len(block))
         return part
 
     # --- The columns, by name ---

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 Column: TypeAlias = npt.NDArray[Any]
 Times: TypeAlias = npt.NDArray[np.int64]
 
-# The twelve fields of a row, in the order of archives and of the REST interface.
-_QUOTE_FIELDS: Final = (
+# The twelve fields of a row, in the order of archives and of the REST interface. Archives of every market that have
+# a header line name them so.
+QUOTE_FIELDS: Final = (
     "open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "count",
     "taker_buy_volume", "taker_buy_quote_volume", "ignore",
 )  # fmt: skip
@@ -51,12 +52,12 @@ OPEN_TIME_US: Final = "open_time_us"
 CLOSE_TIME_US: Final = "close_time_us"
 REGULAR_OPEN_US: Final = 0
 REGULAR_CLOSE_US: Final = 999
-# What such a column holds in the rows of a source that has none.
+# What such a column holds in every row of a source, table or segment that leaves it out.
 REGULAR_US: Final = {OPEN_TIME_US: REGULAR_OPEN_US, CLOSE_TIME_US: REGULAR_CLOSE_US}
 
 COLUMN_DTYPES: Final[dict[str, np.dtype[Any]]] = {
     name: np.dtype("<i8" if position in INTEGER_FIELDS else "<f8")
-    for fields in (_QUOTE_FIELDS, _BASE_FIELDS)
+    for fields in (QUOTE_FIELDS, _BASE_FIELDS)
     for position, name in enumerate(fields)
 } | {OPEN_TIME_US: np.dtype("<i2"), CLOSE_TIME_US: np.dtype("<i2")}
 
@@ -67,7 +68,26 @@ def fields_of(series: SeriesKey) -> tuple[str, ...]:
     `volume`, `quote_volume`, `taker_buy_volume` and `taker_buy_quote_volume` mean nothing for mark price, index
     price and premium index bars, where `count` is a number of samples. They are kept as published.
     """
-    return _BASE_FIELDS if series.market is Market.CM and series.kind is Kind.KLINES else _QUOTE_FIELDS
+    return _BASE_FIELDS if series.market is Market.CM and series.kind is Kind.KLINES else QUOTE_FIELDS
+
+
+def regular_us(name: str, row_count: int) -> npt.NDArray[np.int16]:
+    """The column `OPEN_TIME_US` or `CLOSE_TIME_US` of a source, table or segment that leaves it out.
+
+    Returns
+    -------
+    ndarray of int16, shape (row_count,)
+        Read-only, broadcast from a single value.
+    """
+    return np.broadcast_to(np.array(REGULAR_US[name], COLUMN_DTYPES[name]), row_count)
+
+
+def bits_of(column: Column) -> Column:
+    """The cells of a column as unsigned integers of the same size, to compare them bit for bit. A view.
+
+    Compared as numbers, the different cells 0.0 and -0.0 would be equal, and a NaN would differ from itself.
+    """
+    return column.view(f"<u{column.dtype.itemsize}")
 
 
 class BarFlag(IntFlag):
@@ -145,6 +165,16 @@ class KlineTable:
         """The open times, int64 milliseconds."""
         return self.columns["open_time"]
 
+    def column(self, name: str) -> Column:
+        """A column, also where the table leaves it out because all its microseconds are regular.
+
+        Returns
+        -------
+        ndarray, shape (row_count,)
+        """
+        column = self.columns.get(name)
+        return regular_us(name, self.row_count) if column is None else column
+
     def rows(self, start: int, stop: int) -> KlineTable:
         """Some of the rows, as views."""
         columns = {name: column[start:stop] for name, column in self.columns.items()}
@@ -153,8 +183,8 @@ class KlineTable:
 
 # --- Merging tables ----------------------------------------------------------------------------------------
 
-# Early archives hold arbitrary numbers in the field that is to be ignored: a difference there says nothing.
-_NOT_COMPARED: Final = frozenset({"ignore"})
+# Early archives hold arbitrary numbers in this field: a difference there says nothing.
+NOT_COMPARED: Final = frozenset({"ignore"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,7 +214,7 @@ def join_tables(tables: Sequence[KlineTable]) -> KlineTable:
     """One table of several that follow on each other: each opens after all bars of the one before."""
     if len(tables) == 1:
         return tables[0]
-    columns = {name: np.concatenate([_column(table, name) for table in tables]) for name in _names_of(tables)}
+    columns = {name: np.concatenate([table.column(name) for table in tables]) for name in _names_of(tables)}
     return KlineTable(tables[0].series, columns, _decimals_of(tables))
 
 
@@ -222,7 +252,7 @@ def merge_tables(series: SeriesKey, tables: Sequence[KlineTable]) -> MergedTable
     """
     if not tables:
         return MergedTable(empty_table(series), np.empty(0, np.int64), ())
-    columns = {name: np.concatenate([_column(table, name) for table in tables]) for name in _names_of(tables)}
+    columns = {name: np.concatenate([table.column(name) for table in tables]) for name in _names_of(tables)}
     rank = np.repeat(np.arange(len(tables)), [table.row_count for table in tables])
     # By open time, and by precedence within: the first of each open time is the one to keep.
     order = np.lexsort((rank, columns["open_time"]))
@@ -238,17 +268,12 @@ def merge_tables(series: SeriesKey, tables: Sequence[KlineTable]) -> MergedTable
     )
 
 
-def _column(table: KlineTable, name: str) -> Column:
-    column = table.columns.get(name)
-    return np.full(table.row_count, REGULAR_US[name], np.int16) if column is None else column
-
-
 def _differs_from_kept(columns: dict[str, Column], kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Whether each row differs from the kept row of its open time, in any cell, bit for bit."""
     keeper = np.maximum.accumulate(np.where(kept, np.arange(len(kept)), 0))
     differs = np.zeros(len(kept), dtype=bool)
     for name, column in columns.items():
-        if name not in _NOT_COMPARED:
-            bits = column.view(f"u{column.dtype.itemsize}")
+        if name not in NOT_COMPARED:
+            bits = bits_of(column)
             differs |= bits != bits[keeper]
     return differs
