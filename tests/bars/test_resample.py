@@ -141,15 +141,15 @@ def test_each_bar_is_made_of_the_bars_that_open_in_it(
 @pytest.mark.parametrize(("source", "target"), NESTING)
 @settings(max_examples=25)
 @given(st.data())
-def test_a_bar_is_complete_when_every_cell_of_the_shorter_grid_has_a_bar(
+def test_a_bar_is_complete_when_every_slot_of_the_shorter_grid_has_a_bar(
     source: Interval, target: Interval, data: st.DataObject
 ) -> None:
     table, span = data.draw(decimal_tables(source, target))
     bars = klines_of(table, span).resample(target)
     filled = {bar_start(moment, source) for moment in table.open_time.tolist()}
     for open_ms, is_complete in zip(bars.open_time.tolist(), bars.complete.tolist(), strict=True):
-        cells = bar_starts(Span(open_ms, bar_end(open_ms, target)), source)
-        assert is_complete == filled.issuperset(cells)
+        slots = bar_starts(Span(open_ms, bar_end(open_ms, target)), source)
+        assert is_complete == filled.issuperset(slots)
 
 
 @given(st.data())
@@ -186,14 +186,14 @@ def test_longer_bars_without_source_bars_are_left_out() -> None:
     assert not bars.complete.any()
 
 
-def test_a_bar_off_the_grid_belongs_to_the_bar_in_which_it_opens_and_fills_its_cell() -> None:
+def test_a_bar_off_the_grid_belongs_to_the_bar_in_which_it_opens_and_fills_its_slot() -> None:
     opens = [minute * MINUTE_MS for minute in range(60)]
     opens[59] += 14_789
     bars = klines_of(make_table(BTCUSDT_1M, opens), Span(0, HOUR_MS)).resample("1h")
     assert (bars.open_time.tolist(), bars.source_count.tolist(), bars.complete.tolist()) == ([0], [60], [True])
 
 
-def test_two_bars_in_one_cell_do_not_replace_a_missing_bar() -> None:
+def test_two_bars_in_one_slot_do_not_replace_a_missing_bar() -> None:
     opens = sorted({minute * MINUTE_MS for minute in range(59)} | {MINUTE_MS + 1})
     bars = klines_of(make_table(BTCUSDT_1M, opens), Span(0, HOUR_MS)).resample("1h")
     assert (bars.source_count.tolist(), bars.complete.tolist()) == ([60], [False])

@@ -172,7 +172,7 @@ def test_the_points_of_a_span_are_listed_and_counted_as_by_the_model(
 
 @MANY
 @given(intervals, moments(0))
-def test_neighbouring_cells_have_neighbouring_numbers_and_a_number_gives_the_start_of_its_cell(
+def test_neighbouring_slots_have_neighbouring_numbers_and_a_number_gives_the_start_of_its_slot(
     interval: Interval, moment_ms: int
 ) -> None:
     start_ms, end_ms = bar_start(moment_ms, interval), bar_end(moment_ms, interval)

@@ -109,7 +109,7 @@ def test_a_run_of_missing_bars_is_one_gap_at_the_start_within_and_at_the_end() -
     assert {gap.reason for gap in gaps} == {Reason.NOT_IN_ARCHIVE}
 
 
-def test_a_bar_that_opens_late_fills_its_own_cell_only() -> None:
+def test_a_bar_that_opens_late_fills_its_own_slot_only() -> None:
     assert find(minutes(0, 1.25, 2), [minute_span(0, 3)], Interval.M1) == []
     (gap,) = find(minutes(0, 1.25), [minute_span(0, 3)], Interval.M1)
     assert gap.span == minute_span(2, 3)

@@ -110,10 +110,10 @@ class Klines(BarColumns):
         if name not in self.column_names and name not in REGULAR_US:
             known = ", ".join(self.column_names)
             raise ColumnError(f"{self.series} has no column {name!r}: expected one of {known}")
-        parts = [self._column_of(block, name) for block in self._blocks if len(block)]
-        if len(parts) == 1:
-            return parts[0]
-        column = np.concatenate(parts) if parts else np.empty(0, COLUMN_DTYPES[name])
+        columns = [self._column_of(block, name) for block in self._blocks if len(block)]
+        if len(columns) == 1:
+            return columns[0]
+        column = np.concatenate(columns) if columns else np.empty(0, COLUMN_DTYPES[name])
         column.flags.writeable = False
         return column
 

@@ -205,7 +205,7 @@ def resample(klines: SourceBars, interval: str) -> ResampledKlines:
     starts, counts, opens, ends = starts[:-1][is_there], counts[is_there], edges[:-1][is_there], edges[1:][is_there]
     columns = _aggregate(klines, starts, counts) | {"open_time": opens}
     columns = {name: columns[name] for name in klines.column_names}
-    complete = _filled_cells(open_time, starts, counts, klines.series.interval) == _cell_count(opens, ends, source)
+    complete = _filled_slots(open_time, starts, counts, klines.series.interval) == _slot_count(opens, ends, source)
     for array in (*columns.values(), counts, complete):
         array.flags.writeable = False
     span = Span(min(klines.span.start_ms, int(opens[0])), klines.span.end_ms)
@@ -231,21 +231,21 @@ def _first_rows(open_time: Times, edges: Times) -> Times:
     return rows
 
 
-def _cell_count(opens: Times, ends: Times, source: BarLength) -> Times:
+def _slot_count(opens: Times, ends: Times, source: BarLength) -> Times:
     """The number of source bars in each bar if none is missing."""
     if not source.months:
         return (ends - opens) // source.fixed_ms
     return (grid_index(ends, Interval.MO1) - grid_index(opens, Interval.MO1)) // source.months
 
 
-def _filled_cells(open_time: Times, starts: Times, counts: Times, interval: Interval) -> Times:
-    """The number of filled cells of the source's grid, for each longer bar: `counts`, unless bars share a cell."""
+def _filled_slots(open_time: Times, starts: Times, counts: Times, interval: Interval) -> Times:
+    """The number of filled slots of the source's grid, for each longer bar: `counts`, unless bars share a slot."""
     step_ms = interval.fixed_ms or 31 * DAY_MS
     if not _is_any_closer(open_time, step_ms):
         return counts
-    cells = grid_index(open_time, interval)
-    shares = np.concatenate(([False], cells[1:] == cells[:-1]))
-    # The first source bar of a longer bar never shares a cell with the longer bar before, because cells nest.
+    slots = grid_index(open_time, interval)
+    shares = np.concatenate(([False], slots[1:] == slots[:-1]))
+    # The first source bar of a longer bar never shares a slot with the longer bar before, because slots nest.
     filled: Times = counts - np.add.reduceat(shares, starts, dtype=np.int64)
     return filled
 
