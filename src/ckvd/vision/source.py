@@ -9,6 +9,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from ckvd.errors import ArchiveError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -50,6 +52,19 @@ class FetchedArchive:
     etag: str
     last_modified: str
     attempt_count: int
+
+    def read_bytes(self) -> bytes:
+        """Read the whole file. A file of a mirror in a folder may vanish after it was verified.
+
+        Raises
+        ------
+        ArchiveError
+            It cannot be read.
+        """
+        try:
+            return b"".join(read_pieces(self.path, self.nbytes + 1))
+        except OSError as error:
+            raise ArchiveError(str(self.path), f"cannot be read: {error.strerror}") from error
 
 
 @dataclass(frozen=True, slots=True)
