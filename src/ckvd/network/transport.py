@@ -20,7 +20,7 @@ from ckvd.network.in_flight import RequestsInFlight
 from ckvd.network.request import Limits, send_request
 from ckvd.network.response import DownloadedFile, Response
 from ckvd.network.retry import Failure, RetryPolicy, failure_of_status
-from ckvd.network.session import open_session, release_session
+from ckvd.network.session import OwnSession, open_session
 from ckvd.network.sink import FileSink, MemorySink
 from ckvd.utils.config import (
     ARCHIVE_CSV_NBYTES_MAX,
@@ -122,13 +122,13 @@ class Transport(ConnectionHolder):
     @property
     def is_connected(self) -> bool:
         """Whether it has opened a session."""
-        return self._session is not None and not self._session_is_external
+        return isinstance(self._session, OwnSession)
 
     def release(self) -> None:
         """Close the session without awaiting; whoever waits for a request gets an error."""
         session, self._session, self._requests = self._session, None, None
-        if session is not None and not self._session_is_external:
-            release_session(session)
+        if isinstance(session, OwnSession):
+            session.release()
 
     # --- Requests ------------------------------------------------------------------------------------------
 
