@@ -169,6 +169,21 @@ def test_what_will_not_pass_is_asked_for_once() -> None:
         ask(Reply(400, error_body(-1120, "Invalid interval.")), attempts_max=5)
 
 
+def test_an_address_that_is_not_of_http_is_refused_without_a_second_attempt() -> None:
+    waits: list[float] = []
+
+    async def sleep(delay_s: float) -> None:
+        waits.append(delay_s)
+
+    async def main() -> None:
+        async with RestDataClient(base_url="ftp://127.0.0.1", sleep=sleep) as client:
+            await client.fetch(SERIES, HOUR)
+
+    with pytest.raises(NetworkError, match="expected an address of http"):
+        asyncio.run(main())
+    assert waits == []
+
+
 # --- Rows that cannot be believed --------------------------------------------------------------------------
 
 

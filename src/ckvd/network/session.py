@@ -58,7 +58,7 @@ _PERMANENT_CODES: Final = (
     CurlECode.UNKNOWN_OPTION,
     CurlECode.NOT_BUILT_IN,
 )
-# curl_cffi wraps curl's own sentence in advice for its own users.
+# curl_cffi wraps curl's own sentence in advice for its users.
 _CURL_MESSAGE: Final = re.compile(r"curl: \(\d+\) (?P<sentence>.*?)\.? See https://", re.DOTALL)
 
 
@@ -198,7 +198,7 @@ def _no_proxy() -> str:
 
 
 def failure_of_curl(error: CurlError, url: str) -> Failure:
-    """Say what an error of curl means for a request."""
+    """The failure of a request that curl ended with an error."""
     match = _CURL_MESSAGE.search(str(error))
     sentence = match["sentence"] if match else str(error)
     code = int(error.code)
@@ -211,7 +211,7 @@ def failure_of_curl(error: CurlError, url: str) -> Failure:
     )
 
 
-def answer_of_curl(error: CurlError) -> Response | None:
-    """The answer inside an error, if it is one: a session set to raise for statuses turns answers into errors."""
+def response_of_curl(error: CurlError) -> Response | None:
+    """The response inside an error, if there is one: a session set to raise for statuses makes errors of them."""
     response: Response | None = getattr(error, "response", None)
     return response if isinstance(error, exceptions.HTTPError) and not error.code else None

@@ -6,7 +6,6 @@ how an answer is read and how the exchange's limits are kept is in `ckvd.rest`.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Mapping
@@ -107,10 +106,8 @@ class RestDataClient(ConnectionHolder):
         self._clock = clock
         self._client = client
         self._client_is_external = client is not None
-        places = concurrency if client is None else min(concurrency, client.max_clients)
         policy = retry or RetryPolicy()
-        transport = Transport(client, concurrency=places, retry=policy, **transport_options).part()
-        line = asyncio.Semaphore(places)
+        transport = Transport(client, concurrency=concurrency, retry=policy, **transport_options).part()
         limits = weight_limits or {}
         self._transport = transport
         self._hosts = {
@@ -118,7 +115,6 @@ class RestDataClient(ConnectionHolder):
                 _url_of(market, base_url),
                 market,
                 transport,
-                line,
                 retry=policy,
                 weight_limit=limits.get(market, _WEIGHT_LIMITS[market]),
                 window_s=weight_window_s,

@@ -17,14 +17,7 @@ and have the share of the limit that is not used here.
 
 from __future__ import annotations
 
-import datetime as dt
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
-
 from ckvd.utils.config import REST_WEIGHT_SHARE, REST_WEIGHT_WINDOW_S
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class ServerClock:
@@ -70,23 +63,6 @@ class ServerClock:
         self._is_guessed = False
         self._ahead_s = least_s if is_set_back else max(self._ahead_s, least_s)
         return is_set_back
-
-
-def date_of(headers: Mapping[str, str]) -> int | None:
-    """When an answer was made by its `Date`, whole seconds since the epoch; None where it does not say.
-
-    Parameters
-    ----------
-    headers : mapping of str to str
-        Names in lower case.
-    """
-    try:
-        moment = parsedate_to_datetime(headers.get("date", ""))
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
-    # A zone of -0000 means UTC of unknown origin, and comes back without one.
-    aware = moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment
-    return int(aware.timestamp())
 
 
 # Longer than the rounding of a float: whoever waits for a window finds it begun.
