@@ -14,8 +14,9 @@ from ckvd.errors import ClientClosedError
 from ckvd.model.market import Interval, Kind, Market, SeriesKey
 from ckvd.model.provenance import Origin
 from ckvd.model.timespan import Span, union
+from ckvd.rest.answer import closed_count
 from ckvd.rest.endpoint import RULES, Endpoint, MarketRules
-from ckvd.rest.pages import PageRequest, closed_count, fault_of, left_over, request_for, windows
+from ckvd.rest.pages import PageRequest, fault_of, left_over, request_for, windows
 from ckvd.rest.rest_data_client import RestAnswer, RestDataClient
 from support import strategies
 from support.loopback.clock import VirtualTime

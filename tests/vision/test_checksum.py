@@ -78,7 +78,7 @@ def test_a_page_instead_of_a_checksum_is_shown_in_part_only() -> None:
 )
 def test_the_digest_of_another_archive_is_refused_by_its_name(named: str | bytes) -> None:
     raw = named.encode() if isinstance(named, str) else named
-    with pytest.raises(ArchiveError, match="its CHECKSUM speaks of ") as caught:
+    with pytest.raises(ArchiveError, match="its CHECKSUM is that of ") as caught:
         parse_checksum(f"{DIGEST}  ".encode() + raw, NAME)
     assert raw.decode("utf-8", "replace") in str(caught.value)
 
