@@ -36,9 +36,9 @@ class Limits:
     Attributes
     ----------
     connect_s : float
-        Until it is connected.
+        To connect.
     stall_s : float
-        Until the first byte of the body, and between two.
+        Without a byte of the body, also before the first.
     transfer_s : float
         In all.
     """

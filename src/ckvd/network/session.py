@@ -67,20 +67,20 @@ class _OwnCurl(AsyncCurl):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
-        self._requests: WeakSet[asyncio.Future[None]] = WeakSet()
-        self._is_closed = False
+        self._under_way: WeakSet[asyncio.Future[None]] = WeakSet()
+        self._was_closed = False
 
     def add_handle(self, curl: Curl) -> asyncio.Future[None]:
         """Begin a request; the future is done when it has ended."""
         request: asyncio.Future[None] = super().add_handle(curl)
-        self._requests.add(request)
+        self._under_way.add(request)
         return request
 
     async def close(self) -> None:
         """See `AsyncCurl.close`."""
-        if not self._is_closed:
+        if not self._was_closed:
             await super().close()  # type: ignore[no-untyped-call]
-            self._is_closed = True
+            self._was_closed = True
 
     def is_at_work(self) -> bool:
         """Whether one of curl's own callbacks is further up the stack: there it refuses every option."""
@@ -90,10 +90,11 @@ class _OwnCurl(AsyncCurl):
     def close_now(self) -> None:
         """Close without awaiting.
 
-        On a closed loop nobody can be woken, and trying to raises an error. Who was woken once is not woken again.
+        On a closed loop, ending a request or a task raises an error, because nobody can be told. It has ended all
+        the same, and the next call passes it by.
         """
         if self.loop.is_closed():
-            for request in tuple(self._requests):
+            for request in tuple(self._under_way):
                 with contextlib.suppress(RuntimeError):
                     request.cancel()
             with contextlib.suppress(RuntimeError):

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from curl_cffi import AsyncSession
     from curl_cffi import Response as CurlResponse
 
-__all__ = ["DownloadedFile", "Response", "Transport"]
-
 logger = logging.getLogger(__name__)
 
 # A page of a listing has half a megabyte; the longest body of the REST interface has some fifteen.
@@ -63,10 +61,8 @@ class Transport(ConnectionHolder):
     concurrency : int
         Requests sent at a time; the others wait for a slot.
     connect_timeout_s, stall_timeout_s, transfer_timeout_s : float
-        How long an attempt may take until it is connected, between two bytes of the body, and in all.
+        How long an attempt may take to connect, how long no byte may arrive, and how long it may take in all.
     retry : RetryPolicy
-    rng : random.Random, optional
-        The source of the jitter.
     sleep : callable
         Waits between attempts.
 
@@ -89,7 +85,6 @@ class Transport(ConnectionHolder):
         stall_timeout_s: float = STALL_TIMEOUT_S,
         transfer_timeout_s: float = TRANSFER_TIMEOUT_S,
         retry: RetryPolicy | None = None,
-        rng: random.Random | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._session = session
@@ -100,7 +95,7 @@ class Transport(ConnectionHolder):
         self.slots = asyncio.Semaphore(self._concurrency)
         self._limits = Limits(connect_timeout_s, stall_timeout_s, transfer_timeout_s)
         self._retry = retry or RetryPolicy()
-        self._rng = rng or random.Random()  # noqa: S311 - it spreads requests in time, it keeps no secret
+        self._rng = random.Random()  # noqa: S311 - it spreads requests in time, it keeps no secret
         self._sleep = sleep
 
     def __repr__(self) -> str:

@@ -58,9 +58,9 @@ class RestAnswer:
     Attributes
     ----------
     span : Span
-        The span that the answer covers: the one that was asked for, up to the first bar that was not closed when
-        the exchange answered. In this span the exchange has the bars of the table and no others. After it, nothing
-        is known.
+        The span that the answer covers: the one that was asked for, as far as its bars were closed when the
+        exchange answered. In this span the exchange has the bars of the table and no others. After it, nothing is
+        known.
     table : KlineTable
         The closed bars that open in the span, each once, ascending.
     sources : tuple of Source
@@ -87,7 +87,7 @@ def assemble(series: SeriesKey, wanted: Span, pages: Sequence[Page], now_ms: int
         Their spans do not overlap.
     now_ms : int
         The present by this machine's clock, before the first request. A bar counts as closed only if it was closed
-        by this clock and by the exchange's: then a clock that is ahead does not let a forming bar in.
+        by this clock and by the exchange's, so that neither clock, if it is ahead, lets a forming bar in.
 
     Raises
     ------

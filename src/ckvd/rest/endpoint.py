@@ -42,11 +42,6 @@ class MarketRules:
     is_newest_first: bool = False
 
     @property
-    def rows_max(self) -> int:
-        """The most rows that one request may ask for."""
-        return self.weights[-1][0]
-
-    @property
     def page_rows(self) -> int:
         """The limit with the most rows for its weight."""
         return max(self.weights, key=lambda band: band[0] / band[1])[0]
@@ -91,7 +86,7 @@ class Endpoint:
         """The endpoint of a series."""
         rules = RULES[series.market]
         is_of_pair = series.kind is Kind.INDEX_PRICE
-        subject = ("pair", pair_of(series.symbol)) if is_of_pair else ("symbol", series.symbol)
+        subject = ("pair", _pair_of(series.symbol)) if is_of_pair else ("symbol", series.symbol)
         return cls(f"{rules.root}/{series.kind}", subject, series.interval.rest_name, rules)
 
     def params(self, span: Span, limit: int) -> dict[str, str | int]:
@@ -105,12 +100,12 @@ class Endpoint:
             "limit": limit,
         }
 
-    def params_of_first(self, from_ms: int = 0) -> dict[str, str | int]:
+    def params_of_first(self, from_ms: int) -> dict[str, str | int]:
         """The query for the first bar from a time on, in markets without a longest span."""
         name, value = self.subject
         return {name: value, "interval": self.interval, "startTime": from_ms, "limit": 1}
 
 
-def pair_of(symbol: str) -> str:
+def _pair_of(symbol: str) -> str:
     """The pair of a contract: `BTCUSD` for `BTCUSD_PERP`, `BTCUSDT` for `BTCUSDT_260626`."""
     return _CONTRACT.sub("", symbol)

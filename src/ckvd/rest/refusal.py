@@ -103,15 +103,13 @@ def _banned(found: _Refusal, made_ms: int, pause_s: float | None) -> BannedError
 
 def _rate_limited(found: _Refusal, pause_s: float | None) -> RateLimitError:
     asks = "" if pause_s is None else f" and asks to wait {pause_s:g} s"
-    reason = f"the exchange finds the requests too many{asks} ({found.said})"
+    reason = f"the exchange reports too many requests{asks} ({found.said})"
     return RateLimitError(found.response.url, reason, retry_after_s=pause_s, **found.attributes)
 
 
 def _region_refused(found: _Refusal, market: Market) -> RegionRefusedError:
     is_region = found.response.status == 451
-    who = (
-        "does not serve this region" if is_region else "does not serve this region, or finds the requests too many"
-    )
+    who = "does not serve this region" + ("" if is_region else ", or has had too many requests")
     way_out = (
         f"set CKVD_REST_URL_SPOT to {REST_URL_SPOT_ALTERNATIVE}, which has the same market data"
         if market is Market.SPOT
