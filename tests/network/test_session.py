@@ -1,4 +1,4 @@
-"""What closing a session needs of curl_cffi, and sessions with requests under way whose loop does not go on."""
+"""Parts of curl_cffi that closing a session needs, and closing one whose event loop does not run any more."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_session_released_under_requests_ends_them_when_its_loop_goes_on() -> 
 
 
 def test_a_session_released_under_requests_after_its_loop_was_closed_keeps_no_connection() -> None:
-    """In a process of its own: asyncio complains of the requests, which nobody can end any more."""
+    """In its own process, because asyncio logs that the requests were destroyed while they were pending."""
     script = """
         import asyncio, os
         from ckvd.network.session import open_session

@@ -32,7 +32,7 @@ ONCE = RetryPolicy(attempts_max=1)
 
 
 class Waits:
-    """Takes the place of sleeping, and remembers for how long."""
+    """Replaces sleeping, and records for how long."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -364,7 +364,7 @@ def test_a_refused_download_is_a_response_and_leaves_no_file(path: Path) -> None
 
 @contextlib.contextmanager
 def files_no_longer_than(nbytes: int) -> Iterator[None]:
-    """The system refuses to write more into any file."""
+    """Make the operating system refuse to write longer files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, hard))
     try:

@@ -1,4 +1,4 @@
-"""What a CHECKSUM file may look like, and what is refused."""
+"""Which forms of a CHECKSUM file are read, and which are refused."""
 
 from __future__ import annotations
 
