@@ -52,15 +52,11 @@ class Response(Head):
 
 
 @dataclass(frozen=True, slots=True)
-class DownloadedFile:
-    """A downloaded file.
+class DownloadedFile(Head):
+    """A response with its body in a file.
 
     Attributes
     ----------
-    url : str
-        Where it came from, after redirects.
-    headers : mapping of str to str
-        Names in lower case.
     path : Path
     nbytes : int
     sha256 : str
@@ -69,8 +65,6 @@ class DownloadedFile:
         The number of the attempt that succeeded, counted from 1.
     """
 
-    url: str
-    headers: Mapping[str, str]
     path: Path
     nbytes: int
     sha256: str

@@ -63,7 +63,7 @@ _CURL_MESSAGE: Final = re.compile(r"curl: \(\d+\) (?P<sentence>.*?)\.? See https
 
 
 class _OwnCurl(AsyncCurl):
-    """What drives the requests of an `OwnSession`. Closing it again, as its session does, is quiet."""
+    """The curl of an `OwnSession`. Closing it twice is quiet: its session closes it again."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
@@ -109,7 +109,7 @@ class OwnSession(AsyncSession[Response]):
 
     @property
     def acurl(self) -> AsyncCurl:
-        """What drives its requests, made when it is first asked for."""
+        """The curl of its requests, made when it is first asked for."""
         if self._own_curl is None:
             self._own_curl = _OwnCurl(self.loop)
         return self._own_curl
@@ -117,20 +117,18 @@ class OwnSession(AsyncSession[Response]):
     def release(self) -> None:
         """Close without awaiting, whatever its event loop does.
 
-        While curl is at work for it, in the thread of its loop or further up the stack of this one, it must not be
-        closed: then the loop closes it as soon as it can.
+        While curl works for it, in the thread of its loop or further up the stack of this one, it must not be
+        closed. Then the loop closes it as soon as it can.
         """
         curl = self._own_curl
         if curl is None:
             return
         is_elsewhere = self.loop.is_running() and self.loop is not _running_loop()
         if is_elsewhere or curl.is_at_work():
-            try:
+            with contextlib.suppress(RuntimeError):  # raised if that loop has just been closed
                 self.loop.call_soon_threadsafe(self._close_now, curl)
-            except RuntimeError:  # That loop has just been closed.
-                self._close_now(curl)
-        else:
-            self._close_now(curl)
+                return
+        self._close_now(curl)
 
     def _close_now(self, curl: _OwnCurl) -> None:
         curl.close_now()

@@ -293,7 +293,7 @@ class Transport(ConnectionHolder):
             )
             if not isinstance(head, Failure) and head.status == 200:
                 sink.keep()
-                return DownloadedFile(head.url, head.headers, path, sink.nbytes, sink.sha256)
+                return DownloadedFile(head.url, head.status, head.headers, path, sink.nbytes, sink.sha256)
             if on_bytes is not None and sink.nbytes:
                 on_bytes(-sink.nbytes)
             if isinstance(head, Failure):

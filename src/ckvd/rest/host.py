@@ -35,24 +35,6 @@ _USED_WEIGHT = "x-mbx-used-weight-1m"
 
 
 @dataclass(frozen=True, slots=True)
-class DatedResponse:
-    """A response with rows, and when it was made.
-
-    Attributes
-    ----------
-    response : Response
-    date_ms : int or None
-        When the exchange made it, by its own clock, rounded down to a second; None if it does not say.
-    attempt_count : int
-        Requests that it took.
-    """
-
-    response: Response
-    date_ms: int | None
-    attempt_count: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Stop:
     """A refusal, and until when nothing is sent because of it, by the clock that is never set."""
 
@@ -123,8 +105,14 @@ class ExchangeHost:
     def __repr__(self) -> str:
         return f"<ExchangeHost {self.base_url}: {self._budget!r}>"
 
-    async def ask(self, path: str, params: Mapping[str, str | int], weight: int) -> DatedResponse:
+    async def ask(self, path: str, params: Mapping[str, str | int], weight: int) -> tuple[Response, int]:
         """Send a request until it is answered with rows, as often as the policy allows.
+
+        Returns
+        -------
+        Response
+        int
+            The number of requests that it took.
 
         Raises
         ------
@@ -141,8 +129,7 @@ class ExchangeHost:
                 await self._wait_after(outcome, number)
                 number += 1
             else:
-                date = outcome.date
-                return DatedResponse(outcome, None if date is None else 1000 * int(date.timestamp()), number)
+                return outcome, number
 
     # --- One attempt ---------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from ckvd.errors import (
@@ -53,70 +52,51 @@ def refusal_of(response: Response, market: Market, made_ms: int, pause_s: float 
     NetworkError or None
         The exception that says what it means; None for a response with rows.
     """
-    if response.status == 200:
+    status = response.status
+    if status == 200:
         return None
     code, message = _read_error(response.body)
-    said = f"{response.status}, {message}" if code is None else f"{response.status}, code {code}: {message}"
-    found = _Refusal(response, code, message, said)
-    if response.status == 418:
-        return _banned(found, made_ms, pause_s)
-    if response.status == 429 or code == _TOO_MANY_REQUESTS:
-        return _rate_limited(found, pause_s)
-    if response.status in (403, 451):
-        return _region_refused(found, market)
+    said = f"{status}, {message}" if code is None else f"{status}, code {code}: {message}"
+    details: _Details = {"status": status, "code": code, "message": message}
+    if status == 418:
+        until_ms = _ban_end_ms(message, made_ms, pause_s)
+        reason = f"the exchange has banned this address until {format_time(until_ms)} ({said})"
+        return BannedError(response.url, reason, until_ms=until_ms, **details)
+    if status == 429 or code == _TOO_MANY_REQUESTS:
+        asks = "" if pause_s is None else f" and asks to wait {pause_s:g} s"
+        reason = f"the exchange reports too many requests{asks} ({said})"
+        return RateLimitError(response.url, reason, retry_after_s=pause_s, **details)
+    if status in (403, 451):
+        return RegionRefusedError(response.url, _reason_of_region(market, status, said), **details)
     if code is None:
-        return HttpStatusError(response.url, f"expected rows, found status {said}", status=response.status)
+        return HttpStatusError(response.url, f"expected rows, found status {said}", status=status)
     is_unknown = code in _UNKNOWN_SUBJECTS
     reason = f"market {market} has no such symbol ({said})" if is_unknown else f"the exchange answered {said}"
-    return (InvalidSymbolError if is_unknown else ExchangeError)(response.url, reason, **found.attributes)
+    return (InvalidSymbolError if is_unknown else ExchangeError)(response.url, reason, **details)
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    """A response without rows, its code and message, and status, code and message as part of a sentence."""
-
-    response: Response
-    code: int | None
-    message: str
-    said: str
-
-    @property
-    def attributes(self) -> _Attributes:
-        return {"status": self.response.status, "code": self.code, "message": self.message}
-
-
-class _Attributes(TypedDict):
+class _Details(TypedDict):
     status: int
     code: int | None
     message: str
 
 
-def _banned(found: _Refusal, made_ms: int, pause_s: float | None) -> BannedError:
-    """A ban. It ends at the later of the two times that the message and the header give."""
-    until = _BANNED_UNTIL.search(found.message)
+def _ban_end_ms(message: str, made_ms: int, pause_s: float | None) -> int:
+    """The end of a ban: the later of the two times that the message and the header give."""
+    until = _BANNED_UNTIL.search(message)
     ends_ms = [int(until[1])] if until else []
     ends_ms += [made_ms + int(min(pause_s, _PAUSE_S_MAX) * 1000)] if pause_s is not None else []
-    until_ms = max(ends_ms, default=made_ms + _BAN_MS_MIN)
-    reason = f"the exchange has banned this address until {format_time(until_ms)} ({found.said})"
-    return BannedError(found.response.url, reason, until_ms=until_ms, **found.attributes)
+    return max(ends_ms, default=made_ms + _BAN_MS_MIN)
 
 
-def _rate_limited(found: _Refusal, pause_s: float | None) -> RateLimitError:
-    asks = "" if pause_s is None else f" and asks to wait {pause_s:g} s"
-    reason = f"the exchange reports too many requests{asks} ({found.said})"
-    return RateLimitError(found.response.url, reason, retry_after_s=pause_s, **found.attributes)
-
-
-def _region_refused(found: _Refusal, market: Market) -> RegionRefusedError:
-    is_region = found.response.status == 451
-    who = "does not serve this region" + ("" if is_region else ", or has had too many requests")
+def _reason_of_region(market: Market, status: int, said: str) -> str:
+    who = "does not serve this region" + ("" if status == 451 else ", or has had too many requests")
     way_out = (
         f"set CKVD_REST_URL_SPOT to {REST_URL_SPOT_ALTERNATIVE}, which has the same market data"
         if market is Market.SPOT
         else f"archives are served everywhere; set CKVD_REST_URL_{market.upper()} to another address"
     )
-    reason = f"the exchange {who} ({found.said}); {way_out}"
-    return RegionRefusedError(found.response.url, reason, **found.attributes)
+    return f"the exchange {who} ({said}); {way_out}"
 
 
 def _read_error(body: bytes) -> tuple[int | None, str]:

@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from curl_cffi import AsyncSession
     from curl_cffi import Response as CurlResponse
 
-    from ckvd.decode.rows import RawRows
-    from ckvd.rest.host import DatedResponse
-
 __all__ = ["RestAnswer", "RestDataClient"]
 
 _URLS: Final = {Market.SPOT: REST_URL_SPOT, Market.UM: REST_URL_UM, Market.CM: REST_URL_CM}
@@ -171,8 +168,8 @@ class RestDataClient(ConnectionHolder):
         endpoint = Endpoint.of(series)
         if endpoint.rules.span_max_ms is None:
             params = endpoint.params_of_first(from_ms)
-            dated = await self._host_of(series).ask(endpoint.path, params, endpoint.rules.weight_of(1))
-            return next(iter(_rows_of(dated).cells[0].tolist()), None)
+            response, _ = await self._host_of(series).ask(endpoint.path, params, endpoint.rules.weight_of(1))
+            return next(iter(read_rows(response.body, response.url).cells[0].tolist()), None)
         return await self._search_first_open_ms(series, max(from_ms, REST_CM_EARLIEST_MS))
 
     async def _search_first_open_ms(self, series: SeriesKey, from_ms: int) -> int | None:
@@ -211,8 +208,8 @@ class RestDataClient(ConnectionHolder):
             while left:
                 asked = request_for(left.pop(), series.interval, endpoint.rules)
                 params = endpoint.params(asked.span, asked.limit)
-                dated = await host.ask(endpoint.path, params, endpoint.rules.weight_of(asked.limit))
-                rows, url = _rows_of(dated), dated.response.url
+                response, count = await host.ask(endpoint.path, params, endpoint.rules.weight_of(asked.limit))
+                rows, url = read_rows(response.body, response.url), response.url
                 fault = fault_of(asked, rows.cells[0], series.interval)
                 if fault is not None:
                     raise RestAnswerError(url, fault)
@@ -220,7 +217,8 @@ class RestDataClient(ConnectionHolder):
                 left += still
                 (covered,) = difference([asked.span], still)
                 name = f"{endpoint.path}?{urlsplit(url).query}"
-                pages.append(Page(covered, rows, url, name, dated.date_ms, dated.attempt_count))
+                date_ms = None if response.date is None else int(response.date.timestamp() * 1000)
+                pages.append(Page(covered, rows, url, name, date_ms, count))
         return pages
 
     def _host_of(self, series: SeriesKey) -> ExchangeHost:
@@ -262,7 +260,3 @@ def _url_of(market: Market, base_url: str | Mapping[str, str] | None) -> str:
         or environment.get("CKVD_REST_URL")
         or _URLS[market]
     )
-
-
-def _rows_of(dated: DatedResponse) -> RawRows:
-    return read_rows(dated.response.body, dated.response.url)

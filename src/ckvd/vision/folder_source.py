@@ -72,17 +72,7 @@ class FolderArchiveSource:
         *,
         on_bytes: Callable[[int], None] | None = None,
     ) -> FetchedArchive | AbsentArchive:
-        """Verify one archive in its place. See `ArchiveSource.fetch`.
-
-        Raises
-        ------
-        ChecksumMismatchError, ChecksumMissingError, ArchiveError
-            It cannot be verified.
-        NetworkError
-            The file cannot be read, or the folder is no mirror.
-        ClientClosedError
-            The source is closed, or was closed meanwhile.
-        """
+        """Verify one archive in its place: see `ArchiveSource.fetch`."""
         self._require_open()
         fetched = await self._verifying.do(name)
         self._require_open()
@@ -91,15 +81,7 @@ class FolderArchiveSource:
         return fetched
 
     async def list_archives(self, series: SeriesKey, cadence: Cadence) -> list[ListedArchive]:
-        """All archives of a series, in the order of their periods.
-
-        Raises
-        ------
-        NetworkError
-            The folder cannot be read, or is no mirror.
-        ClientClosedError
-            The source is closed, or was closed meanwhile.
-        """
+        """See `ArchiveSource.list_archives`."""
         self._require_open()
         listed = await asyncio.to_thread(self._list, series, cadence)
         self._require_open()

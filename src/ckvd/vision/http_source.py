@@ -85,17 +85,9 @@ class HttpArchiveSource:
     async def fetch(
         self, name: ArchiveName, folder: Path, *, on_bytes: Callable[[int], None] | None = None
     ) -> FetchedArchive | AbsentArchive:
-        """Download and verify one archive. If it does not match its CHECKSUM, download both once more.
+        """Download and verify one archive: see `ArchiveSource.fetch`. After an error, no file is left.
 
-        Raises
-        ------
-        ChecksumMismatchError, ChecksumMissingError, ArchiveError
-            It cannot be verified. No file is left.
-        NetworkError
-            It is unavailable.
-        CacheError
-            It cannot be written.
-        ClientClosedError
+        If an archive does not match its CHECKSUM, both are downloaded once more.
         """
         async with self._fetching:
             fetched = await self._fetch_spelled(name, folder, on_bytes)
@@ -164,15 +156,7 @@ class HttpArchiveSource:
     # --- Listing -------------------------------------------------------------------------------------------
 
     async def list_archives(self, series: SeriesKey, cadence: Cadence) -> list[ListedArchive]:
-        """All archives of a series, in the order of their periods.
-
-        Raises
-        ------
-        NetworkError
-            The mirror has no listing, or it is unavailable.
-        ArchiveError
-            The listing is invalid.
-        """
+        """See `ArchiveSource.list_archives`."""
         if self._listing_url is None:
             raise NetworkError(self._base_url, "this mirror has no listing")
         files: list[ListedFile] = []

@@ -71,10 +71,9 @@ def parse_listing(content: bytes, where: str) -> ListingPage:
         The content is no page of a listing.
     """
     root = _parse_xml(content, where)
-    if _name(root) != "ListBucketResult":
-        raise ArchiveError(
-            where, f"expected a listing (ListBucketResult), found {_name(root)} {_text(root, 'Code')}"
-        )
+    name = root.tag.rpartition("}")[2]
+    if name != "ListBucketResult":
+        raise ArchiveError(where, f"expected a listing (ListBucketResult), found {name} {_text(root, 'Code')}")
     is_encoded = _text(root, "EncodingType") == "url"
 
     def decode(key: str) -> str:
@@ -87,11 +86,11 @@ def parse_listing(content: bytes, where: str) -> ListingPage:
             _text(entry, "ETag"),
             _text(entry, "LastModified"),
         )
-        for entry in _children(root, "Contents")
+        for entry in root.iterfind("{*}Contents")
     )
     if _text(root, "IsTruncated").lower() != "true":
         return ListingPage(files, None)
-    prefixes = [decode(_text(entry, "Prefix")) for entry in _children(root, "CommonPrefixes")]
+    prefixes = [decode(_text(entry, "Prefix")) for entry in root.iterfind("{*}CommonPrefixes")]
     # S3 orders keys by their UTF-8 bytes, which is the order of their code points.
     last = max([file.key for file in files] + prefixes, default="")
     marker = decode(_text(root, "NextMarker")) or last
@@ -148,16 +147,9 @@ def _parse_xml(content: bytes, where: str) -> ET.Element:
     return root
 
 
-def _name(element: ET.Element) -> str:
-    return element.tag.rpartition("}")[2]
-
-
-def _children(element: ET.Element, name: str) -> list[ET.Element]:
-    return [child for child in element if _name(child) == name]
-
-
 def _text(element: ET.Element, name: str) -> str:
-    return next((child.text or "" for child in _children(element, name)), "")
+    """The text of its first child of a name, in any namespace; empty if there is none."""
+    return element.findtext(f"{{*}}{name}", "")
 
 
 def _count(text: str, where: str) -> int:

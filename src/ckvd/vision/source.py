@@ -124,7 +124,7 @@ def read_pieces(path: Path, nbytes: int) -> Iterator[bytes]:
 
 
 class ArchiveSource(Protocol):
-    """A source of archives."""
+    """A source of archives. Both methods raise `ClientClosedError` if it is closed, or was closed meanwhile."""
 
     async def fetch(
         self, name: ArchiveName, folder: Path, *, on_bytes: Callable[[int], None] | None = None
@@ -150,9 +150,19 @@ class ArchiveSource(Protocol):
             The CHECKSUM is invalid.
         NetworkError
             The archive is unavailable.
+        CacheError
+            The temporary file cannot be written.
         """
         ...
 
     async def list_archives(self, series: SeriesKey, cadence: Cadence) -> list[ListedArchive]:
-        """All archives of a series, in the order of their periods."""
+        """All archives of a series, in the order of their periods.
+
+        Raises
+        ------
+        NetworkError
+            The source has no listing, or it is unavailable.
+        ArchiveError
+            The listing is invalid.
+        """
         ...
