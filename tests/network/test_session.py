@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 import tomllib
 from importlib.metadata import version
 from typing import Any
@@ -82,7 +83,35 @@ def test_a_session_of_the_caller_needs_none_of_these_parts(monkeypatch: pytest.M
         run(main)
 
 
-# --- Requests under way on a loop that does not go on ------------------------------------------------------
+# --- Releasing ---------------------------------------------------------------------------------------------
+
+
+def test_a_session_whose_loop_runs_in_another_thread_is_closed_in_that_thread() -> None:
+    closers: list[int] = []
+    opened: list[session.OwnSession] = []
+    is_used, is_closed = threading.Event(), threading.Event()
+
+    class Recording(session.OwnSession):
+        async def close(self) -> None:
+            closers.append(threading.get_ident())
+            await super().close()
+            is_closed.set()
+
+    async def main() -> None:
+        opened.append(Recording())
+        await opened[0].request("GET", server.url)
+        is_used.set()
+        await asyncio.to_thread(is_closed.wait, 10)
+
+    with LoopbackServer(lambda _: Reply(200)) as server:
+        thread = threading.Thread(target=run, args=(main,))
+        thread.start()
+        assert is_used.wait(10)
+        opened.pop().release()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert closers == [thread.ident]
+        server.wait_until_idle()
 
 
 def test_a_session_released_under_requests_ends_them_when_its_loop_goes_on() -> None:
