@@ -11,7 +11,7 @@ import pytest
 
 from ckvd.errors import ClientClosedError
 from ckvd.network.retry import RetryPolicy
-from ckvd.network.session import open_session
+from ckvd.network.session import open_session, release_session
 from ckvd.network.transport import Transport
 from support import leaks, unclosed
 from support.client_cleanup import Subject
@@ -45,7 +45,7 @@ def test_a_transport_that_was_not_quite_made_goes_in_silence() -> None:
 
 def test_a_session_that_was_not_used_is_released_and_makes_no_task() -> None:
     async def main() -> None:
-        open_session(1).release()
+        release_session(open_session(1))
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run(main)
@@ -57,7 +57,7 @@ def test_a_session_is_not_closed_inside_of_a_callback_of_curl_but_right_after_it
         session = open_session(1)
 
         def receive(piece: bytes) -> int:
-            session.release()
+            release_session(session)
             return len(piece)
 
         answer: Any = await session.request("GET", server.url, content_callback=receive)

@@ -86,6 +86,10 @@ def test_a_session_of_the_caller_needs_none_of_these_parts(monkeypatch: pytest.M
 # --- Releasing ---------------------------------------------------------------------------------------------
 
 
+def test_an_unused_session_is_released_without_a_loop() -> None:
+    session.release_session(session.open_session(1))
+
+
 def test_a_session_whose_loop_runs_in_another_thread_is_closed_in_that_thread() -> None:
     closers: list[int] = []
     opened: list[session.OwnSession] = []
@@ -107,7 +111,7 @@ def test_a_session_whose_loop_runs_in_another_thread_is_closed_in_that_thread() 
         thread = threading.Thread(target=run, args=(main,))
         thread.start()
         assert is_used.wait(10)
-        opened.pop().release()
+        session.release_session(opened.pop())
         thread.join(10)
         assert not thread.is_alive()
         assert closers == [thread.ident]
@@ -135,7 +139,7 @@ def test_a_session_released_under_requests_ends_them_when_its_loop_goes_on() -> 
             before = leaks.count_descriptors()
             opened, requests = runner.run(begin())
             assert leaks.count_descriptors() > before
-            opened.release()
+            session.release_session(opened)
             server.wait_until_idle()
             assert leaks.count_descriptors() == before
             runner.run(asyncio.wait(requests, timeout=5))
@@ -146,7 +150,7 @@ def test_a_session_released_under_requests_after_its_loop_was_closed_keeps_no_co
     """In its own process, because asyncio logs that the requests were destroyed while they were pending."""
     script = """
         import asyncio, os
-        from ckvd.network.session import open_session
+        from ckvd.network.session import open_session, release_session
         from support import leaks
         from support.loopback.reply import Gate, Reply
         from support.loopback.server import LoopbackServer
@@ -164,7 +168,7 @@ def test_a_session_released_under_requests_after_its_loop_was_closed_keeps_no_co
             loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
             before = leaks.count_descriptors()
-            session.release()
+            release_session(session)
             server.wait_until_idle()
             print(before - leaks.count_descriptors() >= 3, flush=True)
     """

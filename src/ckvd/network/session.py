@@ -103,52 +103,22 @@ class _OwnCurl(AsyncCurl):
 
 
 class OwnSession(AsyncSession[Response]):
-    """A session that ckvd opened, and may have to close without awaiting."""
+    """A session that ckvd opened, and may have to close without awaiting.
 
-    _own_curl: _OwnCurl | None = None
+    Attributes
+    ----------
+    own_curl : AsyncCurl or None
+        The curl of its requests; None before the first. `acurl` would make one.
+    """
+
+    own_curl: _OwnCurl | None = None
 
     @property
     def acurl(self) -> AsyncCurl:
-        """The curl of its requests, made when it is first asked for."""
-        if self._own_curl is None:
-            self._own_curl = _OwnCurl(self.loop)
-        return self._own_curl
-
-    def release(self) -> None:
-        """Close without awaiting, whatever its event loop does.
-
-        While curl works for it, in the thread of its loop or further up the stack of this one, it must not be
-        closed. Then the loop closes it as soon as it can.
-        """
-        curl = self._own_curl
-        if curl is None:
-            return
-        is_elsewhere = self.loop.is_running() and self.loop is not _running_loop()
-        if is_elsewhere or curl.is_at_work():
-            with contextlib.suppress(RuntimeError):  # raised if that loop has just been closed
-                self.loop.call_soon_threadsafe(self._close_now, curl)
-                return
-        self._close_now(curl)
-
-    def _close_now(self, curl: _OwnCurl) -> None:
-        curl.close_now()
-        _run_in_one_go(self.close())
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-def _run_in_one_go(closing: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end without a loop. If it waits for a task, it has cancelled it before."""
-    with contextlib.suppress(StopIteration):
-        task = closing.send(None)
-        # On a loop that never runs again the task cannot end, which is no reason to complain.
-        task._log_destroy_pending = False
-        closing.throw(asyncio.CancelledError())
+        """The curl of its requests, made at the first use."""
+        if self.own_curl is None:
+            self.own_curl = _OwnCurl(self.loop)
+        return self.own_curl
 
 
 def open_session(connections_max: int) -> OwnSession:
@@ -194,6 +164,45 @@ def _no_proxy() -> str:
     # The option replaces the variable of the environment, and a lone asterisk is only understood on its own.
     from_environment = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     return "*" if from_environment.strip() == "*" else ",".join(filter(None, (*_LOOPBACK, from_environment)))
+
+
+def release_session(session: OwnSession) -> None:
+    """Close a session without awaiting, whatever its event loop does.
+
+    While curl works for it, in the thread of its loop or further up the stack of this one, it must not be closed.
+    Then the loop closes it as soon as it can.
+    """
+    curl = session.own_curl
+    if curl is None:
+        return
+    loop = session.loop
+    is_elsewhere = loop.is_running() and loop is not _running_loop()
+    if is_elsewhere or curl.is_at_work():
+        with contextlib.suppress(RuntimeError):  # raised if that loop has just been closed
+            loop.call_soon_threadsafe(_close_now, session, curl)
+            return
+    _close_now(session, curl)
+
+
+def _close_now(session: OwnSession, curl: _OwnCurl) -> None:
+    curl.close_now()
+    _run_in_one_go(session.close())
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _run_in_one_go(closing: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end without a loop. If it waits for a task, it has cancelled it before."""
+    with contextlib.suppress(StopIteration):
+        task = closing.send(None)
+        # On a loop that never runs again the task cannot end, which is no reason to complain.
+        task._log_destroy_pending = False
+        closing.throw(asyncio.CancelledError())
 
 
 def failure_of_curl(error: CurlError, url: str) -> Failure:

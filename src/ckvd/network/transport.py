@@ -20,7 +20,7 @@ from ckvd.network.in_flight import RequestsInFlight
 from ckvd.network.request import Limits, send_request
 from ckvd.network.response import DownloadedFile, Response
 from ckvd.network.retry import Failure, RetryPolicy, failure_of_status
-from ckvd.network.session import OwnSession, open_session
+from ckvd.network.session import OwnSession, open_session, release_session
 from ckvd.network.sink import FileSink, MemorySink
 from ckvd.utils.config import (
     ARCHIVE_CSV_NBYTES_MAX,
@@ -129,7 +129,7 @@ class Transport(ConnectionHolder):
         """Close the session without awaiting. Whoever waits for a request gets an error."""
         session, self._session, self._requests = self._session, None, None
         if isinstance(session, OwnSession):
-            session.release()
+            release_session(session)
 
     # --- Requests ------------------------------------------------------------------------------------------
 
