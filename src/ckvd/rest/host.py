@@ -166,7 +166,7 @@ class ExchangeHost:
             # Whatever the sum is, nothing is left of this window.
             used = max(used or 0, self._budget.capacity)
             until_s = now_s + (pause_s or 0.0)
-            if (pause_s or 0.0) <= self._retry.retry_after_max_s:
+            if pause_s is None or pause_s <= self._retry.retry_after_max_s:
                 self._budget.pause(until_s)
             else:
                 self._stop = _Stop(until_s, refusal)

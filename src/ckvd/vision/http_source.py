@@ -120,12 +120,10 @@ class HttpArchiveSource:
             attempt_count += file.attempt_count
             try:
                 is_published = await self._compare(name, file, headers)
-            except ChecksumMissingError:
-                raise
-            except ArchiveError as error:
+            except (ArchiveError, NetworkError) as error:
                 if on_bytes is not None:
                     on_bytes(-file.nbytes)
-                if headers:
+                if headers or isinstance(error, (ChecksumMissingError, NetworkError)):
                     raise
                 logger.info("%s; downloading both again", error)
                 headers = _PAST_CACHES
