@@ -240,6 +240,29 @@ class ClientClosedError(CkvdError, RuntimeError):
     """A client was used after it was closed, or was closed during the request."""
 
 
+class DependencyError(CkvdError, ImportError):
+    """An installed package lacks something that ckvd needs: it is of another version than those tested.
+
+    Attributes
+    ----------
+    name : str
+        The package.
+    version : str
+        The version that is installed.
+    missing : tuple of str
+        What it lacks.
+    """
+
+    def __init__(self, package: str, version: str, missing: Sequence[str], tested: str) -> None:
+        self.version = version
+        self.missing = tuple(missing)
+        super().__init__(
+            f"{package} {version} is installed, and lacks {', '.join(missing)}; "
+            f"ckvd was tested with {package}{tested}: install one of these versions",
+            name=package,
+        )
+
+
 # --- REST --------------------------------------------------------------------------------------------------
 
 
