@@ -351,3 +351,7 @@ class RestAnswerError(NetworkError, ValueError):
     def __init__(self, url: str, reason: str, *, row: int | None = None) -> None:
         self.row = row
         super().__init__(url, reason if row is None else f"row {row}: {reason}")
+
+
+FATAL_ERRORS: Final = (CacheError, ClientClosedError, DependencyError)
+"""After one of these no other archive or series can succeed: code that contains errors lets them through."""

@@ -23,7 +23,7 @@ from ckvd.model.provenance import Origin, Source
 from ckvd.model.table import KlineTable, join_tables
 from ckvd.model.timespan import Span
 from ckvd.utils.config import REPORT_EXAMPLES_MAX
-from ckvd.vision.source import AbsentArchive, read_pieces
+from ckvd.vision.source import AbsentArchive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -90,10 +90,9 @@ def read_archives(
 
 def _read_and_remove(fetched: FetchedArchive) -> bytes | ArchiveError:
     try:
-        return b"".join(read_pieces(fetched.path, fetched.nbytes + 1))
-    except OSError as error:
-        # A file of a mirror in a folder may go while it is in use.
-        return ArchiveError(str(fetched.path), f"cannot be read: {error.strerror}")
+        return fetched.read_bytes()
+    except ArchiveError as error:
+        return error
     finally:
         if fetched.is_temporary:
             fetched.path.unlink(missing_ok=True)

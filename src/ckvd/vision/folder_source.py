@@ -19,7 +19,7 @@ from ckvd.utils.config import FOLDER_BATCH_DAYS_MAX
 from ckvd.vision.checksum import parse_checksum
 from ckvd.vision.listing import ListedFile, listed_archives
 from ckvd.vision.name import archive_folder
-from ckvd.vision.source import AbsentArchive, FetchedArchive, read_pieces
+from ckvd.vision.source import AbsentArchive, FetchedArchive, read_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -116,11 +116,11 @@ class FolderArchiveSource:
         path = self._root / name.path
         status = path.stat()
         digest = hashlib.sha256()
-        for chunk in read_pieces(path, min(status.st_size + 1, _CHUNK_NBYTES)):
+        for chunk in read_chunks(path, min(status.st_size + 1, _CHUNK_NBYTES)):
             digest.update(chunk)
         sha256 = digest.hexdigest()
         try:
-            checksum = b"".join(read_pieces(self._root / name.checksum_path, _CHUNK_NBYTES))
+            checksum = b"".join(read_chunks(self._root / name.checksum_path, _CHUNK_NBYTES))
         except FileNotFoundError:
             checksum = None
         if checksum is None and self._is_checksum_required:

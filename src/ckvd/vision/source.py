@@ -62,7 +62,7 @@ class FetchedArchive:
             It cannot be read.
         """
         try:
-            return b"".join(read_pieces(self.path, self.nbytes + 1))
+            return b"".join(read_chunks(self.path, self.nbytes + 1))
         except OSError as error:
             raise ArchiveError(str(self.path), f"cannot be read: {error.strerror}") from error
 
@@ -104,7 +104,7 @@ class ListedArchive:
     has_checksum: bool
 
 
-def read_pieces(path: Path, nbytes: int) -> Iterator[bytes]:
+def read_chunks(path: Path, nbytes: int) -> Iterator[bytes]:
     """Read a file with the fewest system calls, at most `nbytes` at a time.
 
     Opening and closing a file object takes as long as reading a small file, and each of its nine system calls
