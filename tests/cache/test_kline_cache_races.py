@@ -14,8 +14,7 @@ import pytest
 
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.folder import SegmentName
-from ckvd.cache.open_segments import OpenSegments
-from ckvd.cache.snapshot import open_named
+from ckvd.cache.open_segments import OpenSegments, open_named
 from ckvd.errors import CacheBusyError, NotCachedError, SegmentCorruptError
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
-from ckvd.cache.contents import read_contents
 from ckvd.cache.coverage import read_coverage, uncovered_spans
 from ckvd.cache.folder import SegmentName
-from ckvd.cache.packing import merge_pieces, pack_series
-from ckvd.cache.packing_plan import Merge, Piece
+from ckvd.cache.packing import merge_segments, pack_series
+from ckvd.cache.packing_plan import Merge, PackInput
 from ckvd.cache.resolution import Winner
-from ckvd.cache.rows import stream_rows
+from ckvd.cache.rows import read_contents, stream_rows
 from ckvd.errors import CacheBusyError, NotCachedError, SegmentCorruptError
 from ckvd.maintenance.gap_report import report_gaps
 from ckvd.maintenance.pruning import prune_span
@@ -133,10 +132,10 @@ def test_a_merge_whose_pieces_go_with_their_folder_is_dropped(
     for name in names:
         put(folder, BTC, name.span)
     store = SeriesStore(folder, BTC)
-    pieces = tuple(Piece(Winner(name.span, name), 24, is_closed=True) for name in names)
+    inputs = tuple(PackInput(Winner(name.span, name), 24, is_closed=True) for name in names)
     # The headers are read before a name is chosen for what will be written.
     after_listing(monkeypatch, lambda _: shutil.rmtree(folder.series_path(BTC), ignore_errors=True))
-    assert merge_pieces(store, Merge(pieces), lambda _: None) is None
+    assert merge_segments(store, Merge(inputs)) is None
 
 
 @pytest.mark.parametrize("reader", ["read", "rows"])
