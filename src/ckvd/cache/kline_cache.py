@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from ckvd.bars.klines import Klines
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.open_segments import OpenSegments, look_again, replaced_too_often
-from ckvd.cache.resolution import resolve, unanswered_spans
+from ckvd.cache.resolution import resolve, unavailable_spans
 from ckvd.errors import IdentityError, NotCachedError
 from ckvd.lifecycle import AsyncBlock, SyncBlock
 from ckvd.model.market import SeriesKey
@@ -160,8 +160,8 @@ class KlineCache(SyncBlock, AsyncBlock):
                 waiting = list(reversed(self._winners(series, missing, rest)[0]))
                 continue
             attempt_count = 0
-            if missing == "raise" and (unanswered := unanswered_spans([winner], [rows])):
-                raise self._not_cached(series, span, unanswered)
+            if missing == "raise" and (unavailable := unavailable_spans([winner], [rows])):
+                raise self._not_cached(series, span, unavailable)
             yield from _blocks(series, winner.span, rows, block_rows)
 
     def panel(
@@ -219,8 +219,8 @@ class KlineCache(SyncBlock, AsyncBlock):
     def _read(self, series: SeriesKey, span: Span, missing: Literal["raise", "ignore"]) -> Klines:
         winners, uncovered = self._winners(series, missing, span)
         blocks = [self._open_rows(series, winner) for winner in winners]
-        if missing == "raise" and (unanswered := unanswered_spans(winners, blocks)):
-            raise self._not_cached(series, span, unanswered)
+        if missing == "raise" and (unavailable := unavailable_spans(winners, blocks)):
+            raise self._not_cached(series, span, unavailable)
         return Klines(series, span, blocks, uncovered, held=[winner.span for winner in winners])
 
     def _winners(

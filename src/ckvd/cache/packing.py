@@ -138,14 +138,13 @@ def pack_series(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool = F
 
 
 def _read_inputs(folder: CacheFolder, series: SeriesKey, segments: Sequence[SegmentName]) -> list[PackInput]:
-    path = folder.series_path(series)
     inputs = []
     for winner in resolve(hull(segments), segments):
         try:
             header = read_named_header(folder, series, winner.segment)
             row_count = header.row_count
             if row_count and winner.span != winner.segment.span:
-                row_count = count_rows(path / winner.segment.file_name, winner.span)
+                row_count = count_rows(folder.segment_path(series, winner.segment), winner.span)
         except (FileNotFoundError, SegmentError):
             # Gone, or damaged: either way there is nothing to pack.
             inputs.append(PackInput(winner, 0, is_closed=False))
@@ -193,7 +192,7 @@ def merge_segments(store: SeriesStore, merge: Merge) -> SegmentName | None:
     )
     columns = merge_columns([header for header in headers if header.row_count] or headers[:1])
     try:
-        path = store.folder.series_path(store.series) / name.file_name
+        path = store.folder.segment_path(store.series, name)
         writer = SegmentWriter(path, statement, columns, merge.row_count)
     except CacheError as error:
         if error.errno == errno_codes.ENOENT:

@@ -74,7 +74,7 @@ def is_answered(header: SegmentHeader) -> bool:
     return header.row_count > 0 or all(absence.reason.is_answer for absence in header.absences)
 
 
-def unanswered_spans(winners: Sequence[Winner], parts: Sequence[MappedRows]) -> tuple[Span, ...]:
+def unavailable_spans(winners: Sequence[Winner], parts: Sequence[MappedRows]) -> tuple[Span, ...]:
     """Where the segment that wins only says that bars were unavailable when it was written."""
     return union(
         winner.span

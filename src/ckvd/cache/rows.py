@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ckvd.cache.open_segments import look_again, open_named
-from ckvd.cache.resolution import resolve, unanswered_spans
+from ckvd.cache.resolution import resolve, unavailable_spans
 from ckvd.errors import NotCachedError
 from ckvd.model.provenance import Absence, Source, narrow
 from ckvd.model.table import REGULAR_US, KlineTable, empty_table, fields_of, regular_us
@@ -57,7 +57,7 @@ def _open_covering(folder: CacheFolder, series: SeriesKey, span: Span) -> list[M
     opened = open_winners(folder, series, span)
     winners, parts = [winner for winner, _ in opened], [rows for _, rows in opened]
     missing = difference([span], [winner.span for winner in winners])
-    if missing := union([*missing, *unanswered_spans(winners, parts)]):
+    if missing := union([*missing, *unavailable_spans(winners, parts)]):
         raise NotCachedError(f"{series}: the cache {folder.root} does not cover {missing[0]} of {span}", missing)
     return parts
 

@@ -137,9 +137,9 @@ class SeriesStore:
 
     def _write(self, name: SegmentName, statement: SegmentStatement, table: KlineTable) -> SegmentWriter:
         for attempts_left in range(FOLDER_ATTEMPTS_MAX - 1, -1, -1):
-            path = self.folder.make_series_path(self.series) / name.file_name
+            self.folder.make_series_path(self.series)
             try:
-                return SegmentWriter.of_table(path, statement, table)
+                return SegmentWriter.of_table(self.folder.segment_path(self.series, name), statement, table)
             except CacheError as error:
                 # Pruning removes a folder that it emptied, under a lock that is not held here.
                 if error.errno != errno_codes.ENOENT or not attempts_left:
@@ -188,7 +188,7 @@ class SeriesStore:
             revision = lock.take_revision(segments)
             if revision != name.revision:
                 name = SegmentName(name.span, revision)
-                writer.renumber(self.folder.series_path(self.series) / name.file_name, revision)
+                writer.renumber(self.folder.segment_path(self.series, name), revision)
                 writer.flush()
             fault_points.reach(Step.REVISION_TAKEN)
             if writer.path.exists():
@@ -234,13 +234,14 @@ class SeriesStore:
 
     def remove(self, names: Iterable[SegmentName], step: Step) -> None:
         """Remove segments, durably. The caller holds the lock. Errors: see `remove_superseded`."""
-        path = self.folder.series_path(self.series)
         for name in names:
+            path = self.folder.segment_path(self.series, name)
             try:
-                (path / name.file_name).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
             except OSError as error:
-                raise cannot("be removed", path / name.file_name, error) from error
+                raise cannot("be removed", path, error) from error
             fault_points.reach(step)
+        path = self.folder.series_path(self.series)
         if path.exists():  # otherwise pruning has removed it with all segments
             _flush(path)
 
