@@ -74,14 +74,14 @@ class FileLock:
     Parameters
     ----------
     path : Path
-        The file to lock. It is made unless it exists, in a folder that exists, and is not removed.
+        The file to lock. It is created if it is absent, and never removed. Its folder must exist.
     timeout_s : float
         How long to wait; 0 to try once.
 
     Raises
     ------
     CacheBusyError
-        Another thread or process held it all the time. The message names the holder, if it left its name.
+        Another thread or process held it until the timeout. The message names the holder, if it left its name.
     CacheError
         The file cannot be made, or the file system has no locks.
     """
@@ -284,7 +284,7 @@ class SeriesLock(FileLock):
     Raises
     ------
     CacheBusyError
-        Another writer of the series held it all the time.
+        Another writer of the series held the lock until the timeout.
     CacheError
         The lock file cannot be made, or the file system has no locks.
     """

@@ -106,7 +106,7 @@ def pack_series(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool = F
     Raises
     ------
     CacheBusyError
-        Another writer held the lock of the series all the time.
+        Another writer held the lock of the series until the timeout.
     CacheError
         The folder cannot be read or written. What was published before stays.
     """

@@ -81,7 +81,7 @@ class SeriesStore:
         Raises
         ------
         CacheBusyError
-            Another writer of the series held its lock all the time.
+            Another writer of the series held its lock until the timeout.
         CacheError
             The folder cannot be made or written.
         ValueError
@@ -128,7 +128,7 @@ class SeriesStore:
         self, table: KlineTable, statement: SegmentStatement, condition: Callable[[list[SegmentName]], bool]
     ) -> Path | None:
         if not statement.span:
-            raise ValueError(f"{self.series}: a segment covers some time, the span {statement.span} is empty")
+            raise ValueError(f"{self.series}: the span {statement.span} of a segment is empty")
         name = self.likely_name(statement.span)
         with self._write(name, replace(statement, revision=name.revision), table) as writer:
             fault_points.reach(Step.ROWS_WRITTEN)
