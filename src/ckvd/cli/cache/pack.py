@@ -56,7 +56,7 @@ def pack(
 def _print(reports: list[PackReport], *, is_done: bool) -> None:
     for report in reports:
         for merge in report.merges:
-            pieces = count(len(merge.pieces), "segment")
+            pieces = count(len(merge.inputs), "segment")
             say(f"{report.series}: {pieces} of {merge.row_count:,} bars in {merge.span}")
         for refusal in report.refusals:
             complain(refusal)
@@ -76,12 +76,12 @@ def _json(report: PackReport) -> dict[str, object]:
         "merges": [
             {
                 "span": [merge.span.start_ms, merge.span.end_ms],
-                "segment_count": len(merge.pieces),
+                "segment_count": len(merge.inputs),
                 "bar_count": merge.row_count,
             }
             for merge in report.merges
         ],
-        "packed": [packed.name.file_name for packed in report.packed],
+        "packed": [name.file_name for name in report.packed],
         "removed": [name.file_name for name in report.removed],
         "removed_nbytes": report.removed_nbytes,
         "refusals": list(report.refusals),
