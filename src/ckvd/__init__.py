@@ -5,8 +5,53 @@ Reading needs nothing but numpy::
     with ckvd.open_cache("~/klines") as cache:
         klines = cache.read("BTCUSDT", "1m", start="2023-01-01", end="2024-01-01", market="spot")
 
-What fetches, resamples or makes panels is loaded when it is first used, so that a backtest that only reads stays
-free of HTTP.
+Fetching, resampling and panels are loaded when they are first used, so that a backtest that only reads never loads
+HTTP.
+
+The rooms of the package stand on eight floors, and each imports from lower floors only:
+
+====  ==================================================================================================
+8     `__main__`
+7     this module (public names), `cli`
+6     `api` (fetching), `maintenance` (keeping a cache true)
+5     `acquisition` (from what a user wants to segments in the cache)
+4     `cache` (a folder of segments), `rest` (the REST interface), `vision` (where archives come from)
+3     `bars` (what a backtest holds), `decode` (text to columns), `segment` (files), `network` (HTTP)
+2     `model` (what things are), `lifecycle`
+1     `errors`, `concurrency`, `inflate`, `version`, `utils`
+====  ==================================================================================================
+
+Glossary
+--------
+absence
+    A span without bars, with the reason, and when to ask again.
+coverage
+    The spans that the segments of a series answer for, as bars or as absences.
+data lock
+    A file that pins a data set by the content hash of each span: another machine can check that it has the same
+    bars.
+gap
+    Missing bars of the grid, one after the other, for one reason.
+healing
+    Filling the holes of an archive from a daily archive and the REST interface, bar by bar.
+packing
+    Compaction: merging closed history into large segments, so that years of a series are one view.
+provisional
+    Of the REST interface, and to be replaced when the archive of the span appears.
+quarantine
+    The folder for files that cannot be believed. They are kept, with the reason, and can be restored.
+resolution
+    Finding the segment that wins at each moment of a span: the one with the highest revision that covers it.
+revision
+    The number of a segment within its series. A higher one wins, and none is taken twice.
+segment
+    An immutable file of the bars of one series in one span, with checksums, sources and absences.
+series
+    Market, kind, symbol and interval.
+span
+    A half-open stretch of time: the start is included, the end is not.
+tombstone
+    An empty segment that hides older ones below a segment in quarantine.
 """
 
 from __future__ import annotations

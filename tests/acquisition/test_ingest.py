@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckvd.acquisition.ingest import choose_group
+from ckvd.acquisition.limits import IngestLimits
 from ckvd.model.calendar import Cadence, Period
 from ckvd.model.market import SeriesKey
 from ckvd.utils.config import FOLDER_BATCH_DAYS_MAX, INGEST_GROUP_ARCHIVES_MAX, INGEST_GROUP_NBYTES_MAX
@@ -39,7 +40,7 @@ def series_and_month(archive: FetchedArchive) -> tuple[SeriesKey, str]:
 
 @given(st.lists(st.builds(fetched, NAMES, SIZES), min_size=1, max_size=150))
 def test_a_group_is_of_one_series_and_month_in_order_and_within_its_limits(waiting: list[FetchedArchive]) -> None:
-    places = choose_group(waiting)
+    places = choose_group(waiting, IngestLimits())
     assert places[0] == 0
     assert len(set(places)) == len(places)
     group = [waiting[place] for place in places]

@@ -1,5 +1,10 @@
-"""Acquisition: from what a user wants to segments in the cache.
+"""From what a user wants to segments in the cache.
 
-`download` plans, fetches and learns; `group_commit` and `ingest` turn fetched archives into segments; `completion`
-asks other sources for what archives lack, as `shortfalls` decides; `report` says what came of it.
+- `planning`: which archives to fetch. Pure.
+- `limits`: how much of an ingest may be under way at a time.
+- `download`: plan, fetch, store, learn, until nothing is left to fetch.
+- `ingest`: from fetched archives to bars and segments; the one reader of a fetched archive.
+- `completion`: what archives lack, from other sources, and why the rest is missing.
+- `derive`: bars made of shorter ones that the cache has.
+- `report`: what a download did.
 """

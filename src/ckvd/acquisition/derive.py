@@ -1,4 +1,4 @@
-"""Answering from shorter bars that are in the cache: `derive_klines`."""
+"""Making bars of shorter ones that the cache has: `derive_klines`."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def derive_klines(cache: KlineCache, series: SeriesKey, span: Span) -> Resampled
     Returns
     -------
     ResampledKlines or None
-        Of the longest interval that covers the span, up to the end of the last bar that opens in it. None where
-        there is none.
+        Made of the longest interval that covers the span, up to the end of the last bar that opens in it. None
+        where no shorter interval does.
     """
     whole = Span(grid_ceil(span.start_ms, series.interval), grid_ceil(span.end_ms, series.interval))
     for finer in _finer(series):

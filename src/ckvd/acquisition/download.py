@@ -1,14 +1,13 @@
-"""One download of archives into the cache: plan, fetch, ingest, learn, and plan again until nothing is left.
+"""One download of archives into the cache: plan, fetch, store, learn, and plan again until nothing is left.
 
-What is under way is bounded in number, ingesting runs in worker threads (`group_commit`), and every archive that
-was finished stays, whatever happens to the others or to the download.
+`limits` bounds what is under way, and archives are stored in worker threads (`ingest`). An archive that was stored
+stays, whatever happens to the others or to the download.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from typing import TYPE_CHECKING
 
 from ckvd.acquisition.ingest import GroupCommit
@@ -18,13 +17,9 @@ from ckvd.cache.coverage import Covered, read_coverage, uncovered_spans
 from ckvd.cache.download_folder import download_folder
 from ckvd.cache.packing import pack_series
 from ckvd.concurrency import run_together
-from ckvd.errors import CacheBusyError, CacheError, CkvdError, ClientClosedError, NetworkError
+from ckvd.errors import FATAL_ERRORS, CacheBusyError, CacheError, CkvdError, ClientClosedError, NetworkError
 from ckvd.model.calendar import Cadence, Period
-from ckvd.utils.config import (
-    INGEST_BACKLOG_DAYS_MAX,
-    INGEST_BACKLOG_MONTHS_MAX,
-    LISTING_WORTH_ARCHIVES_MIN,
-)
+from ckvd.utils.config import LISTING_WORTH_ARCHIVES_MIN
 from ckvd.vision.name import ArchiveName
 from ckvd.vision.source import AbsentArchive
 
@@ -32,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from ckvd.acquisition.limits import IngestLimits
     from ckvd.cache.folder import CacheFolder
     from ckvd.model.market import SeriesKey
     from ckvd.model.timespan import Span
@@ -47,12 +43,11 @@ class Download:
     ----------
     source : ArchiveSource
     folder : CacheFolder
-    concurrency : int
-        Archives on the line at a time. So many, and a backlog, may be fetched and not stored yet.
+    limits : IngestLimits
     now_ms : int
         The present.
     refresh : bool
-        Ask again for what could not be had, whenever it was to be asked for.
+        Ask again now for what was unavailable, and not only when its time has come.
     on_progress : callable, optional
     """
 
@@ -61,7 +56,7 @@ class Download:
         source: ArchiveSource,
         folder: CacheFolder,
         *,
-        concurrency: int,
+        limits: IngestLimits,
         now_ms: int,
         refresh: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
@@ -70,22 +65,19 @@ class Download:
         self._folder = folder
         self._now_ms = now_ms
         self._refresh = refresh
-        self._backlog = {
-            Cadence.MONTHLY: asyncio.Semaphore(concurrency + INGEST_BACKLOG_MONTHS_MAX),
-            Cadence.DAILY: asyncio.Semaphore(concurrency + INGEST_BACKLOG_DAYS_MAX),
-        }
-        self._commit = GroupCommit(folder)
+        self._backlog = {cadence: asyncio.Semaphore(count) for cadence, count in limits.backlog.items()}
+        self._commit = GroupCommit(folder, limits)
         self._tally = _Tally(on_progress)
 
     async def run(self, series: Sequence[SeriesKey], span: Span) -> DownloadReport:
-        """Bring what is missing of a span into the cache, for each series.
+        """Fetch what the cache lacks of a span, for each series.
 
         Raises
         ------
         CacheError
             The cache folder cannot be written.
         ClientClosedError
-            The client was closed meanwhile.
+            The client was closed during the download.
         """
         reports = await run_together([self._download_series(key, span) for key in series])
         archives = [report for found in reports for report in found]
@@ -116,7 +108,7 @@ class Download:
             reports += finished
 
     async def _list(self, series: SeriesKey, published: _Published) -> None:
-        """Ask what there is; without a listing every archive is asked for by itself."""
+        """Ask which archives exist. Without a listing every archive is asked for by itself."""
         published.is_listed = True
         for cadence in Cadence:
             if cadence is Cadence.DAILY and not series.interval.has_daily_archives:
@@ -141,7 +133,7 @@ class Download:
     async def _fetch_one(self, name: ArchiveName, place: Path) -> ArchiveReport:
         try:
             report = await self._fetch_and_ingest(name, place)
-        except (CacheError, ClientClosedError):
+        except FATAL_ERRORS:
             raise
         except CkvdError as error:
             report = ArchiveReport(name.series, name.period, Outcome.FAILED, error=error)
@@ -149,7 +141,7 @@ class Download:
         return report
 
     async def _fetch_and_ingest(self, name: ArchiveName, place: Path) -> ArchiveReport:
-        # What was fetched and is not stored yet lies on disk, and is bounded in number.
+        # Taken before the transfer: what is fetched and not stored yet lies on the disk.
         async with self._backlog[name.period.cadence]:
             fetched = await self._source.fetch(name, place, on_bytes=self._tally.count_bytes)
             if isinstance(fetched, AbsentArchive):
@@ -160,19 +152,20 @@ class Download:
         )
 
 
-async def pack_stored(folder: CacheFolder, report: DownloadReport) -> None:
-    """Pack the series that a download added something to.
+async def pack_stored(folder: CacheFolder, report: DownloadReport, limits: IngestLimits) -> None:
+    """Pack the series that a download added to.
 
-    One that somebody else is changing, or that the disk has no room for, stays as it is: its bars are there.
+    A series that another process is changing, or that the disk has no room for, stays as it is: its
+    bars are stored.
     """
-    workers = asyncio.Semaphore(os.cpu_count() or 1)
+    workers = asyncio.Semaphore(limits.threads)
 
     async def pack(series: SeriesKey) -> None:
         async with workers:
             try:
                 await asyncio.to_thread(pack_series, folder, series)
             except CacheBusyError as error:
-                logger.info("%s; it will be packed another time", error)
+                logger.info("%s; a later download will pack it", error)
             except CacheError as error:
                 logger.warning("everything is stored, but not packed: %s", error)
 
@@ -182,7 +175,7 @@ async def pack_stored(folder: CacheFolder, report: DownloadReport) -> None:
 
 
 class _Published:
-    """What is known of the archives that a source has; the planner asks it what is unavailable."""
+    """What is known of the archives of a source. The planner asks it which are unavailable."""
 
     def __init__(self) -> None:
         self.is_listed = False
@@ -197,10 +190,10 @@ class _Published:
         return listed is not None and period not in listed
 
     def learn(self, reports: Sequence[ArchiveReport]) -> None:
-        """Take note of what could not be had: days stand in for a month that is absent or damaged.
+        """Note the archives that failed: days replace a month that is absent or damaged.
 
-        An archive that could not be reached may be there, and its days could not be reached either: its span is
-        left for the next time.
+        An archive that could not be reached may exist, and its days could not be reached either: its span is left
+        for the next download.
         """
         for report in reports:
             if isinstance(report.error, NetworkError):
@@ -209,12 +202,12 @@ class _Published:
                 self.unavailable.add(report.period)
 
     def name_of(self, series: SeriesKey, period: Period) -> ArchiveName:
-        """The name as listed, which may be spelled in another way."""
+        """The name as listed, which may have another spelling."""
         archive = self.listed.get(period.cadence, {}).get(period)
         return ArchiveName(series, period) if archive is None else archive.name
 
     def nbytes_of(self, periods: Sequence[Period]) -> int | None:
-        """The length of some archives together, where all of them are listed."""
+        """The length of some archives in all; None unless all of them are listed."""
         listed = [self.listed.get(period.cadence, {}).get(period) for period in periods]
         sizes = [archive.nbytes for archive in listed if archive is not None]
         return sum(sizes) if len(sizes) == len(periods) else None

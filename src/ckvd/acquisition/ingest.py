@@ -1,16 +1,16 @@
-"""From fetched archives to segments in the cache: decode, state where it came from, publish. Synchronous.
+"""From fetched archives to bars, and to segments in the cache.
 
-Ingesting archives in groups: `GroupCommit` takes along what waits, so that a flush to disk serves many.
-
-Where the network is slower than the disk every archive is stored at once by itself; where it is faster, groups
-grow.
+`read_archives` is the one reader of fetched archives: whoever wants their bars goes through it, to store them
+(`GroupCommit`), or to compare and merge them (`fetch_table`). An archive that vanished, cannot be read or cannot be
+believed is an `ArchiveError` of that archive alone.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ckvd.cache.store import SeriesStore
 from ckvd.concurrency import Batching
@@ -20,110 +20,82 @@ from ckvd.decode.workspace import Workspace
 from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Cadence, month_start_ms
 from ckvd.model.provenance import Origin, Source
-from ckvd.model.table import join_tables
+from ckvd.model.table import KlineTable, join_tables
 from ckvd.model.timespan import Span
-from ckvd.utils.config import INGEST_GROUP_ARCHIVES_MAX, INGEST_GROUP_NBYTES_MAX, REPORT_EXAMPLES_MAX
-from ckvd.vision.source import read_pieces
+from ckvd.utils.config import REPORT_EXAMPLES_MAX
+from ckvd.vision.source import AbsentArchive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
+    from ckvd.acquisition.limits import IngestLimits
     from ckvd.cache.folder import CacheFolder
-    from ckvd.decode.decode import DecodedArchive
+    from ckvd.decode.decode import DecodedRows
     from ckvd.model.market import SeriesKey
     from ckvd.vision.name import ArchiveName
-    from ckvd.vision.source import FetchedArchive
-
+    from ckvd.vision.source import ArchiveSource, FetchedArchive
 
 _ORIGINS: Final = {Cadence.MONTHLY: Origin.VISION_MONTHLY, Cadence.DAILY: Origin.VISION_DAILY}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Arrival:
-    """An archive that was decoded, and its place among those that arrived with it."""
+# --- Reading -----------------------------------------------------------------------------------------------
 
-    position: int
-    span: Span
-    decoded: DecodedArchive
+
+class ReadArchive(NamedTuple):
+    """The bars of an archive, and where they came from."""
+
     source: Source
+    table: KlineTable
 
 
-def ingest_archives(
-    archives: Sequence[FetchedArchive], folder: CacheFolder, workspace: Workspace | None = None
-) -> list[Source | ArchiveError]:
-    """Decode fetched archives of one series and publish them; those that follow on each other become one segment.
-
-    What is published together costs one flush to disk: many days cost little more than one month.
+def read_archives(
+    archives: Sequence[FetchedArchive], workspace: Workspace | None = None
+) -> list[ReadArchive | ArchiveError]:
+    """Read and decode fetched archives, and remove their files where they are temporary.
 
     Parameters
     ----------
     archives : sequence of FetchedArchive
-        Of one series. Their files are read, not removed.
-    folder : CacheFolder
-        The cache.
     workspace : Workspace, optional
         Of the calling thread, for use with the next archives again.
 
     Returns
     -------
-    list of Source or ArchiveError
-        For each archive, what it was and what was unusual about it, or why it cannot be believed. What was not
-        refused is durable when this returns.
-
-    Raises
-    ------
-    CacheError
-        A segment cannot be written.
+    list of ReadArchive or ArchiveError
+        For each archive its bars, or why it cannot be read or believed.
     """
-    results: dict[int, Source | ArchiveError] = {}
-    arrivals: list[_Arrival] = []
-    for position, (fetched, decoded) in enumerate(zip(archives, _decode(archives, workspace), strict=True)):
-        if isinstance(decoded, ArchiveError):
-            results[position] = decoded
-            continue
-        source = source_of(fetched, decoded)
-        arrivals.append(_Arrival(position, fetched.name.period.span, decoded, source))
-    for run in _runs(arrivals):
-        table = join_tables([arrival.decoded.table for arrival in run])
-        span = Span(run[0].span.start_ms, run[-1].span.end_ms)
-        SeriesStore(folder, table.series).put(table, span, sources=[arrival.source for arrival in run])
-        results.update((arrival.position, arrival.source) for arrival in run)
-    return [results[position] for position in range(len(archives))]
-
-
-def _decode(archives: Sequence[FetchedArchive], workspace: Workspace | None) -> list[DecodedArchive | ArchiveError]:
-    contents = [_read(fetched) for fetched in archives]
-    read = [position for position, content in enumerate(contents) if isinstance(content, bytes)]
-    decoded = decode_archives(
-        [content for content in contents if isinstance(content, bytes)],
-        [expected_of(archives[position].name) for position in read],
-        workspace,
-    )
-    found = dict(zip(read, decoded, strict=True))
-    return [
-        content if isinstance(content, ArchiveError) else found[position]
-        for position, content in enumerate(contents)
+    contents = [_read_and_remove(fetched) for fetched in archives]
+    readable = [
+        (fetched, content)
+        for fetched, content in zip(archives, contents, strict=True)
+        if not isinstance(content, ArchiveError)
     ]
+    decoded = iter(
+        decode_archives(
+            [content for _, content in readable],
+            [expected_of(fetched.name) for fetched, _ in readable],
+            workspace,
+        )
+    )
+    found: list[ReadArchive | ArchiveError] = []
+    for fetched, content in zip(archives, contents, strict=True):
+        outcome = content if isinstance(content, ArchiveError) else next(decoded)
+        if isinstance(outcome, ArchiveError):
+            found.append(outcome)
+        else:
+            found.append(ReadArchive(source_of(fetched, outcome), outcome.table))
+    return found
 
 
-def _read(fetched: FetchedArchive) -> bytes | ArchiveError:
+def _read_and_remove(fetched: FetchedArchive) -> bytes | ArchiveError:
     try:
-        return b"".join(read_pieces(fetched.path, fetched.nbytes + 1))
-    except OSError as error:
-        # A file of a mirror in a folder may go while it is in use.
-        return ArchiveError(str(fetched.path), f"cannot be read: {error.strerror}")
-
-
-def _runs(arrivals: Sequence[_Arrival]) -> Iterator[list[_Arrival]]:
-    """Archives whose spans follow on each other without a hole or an overlap."""
-    run: list[_Arrival] = []
-    for arrival in sorted(arrivals, key=lambda arrival: arrival.span):
-        if run and run[-1].span.end_ms != arrival.span.start_ms:
-            yield run
-            run = []
-        run.append(arrival)
-    if run:
-        yield run
+        return fetched.read_bytes()
+    except ArchiveError as error:
+        return error
+    finally:
+        if fetched.is_temporary:
+            fetched.path.unlink(missing_ok=True)
 
 
 def expected_of(name: ArchiveName) -> Expected:
@@ -131,8 +103,8 @@ def expected_of(name: ArchiveName) -> Expected:
     return Expected(name.series, name.period.span, name.file_name)
 
 
-def source_of(fetched: FetchedArchive, decoded: DecodedArchive) -> Source:
-    """What is worth knowing later about an archive that was decoded."""
+def source_of(fetched: FetchedArchive, decoded: DecodedRows) -> Source:
+    """Where the bars of an archive came from, and what was unusual about it."""
     span = fetched.name.period.span
     conflicts = decoded.conflict_open_times
     return Source(
@@ -154,56 +126,133 @@ def source_of(fetched: FetchedArchive, decoded: DecodedArchive) -> Source:
     )
 
 
+async def fetch_table(source: ArchiveSource, name: ArchiveName, place: Path) -> ReadArchive | None:
+    """Fetch one archive and read it; None where the source has no such archive.
+
+    Parameters
+    ----------
+    source : ArchiveSource
+    name : ArchiveName
+    place : Path
+        A folder for the archive until it is read.
+
+    Raises
+    ------
+    ArchiveError
+        It cannot be read or believed.
+    NetworkError, CacheError, ClientClosedError
+        It cannot be fetched: see `ArchiveSource.fetch`.
+    """
+    fetched = await source.fetch(name, place)
+    if isinstance(fetched, AbsentArchive):
+        return None
+    (read,) = await asyncio.to_thread(read_archives, [fetched])
+    if isinstance(read, ArchiveError):
+        raise read
+    return read
+
+
+# --- Storing -----------------------------------------------------------------------------------------------
+
+
+def ingest_archives(
+    archives: Sequence[FetchedArchive], folder: CacheFolder, workspace: Workspace | None = None
+) -> list[Source | ArchiveError]:
+    """Read fetched archives of one series and store them; those that follow on each other become one segment.
+
+    What is stored together costs one flush to disk: many days cost little more than one month.
+
+    Parameters
+    ----------
+    archives : sequence of FetchedArchive
+        Of one series.
+    folder : CacheFolder
+    workspace : Workspace, optional
+        See `read_archives`.
+
+    Returns
+    -------
+    list of Source or ArchiveError
+        For each archive where its bars came from, which are durable, or why it cannot be read or believed.
+
+    Raises
+    ------
+    CacheError
+        A segment cannot be written.
+    """
+    read = read_archives(archives, workspace)
+    good = [archive for archive in read if isinstance(archive, ReadArchive)]
+    for neighbours in _neighbours(good):
+        table = join_tables([archive.table for archive in neighbours])
+        sources = [archive.source for archive in neighbours]
+        span = Span(sources[0].start_ms, sources[-1].end_ms)
+        SeriesStore(folder, table.series).put(table, span, sources=sources)
+    return [one if isinstance(one, ArchiveError) else one.source for one in read]
+
+
+def _neighbours(archives: Sequence[ReadArchive]) -> Iterator[list[ReadArchive]]:
+    """Archives whose spans follow on each other without a hole or an overlap."""
+    group: list[ReadArchive] = []
+    for archive in sorted(archives, key=lambda archive: archive.source.span):
+        if group and group[-1].source.end_ms != archive.source.start_ms:
+            yield group
+            group = []
+        group.append(archive)
+    if group:
+        yield group
+
+
 class GroupCommit:
-    """Ingests archives into a cache, as many groups at a time as there are processors.
+    """Stores archives in a cache, several together where several wait, in as many threads as there are processors.
+
+    Where the network is slower than the disk every archive is stored at once by itself. Where it is faster, groups
+    grow.
 
     Parameters
     ----------
     folder : CacheFolder
+    limits : IngestLimits
     """
 
-    def __init__(self, folder: CacheFolder) -> None:
+    def __init__(self, folder: CacheFolder, limits: IngestLimits) -> None:
         self._folder = folder
-        self._batching: Batching[FetchedArchive, Source] = Batching(self._ingest_and_remove, choose_group)
+        self._batching: Batching[FetchedArchive, Source] = Batching(
+            self._ingest, partial(choose_group, limits=limits)
+        )
         self._parsing = threading.Lock()
         self._workspaces: list[Workspace] = []
 
     async def ingest(self, fetched: FetchedArchive) -> Source:
-        """Ingest an archive, alone or with others. Its file is removed afterwards if it is temporary.
+        """Store an archive, alone or with others.
 
         Raises
         ------
         ArchiveError
-            It cannot be believed.
+            It cannot be read or believed.
         CacheError
             It cannot be stored.
         """
         return await self._batching.do(fetched)
 
-    def _ingest_and_remove(self, archives: list[FetchedArchive]) -> list[Source | ArchiveError]:
+    def _ingest(self, archives: list[FetchedArchive]) -> list[Source | ArchiveError]:
         workspace = self._workspaces.pop() if self._workspaces else Workspace(self._parsing)
         try:
             return ingest_archives(archives, self._folder, workspace)
         finally:
             self._workspaces.append(workspace)
-            for fetched in archives:
-                if fetched.is_temporary:
-                    fetched.path.unlink(missing_ok=True)
 
 
-def choose_group(waiting: Sequence[FetchedArchive]) -> list[int]:
-    """The places of the first of some archives and others of its series and month, as many as may go together.
+def choose_group(waiting: Sequence[FetchedArchive], limits: IngestLimits) -> list[int]:
+    """The places of the first waiting archive and of others of its series and month, as many as go together.
 
-    Segments are no longer than a month, so that packing finds pieces of like size.
+    No segment is longer than a month, so that packing finds segments of like size.
     """
-    place_of_first = _series_and_month(waiting[0])
-    same = [
-        place for place, fetched in enumerate(waiting) if place and _series_and_month(fetched) == place_of_first
-    ]
+    month = _series_and_month(waiting[0])
+    same = [place for place, fetched in enumerate(waiting) if place and _series_and_month(fetched) == month]
     group, nbytes = [0], waiting[0].nbytes
     for place in sorted(same, key=lambda place: waiting[place].name.period):
         nbytes += waiting[place].nbytes
-        if len(group) >= INGEST_GROUP_ARCHIVES_MAX or nbytes > INGEST_GROUP_NBYTES_MAX:
+        if len(group) >= limits.group_archives or nbytes > limits.group_nbytes:
             break
         group.append(place)
     return group

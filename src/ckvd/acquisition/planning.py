@@ -1,9 +1,8 @@
-"""Deciding what to fetch. Pure: values in, values out.
+"""Which archives to fetch. Pure: values in, values out.
 
-A closed month comes as one monthly archive, where that is published. A month that has none yet, or never had, or of
-which a part is there already, comes as daily archives. What no archive has yet comes from the REST interface. The
-executor tells the planner what it learned (which archives turned out to be unavailable) and asks again, until there
-is nothing left to do.
+A closed month comes as one monthly archive, once that is published. A month without one, or of which the cache
+covers a part, comes as daily archives. The rest is unplanned: the REST interface may have it. The download tells
+the planner which archives turned out to be unavailable and asks again, until nothing is left to fetch.
 """
 
 from __future__ import annotations
@@ -45,18 +44,18 @@ def plan(
     now_ms: int,
     unavailable: Container[Period] = frozenset(),
 ) -> Plan:
-    """Decide what to fetch so that `wanted` is covered as far as it can be.
+    """Decide which archives to fetch for `wanted`.
 
     Parameters
     ----------
     series : SeriesKey
     wanted : Span
     covered : sequence of Covered
-        What the cache speaks of already.
+        What the cache covers already.
     now_ms : int
         The present.
     unavailable : container of Period
-        Archives that are known not to be there, or could not be used.
+        Archives that are known not to exist, or cannot be used.
 
     Returns
     -------

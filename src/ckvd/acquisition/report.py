@@ -1,4 +1,4 @@
-"""What a download did: `DownloadReport`, its `ArchiveReport`s, and `Progress` on the way."""
+"""What a download did: `DownloadReport`, its `ArchiveReport`s, and `Progress` while it runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(StrEnum):
-    """How it went with one archive."""
+    """The outcome of one archive."""
 
     STORED = "stored"
     ABSENT = "absent"  # the source has no such archive
@@ -34,11 +34,11 @@ class ArchiveReport:
     period : Period
     outcome : Outcome
     nbytes : int
-        Length of the archive, where it was fetched.
+        Length of the archive; 0 where it was not fetched.
     attempt_count : int
-        Attempts that it took, where it was fetched.
+        Attempts that the fetch took; 0 where it was not fetched.
     source : Source or None
-        What was found in it, where it was stored: rows, duplicates, conflicts, whether a CHECKSUM confirmed it.
+        Rows, duplicates, conflicts, and whether a CHECKSUM confirmed it, where it was stored.
     error : CkvdError or None
         Why it failed.
     """
@@ -53,7 +53,7 @@ class ArchiveReport:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was unusual, as sentences without a full stop."""
+        """What was unusual about it, as sentences without a full stop."""
         source = self.source
         if source is None:
             return () if self.error is None else (str(self.error),)
@@ -71,7 +71,7 @@ class ArchiveReport:
 
 @dataclass(frozen=True, slots=True)
 class CompletionReport:
-    """What was found beyond the archives of one series.
+    """What one series has beyond its archives.
 
     Attributes
     ----------
@@ -79,14 +79,14 @@ class CompletionReport:
     rest_bar_count : int
         Bars that came from the REST interface.
     conflict_open_times : tuple of int
-        Where sources disagree on a bar, in milliseconds, ascending. The daily archive's was kept before the
-        monthly one's, an archive's before that of the REST interface.
+        Open times of bars on which sources disagree, in milliseconds, ascending. The daily archive wins over the
+        monthly one, and an archive over the REST interface.
     errors : tuple of CkvdError
-        What went wrong; it is tried again the next time.
+        What failed; the next download tries it again.
     has_changed : bool
         Whether something was stored.
     open_from_ms : int or None
-        From here on bars still form by the clock of the exchange, where they do not by this machine's.
+        From here on bars still form by the clock of the exchange, although they are closed by this machine's.
     """
 
     series: SeriesKey
@@ -97,7 +97,7 @@ class CompletionReport:
     open_from_ms: int | None = None
 
     def closed_part(self, span: Span) -> Span:
-        """The part of a span whose bars are closed by the clock of the exchange, as far as it told."""
+        """The part of a span whose bars are closed by the clock of the exchange, as far as that is known."""
         end_ms = span.end_ms if self.open_from_ms is None else min(span.end_ms, self.open_from_ms)
         return Span(span.start_ms, max(span.start_ms, end_ms))
 
@@ -112,13 +112,13 @@ class DownloadReport:
     span : Span
         What was asked for.
     archives : tuple of ArchiveReport
-        Every archive that was asked for, in order. What was in the cache before is not among them.
+        Every archive that was asked for, in order. Archives that the cache had before are not among them.
     missing : mapping of SeriesKey to tuple of Span
-        What of the span the cache still does not cover, bars that are not closed yet left out.
+        What the cache still does not cover of the span, without bars that are not closed yet.
     completions : tuple of CompletionReport
-        What was found beyond the archives, where it was looked for.
+        What each series has beyond its archives, where other sources were asked.
     present_ms : int
-        When it was, by the clock of the download, in milliseconds: a bar that closes later is no data yet.
+        The time of the download by its clock, in milliseconds: a bar that closes later is no data yet.
     """
 
     series: tuple[SeriesKey, ...]
@@ -130,53 +130,53 @@ class DownloadReport:
 
     @property
     def stored(self) -> tuple[ArchiveReport, ...]:
-        """Archives that are in the cache now and were not before."""
+        """Archives that this download stored."""
         return tuple(archive for archive in self.archives if archive.outcome is Outcome.STORED)
 
     @property
     def failed(self) -> tuple[ArchiveReport, ...]:
-        """Archives that could not be had or not be believed."""
+        """Archives that were not downloaded or cannot be believed."""
         return tuple(archive for archive in self.archives if archive.outcome is Outcome.FAILED)
 
     @property
     def errors(self) -> tuple[CkvdError, ...]:
-        """What went wrong, in order."""
+        """All errors, in order."""
         of_archives = (archive.error for archive in self.archives if archive.error is not None)
         return (*of_archives, *(error for completion in self.completions for error in completion.errors))
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything that was asked for is in the cache."""
+        """Whether the cache covers everything that was asked for."""
         return not any(self.missing.values())
 
     @property
     def is_closed(self) -> bool:
-        """Whether the span reaches into the time of closed bars: else there is nothing to have."""
+        """Whether the span holds closed bars; otherwise there is nothing to download."""
         return all(closed_part(self.span, key.interval, self.present_ms) for key in self.series)
 
     @property
     def covered_before(self) -> bool:
-        """Whether nothing had to be asked for, because it was in the cache."""
+        """Whether the cache covered everything before, so that nothing was asked for."""
         asked = self.archives or any(one.rest_bar_count or one.errors for one in self.completions)
         return self.is_complete and self.is_closed and not asked
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a download is.
+    """The progress of a download.
 
     Attributes
     ----------
     archive_count : int
-        Archives dealt with.
+        Archives finished.
     archive_total : int
-        Archives known to be wanted; it grows when a month turns out to be there as days only.
+        Archives known to be wanted. It grows when a month turns out to be published as days only.
     nbytes : int
         Bytes fetched.
     nbytes_total : int or None
-        Bytes to fetch in all, where a listing told.
+        Bytes to fetch in all; None without a listing.
     latest : ArchiveReport or None
-        What was finished just now.
+        The archive that was just finished.
     """
 
     archive_count: int

@@ -1,6 +1,6 @@
-"""`CryptoKlineVisionData`: the klines of a span, wherever they have to come from.
+"""`CryptoKlineVisionData`: the klines of a span, from the cache, from Vision archives, and from the REST interface.
 
-Cache first, then the archives of Binance Vision, then the REST interface.
+In that order: only what the one lacks is asked of the next.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class CryptoKlineVisionData(ConnectionHolder):
-    """Klines from the cache, which is filled from Binance Vision and the REST interface as far as it is needed.
+    """Klines from a cache that is filled from Binance Vision and the REST interface as needed.
 
     An asynchronous context manager.
 
@@ -53,13 +53,13 @@ class CryptoKlineVisionData(ConnectionHolder):
     rest_url : str or mapping, optional
         The host of the REST interface, see `RestDataClient`.
     vision_client : VisionDataClient, optional
-        One to use in place of its own. It is never closed here; it must fill the same cache folder.
+        A client to use in place of its own. It is never closed here, and must fill the same cache folder.
     rest_client : RestDataClient, optional
         Likewise.
     use_rest : bool
         Whether the REST interface may be asked.
     offline : bool
-        Open no connection at all: what is not in the cache is an error that names it.
+        Open no connection at all. Asking for what the cache lacks is an error that names it.
     concurrency : int
         Archives fetched at a time.
     is_checksum_required : bool
@@ -154,7 +154,7 @@ class CryptoKlineVisionData(ConnectionHolder):
         refresh: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Klines | ResampledKlines:
-        """Fetch what the cache lacks of a span, and read the span.
+        """Fetch what the cache lacks of a span, then read the span.
 
         Parameters
         ----------
@@ -163,24 +163,24 @@ class CryptoKlineVisionData(ConnectionHolder):
         start, end : str, int, datetime or numpy.datetime64
             The span; `start` is included, `end` is not. Bars that are not closed yet are no data.
         missing : {"raise", "ignore"}
-            What to do where something could not be fetched.
+            What to do where something was not fetched: raise, or return the rest.
         derive : bool
-            Make the bars of shorter ones where the cache has those and not these, and fetch nothing then.
+            Make the bars of shorter ones where the cache has only those. Nothing is fetched then.
         refresh : bool
-            Ask again now for all that could not be had, and not only when its time has come.
+            Ask again now for all that was unavailable, and not only when its time has come.
         on_progress : callable, optional
             See `VisionDataClient.download`.
 
         Returns
         -------
-        Klines, or ResampledKlines with `derive` where they were made of shorter ones
-            `klines.gaps` tells why bars are missing, `klines.sources` where the others came from.
+        Klines, or with `derive` ResampledKlines where they were made of shorter ones
+            `klines.gaps` says why bars are missing, `klines.sources` where the others came from.
 
         Raises
         ------
         NotCachedError
-            Something could not be fetched, or it is not in the cache and the connection is not to be used. The
-            first failure is its cause.
+            Something was not fetched, or the cache lacks it and the client is offline. The first failure is its
+            cause.
         IdentityError, TimeError
             The series or the span make no sense.
         SegmentError, CacheError
@@ -219,7 +219,7 @@ class CryptoKlineVisionData(ConnectionHolder):
     ) -> DownloadReport:
         """Fetch what the cache lacks of a span, for one or more symbols, and read nothing.
 
-        A failure of one archive or symbol is in the report and does not keep the others from being stored. The
+        A failure of one archive or symbol is in the report, and does not keep the others from being stored. The
         parameters are those of `get_klines`.
 
         Raises
@@ -229,7 +229,7 @@ class CryptoKlineVisionData(ConnectionHolder):
         CacheError
             The cache folder cannot be used.
         ClientClosedError
-            It is or was closed.
+            The client is or was closed.
         """
         names = [symbols] if isinstance(symbols, str) else list(dict.fromkeys(symbols))
         series = [SeriesKey.of(symbol, interval, market=market, kind=kind) for symbol in names]
@@ -246,7 +246,7 @@ class CryptoKlineVisionData(ConnectionHolder):
         """`ensure`, by keys and span."""
         if self._is_closed:
             raise ClientClosedError("the client is closed")
-        # Who closes it meanwhile does not make it one that may not ask the REST interface.
+        # Taken once: closing the client meanwhile must not turn this into a call without REST.
         vision, rest = self._vision, self._rest
         if vision is None:
             present_ms = self._clock()
@@ -262,7 +262,7 @@ class CryptoKlineVisionData(ConnectionHolder):
             for one in completions
         }
         whole = replace(report, missing=missing, completions=tuple(completions), present_ms=present_ms)
-        await pack_stored(self.folder, whole)
+        await pack_stored(self.folder, whole, vision.limits)
         return whole
 
     async def _complete(
@@ -275,8 +275,8 @@ class CryptoKlineVisionData(ConnectionHolder):
         *,
         refresh: bool,
     ) -> CompletionReport:
-        # An archive that could not be had is left for the next time. So is one that could not be believed, unless
-        # the REST interface may have its bars; what that does not have is lost until the archive is repaired.
+        # An archive that was not fetched is left for the next call. So is a damaged one, unless the REST interface
+        # may have its bars; bars that it lacks too are missing until the archive is repaired.
         failed = [archive for archive in report.failed if archive.series == series]
         left = [one.period.span for one in failed if rest is None or isinstance(one.error, NetworkError)]
         damaged = tuple(one.period.span for one in failed if one.period.span not in left)
@@ -300,7 +300,7 @@ class CryptoKlineVisionData(ConnectionHolder):
 
     @property
     def _parts(self) -> list[RestDataClient | VisionDataClient]:
-        """The clients that are its own."""
+        """The clients that it owns."""
         rest = None if self._rest_is_external else self._rest
         vision = None if self._vision_is_external else self._vision
         return [part for part in (rest, vision) if part is not None]

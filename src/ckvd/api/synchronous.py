@@ -1,4 +1,4 @@
-"""The synchronous door: `get_klines` and `ensure` for scripts, threads and notebooks."""
+"""Fetching without `await`: `get_klines` and `ensure` for scripts, threads and notebooks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 
 class DataOptions(TypedDict, total=False):
-    """What `CryptoKlineVisionData` can be told when it is made."""
+    """The parameters of `CryptoKlineVisionData`."""
 
     cache: str | os.PathLike[str] | None
     vision_url: str | os.PathLike[str] | None
@@ -82,11 +82,11 @@ def get_klines(
     on_progress: Callable[[Progress], None] | None = None,
     **options: Unpack[DataOptions],
 ) -> Klines | ResampledKlines:
-    """Fetch what the cache lacks of a span, and read the span, synchronously.
+    """Fetch what the cache lacks of a span, then read the span, synchronously.
 
-    It works in a script, in a thread, and where an event loop runs already, which waits meanwhile: in a notebook.
-    There `on_progress` is called in another thread than the one that waits. The options are those of
-    `CryptoKlineVisionData`; other parameters, result and errors those of its `get_klines`.
+    It works in scripts, in threads, and in notebooks, where an event loop runs already and waits meanwhile. There
+    `on_progress` is called in another thread than the waiting one. The options are those of
+    `CryptoKlineVisionData`; the other parameters, the result and the errors are those of its `get_klines`.
     """
 
     async def run() -> Klines | ResampledKlines:
@@ -140,7 +140,7 @@ def ensure(
 def run_synchronously(make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     """Run a coroutine to its end in an event loop of its own.
 
-    Where a loop runs in this thread already, the new one runs in a thread of its own, which is joined.
+    Where a loop runs in this thread already, the new one runs in another thread, which is joined.
     """
     try:
         asyncio.get_running_loop()
@@ -152,7 +152,7 @@ def run_synchronously(make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     def work() -> None:
         try:
             results.append(asyncio.run(make()))
-        except BaseException as error:  # noqa: BLE001  (it is raised again, in the thread that asked)
+        except BaseException as error:  # noqa: BLE001  (raised again in the waiting thread)
             errors.append(error)
 
     thread = threading.Thread(target=work, name="ckvd")

@@ -1,6 +1,6 @@
 """`VisionDataClient`: archives of Binance Vision into the cache.
 
-It holds the source of archives and lets go of it; what one download does is in `ckvd.acquisition.download`.
+It holds the source of archives and releases it. `ckvd.acquisition.download` is one download.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ckvd.acquisition.download import Download, pack_stored
+from ckvd.acquisition.limits import IngestLimits
 from ckvd.cache.folder import CacheFolder
 from ckvd.errors import AddressError, ClientClosedError
 from ckvd.lifecycle import ConnectionHolder, Resource
@@ -34,9 +35,9 @@ _URL_SCHEMES: Final = ("http://", "https://")
 
 
 class VisionDataClient(ConnectionHolder):
-    """Downloads kline archives into a cache.
+    """Download kline archives into a cache.
 
-    An asynchronous context manager. Use one for many downloads: connections are kept.
+    An asynchronous context manager. Use one client for many downloads: it keeps connections.
 
     Parameters
     ----------
@@ -46,14 +47,14 @@ class VisionDataClient(ConnectionHolder):
     cache : path-like, optional
         The cache folder, see `KlineCache`.
     listing_url : str, optional
-        Where the mirror answers S3 listings. The default is the environment's `CKVD_VISION_LISTING_URL`, else the
+        Where the mirror serves S3 listings. The default is the environment's `CKVD_VISION_LISTING_URL`, else the
         publisher's bucket for the publisher's mirror, else `base_url` itself.
     client : curl_cffi.AsyncSession, optional
         A session to use. It is never closed here.
     concurrency : int
-        Archives on the line at a time, at least one.
+        Archives fetched at a time, at least one: see `ckvd.acquisition.limits`.
     is_checksum_required : bool
-        Refuse archives without a CHECKSUM file. Without it they are taken, and the report says so.
+        Refuse archives without a CHECKSUM file. By default they are stored, and the report says so.
     clock : callable
         The present in milliseconds.
     transport_options
@@ -62,7 +63,7 @@ class VisionDataClient(ConnectionHolder):
     Raises
     ------
     AddressError
-        The mirror's address is of another scheme.
+        The mirror's address has another scheme.
     """
 
     _source: ArchiveSource | None = None
@@ -80,22 +81,20 @@ class VisionDataClient(ConnectionHolder):
         clock: Callable[[], int] = now_ms,
         **transport_options: Any,
     ) -> None:
-        if concurrency < 1:
-            raise ValueError(f"concurrency is {concurrency}: expected at least 1, or nothing is ever fetched")
         self.folder = CacheFolder.at(cache)
         self._clock = clock
-        self._concurrency = concurrency
+        self.limits = IngestLimits(concurrency)
         self._client = client
         self._client_is_external = client is not None
         location = os.fspath(base_url if base_url is not None else os.environ.get("CKVD_VISION_URL") or VISION_URL)
         if location.startswith(_URL_SCHEMES):
-            # An archive and its CHECKSUM may be on the line together.
-            self._transport = Transport(client, concurrency=2 * concurrency, **transport_options).part()
+            connections = self.limits.connections
+            self._transport = Transport(client, concurrency=connections, **transport_options).part()
             self._source = HttpArchiveSource(
                 location,
                 _listing_url(location, listing_url),
                 self._transport,
-                concurrency=concurrency,
+                concurrency=self.limits.transfers,
                 is_checksum_required=is_checksum_required,
             )
         elif "://" in location:
@@ -106,7 +105,7 @@ class VisionDataClient(ConnectionHolder):
 
     @property
     def archives(self) -> ArchiveSource:
-        """Where its archives come from.
+        """Where the archives come from.
 
         Raises
         ------
@@ -127,10 +126,10 @@ class VisionDataClient(ConnectionHolder):
         kind: str = "klines",
         on_progress: Callable[[Progress], None] | None = None,
     ) -> DownloadReport:
-        """Bring every archive of a span into the cache that is not there yet.
+        """Fetch every archive of a span that the cache lacks.
 
-        Closed months come as monthly archives, and as daily ones where a monthly one is not there. An archive is
-        stored whole, also where it reaches beyond the span.
+        Closed months come as monthly archives, or as daily ones where there is no monthly one. An archive is stored
+        whole, also where it reaches beyond the span.
 
         Parameters
         ----------
@@ -140,19 +139,19 @@ class VisionDataClient(ConnectionHolder):
         start, end : str, int, datetime or numpy.datetime64
             The span; `start` is included, `end` is not.
         on_progress : callable, optional
-            Called in the event loop whenever bytes came or an archive was finished.
+            Called in the event loop whenever bytes arrive or an archive is finished.
 
         Returns
         -------
         DownloadReport
-            An archive that is absent or failed is in it, and did not keep the others from being stored.
+            It lists absent and failed archives too: they do not keep the others from being stored.
 
         Raises
         ------
         IdentityError, TimeError
             The series or the span make no sense.
         CacheError
-            The cache folder cannot be written; what was stored before stays.
+            The cache folder cannot be written. What was stored before stays.
         ClientClosedError
             The client is or was closed.
         """
@@ -165,7 +164,7 @@ class VisionDataClient(ConnectionHolder):
     ) -> DownloadReport:
         """`download`, by keys and span."""
         report = await self.fetch_archives(series, span, on_progress=on_progress)
-        await pack_stored(self.folder, report)
+        await pack_stored(self.folder, report, self.limits)
         return report
 
     async def fetch_archives(
@@ -176,14 +175,14 @@ class VisionDataClient(ConnectionHolder):
         refresh: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> DownloadReport:
-        """`download_series`, but leave every archive in the segment that it was stored in.
+        """`download_series` without packing: every archive stays in the segment that it was stored in.
 
-        With `refresh`, what could not be had is asked for again now.
+        With `refresh`, what was unavailable is asked for again now.
         """
         download = Download(
             self.archives,
             self.folder,
-            concurrency=self._concurrency,
+            limits=self.limits,
             now_ms=self._clock(),
             refresh=refresh,
             on_progress=on_progress,

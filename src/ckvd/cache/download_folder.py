@@ -1,7 +1,7 @@
-"""Where archives on their way lie: `download_folder`, which goes with all that is in it.
+"""`download_folder`: a folder for archives that are being downloaded. It is removed with all that is in it.
 
-A folder is locked as long as somebody is at work in it, so that maintenance removes what dead processes left there
-and nothing else, whatever the clock says.
+The folder is locked while its process is at work. So maintenance removes folders that dead processes left, and no
+others, whatever the clock says.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from ckvd.cache.folder import DOWNLOAD_FOLDER_PREFIX, DOWNLOAD_LOCK_NAME
 from ckvd.cache.locks import FileLock
 from ckvd.errors import cannot
 
@@ -21,16 +22,13 @@ if TYPE_CHECKING:
 
     from ckvd.cache.folder import CacheFolder
 
-DOWNLOAD_FOLDER_PREFIX: Final = ".download-"
-FOLDER_LOCK_NAME: Final = ".lock"
-
 
 @contextlib.contextmanager
 def download_folder(folder: CacheFolder) -> Iterator[Path]:
-    """A folder for archives on their way, in the folder of a cache, of this process alone.
+    """A folder of this process, in the folder of a cache, for archives that are being downloaded.
 
-    It is not made in a thread: whoever was cancelled meanwhile would not know of it. A forked child that leaves it
-    leaves it to its parent.
+    Enter it in the thread of the caller: a task that is cancelled while another thread makes the folder would never
+    remove it. A forked child that leaves the block does not remove the folder of its parent.
 
     Raises
     ------
@@ -44,7 +42,7 @@ def download_folder(folder: CacheFolder) -> Iterator[Path]:
     except OSError as error:
         raise cannot("be written", folder.root, error) from error
     try:
-        with FileLock(place / FOLDER_LOCK_NAME, timeout_s=0):
+        with FileLock(place / DOWNLOAD_LOCK_NAME, timeout_s=0):
             yield place
     finally:
         if os.getpid() == process:

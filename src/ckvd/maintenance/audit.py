@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from ckvd.maintenance.refetch import fetch_table
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.calendar import Cadence
 from ckvd.model.provenance import Origin, Source
+from ckvd.network.response import parse_http_date
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -255,10 +255,8 @@ def suspect(known: Source, listed: ListedArchive) -> str:
 
 def _moment(text: str) -> dt.datetime | None:
     """A time of a header (RFC 9110) or a listing (ISO 8601), to the second."""
-    for parse in (dt.datetime.fromisoformat, parsedate_to_datetime):
-        try:
-            moment = parse(text)
-        except ValueError:
-            continue
+    try:
+        moment = dt.datetime.fromisoformat(text)
         return moment.replace(microsecond=0, tzinfo=moment.tzinfo or dt.UTC).astimezone(dt.UTC)
-    return None
+    except (ValueError, OverflowError):
+        return parse_http_date(text)

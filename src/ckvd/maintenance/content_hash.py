@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ckvd.cache.packing import column_of
-from ckvd.maintenance.row_stream import stream_rows
+from ckvd.cache.rows import column_of, stream_rows
 from ckvd.model.table import CLOSE_TIME_US, OPEN_TIME_US, fields_of
 
 if TYPE_CHECKING:

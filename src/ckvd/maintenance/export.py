@@ -16,11 +16,10 @@ import numpy as np
 
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
-from ckvd.cache.packing import column_of
+from ckvd.cache.rows import chunks_of, column_of, open_rows
 from ckvd.errors import CacheError, ExportError, cannot
 from ckvd.maintenance.export_arrow import columns_to_write, write_arrow, write_parquet
 from ckvd.maintenance.export_csv import write_csv
-from ckvd.maintenance.row_stream import chunks_of, open_rows
 from ckvd.model.calendar import Period, days_of, months_of
 from ckvd.model.table import COLUMN_DTYPES
 from ckvd.model.timespan import Span, format_time, union

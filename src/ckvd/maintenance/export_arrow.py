@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING, Any
 
-from ckvd.cache.packing import column_of
+from ckvd.cache.rows import column_of
 from ckvd.errors import ExportError
 from ckvd.model.table import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, fields_of
 

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
-from ckvd.cache.packing import column_of
+from ckvd.cache.rows import column_of
 from ckvd.model.market import Market, SeriesKey
 from ckvd.model.provenance import Origin
 from ckvd.model.table import CLOSE_TIME_US, FLOAT_FIELDS, OPEN_TIME_US, Decimals, fields_of

@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
-from ckvd.cache.packing import column_of
 from ckvd.cache.resolution import resolve
+from ckvd.cache.rows import read_table
 from ckvd.cache.store import SeriesStore
 from ckvd.errors import CacheBusyError, NotCachedError
 from ckvd.maintenance.bar_difference import BarDifference, compare_tables, unite_tables
 from ckvd.maintenance.inventory import describe_segments
-from ckvd.maintenance.row_stream import open_rows
 from ckvd.model.calendar import Cadence
 from ckvd.model.provenance import Absence, Origin, Source, earliest_recheck_ms, narrow
-from ckvd.model.table import COLUMN_DTYPES, Decimals, KlineTable, rows_within
+from ckvd.model.table import KlineTable, rows_within
 from ckvd.model.timespan import Span, union
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 
@@ -107,7 +104,7 @@ def compare(folder: CacheFolder, held: HeldArchive, table: KlineTable) -> BarDif
     """
     difference = BarDifference()
     for span in held.spans:
-        found = compare_tables(_read_table(folder, table.series, span), rows_within(table, span))
+        found = compare_tables(read_table(folder, table.series, span), rows_within(table, span))
         difference += _without_removed(found) if narrow(held.others, span) else found
     return difference
 
@@ -116,7 +113,7 @@ def compare_spans(folder: CacheFolder, spans: Iterable[Span], table: KlineTable)
     """Compare an archive with the bars of some spans, wherever they came from. Errors: see `compare`."""
     difference = BarDifference()
     for span in spans:
-        difference += compare_tables(_read_table(folder, table.series, span), rows_within(table, span))
+        difference += compare_tables(read_table(folder, table.series, span), rows_within(table, span))
     return difference
 
 
@@ -177,7 +174,7 @@ def _correct_span(
     series = table.series
     rows = rows_within(table, span)
     try:
-        before = _read_table(folder, series, span)
+        before = read_table(folder, series, span)
     except NotCachedError:
         return None
     difference = compare_tables(before, rows)
@@ -195,17 +192,3 @@ def _correct_span(
         recheck_ms=earliest_recheck_ms(absences),
     )
     return None if published is None else difference
-
-
-def _read_table(folder: CacheFolder, series: SeriesKey, span: Span) -> KlineTable:
-    parts = open_rows(folder, series, span)
-    names = [name for name in COLUMN_DTYPES if any(part.layout(name) is not None for part in parts)]
-    decimals: dict[str, Decimals] = {}
-    for part in parts:
-        for name in names:
-            layout = part.layout(name)
-            if layout is not None and layout.decimals is not None:
-                known = decimals.get(name)
-                decimals[name] = layout.decimals if known is None else known | layout.decimals
-    columns = {name: np.concatenate([column_of(part, name, series) for part in parts]) for name in names}
-    return KlineTable(series, columns, decimals)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ckvd.cache.packing import count_rows, survey_packing
+from ckvd.cache.open_segments import look_again
+from ckvd.cache.packing import survey_packing
 from ckvd.cache.resolution import resolve, superseded
-from ckvd.cache.snapshot import look_again
+from ckvd.cache.rows import count_rows
 from ckvd.errors import SegmentError, cannot
 from ckvd.maintenance.bar_sources import sources_within
 from ckvd.maintenance.selection import EVERYTHING
@@ -291,7 +292,7 @@ def total(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING) -> CacheTotals
         dead = superseded(folder.segments(series))
         dead_nbytes = _measure(f"{folder.series_path(series)}/{name.file_name}" for name in dead)[0]
         packable_nbytes += survey.removed_nbytes - dead_nbytes
-        packable_count += sum(len(merge.pieces) for merge in survey.merges)
+        packable_count += sum(len(merge.inputs) for merge in survey.merges)
         superseded_nbytes += dead_nbytes
     return CacheTotals(
         groups,

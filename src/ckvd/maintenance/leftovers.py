@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckvd.cache import fault_points
-from ckvd.cache.download_folder import DOWNLOAD_FOLDER_PREFIX, FOLDER_LOCK_NAME
 from ckvd.cache.fault_points import Step
+from ckvd.cache.folder import DOWNLOAD_FOLDER_PREFIX, DOWNLOAD_LOCK_NAME
 from ckvd.cache.locks import is_free
 from ckvd.errors import cannot
 from ckvd.model.timespan import now_ms
@@ -111,7 +111,7 @@ def _candidates(folder: CacheFolder) -> Iterator[Path]:
 def _is_abandoned(path: Path, age_s: float) -> bool:
     if path.is_file():
         return age_s >= LEFTOVER_AGE_MIN_S and is_free(path)
-    lock = path / FOLDER_LOCK_NAME
+    lock = path / DOWNLOAD_LOCK_NAME
     if lock.is_file():
         return age_s >= LEFTOVER_AGE_MIN_S and is_free(lock)
     return age_s >= UNLOCKED_LEFTOVER_AGE_MIN_S

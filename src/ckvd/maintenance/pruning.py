@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Final
 
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
-from ckvd.cache.packing import count_rows, ignore_rows, merge_pieces
-from ckvd.cache.packing_plan import Merge, Piece
-from ckvd.cache.resolution import Winner, resolve, superseded
+from ckvd.cache.packing import merge_segments
+from ckvd.cache.packing_plan import Merge, PackInput
+from ckvd.cache.resolution import Winner, hull, resolve, superseded
+from ckvd.cache.rows import count_rows
 from ckvd.cache.store import SeriesStore
 from ckvd.errors import CacheBusyError, SegmentError
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.timespan import Span, difference
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container, Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder, SegmentName
@@ -152,7 +153,7 @@ def _groups_of(folder: CacheFolder, series: SeriesKey, segments: Iterable[Segmen
     groups = []
     for names in grouped:
         nbytes, last_read_ms = _measure(folder, series, names)
-        groups.append(_Group(last_read_ms, series, _hull(names), tuple(names), nbytes))
+        groups.append(_Group(last_read_ms, series, hull(names), tuple(names), nbytes))
     return groups
 
 
@@ -242,7 +243,7 @@ def _plan_series(
     touched = tuple(
         sorted(name for name in segments if name.span.overlaps(span) and (chosen is None or name in chosen))
     )
-    held = [winner for winner in resolve(_hull(touched), segments) if winner.segment in touched]
+    held = [winner for winner in resolve(hull(touched), segments) if winner.segment in touched]
     kept = tuple(Winner(part, winner.segment) for winner in held for part in difference([winner.span], [span]))
     cut = [(winner.segment, winner.span.intersection(span)) for winner in held]
     bar_count = sum(_count_unread(folder.series_path(series) / name.file_name, part) for name, part in cut if part)
@@ -264,13 +265,6 @@ def _count_unread(file: Path, span: Span) -> int:
     return 0
 
 
-def _hull(names: Collection[SegmentName]) -> Span:
-    """From the first moment that some segments speak of to the last."""
-    if not names:
-        return NOTHING
-    return Span(min(name.span.start_ms for name in names), max(name.span.end_ms for name in names))
-
-
 def _measure(folder: CacheFolder, series: SeriesKey, names: Iterable[SegmentName]) -> tuple[int, int]:
     """How many bytes some segments have, and when one of them was last read or written."""
     path = folder.series_path(series)
@@ -288,7 +282,7 @@ def _keep(store: SeriesStore, winner: Winner) -> bool:
     file = store.folder.series_path(store.series) / winner.segment.file_name
     try:
         row_count = count_rows(file, winner.span)
-        return merge_pieces(store, Merge((Piece(winner, row_count, is_closed=True),)), ignore_rows) is not None
+        return merge_segments(store, Merge((PackInput(winner, row_count, is_closed=True),))) is not None
     except FileNotFoundError:
         return False
 

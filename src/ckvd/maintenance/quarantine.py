@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
-from ckvd.cache.folder import SegmentName, parse_segment_name
+from ckvd.cache.folder import QUARANTINE_FOLDER, QUARANTINE_REASON_SUFFIX, SegmentName, parse_segment_name
 from ckvd.cache.locks import SeriesLock
 from ckvd.errors import CacheError, cannot
 from ckvd.maintenance.stand_ins import publish_stand_ins, spans_to_stand_in_for, withdraw_stand_ins
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder
-
-QUARANTINE_FOLDER: Final = ".quarantine"
-_REASON_SUFFIX: Final = ".json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +151,8 @@ def list_quarantine(folder: CacheFolder) -> list[Quarantined]:
     """
     root = folder.root / QUARANTINE_FOLDER
     try:
-        reasons = sorted(root.glob(f"*/*/*/*/*{_REASON_SUFFIX}"))
-        found = [_read(path.with_name(path.name.removesuffix(_REASON_SUFFIX)), path) for path in reasons]
+        reasons = sorted(root.glob(f"*/*/*/*/*{QUARANTINE_REASON_SUFFIX}"))
+        found = [_read(path.with_name(path.name.removesuffix(QUARANTINE_REASON_SUFFIX)), path) for path in reasons]
     except OSError as error:
         raise cannot("be read", root, error) from error
     return [quarantined for quarantined in found if quarantined is not None]
@@ -216,7 +213,7 @@ def discard(quarantined: Quarantined) -> None:
 
 
 def _reason_path(path: Path) -> Path:
-    return path.with_name(path.name + _REASON_SUFFIX)
+    return path.with_name(path.name + QUARANTINE_REASON_SUFFIX)
 
 
 def _free_path(place: Path, file_name: str) -> Path:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ckvd.cache.folder import parse_segment_name
 from ckvd.cache.locks import lock_reach
-from ckvd.cache.packing import column_of
+from ckvd.cache.rows import column_of
 from ckvd.errors import CacheError, SegmentError, SegmentForeignError, SegmentVersionError, cannot
 from ckvd.maintenance.findings import Finding, Severity, Trouble
 from ckvd.maintenance.leftovers import find_leftovers

@@ -1,9 +1,9 @@
-"""What things are: plain values and pure functions, which every other room builds on.
+"""The terms of the field, as plain values and pure functions that all rooms above use.
 
-- `market`: `Market`, `Kind`, `Interval`, and the `SeriesKey` made of them and a symbol.
-- `timespan`: reading and writing times, and the half-open `Span`.
-- `calendar`: the months and days that archives are cut by, and the grid that bars open on.
-- `provenance`: where bars came from (`Source`), and why others are missing (`Absence`, `Gap`, `Reason`).
-- `table`: the columns of a bar, its flags, and `KlineTable`: bars on their way from a source to a segment.
-- `gaps`: finding the missing bars.
+- `market`: the identity of a series: `SeriesKey`, made of `Market`, `Kind`, symbol and `Interval`.
+- `timespan`: parsing and formatting times, and the half-open `Span`.
+- `calendar`: the months and days that archives are cut by, the grid that bars open on, and when both are final.
+- `provenance`: where bars come from (`Source`), and why bars are missing (`Absence`, `Gap`, `Reason`).
+- `table`: the columns of bars, the flags of unusual bars, and `KlineTable`: bars from a source, merged bar by bar.
+- `gaps`: finding missing bars.
 """

@@ -1,10 +1,7 @@
-"""The calendar: the months and days that archives are cut by, and the grid that bars open on. Pure.
+"""The calendar: the months and days that archives are cut by, the grid that bars open on, and when both are final.
 
-Regular bars of an interval open at multiples of it since the epoch, on Mondays for weeks, on the first of the month
-for months.
-
-When archives are published was observed, not promised: daily ones appear on the next day, about 08:30 UTC; monthly
-ones between the first Monday and the 13th of the next month.
+Regular bars open at multiples of their interval since the epoch; bars of a week open on Mondays, bars of a month on
+the first. Everything here is pure, and all times are integer milliseconds since 1970-01-01 UTC.
 """
 
 from __future__ import annotations
@@ -27,13 +24,19 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-
 _EPOCH: Final = dt.date(1970, 1, 1)
+# 1970-01-01 was a Thursday.
+_FIRST_MONDAY_MS: Final = 4 * DAY_MS
+# Binance promises no time. As observed, daily archives appear on the next day at about 08:30 UTC, monthly ones
+# between the first Monday and the 13th of the next month.
 _DAILY_PUBLISHED_AFTER_MS: Final = 8 * HOUR_MS
 
 
+# --- Months and days ---------------------------------------------------------------------------------------
+
+
 class Cadence(StrEnum):
-    """How much time one archive holds."""
+    """How much time one archive covers."""
 
     MONTHLY = "monthly"
     DAILY = "daily"
@@ -41,12 +44,12 @@ class Cadence(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Period:
-    """One month or one day, as archives are cut.
+    """The month or the day of one archive.
 
     Attributes
     ----------
     start_ms : int
-        Its first millisecond.
+        The first millisecond of the period.
     cadence : Cadence
     """
 
@@ -55,17 +58,17 @@ class Period:
 
     @classmethod
     def of_label(cls, label: str) -> Period:
-        """Read `2024-01` as a month or `2024-01-31` as a day. A lone digit (`2020-8`) is understood as well.
+        """Read `2024-01` as a month or `2024-01-31` as a day. Leading zeros are optional (`2020-8`).
 
         Raises
         ------
         TimeError
-            The label is neither.
+            The label is neither a month nor a day.
         """
         match = re.fullmatch(r"(\d{4})-(\d{1,2})(?:-(\d{1,2}))?", label, re.ASCII)
         try:
             if match is None:
-                raise ValueError  # noqa: TRY301  (one remedy for both ways to be wrong)
+                raise ValueError  # noqa: TRY301  (one message for both faults)
             year, month, day = (int(part) if part else None for part in match.groups())
             start = dt.date(year or 0, month or 0, 1 if day is None else day)
         except ValueError:
@@ -74,7 +77,7 @@ class Period:
 
     @property
     def span(self) -> Span:
-        """All of its moments."""
+        """The whole period."""
         if self.cadence is Cadence.DAILY:
             return Span(self.start_ms, self.start_ms + DAY_MS)
         return Span(self.start_ms, next_month_ms(self.start_ms))
@@ -89,13 +92,28 @@ class Period:
         return self.label
 
 
+def months_of(span: Span) -> Iterator[Period]:
+    """Every month that overlaps a span, in order."""
+    start_ms = month_start_ms(span.start_ms)
+    while span and start_ms < span.end_ms:
+        yield Period(start_ms, Cadence.MONTHLY)
+        start_ms = next_month_ms(start_ms)
+
+
+def days_of(span: Span) -> Iterator[Period]:
+    """Every day that overlaps a span, in order."""
+    if span:
+        for start_ms in range(span.start_ms // DAY_MS * DAY_MS, span.end_ms, DAY_MS):
+            yield Period(start_ms, Cadence.DAILY)
+
+
 def month_start_ms(moment_ms: int) -> int:
-    """The first millisecond of the month that holds a moment."""
+    """The first millisecond of the month of a moment."""
     return _month_bounds_ms(moment_ms // DAY_MS)[0]
 
 
 def next_month_ms(moment_ms: int) -> int:
-    """The first millisecond of the month after the one that holds a moment."""
+    """The first millisecond of the month after that of a moment."""
     return _month_bounds_ms(moment_ms // DAY_MS)[1]
 
 
@@ -110,27 +128,12 @@ def _month_bounds_ms(day_number: int) -> tuple[int, int]:
     return _ms_of(first), _ms_of(following)
 
 
-def months_of(span: Span) -> Iterator[Period]:
-    """Every month that shares a moment with the span, in order."""
-    start_ms = month_start_ms(span.start_ms)
-    while start_ms < span.end_ms:
-        if span:
-            yield Period(start_ms, Cadence.MONTHLY)
-        start_ms = next_month_ms(start_ms)
+# --- The grid of bars --------------------------------------------------------------------------------------
 
 
-def days_of(span: Span) -> Iterator[Period]:
-    """Every day that shares a moment with the span, in order."""
-    if span:
-        for start_ms in range(span.start_ms // DAY_MS * DAY_MS, span.end_ms, DAY_MS):
-            yield Period(start_ms, Cadence.DAILY)
-
-
-# 1970-01-01 was a Thursday; weekly bars open on Mondays.
-_FIRST_MONDAY_MS: Final = 4 * DAY_MS
-
-
-# --- The grid of bars ------------------------------------------------------------------------------------------
+def grid_origin_ms(interval: Interval) -> int:
+    """A grid point: of intervals of fixed length, all others are a whole number of intervals away from it."""
+    return _FIRST_MONDAY_MS if interval is Interval.W1 else 0
 
 
 def grid_floor(moment_ms: int, interval: Interval) -> int:
@@ -142,10 +145,10 @@ def grid_floor(moment_ms: int, interval: Interval) -> int:
     return (moment_ms - origin_ms) // step_ms * step_ms + origin_ms
 
 
-def grid_next(open_ms: int, interval: Interval) -> int:
-    """The grid point after the one at or before a moment: where the bar that holds the moment ends."""
+def grid_next(moment_ms: int, interval: Interval) -> int:
+    """The first grid point after a moment: the end of the bar that contains the moment."""
     step_ms = interval.fixed_ms
-    return next_month_ms(open_ms) if step_ms is None else grid_floor(open_ms, interval) + step_ms
+    return next_month_ms(moment_ms) if step_ms is None else grid_floor(moment_ms, interval) + step_ms
 
 
 def grid_ceil(moment_ms: int, interval: Interval) -> int:
@@ -154,13 +157,14 @@ def grid_ceil(moment_ms: int, interval: Interval) -> int:
     return floor_ms if floor_ms == moment_ms else grid_next(floor_ms, interval)
 
 
-def grid_origin_ms(interval: Interval) -> int:
-    """A grid point that all others are a whole number of (fixed) intervals away from."""
-    return _FIRST_MONDAY_MS if interval is Interval.W1 else 0
-
-
 def grid_opens(span: Span, interval: Interval) -> npt.NDArray[np.int64]:
-    """Every grid point in a span, as int64 milliseconds, ascending."""
+    """Every grid point in a span.
+
+    Returns
+    -------
+    ndarray of int64, shape (grid_count(span, interval),)
+        Milliseconds, ascending.
+    """
     step_ms = interval.fixed_ms
     if step_ms is None:
         opens = [period.start_ms for period in months_of(span) if period.start_ms in span]
@@ -169,7 +173,7 @@ def grid_opens(span: Span, interval: Interval) -> npt.NDArray[np.int64]:
 
 
 def grid_count(span: Span, interval: Interval) -> int:
-    """How many grid points a span holds."""
+    """The number of grid points in a span."""
     step_ms = interval.fixed_ms
     if step_ms is None:
         return sum(period.start_ms in span for period in months_of(span))
@@ -177,53 +181,56 @@ def grid_count(span: Span, interval: Interval) -> int:
 
 
 def grid_index(moments_ms: npt.NDArray[np.int64], interval: Interval) -> npt.NDArray[np.int64]:
-    """Number the cells of the grid: neighbouring cells differ by one. All moments of a cell have its number."""
+    """The number of the grid slot of each moment. A slot runs from one grid point to the next.
+
+    Numbers of neighbouring slots differ by one. Months are counted from January 1970.
+    """
     step_ms = interval.fixed_ms
     if step_ms is None:
         return moments_ms.astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64)
     return (moments_ms - grid_origin_ms(interval)) // step_ms
 
 
-def grid_point(index: int, interval: Interval) -> int:
-    """Where a cell of the grid starts: the inverse of `grid_index`."""
+def grid_points(slots: npt.NDArray[np.int64], interval: Interval) -> npt.NDArray[np.int64]:
+    """The grid point at which each slot starts: the inverse of `grid_index`."""
     step_ms = interval.fixed_ms
     if step_ms is None:
-        return int(np.datetime64(index, "M").astype("datetime64[ms]").astype(np.int64))
-    return index * step_ms + grid_origin_ms(interval)
+        return slots.astype("datetime64[M]").astype("datetime64[ms]").astype(np.int64)
+    return slots * step_ms + grid_origin_ms(interval)
 
 
-def grid_floors(opens_ms: npt.NDArray[np.int64], interval: Interval) -> npt.NDArray[np.int64]:
+def grid_floors(moments_ms: npt.NDArray[np.int64], interval: Interval) -> npt.NDArray[np.int64]:
     """`grid_floor` of each of many moments."""
     step_ms = interval.fixed_ms
     if step_ms is None:
-        months = opens_ms.astype("datetime64[ms]").astype("datetime64[M]")
-        return months.astype("datetime64[ms]").astype(np.int64)
-    origin_ms = grid_origin_ms(interval)
-    return opens_ms - (opens_ms - origin_ms) % step_ms
+        return grid_points(grid_index(moments_ms, interval), interval)
+    return moments_ms - (moments_ms - grid_origin_ms(interval)) % step_ms
 
 
 def regular_close_times(opens_ms: npt.NDArray[np.int64], interval: Interval) -> npt.NDArray[np.int64]:
-    """The last millisecond of each bar if it is regular: an interval after its open, less one."""
+    """The close time of regular bars: one millisecond less than an interval after their open times.
+
+    A bar of a month closes with the last millisecond of its month.
+    """
     step_ms = interval.fixed_ms
     if step_ms is not None:
         return opens_ms + (step_ms - 1)
-    months = opens_ms.astype("datetime64[ms]").astype("datetime64[M]") + np.timedelta64(1, "M")
-    return months.astype("datetime64[ms]").astype(np.int64) - 1
+    return grid_points(grid_index(opens_ms, interval) + 1, interval) - 1
 
 
-# --- What is closed and what is published ------------------------------------------------------------------
+# --- What is closed, and what is published -----------------------------------------------------------------
 
 
 def publication_ms(period: Period) -> int:
-    """The earliest time at which an archive may have been published, in milliseconds."""
+    """The earliest time at which an archive may be published, in milliseconds."""
     end_ms = period.span.end_ms
     if period.cadence is Cadence.DAILY:
         return end_ms + _DAILY_PUBLISHED_AFTER_MS
-    # Weeks of the grid start on Mondays; a month whose first day is a Monday is published on that day.
+    # The first Monday of the next month, which may be its first day.
     return grid_floor(end_ms - 1, Interval.W1) + 7 * DAY_MS
 
 
 def closed_part(span: Span, interval: Interval, now_ms: int) -> Span:
-    """The part of a span whose bars are closed: what lies after it is not data yet."""
+    """The part of a span whose bars are closed. Later bars still change."""
     end_ms = max(span.start_ms, min(span.end_ms, grid_floor(now_ms, interval)))
     return Span(span.start_ms, end_ms)

@@ -1,20 +1,24 @@
-"""Finding the bars that are not there. Pure."""
+"""Finding missing bars, with the reason for each. Pure."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from ckvd.model.calendar import grid_ceil, grid_index, grid_point
-from ckvd.model.provenance import Absence, Gap, Reason
+from ckvd.model.calendar import grid_ceil, grid_index, grid_points
+from ckvd.model.provenance import Gap, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ckvd.model.market import Interval
+    from ckvd.model.provenance import Absence
     from ckvd.model.table import Times
     from ckvd.model.timespan import Span
+
+# Neighbouring slots of the grid: the first, the one after the last, and why their bars are missing.
+_Run: TypeAlias = "tuple[int, int, Reason]"
 
 
 def find_gaps(
@@ -25,72 +29,79 @@ def find_gaps(
     *,
     unexplained: Reason = Reason.NOT_IN_ARCHIVE,
 ) -> tuple[Gap, ...]:
-    """Every bar of the grid in `spans` that is not there, with its reason.
+    """Find every missing bar in some spans, with its reason.
 
-    A bar of the grid is there when some bar opens in its cell: a bar that opens late fills its cell.
+    A bar is missing where no bar opens in a slot of the grid. A bar that opens late fills its slot.
 
     Parameters
     ----------
     open_time : ndarray of int64
         Milliseconds, ascending.
     spans : sequence of Span
-        Disjoint and in order: where bars are expected.
+        Where bars are expected. Disjoint and in order.
     interval : Interval
     absences : sequence of Absence
-        What is known of missing bars. Where two speak of one bar the later in the sequence holds.
+        Known reasons for missing bars. Where two cover one bar, the later in the sequence wins.
     unexplained : Reason
-        The reason of a missing bar that no absence speaks of.
+        The reason for missing bars that no absence covers.
 
     Returns
     -------
     tuple of Gap
-        In order. Neighbouring missing bars with one reason are one gap.
+        In order. Neighbouring missing bars with the same reason are one gap.
     """
-    cells = grid_index(open_time, interval)
-    gaps: list[Gap] = []
-    for span in spans:
-        first, stop = _cells_of(span, interval)
-        for start, end in _missing_cells(cells, first, stop):
-            gaps.extend(_with_reasons(start, end, interval, absences, unexplained))
-    return tuple(gaps)
+    slots = grid_index(open_time, interval)
+    known = [(*_slots_of(absence.span, interval), absence.reason) for absence in absences]
+    runs = [
+        run
+        for span in spans
+        for first, stop in _missing_slots(slots, *_slots_of(span, interval))
+        for run in _with_reasons(first, stop, known, unexplained)
+    ]
+    bounds = np.array([(first, stop) for first, stop, _ in runs], dtype=np.int64)
+    return tuple(
+        Gap(start_ms, end_ms, stop - first, reason)
+        for (start_ms, end_ms), (first, stop, reason) in zip(
+            grid_points(bounds, interval).tolist(), runs, strict=True
+        )
+    )
 
 
-def _cells_of(span: Span, interval: Interval) -> tuple[int, int]:
+def _slots_of(span: Span, interval: Interval) -> tuple[int, int]:
+    """The slots that start in a span: the first, and the one after the last."""
     bounds = np.array([grid_ceil(span.start_ms, interval), grid_ceil(span.end_ms, interval)], dtype=np.int64)
     first, stop = grid_index(bounds, interval).tolist()
     return first, stop
 
 
-def _missing_cells(cells: Times, first: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Runs of numbers from `first` to before `stop` that are not among the ascending `cells`."""
+def _missing_slots(slots: Times, first: int, stop: int) -> Iterator[tuple[int, int]]:
+    """The runs of slots from `first` to before `stop` that are not among the ascending `slots`."""
     if first >= stop:
         return
-    low, high = np.searchsorted(cells, (first, stop))
-    present: Times = np.concatenate(([first - 1], cells[low:high], [stop]), dtype=np.int64)
+    low, high = np.searchsorted(slots, (first, stop))
+    present: Times = np.concatenate(([first - 1], slots[low:high], [stop]), dtype=np.int64)
     for position in np.flatnonzero(np.diff(present) > 1).tolist():
         yield int(present[position]) + 1, int(present[position + 1])
 
 
-def _with_reasons(
-    start: int, end: int, interval: Interval, absences: Sequence[Absence], unexplained: Reason
-) -> Iterator[Gap]:
-    reasons: list[tuple[int, int, Reason]] = [(start, end, unexplained)]
-    for absence in absences:
-        first, stop = _cells_of(absence.span, interval)
-        first, stop = max(first, start), min(stop, end)
-        if first < stop:
-            reasons = [*_outside(reasons, first, stop), (first, stop, absence.reason)]
-    joined: list[tuple[int, int, Reason]] = []
-    for first, stop, reason in sorted(reasons):
-        if joined and joined[-1][2] is reason:
-            joined[-1] = (joined[-1][0], stop, reason)
+def _with_reasons(first: int, stop: int, known: Sequence[_Run], unexplained: Reason) -> list[_Run]:
+    """Split a run of missing slots by reason. Of the known reasons for a slot, the last wins."""
+    runs: list[_Run] = [(first, stop, unexplained)]
+    for known_first, known_stop, reason in known:
+        low, high = max(known_first, first), min(known_stop, stop)
+        if low < high:
+            runs = [*_outside(runs, low, high), (low, high, reason)]
+    joined: list[_Run] = []
+    for run in sorted(runs):
+        if joined and joined[-1][2] is run[2]:
+            joined[-1] = (joined[-1][0], *run[1:])
         else:
-            joined.append((first, stop, reason))
-    for first, stop, reason in joined:
-        yield Gap(grid_point(first, interval), grid_point(stop, interval), stop - first, reason)
+            joined.append(run)
+    return joined
 
 
-def _outside(runs: list[tuple[int, int, Reason]], first: int, stop: int) -> Iterator[tuple[int, int, Reason]]:
+def _outside(runs: Sequence[_Run], first: int, stop: int) -> Iterator[_Run]:
+    """The parts of some runs that lie before `first` or from `stop` on."""
     for run_first, run_stop, reason in runs:
         if run_first < first:
             yield run_first, min(run_stop, first), reason

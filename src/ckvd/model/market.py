@@ -1,7 +1,7 @@
-"""What a series *is*: `Market`, `Kind`, `Interval` and the `SeriesKey` made of them and a symbol.
+"""The identity of a series: `SeriesKey`, made of `Market`, `Kind`, symbol and `Interval`.
 
-Everything is validated once, here; the rest of the house trusts a `SeriesKey`. Only the standard library and
-`errors` are imported.
+A `SeriesKey` is validated when it is made, and trusted everywhere else. Of the project, only `errors` and `config`
+are imported.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Market(StrEnum):
 
 
 class Kind(StrEnum):
-    """What the bars are made of. Everything but `klines` exists for futures only."""
+    """What bars are made from: trades (`klines`), or one of the prices that only futures have."""
 
     KLINES = "klines"
     MARK_PRICE = "markPriceKlines"
@@ -38,7 +38,7 @@ class Kind(StrEnum):
 
 
 class Interval(StrEnum):
-    """The length of a bar, named as in archive names (`1mo`, where the REST interface writes `1M`)."""
+    """The length of a bar, named as in archive names. The REST interface writes `1M` for `1mo`."""
 
     S1 = "1s"
     M1 = "1m"
@@ -59,21 +59,21 @@ class Interval(StrEnum):
 
     @property
     def fixed_ms(self) -> int | None:
-        """Length in milliseconds; None for months, which vary."""
+        """The length in milliseconds; None for months, whose length varies."""
         return _FIXED_MS[self]
 
     @property
     def rest_name(self) -> str:
-        """The name that the REST interface uses."""
+        """The name in the REST interface."""
         return "1M" if self is Interval.MO1 else self.value
 
     @property
     def has_daily_archives(self) -> bool:
-        """Whether the interval fits into a day: longer ones are published by the month only."""
+        """Whether daily archives exist. Intervals longer than a day have monthly archives only."""
         return self not in (Interval.D3, Interval.W1, Interval.MO1)
 
 
-# What the letters of intervals stand for; a month has no length of its own.
+# The units of intervals, except months, whose length varies.
 UNIT_MS: Final = {"s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS}
 _FIXED_MS: Final[dict[Interval, int | None]] = {
     interval: None if interval is Interval.MO1 else int(interval.value[:-1]) * UNIT_MS[interval.value[-1]]
@@ -92,12 +92,12 @@ def _choose(choices: type[_Choice], value: str, noun: str) -> _Choice:
 
 
 def parse_interval(value: str) -> Interval:
-    """Read an interval by its archive name, or `1M`, the REST name of a month.
+    """Parse an interval: its name in archives, or `1M`, the name of a month in the REST interface.
 
     Raises
     ------
     IdentityError
-        There is no such interval.
+        No interval has this name.
     """
     return Interval.MO1 if value == "1M" else _choose(Interval, value, "interval")
 
@@ -124,15 +124,15 @@ def _validate_symbol(symbol: object) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class SeriesKey:
-    """The identity of one series of bars. Build it with `SeriesKey.of`, which takes plain text.
+    """The identity of one series of bars. `SeriesKey.of` makes it from text.
 
     Attributes
     ----------
     market : Market
     kind : Kind
     symbol : str
-        As the exchange writes it: `BTCUSDT`, `BTCUSD_PERP`, `BTCUSDT_260626`. Coin-margined index prices are
-        filed under the pair (`BTCUSD`), all other kinds under the contract.
+        As the exchange writes it: `BTCUSDT`, `BTCUSD_PERP`, `BTCUSDT_260626`. The symbol of coin-margined index
+        prices is the pair (`BTCUSD`), that of all other kinds the contract.
     interval : Interval
     """
 
@@ -150,12 +150,12 @@ class SeriesKey:
 
     @classmethod
     def of(cls, symbol: str, interval: str, *, market: str = "spot", kind: str = "klines") -> SeriesKey:
-        """Validate text into a key.
+        """Make a key from text.
 
         Raises
         ------
         IdentityError
-            A part is unknown, the parts do not go together, or the symbol could not name a folder safely.
+            The market, kind or interval is unknown, they do not go together, or the symbol is no safe folder name.
         """
         return cls(_choose(Market, market, "market"), _choose(Kind, kind, "kind"), symbol, parse_interval(interval))
 

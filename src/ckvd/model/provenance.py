@@ -1,6 +1,6 @@
-"""Where bars came from, and why some are not there: `Source`, `Absence`, `Gap` and `Reason`.
+"""Where bars come from, and why bars are missing: `Source`, `Absence`, `Gap` and `Reason`.
 
-These are plain values. A segment keeps sources and absences in its header as JSON (`to_json`, `of_json`).
+These are plain values. Segments store sources and absences in their headers as JSON (`to_json`, `of_json`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Origin(StrEnum):
-    """What kind of source delivered bars."""
+    """The kind of a source of bars."""
 
     VISION_MONTHLY = "vision-monthly"
     VISION_DAILY = "vision-daily"
@@ -24,10 +24,10 @@ class Origin(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a bar of the grid is not there."""
+    """Why a bar of the grid is missing."""
 
-    HALTED = "halted"  # every source was asked, and none has it
-    NOT_IN_ARCHIVE = "not in archive"  # the archive lacks it; no other source was asked
+    HALTED = "halted"  # every source was asked, and none has the bar
+    NOT_IN_ARCHIVE = "not in archive"  # the archive lacks the bar; no other source was asked
     NOT_PUBLISHED = "not yet published"
     BEFORE_LISTING = "before listing"
     AFTER_DELISTING = "after delisting"
@@ -36,13 +36,13 @@ class Reason(StrEnum):
 
     @property
     def is_answer(self) -> bool:
-        """Whether it says that there is no such bar, and not that it could not be had."""
+        """Whether the bar does not exist. Otherwise it may exist, and was not downloaded."""
         return self in (Reason.HALTED, Reason.BEFORE_LISTING, Reason.AFTER_DELISTING)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One archive, or one answer of the REST interface, that bars of a segment came from.
+    """One archive, or one response of the REST interface, with bars of a segment.
 
     Attributes
     ----------
@@ -50,26 +50,27 @@ class Source:
     name : str
         The path of the archive under a mirror's root, or the path and query of the request.
     start_ms, end_ms : int
-        What it was used for.
+        The span that the source was used for.
     sha256 : str
-        Of the ZIP; empty for REST.
+        SHA-256 of the ZIP; empty for REST.
     is_checksum_published : bool
         Whether the publisher's CHECKSUM confirmed the bytes.
     etag, last_modified : str
-        What the server said of the version.
+        The version of the source, as given by the server.
     row_count : int
-        Rows in the source, duplicates included, the header line not.
+        Rows in the source, with duplicates, without the header line.
     duplicate_row_count : int
-        Rows equal to another one in every cell; one of each was kept.
+        Rows equal to an earlier row in every cell; they were dropped.
     conflict_count : int
-        Open times that stood in different rows; the last row was kept.
+        Open times of several different rows; the last row was kept.
     conflict_open_times : tuple of int
-        Those open times, in milliseconds, ascending; the first `REPORT_EXAMPLES_MAX` of them.
+        The first `REPORT_EXAMPLES_MAX` of those open times, in milliseconds, ascending.
     unordered_row_count : int
-        Rows that stood after a row with a later open time; they were sorted into place.
+        Rows after a row with a later open time; they were sorted.
     has_header : bool
+        Whether the source has a header line.
     time_unit : str
-        `ms`, `us`, or `mixed`: the unit of the times in the source.
+        The unit of the times in the source: `ms`, `us` or `mixed`.
     """
 
     origin: Origin
@@ -90,40 +91,36 @@ class Source:
 
     @property
     def span(self) -> Span:
-        """What it was used for."""
+        """The span that the source was used for."""
         return Span(self.start_ms, self.end_ms)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; fields with their default value are left out."""
-        return {
-            name: value
-            for name, value in asdict(self).items()
-            if name not in _SOURCE_DEFAULTS or value != _SOURCE_DEFAULTS[name]
-        }
+        """A JSON object. Fields with their default value are left out."""
+        return {name: value for name, value in asdict(self).items() if value != _SOURCE_DEFAULTS[name]}
 
     @classmethod
     def of_json(cls, record: dict[str, Any]) -> Self:
-        """The inverse of `to_json`; fields of later versions are passed over."""
-        known = {name: value for name, value in record.items() if name in _SOURCE_NAMES}
+        """The inverse of `to_json`. Fields of later versions are ignored."""
+        known = {name: value for name, value in record.items() if name in _SOURCE_DEFAULTS}
         known["origin"] = Origin(known["origin"])
         known["conflict_open_times"] = tuple(known.get("conflict_open_times", ()))
         return cls(**known)
 
 
-_SOURCE_NAMES: Final = frozenset(field.name for field in fields(Source))
-_SOURCE_DEFAULTS: Final = {field.name: field.default for field in fields(Source) if field.name != "name"}
+# Fields without a default have one that equals nothing.
+_SOURCE_DEFAULTS: Final = {field.name: field.default for field in fields(Source)}
 
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """A span in which every missing bar is missing for one known reason.
+    """A span in which all missing bars are missing for one known reason.
 
     Attributes
     ----------
     start_ms, end_ms : int
     reason : Reason
     recheck_ms : int
-        When to ask again; 0 for never.
+        When to ask the sources again; 0 for never.
     """
 
     start_ms: int
@@ -133,7 +130,7 @@ class Absence:
 
     @property
     def span(self) -> Span:
-        """The span it speaks of."""
+        """The span that the absence covers."""
         return Span(self.start_ms, self.end_ms)
 
     def to_json(self) -> dict[str, Any]:
@@ -146,34 +143,35 @@ class Absence:
         return cls(record["start_ms"], record["end_ms"], Reason(record["reason"]), record.get("recheck_ms", 0))
 
 
-_Record = TypeVar("_Record", Source, Absence)
+_Spanning = TypeVar("_Spanning", Source, Absence)
 
 
-def narrow(records: Iterable[_Record], span: Span) -> list[_Record]:
-    """Sources or absences that speak of a span, cut to it."""
+def narrow(items: Iterable[_Spanning], span: Span) -> list[_Spanning]:
+    """The sources or absences that overlap a span, cut to it."""
     return [
-        replace(record, start_ms=max(record.start_ms, span.start_ms), end_ms=min(record.end_ms, span.end_ms))
-        for record in records
-        if record.span.overlaps(span)
+        replace(item, start_ms=max(item.start_ms, span.start_ms), end_ms=min(item.end_ms, span.end_ms))
+        for item in items
+        if item.span.overlaps(span)
     ]
 
 
 def earliest_recheck_ms(absences: Iterable[Absence]) -> int:
-    """When the first of some absences is to be asked for again; 0 where none is."""
+    """When to ask the sources again for the first of some absences; 0 for never."""
     return min((absence.recheck_ms for absence in absences if absence.recheck_ms), default=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Bars of the grid that are not there, one after the other, for one reason.
+    """Consecutive bars of the grid that are missing for the same reason.
 
     Attributes
     ----------
     start_ms : int
         The open time of the first missing bar.
     end_ms : int
-        Where the last missing bar would end.
+        The end of the last missing bar: the next grid point.
     bar_count : int
+        The number of missing bars.
     reason : Reason
     """
 

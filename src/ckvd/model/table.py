@@ -1,8 +1,8 @@
-"""What a bar is made of: the columns of each market, the flags of unusual bars, and `KlineTable`. Pure.
+"""The columns of bars, the flags of unusual bars, and `KlineTable`, with joining and merging of tables. Pure.
 
-A `KlineTable` is bars on their way from a source to a segment: every column an array of its own. Tables of several
-sources are merged here, bar by bar. What a backtest gets from the cache is `ckvd.bars.klines.Klines`. Cells are
-lossless: prices and volumes are `float64`, equal to `float(text)` of the source; times are `int64` milliseconds.
+A `KlineTable` holds bars on their way from a source to a segment. Bars read from the cache are
+`ckvd.bars.klines.Klines`. Cells are lossless: prices and volumes are `float64`, equal to `float(text)` of the
+source; times are `int64` milliseconds.
 """
 
 from __future__ import annotations
@@ -25,17 +25,19 @@ if TYPE_CHECKING:
     from ckvd.model.market import Interval, SeriesKey
     from ckvd.model.timespan import Span
 
-
 Column: TypeAlias = npt.NDArray[Any]
 Times: TypeAlias = npt.NDArray[np.int64]
 
-# The twelve fields of a row, in the order of archives and of the REST interface.
-_QUOTE_FIELDS: Final = (
+# --- Columns -----------------------------------------------------------------------------------------------
+
+# The twelve fields of a row, in the order of archives and of the REST interface. These are also the names in the
+# header line of archives, in every market.
+QUOTE_FIELDS: Final = (
     "open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "count",
     "taker_buy_volume", "taker_buy_quote_volume", "ignore",
 )  # fmt: skip
-# Coin-margined contracts: `volume` and `taker_buy_volume` are contracts, the other two are base asset, although
-# the header of the archives calls them quote volume.
+# Of coin-margined contracts, `volume` and `taker_buy_volume` count contracts. The other two volumes are in base
+# asset, although the header line of archives calls them quote volumes.
 _BASE_FIELDS: Final = (
     "open_time", "open", "high", "low", "close", "volume", "close_time", "base_volume", "count",
     "taker_buy_volume", "taker_buy_base_volume", "ignore",
@@ -45,38 +47,60 @@ FIELD_COUNT: Final = 12
 INTEGER_FIELDS: Final = (0, 6, 8)
 FLOAT_FIELDS: Final = (1, 2, 3, 4, 5, 7, 9, 10, 11)
 
-# Microseconds within the millisecond, int16. A series has these columns only where a source in microseconds holds
-# a time that is not the first (open) or last (close) microsecond of its millisecond.
+# Microseconds within the millisecond, int16. A table or segment has these columns only where a source in
+# microseconds has an open time that is not the first, or a close time that is not the last, of its millisecond.
 OPEN_TIME_US: Final = "open_time_us"
 CLOSE_TIME_US: Final = "close_time_us"
 REGULAR_OPEN_US: Final = 0
 REGULAR_CLOSE_US: Final = 999
-# What such a column holds in the rows of a source that has none.
+# The value in every row where such a column is left out.
 REGULAR_US: Final = {OPEN_TIME_US: REGULAR_OPEN_US, CLOSE_TIME_US: REGULAR_CLOSE_US}
 
 COLUMN_DTYPES: Final[dict[str, np.dtype[Any]]] = {
     name: np.dtype("<i8" if position in INTEGER_FIELDS else "<f8")
-    for fields in (_QUOTE_FIELDS, _BASE_FIELDS)
+    for fields in (QUOTE_FIELDS, _BASE_FIELDS)
     for position, name in enumerate(fields)
 } | {OPEN_TIME_US: np.dtype("<i2"), CLOSE_TIME_US: np.dtype("<i2")}
 
 
 def fields_of(series: SeriesKey) -> tuple[str, ...]:
-    """The names of the twelve fields of a series' rows, in order.
+    """The names of the twelve fields of the rows of a series, in order.
 
-    `volume`, `quote_volume`, `taker_buy_volume` and `taker_buy_quote_volume` mean nothing for mark price, index
-    price and premium index bars, where `count` is a number of samples. They are kept as published.
+    Mark price, index price and premium index bars have meaningless volumes, and their `count` is the number of
+    samples. Both are kept as published.
     """
-    return _BASE_FIELDS if series.market is Market.CM and series.kind is Kind.KLINES else _QUOTE_FIELDS
+    return _BASE_FIELDS if series.market is Market.CM and series.kind is Kind.KLINES else QUOTE_FIELDS
+
+
+def regular_us(name: str, row_count: int) -> npt.NDArray[np.int16]:
+    """The column `OPEN_TIME_US` or `CLOSE_TIME_US` of a table or segment that leaves it out.
+
+    Returns
+    -------
+    ndarray of int16, shape (row_count,)
+        Read-only, broadcast from a single value.
+    """
+    return np.broadcast_to(np.array(REGULAR_US[name], COLUMN_DTYPES[name]), row_count)
+
+
+def bits_of(column: Column) -> Column:
+    """View the cells of a column as unsigned integers, to compare them bit for bit.
+
+    As floats, the different cells 0.0 and -0.0 would compare equal, and a NaN would differ from itself.
+    """
+    return column.view(f"<u{column.dtype.itemsize}")
+
+
+# --- Flags -------------------------------------------------------------------------------------------------
 
 
 class BarFlag(IntFlag):
     """What is unusual about a bar. Such bars are kept as published."""
 
-    OFF_GRID = 1  # it does not open on the grid of its interval
-    ODD_CLOSE = 2  # it does not close one millisecond before its interval is over
+    OFF_GRID = 1  # does not open on the grid of its interval
+    ODD_CLOSE = 2  # does not close one millisecond before the end of its interval
     ZERO_VOLUME = 4  # nothing was traded (klines only: the other kinds have no volume)
-    OVERLAPS_NEXT = 8  # it closes after the next bar opens
+    OVERLAPS_NEXT = 8  # closes after the next bar opens
 
 
 def bar_flags(
@@ -89,13 +113,13 @@ def bar_flags(
     open_time, close_time : ndarray of int64, shape (n,)
         Milliseconds, ascending by open time.
     volume : ndarray of float64, shape (n,), or None
-        None where a volume means nothing.
+        None for kinds without a volume.
     interval : Interval
 
     Returns
     -------
     ndarray of uint8, shape (n,)
-        A sum of `BarFlag` for each bar; 0 for a usual one.
+        The sum of the `BarFlag` of each bar; 0 for a usual bar.
     """
     flags = np.zeros(open_time.shape, dtype=np.uint8)
     flags |= (open_time != grid_floors(open_time, interval)) * np.uint8(BarFlag.OFF_GRID)
@@ -106,9 +130,12 @@ def bar_flags(
     return flags
 
 
+# --- Tables ------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class Decimals:
-    """How many digits stand behind the point in the cells of a column: the fewest and the most."""
+    """The number of digits after the decimal point in the cells of a column: the least and the most."""
 
     least: int
     most: int
@@ -125,10 +152,10 @@ class KlineTable:
     ----------
     series : SeriesKey
     columns : mapping of str to ndarray, each of shape (n,)
-        The twelve fields (`fields_of`), in order, with the dtypes of `COLUMN_DTYPES`; and `OPEN_TIME_US`,
-        `CLOSE_TIME_US` where they are needed. `open_time` is strictly ascending.
+        The twelve fields (`fields_of`), in order, with the dtypes of `COLUMN_DTYPES`; also `OPEN_TIME_US` and
+        `CLOSE_TIME_US`, unless all their cells are regular. `open_time` is strictly ascending.
     decimals : mapping of str to Decimals
-        For each float column, how its cells were written.
+        How the cells of float columns were written, where it is known.
     """
 
     series: SeriesKey
@@ -145,34 +172,20 @@ class KlineTable:
         """The open times, int64 milliseconds."""
         return self.columns["open_time"]
 
+    def column(self, name: str) -> Column:
+        """A column of the table, or `regular_us` where the table leaves it out.
+
+        Returns
+        -------
+        ndarray, shape (row_count,)
+        """
+        column = self.columns.get(name)
+        return regular_us(name, self.row_count) if column is None else column
+
     def rows(self, start: int, stop: int) -> KlineTable:
-        """Some of the rows, as views."""
+        """The rows from `start` to before `stop`, as views."""
         columns = {name: column[start:stop] for name, column in self.columns.items()}
         return KlineTable(self.series, columns, self.decimals)
-
-
-# --- Merging tables ----------------------------------------------------------------------------------------
-
-# Early archives hold arbitrary numbers in the field that is to be ignored: a difference there says nothing.
-_NOT_COMPARED: Final = frozenset({"ignore"})
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MergedTable:
-    """Bars of several tables, each open time once.
-
-    Attributes
-    ----------
-    table : KlineTable
-    conflict_open_times : ndarray of int64
-        Open times, ascending, at which two tables have different bars.
-    kept_counts : tuple of int
-        How many bars were taken from each table.
-    """
-
-    table: KlineTable
-    conflict_open_times: Times
-    kept_counts: tuple[int, ...]
 
 
 def empty_table(series: SeriesKey) -> KlineTable:
@@ -180,31 +193,56 @@ def empty_table(series: SeriesKey) -> KlineTable:
     return KlineTable(series, {name: np.empty(0, COLUMN_DTYPES[name]) for name in fields_of(series)}, {})
 
 
+def rows_within(table: KlineTable, span: Span) -> KlineTable:
+    """The rows of a table whose bars open in a span, as views."""
+    start, stop = np.searchsorted(table.open_time, (span.start_ms, span.end_ms)).tolist()
+    return table.rows(start, stop)
+
+
 def join_tables(tables: Sequence[KlineTable]) -> KlineTable:
-    """One table of several that follow on each other: each opens after all bars of the one before."""
+    """Join tables of one series in order of time: each table opens after all bars of the table before it."""
     if len(tables) == 1:
         return tables[0]
-    columns = {name: np.concatenate([_column(table, name) for table in tables]) for name in _names_of(tables)}
-    return KlineTable(tables[0].series, columns, _decimals_of(tables))
+    return KlineTable(tables[0].series, _concatenate(tables), _decimals_of(tables))
 
 
-def _names_of(tables: Sequence[KlineTable]) -> list[str]:
-    """The columns that a table made of others has: the microseconds only where one of them has them."""
-    extra = (name for name in REGULAR_US if any(name in table.columns for table in tables))
-    return [*fields_of(tables[0].series), *extra]
+def _concatenate(tables: Sequence[KlineTable]) -> dict[str, Column]:
+    """The columns of tables, one table after the other; the microseconds only if a table has them."""
+    us = (name for name in REGULAR_US if any(name in table.columns for table in tables))
+    names = (*fields_of(tables[0].series), *us)
+    return {name: np.concatenate([table.column(name) for table in tables]) for name in names}
 
 
 def _decimals_of(tables: Sequence[KlineTable]) -> dict[str, Decimals]:
+    """How the cells of any of the tables were written."""
     names = dict.fromkeys(name for table in tables for name in table.decimals)
     return {
         name: reduce(or_, [table.decimals[name] for table in tables if name in table.decimals]) for name in names
     }
 
 
-def rows_within(table: KlineTable, span: Span) -> KlineTable:
-    """The rows of a table that open in a span, as views."""
-    start, stop = np.searchsorted(table.open_time, (span.start_ms, span.end_ms)).tolist()
-    return table.rows(start, stop)
+# --- Merging tables ----------------------------------------------------------------------------------------
+
+# Early archives have arbitrary numbers in this field, so a difference there means nothing.
+NOT_COMPARED: Final = frozenset({"ignore"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MergedTable:
+    """The bars of several tables, one bar for each open time.
+
+    Attributes
+    ----------
+    table : KlineTable
+    conflict_open_times : ndarray of int64
+        Open times, ascending, at which tables have different bars.
+    kept_counts : tuple of int
+        The number of bars kept from each table.
+    """
+
+    table: KlineTable
+    conflict_open_times: Times
+    kept_counts: tuple[int, ...]
 
 
 def merge_tables(series: SeriesKey, tables: Sequence[KlineTable]) -> MergedTable:
@@ -214,7 +252,7 @@ def merge_tables(series: SeriesKey, tables: Sequence[KlineTable]) -> MergedTable
     ----------
     series : SeriesKey
     tables : sequence of KlineTable
-        In order of precedence: where two have a bar with one open time, the earlier table's is kept.
+        In order of precedence: of bars with the same open time, that of the earlier table is kept.
 
     Returns
     -------
@@ -222,9 +260,9 @@ def merge_tables(series: SeriesKey, tables: Sequence[KlineTable]) -> MergedTable
     """
     if not tables:
         return MergedTable(empty_table(series), np.empty(0, np.int64), ())
-    columns = {name: np.concatenate([_column(table, name) for table in tables]) for name in _names_of(tables)}
+    columns = _concatenate(tables)
     rank = np.repeat(np.arange(len(tables)), [table.row_count for table in tables])
-    # By open time, and by precedence within: the first of each open time is the one to keep.
+    # By open time, then by precedence: the first row of each open time is kept.
     order = np.lexsort((rank, columns["open_time"]))
     columns = {name: column[order] for name, column in columns.items()}
     opens = columns["open_time"]
@@ -238,17 +276,12 @@ def merge_tables(series: SeriesKey, tables: Sequence[KlineTable]) -> MergedTable
     )
 
 
-def _column(table: KlineTable, name: str) -> Column:
-    column = table.columns.get(name)
-    return np.full(table.row_count, REGULAR_US[name], np.int16) if column is None else column
-
-
 def _differs_from_kept(columns: dict[str, Column], kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Whether each row differs from the kept row of its open time, in any cell, bit for bit."""
+    """Whether each row differs from the kept row of its open time in any cell, bit for bit."""
     keeper = np.maximum.accumulate(np.where(kept, np.arange(len(kept)), 0))
     differs = np.zeros(len(kept), dtype=bool)
     for name, column in columns.items():
-        if name not in _NOT_COMPARED:
-            bits = column.view(f"u{column.dtype.itemsize}")
+        if name not in NOT_COMPARED:
+            bits = bits_of(column)
             differs |= bits != bits[keeper]
     return differs

@@ -1,6 +1,6 @@
-"""Time: understanding it, writing it, and half-open spans of it in milliseconds.
+"""Parsing and formatting times, and half-open spans of time.
 
-All times are integer milliseconds since 1970-01-01 UTC. Everything here is pure.
+All times are integer milliseconds since 1970-01-01 UTC. Only `now_ms` reads a clock; everything else is pure.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ TimeLike: TypeAlias = "str | int | dt.datetime | dt.date | np.datetime64 | np.in
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
-# Times outside these years are taken for mistakes of unit (seconds or microseconds).
+# A time outside these years is probably in the wrong unit (seconds or microseconds).
 _YEAR_MIN, _YEAR_MAX = 1970, 2200
 _TIME_MIN_MS: Final = 0
+_EXPECTED: Final = "expected an ISO date, a datetime or integer milliseconds"
 _TIME_MAX_MS: Final = int((dt.datetime(_YEAR_MAX, 1, 1, tzinfo=dt.UTC) - _EPOCH) / _MILLISECOND)
 
 
 def parse_time(value: TimeLike) -> int:
-    """Understand a time.
+    """Convert a time to milliseconds.
 
     Parameters
     ----------
@@ -39,12 +40,12 @@ def parse_time(value: TimeLike) -> int:
     Returns
     -------
     int
-        Milliseconds since the epoch; anything finer is refused, not rounded.
+        Milliseconds since the epoch.
 
     Raises
     ------
     TimeError
-        The value is no time, or lies outside the years 1970 to 2200.
+        The value is no time, is finer than a millisecond, or lies outside the years 1970 to 2200.
     """
     moment_ms = _to_ms(value)
     if not _TIME_MIN_MS <= moment_ms <= _TIME_MAX_MS:
@@ -56,7 +57,7 @@ def parse_time(value: TimeLike) -> int:
 
 def _to_ms(value: TimeLike) -> int:
     if isinstance(value, bool):
-        raise TimeError(f"{value!r} is no time: expected an ISO date, a datetime or integer milliseconds")
+        raise TimeError(f"{value!r} is no time: {_EXPECTED}")
     if isinstance(value, (int, np.integer)):
         return int(value)
     if isinstance(value, np.datetime64):
@@ -64,8 +65,8 @@ def _to_ms(value: TimeLike) -> int:
     if isinstance(value, str):
         return _text_to_ms(value)
     if isinstance(value, dt.datetime):
-        if value != value:  # noqa: PLR0124  (NaT of pandas is a datetime, and equals nothing)
-            raise TimeError("NaT is no time: expected an ISO date, a datetime or integer milliseconds")
+        if value != value:  # noqa: PLR0124  (pandas' NaT is a datetime that differs from itself)
+            raise TimeError(f"NaT is no time: {_EXPECTED}")
         aware = value if value.tzinfo is not None else value.replace(tzinfo=dt.UTC)
         milliseconds, rest = divmod(aware - _EPOCH, _MILLISECOND)
         if rest:
@@ -73,17 +74,17 @@ def _to_ms(value: TimeLike) -> int:
         return milliseconds
     if isinstance(value, dt.date):
         return (value - _EPOCH.date()).days * DAY_MS
-    raise TimeError(f"{value!r} is no time: expected an ISO date, a datetime or integer milliseconds")
+    raise TimeError(f"{value!r} is no time: {_EXPECTED}")
 
 
 def _datetime64_to_ms(value: np.datetime64) -> int:
     if np.isnat(value):
-        raise TimeError("NaT is no time: expected an ISO date, a datetime or integer milliseconds")
+        raise TimeError(f"NaT is no time: {_EXPECTED}")
     try:
         moment = value.astype("datetime64[ms]")
     except OverflowError:
         raise TimeError(f"time {value} lies outside the years {_YEAR_MIN} to {_YEAR_MAX}") from None
-    # Compared as it was given: older numpy wraps around in silence, also while it compares.
+    # Compared in the given unit: older numpy overflows silently, also when it compares different units.
     if moment.astype(value.dtype) != value:
         raise TimeError(f"time {value} is finer than a millisecond: round it first")
     return int(moment.astype(np.int64))
@@ -96,7 +97,7 @@ def _text_to_ms(text: str) -> int:
         text += "-01"
     fraction = re.search(r"[.,](\d+)", text)
     if fraction is not None and fraction[1][3:].strip("0"):
-        # Beyond the sixth digit `fromisoformat` would cut off in silence.
+        # `fromisoformat` silently drops digits after the sixth.
         raise TimeError(f"time {text!r} is finer than a millisecond: round it first")
     try:
         return _to_ms(dt.datetime.fromisoformat(text))
@@ -109,12 +110,12 @@ def _text_to_ms(text: str) -> int:
 
 
 def now_ms() -> int:
-    """The present, in milliseconds."""
+    """The present time, in milliseconds."""
     return (dt.datetime.now(dt.UTC) - _EPOCH) // _MILLISECOND
 
 
 def format_time(moment_ms: int) -> str:
-    """ISO text in UTC, as short as it can be without losing anything."""
+    """Format a time as ISO text in UTC, as short as possible without loss."""
     moment = _EPOCH + moment_ms * _MILLISECOND
     if moment_ms % DAY_MS == 0:
         return moment.strftime("%Y-%m-%d")
@@ -125,7 +126,13 @@ def format_time(moment_ms: int) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Span:
-    """A half-open stretch of time: `start_ms` is in it, `end_ms` is not. Never negative; it may be empty."""
+    """A half-open span of time: it contains `start_ms` and not `end_ms`. It may be empty.
+
+    Attributes
+    ----------
+    start_ms, end_ms : int
+        Milliseconds. The end is not before the start.
+    """
 
     start_ms: int
     end_ms: int
@@ -138,7 +145,7 @@ class Span:
 
     @classmethod
     def of(cls, start: TimeLike, end: TimeLike) -> Span:
-        """Understand both ends with `parse_time`."""
+        """Make a span from two times that `parse_time` accepts."""
         return cls(parse_time(start), parse_time(end))
 
     @property
@@ -156,21 +163,21 @@ class Span:
         return f"{format_time(self.start_ms)}..{format_time(self.end_ms)}"
 
     def intersection(self, other: Span) -> Span:
-        """What lies in both; empty where they do not meet."""
+        """The part common to both spans; empty where they do not overlap."""
         start_ms = max(self.start_ms, other.start_ms)
         return Span(start_ms, max(start_ms, min(self.end_ms, other.end_ms)))
 
     def overlaps(self, other: Span) -> bool:
-        """Whether some moment lies in both."""
+        """Whether the spans have a moment in common."""
         return max(self.start_ms, other.start_ms) < min(self.end_ms, other.end_ms)
 
     def covers(self, other: Span) -> bool:
-        """Whether every moment of `other` lies in this span."""
+        """Whether this span contains all of `other`."""
         return self.start_ms <= other.start_ms and other.end_ms <= self.end_ms
 
 
 def union(spans: Iterable[Span]) -> tuple[Span, ...]:
-    """The same moments as disjoint spans in order, touching ones joined, empty ones gone."""
+    """The moments of all spans, as disjoint spans in order. Adjacent spans are joined, empty ones dropped."""
     joined: list[Span] = []
     for span in sorted(span for span in spans if span):
         if joined and span.start_ms <= joined[-1].end_ms:
@@ -181,7 +188,7 @@ def union(spans: Iterable[Span]) -> tuple[Span, ...]:
 
 
 def difference(spans: Iterable[Span], removed: Iterable[Span]) -> tuple[Span, ...]:
-    """The moments of `spans` that lie in none of `removed`, as disjoint spans in order."""
+    """The moments of `spans` outside all of `removed`, as disjoint spans in order."""
     left: list[Span] = []
     holes = union(removed)
     for span in union(spans):

@@ -1,7 +1,11 @@
-"""A file that appears under its name whole or not at all: `AtomicFile`, and making names durable.
+"""Writing any file whole or not at all: `atomic_write`, and the `AtomicFile` behind it.
 
-Everything is written to a temporary file in the folder of the final one, which is renamed when it is whole. A name
-is durable when its folder was flushed: `flush_folder`.
+The content goes to a temporary file in the folder of the final one. The file is flushed to disk, renamed, and the
+folder is flushed, which makes the name durable. A crash leaves the old file or the new one, never half of one, and
+perhaps the temporary file. A writer holds a lock on it, so maintenance can tell a leftover from a file in use.
+
+`with atomic_write(path) as file:` does all of that. A segment needs the steps one by one, and uses `AtomicFile`.
+Both raise plain `OSError`: the caller knows what it was writing, and translates. Imports nothing of the project.
 """
 
 from __future__ import annotations
@@ -9,9 +13,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 fcntl: Any
@@ -21,34 +26,69 @@ except ImportError:  # Windows
     fcntl = None
 
 TEMPORARY_SUFFIX: Final = ".tmp"
+"""Temporary files are named `.{final name}.{PID}-{random}.tmp`, unless the caller names them."""
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, *, temporary_name: str | None = None) -> Iterator[IO[bytes]]:
+    """Open a file for writing that gets its name at the end of the block, whole and durable.
+
+    An exception in the block removes the temporary file and leaves what had the name before.
+
+    Parameters
+    ----------
+    path : Path
+        The final name, in a folder that exists. A regular file of that name is replaced. So is anything else, such
+        as a symbolic link or a device: the caller has to refuse those.
+    temporary_name : str, optional
+        The file's name within the block; by default one that ends with `TEMPORARY_SUFFIX`. It must be unused.
+
+    Yields
+    ------
+    binary file
+        Buffered and seekable, for writing only.
+
+    Raises
+    ------
+    OSError
+        The system refused, and nothing is left behind. If only the folder cannot be flushed, the file is there.
+    """
+    with AtomicFile(path, temporary_name) as raw:
+        # Not closed: closing it would flush the half of a file that an exception left.
+        file = io.BufferedWriter(raw)
+        yield file
+        file.flush()
+        os.fsync(raw.fileno())
+        raw.rename()
+    flush_folder(path.parent)
 
 
 class AtomicFile(io.FileIO):
-    """A temporary file beside its final name, which goes away when it is closed before it was renamed.
+    """A temporary file beside its final name. Closing it removes it, unless it was renamed before.
 
-    A forked child that closes its copy of it leaves the file to the process that made it.
+    A forked child that closes its copy leaves the file to the process that made it.
     """
 
-    def __init__(self, final: Path) -> None:
+    def __init__(self, final: Path, temporary_name: str | None = None) -> None:
         self._final = final
-        self._is_published = False
         self._process = os.getpid()
-        name = f".{final.name}.{os.getpid()}-{os.urandom(4).hex()}{TEMPORARY_SUFFIX}"
-        self._path = final.with_name(name)
+        self._path = final.with_name(
+            temporary_name or f".{final.name}.{os.getpid()}-{os.urandom(4).hex()}{TEMPORARY_SUFFIX}"
+        )
         super().__init__(self._path, "xb")
-        _claim_file(self.fileno())
+        _lock_file(self.fileno())
 
     @property
     def path(self) -> Path:
-        """Where it lies until it is published."""
+        """The temporary file, until it is renamed."""
         return self._path
 
-    def aim(self, final: Path) -> None:
-        """Change the name that it will get."""
+    def set_final(self, final: Path) -> None:
+        """Change the final name. It must be in the same folder."""
         self._final = final
 
     def write_at(self, offset: int, content: bytes | memoryview) -> None:
-        """Write all of a content; a single system call may take only a part of it."""
+        """Write the whole content; one system call may write less."""
         self.seek(offset)
         left = memoryview(content).cast("B")
         while left:
@@ -63,7 +103,6 @@ class AtomicFile(io.FileIO):
         except BaseException:
             self._remove()
             raise
-        self._is_published = True
 
     def close(self) -> None:
         """Close the file, and remove it unless it was renamed."""
@@ -80,10 +119,10 @@ class AtomicFile(io.FileIO):
             self._path.unlink()
 
 
-def _claim_file(descriptor: int) -> None:
-    """Show other processes that somebody writes an open file: its lock is held until the last descriptor closes.
+def _lock_file(descriptor: int) -> None:
+    """Lock an open file until its last descriptor is closed, which also happens when the process dies.
 
-    Maintenance removes temporary files that nobody holds. Where a file system has no locks, it goes by age alone.
+    Maintenance removes unlocked temporary files. On a file system without locks, it judges by age alone.
     """
     if fcntl is not None:
         with contextlib.suppress(OSError):
@@ -91,7 +130,7 @@ def _claim_file(descriptor: int) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Flush a folder to disk, which makes the names in it durable."""
     descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
     try:
         os.fsync(descriptor)

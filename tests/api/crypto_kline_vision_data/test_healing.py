@@ -11,6 +11,7 @@ from ckvd.errors import ChecksumMismatchError
 from ckvd.model.market import MINUTE_MS, SeriesKey
 from ckvd.model.provenance import Origin
 from ckvd.model.timespan import Span, parse_time
+from ckvd.vision.folder_source import FolderArchiveSource
 from support.loopback.exchange import Exchange
 from support.loopback.rows import Row, make_rows, open_ms_of
 from support.venue import HOURS, Venue, assert_equal, ensure, fetch, hours, rows_between
@@ -18,6 +19,9 @@ from support.venue import HOURS, Venue, assert_equal, ensure, fetch, hours, rows
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    from ckvd.vision.name import ArchiveName
+    from ckvd.vision.source import FetchedArchive
 
 MINUTES = SeriesKey.of("BTCUSDT", "1m")
 
@@ -129,3 +133,33 @@ def test_a_day_that_the_month_lacks_is_asked_for_again(venue: Venue, use_rest: b
     venue.publish(HOURS, "2024-02-10", day)
     venue.time.advance_to(parse_time("2024-04-20"))
     assert_equal(fetch(venue, "2024-02-01", "2024-03-01", use_rest=use_rest), rows)
+
+
+@pytest.mark.parametrize("use_rest", [True, False])
+def test_a_daily_archive_that_vanishes_between_its_check_and_its_reading_fails_alone(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch, use_rest: bool
+) -> None:
+    rows = hours("2023-03-01", "2023-04-01")
+    short = [row for row in rows if row not in rows_between(rows, "2023-03-24", "2023-03-24T05:00")]
+    ether = SeriesKey.of("ETHUSDT", "1h")
+    venue.publish(HOURS, "2023-03", short)
+    venue.publish(HOURS, "2023-03-24", rows_between(rows, "2023-03-24", "2023-03-25"))
+    venue.publish(ether, "2023-03", rows)
+    venue.exchange.publish(HOURS, rows)
+    verify = FolderArchiveSource._verify
+
+    def verify_and_lose(source: FolderArchiveSource, name: ArchiveName) -> FetchedArchive:
+        fetched = verify(source, name)
+        if name.period.label == "2023-03-24":
+            fetched.path.unlink()
+        return fetched
+
+    monkeypatch.setattr(FolderArchiveSource, "_verify", verify_and_lose)
+    symbols, mirror = ["BTCUSDT", "ETHUSDT"], {"vision_url": venue.root, "listing_url": None}
+    report = ensure(venue, symbols, "2023-03-01", "2023-04-01", use_rest=use_rest, **mirror)
+    (error,) = report.errors
+    assert isinstance(error, ckvd.ArchiveError)
+    assert "BTCUSDT-1h-2023-03-24.zip: cannot be read: No such file or directory" in str(error)
+    assert not report.missing[ether]
+    assert_equal(fetch(venue, "2023-03-01", "2023-04-01", ether, offline=True), rows)
+    assert_equal(fetch(venue, "2023-03-01", "2023-04-01", offline=True), rows if use_rest else short)

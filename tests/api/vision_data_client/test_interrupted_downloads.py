@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ckvd.acquisition import ingest
-from ckvd.acquisition import ingest as group_commit
 from ckvd.errors import ClientClosedError
 from support.archives import make_archive, path_of
 from support.download_site import leftovers
@@ -161,7 +160,7 @@ def test_an_archive_that_is_being_stored_when_the_download_is_cancelled_leaves_n
             await task
         may_go_on.set()
 
-    monkeypatch.setattr(group_commit, "ingest_archives", ingest_slowly)
+    monkeypatch.setattr(ingest, "ingest_archives", ingest_slowly)
     site.run(main)
     assert site.leftovers == []
     assert site.download("BTCUSDT", "1d", "2022-01-01", "2022-02-01").is_complete

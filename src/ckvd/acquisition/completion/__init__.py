@@ -1,12 +1,16 @@
-"""Completing one series after its archives are in: the tail, the holes, and the reasons for what stays missing.
+"""Completing one series after its archives are stored: the tail, the holes, and reasons for what stays missing.
 
-Archives come first, because they are verified and cost no request limit. What they left open is asked of the REST
-interface (`tail`); what they have but fall short of is looked up in the daily archive and then in the REST
-interface, and merged bar by bar (`healing`). Every moment that was asked for ends as bars or as an absence with a
-reason (`reasons`).
+Archives come first, because they are verified and use no request limit. Every moment that was wanted ends as bars
+or as an absence with a reason.
 
-Others may publish at the same time. What was found is stored only where the cache still says what it said when it
-was found to be lacking; elsewhere it is looked at again.
+Other writers may publish at the same time. Bars are stored only where the segments that win are still those that
+were read; elsewhere the span is looked at again.
+
+- `scope`: what is being completed, and with which sources.
+- `tail`: what no archive covers, from the REST interface.
+- `healing`: the holes of archives, from daily archives and the REST interface.
+- `shortfalls`: which missing bars to look up elsewhere, and when to ask again. Pure.
+- `reasons`: why bars are in no source.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from ckvd.acquisition.completion.tail import Filled, Tail
 from ckvd.acquisition.report import CompletionReport
 from ckvd.cache.download_folder import download_folder
 from ckvd.concurrency import run_together
-from ckvd.errors import CacheBusyError, CacheError, CkvdError, ClientClosedError
+from ckvd.errors import FATAL_ERRORS, CacheBusyError, CkvdError
 from ckvd.model.timespan import difference
 from ckvd.utils.config import COMPLETION_ATTEMPTS_MAX
 
@@ -35,7 +39,7 @@ _T = TypeVar("_T")
 
 
 class Completion:
-    """One series, being completed. It is run once.
+    """The completion of one series. It is run once.
 
     Parameters
     ----------
@@ -56,17 +60,17 @@ class Completion:
         Parameters
         ----------
         excluded : sequence of Span
-            Where an archive may exist and could not be had: that is left for the next time.
+            Spans of archives that may exist and were not fetched: they are left for the next download.
 
         Returns
         -------
         CompletionReport
-            What went wrong is in it, and did not keep the rest from being stored.
+            Its errors did not keep the rest from being stored.
 
         Raises
         ------
         CacheError, ClientClosedError
-            Going on would be in vain.
+            No other step could succeed.
         """
         filled = await self._fill(excluded)
         healed = await self._heal(excluded)
@@ -80,15 +84,15 @@ class Completion:
         )
 
     async def _fill(self, excluded: Sequence[Span]) -> list[Filled]:
-        """Bring the tail into the cache; what others changed meanwhile is looked at again."""
+        """Store the tail; look again at spans that other writers changed meanwhile."""
         found: list[Filled] = []
         left_out = excluded
         for _ in range(COMPLETION_ATTEMPTS_MAX):
-            pieces = await self._contain(self._tail.pieces(left_out)) or []
-            results = await run_together([self._contain(self._tail.fill(piece)) for piece in pieces])
+            spans = await self._contain(self._tail.spans_to_fill(left_out)) or []
+            results = await run_together([self._contain(self._tail.fill(span)) for span in spans])
             found += [result for result in results if result is not None]
             disturbed = [
-                piece for piece, result in zip(pieces, results, strict=True) if result and not result.is_stored
+                span for span, result in zip(spans, results, strict=True) if result and not result.is_stored
             ]
             if not disturbed:
                 return found
@@ -97,7 +101,7 @@ class Completion:
         return found
 
     async def _heal(self, excluded: Sequence[Span]) -> list[Healed]:
-        """Look up what is short; what others changed meanwhile is looked at again."""
+        """Look up what is short; look again at spans that other writers changed meanwhile."""
         found: list[Healed] = []
         shortfalls = await self._healing.shortfalls(excluded)
         for _ in range(COMPLETION_ATTEMPTS_MAX):
@@ -117,11 +121,11 @@ class Completion:
     async def _heal_once(self, shortfalls: Sequence[Shortfall]) -> list[Healed]:
         with download_folder(self._scope.folder) as place:
             gathered = await run_together(
-                [self._contain(self._healing.look_into_archives(shortfall, place)) for shortfall in shortfalls]
+                [self._contain(self._healing.read_archived(shortfall, place)) for shortfall in shortfalls]
             )
-        evidence = [found for found in gathered if found is not None]
-        self._errors += [found.error for found in evidence if found.error is not None]
-        return await self._contain(self._healing.amend(evidence)) or []
+        archived = [bars for bars in gathered if bars is not None]
+        self._errors += [bars.error for bars in archived if bars.error is not None]
+        return await self._contain(self._healing.heal(archived)) or []
 
     def _disturbed(self) -> CacheBusyError:
         return CacheBusyError(
@@ -130,10 +134,10 @@ class Completion:
         )
 
     async def _contain(self, step: Coroutine[Any, Any, _T]) -> _T | None:
-        """Run a step; keep what went wrong for the report, unless going on would be in vain."""
+        """Run a step; keep its error for the report, unless no other step could succeed."""
         try:
             return await step
-        except (CacheError, ClientClosedError):
+        except FATAL_ERRORS:
             raise
         except CkvdError as error:
             self._errors.append(error)

@@ -1,4 +1,4 @@
-"""Why bars are in no source: `Reasons` asks the REST interface when a series began and whether it goes on."""
+"""Why bars are in no source: `Reasons` asks the REST interface when a series began and whether it has ended."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ckvd.model.timespan import Span
     from ckvd.rest.rest_data_client import RestDataClient
 
-# A series without bars for less than this is not taken for one that has ended.
+# A series has not ended if its last bar is younger than this.
 _ENDED_AFTER_MS = DAY_MS
 
 
@@ -41,15 +41,15 @@ class Reasons:
         self._last_known_ms = 0
 
     async def listing(self) -> Listing | None:
-        """When the series began; None where nobody knows. The REST interface is asked once.
+        """When the series began; None where that is unknown. The REST interface is asked once.
 
-        A series that the exchange no longer knows began with the first bar of it that is in the cache, or before.
-        One that it knows, and that has no bar yet, will begin.
+        A series that the exchange no longer knows began with its first cached bar, or before. A series that it
+        knows and that has no bar yet is still to begin.
 
         Raises
         ------
         InvalidSymbolError
-            The exchange does not know the symbol, and there are no bars of it either.
+            The exchange does not know the symbol, and the cache has no bars of it either.
         """
         if self._scope.rest is None:
             return None
@@ -70,11 +70,11 @@ class Reasons:
         if first_open_ms is not None:
             return Listing(first_open_ms, is_certain=True)
         cached_ms = await asyncio.to_thread(self._first_cached_ms, 0)
-        # A symbol without a bar anywhere is still to be listed.
+        # A symbol that has no bar anywhere is still to be listed.
         return Listing(self._scope.now_ms, is_certain=False) if cached_ms is None else None
 
     def _first_cached_ms(self, from_ms: int) -> int | None:
-        """When the first bar opens that is in the cache, from a moment on."""
+        """When the first cached bar opens at or after a moment."""
         with KlineCache(self._scope.folder.root) as cache:
             series = self._scope.series
             bars = cache.scan(
@@ -90,15 +90,15 @@ class Reasons:
             return next((int(block.open_time[0]) for block in bars), None)
 
     async def explain(self, span: Span, open_time: Times, damaged: Sequence[Span] = ()) -> tuple[Absence, ...]:
-        """Why bars of a span are missing among those that every source together has.
+        """Why bars of a span are missing from all sources together.
 
         Parameters
         ----------
         span : Span
         open_time : ndarray of int64
-            The bars that are there, milliseconds, ascending.
+            The bars that exist, milliseconds, ascending.
         damaged : sequence of Span
-            Periods of archives that could not be believed.
+            Spans of archives that cannot be believed.
         """
         gaps = find_gaps(open_time, [span], self._scope.series.interval)
         if not gaps:
@@ -120,7 +120,7 @@ class Reasons:
         )
 
     async def _last_open_before(self, moment_ms: int) -> int | None:
-        """A moment after which the series has no bar, if there is none from `moment_ms` on; else None."""
+        """`moment_ms - 1` where the series has no bar from `moment_ms` on; else None."""
         if self._scope.rest is None:
             return None
         async with self._asking:
@@ -136,7 +136,7 @@ class Reasons:
         except InvalidSymbolError:
             following_ms = None
         if following_ms is None:
-            # Archives may have what the exchange has forgotten.
+            # Archives may have bars that the exchange has forgotten.
             following_ms = await asyncio.to_thread(self._first_cached_ms, moment_ms)
         if following_ms is None:
             self._ended_ms = moment_ms

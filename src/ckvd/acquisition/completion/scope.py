@@ -1,4 +1,4 @@
-"""What is being completed, and with what: `Scope`, which the parts of a completion share."""
+"""What is being completed, and with which sources: `Scope`, which all steps of a completion share."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class Scope:
     ----------
     series : SeriesKey
     span : Span
-        What is wanted, in whole seconds, bars that are not closed left out.
+        What is wanted, in whole seconds, without bars that are not closed.
     folder : CacheFolder
     rest : RestDataClient or None
         None where the REST interface may not be asked.
     now_ms : int
         The present.
     damaged : tuple of Span
-        Periods of archives that could not be believed, in this run.
+        Spans of archives that this download could not believe.
     refresh : bool
-        Whether all that could not be had is asked for again, and not only what is due.
+        Ask again now for all that was unavailable, and not only for what is due.
     """
 
     series: SeriesKey
@@ -45,7 +45,7 @@ class Scope:
 
     @property
     def store(self) -> SeriesStore:
-        """Where what was found is stored."""
+        """Where bars are stored."""
         return SeriesStore(self.folder, self.series)
 
 
@@ -60,6 +60,6 @@ def outer_seconds(span: Span) -> Span:
 
 
 def inner_seconds(span: Span) -> Span:
-    """The whole seconds of a span: what a segment can speak of."""
+    """The whole seconds of a span: what a segment can cover."""
     start_ms = -(-span.start_ms // 1000) * 1000
     return Span(start_ms, max(start_ms, span.end_ms // 1000 * 1000))

@@ -1,8 +1,8 @@
-"""Deciding which missing bars to look for elsewhere, and what to believe when they are nowhere. Pure.
+"""Which missing bars to look up in other sources, and why the rest is missing. Pure.
 
-An archive is believed only after its bars were counted against the grid. A day that is short is looked up in its
-daily archive, if a monthly one was short, and then in the REST interface. What no source has is an absence with a
-reason, so that it is not asked for again in vain.
+The bars of an archive are counted against the grid. A short day is looked up in its daily archive, if a monthly one
+was short, and then in the REST interface. What no source has becomes an absence with a reason and a time to ask
+again, so that it is not asked for in vain.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ckvd.model.table import Times
 
 _RECHECK_FIRST_MS: Final = 6 * HOUR_MS
-# Archives were seen to be repaired within weeks; a hole that is older than this is there to stay.
+# Archives were seen to be repaired within weeks; an older hole stays.
 _HALT_SETTLED_AFTER_MS: Final = 90 * DAY_MS
 # Bars between two gaps up to which one request for both is cheaper than two.
 _JOINED_BARS_MAX: Final = 400
@@ -32,12 +32,12 @@ _JOINED_BARS_MAX: Final = 400
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """A part of a series that is to be looked up again.
+    """A short part of a series, to be looked up in other sources.
 
     Attributes
     ----------
     span : Span
-        What is written anew: what is covered of a day, or the gap itself where bars are longer than a day.
+        What is stored anew: the covered part of a day, or the gap itself where bars are longer than a day.
     gaps : tuple of Gap
         The missing bars in it.
     daily : Period or None
@@ -58,7 +58,7 @@ class Listing:
     first_open_ms : int
         When its first bar opened.
     is_certain : bool
-        Whether the exchange says so. If not, there may have been bars before.
+        Whether the exchange says so. If not, earlier bars may exist.
     """
 
     first_open_ms: int
@@ -77,12 +77,12 @@ def find_shortfalls(
     use_rest: bool,
     refresh: bool = False,
 ) -> tuple[Shortfall, ...]:
-    """Find the missing bars that not every source was asked for.
+    """Find the missing bars that some source was not asked for.
 
     Parameters
     ----------
     open_time : ndarray of int64
-        The bars that are there, ascending.
+        The bars that exist, ascending.
     covered : sequence of Span
         What archives and requests already covered, disjoint and in order. A shortfall lies in one of them: nothing
         is known of what is beyond, such as the rest of a day that is not over.
@@ -95,7 +95,7 @@ def find_shortfalls(
     use_rest : bool
         Whether the REST interface may be asked.
     refresh : bool
-        Whether to look again for all that could not be had, and not only for what is due.
+        Ask again now for all that was unavailable, and not only for what is due.
 
     Returns
     -------
@@ -106,14 +106,14 @@ def find_shortfalls(
 
     def is_settled(absence: Absence) -> bool:
         if absence.reason is Reason.ARCHIVE_DAMAGED and not any(map(absence.span.overlaps, months)):
-            return True  # the bars beside it stand in for that archive, and are asked for again with it
+            return True  # it is asked for again together with the bars beside it
         is_due = 0 < absence.recheck_ms <= now_ms
         return not is_due and (absence.reason.is_answer or not refresh)
 
     settled = [absence for absence in absences if is_settled(absence)]
     expected = [part.intersection(wanted) for part in covered]
     gaps = find_gaps(open_time, expected, interval, settled, unexplained=Reason.NOT_FETCHED)
-    # What both archives lack was not asked of the REST interface as long as that was not allowed.
+    # The REST interface was not asked for what both archives lack if it was not allowed at that time.
     unasked = [
         gap
         for gap in gaps
@@ -121,7 +121,7 @@ def find_shortfalls(
     ]
     shortfalls: dict[Span, list[Gap]] = {}
     for gap in unasked:
-        # The last bar of a gap may end after what is covered; it opens before that.
+        # The last bar of a gap may end after the covered part; it opens within.
         part = next(part for part in covered if gap.start_ms in part)
         periods = [day.span for day in days_of(gap.span)] if interval.has_daily_archives else [gap.span]
         for period in periods:
@@ -145,7 +145,7 @@ def _daily_archive(
 
 
 def join_requests(spans: Iterable[Span], interval: Interval) -> tuple[Span, ...]:
-    """Join spans to ask for, where the bars between them cost less than another request."""
+    """Join spans where asking for the bars between them costs less than another request."""
     reach_ms = _JOINED_BARS_MAX * (interval.fixed_ms or 31 * DAY_MS)
     joined: list[Span] = []
     for span in union(spans):
@@ -157,19 +157,19 @@ def join_requests(spans: Iterable[Span], interval: Interval) -> tuple[Span, ...]
 
 
 def recheck_ms(span: Span, now_ms: int) -> int:
-    """When to ask again for something that may still appear: the older it is, the later."""
+    """When to ask again for bars that may still appear: the older they are, the later."""
     return now_ms + max(_RECHECK_FIRST_MS, (now_ms - span.end_ms) // 4)
 
 
 def provisional_recheck_ms(span: Span, now_ms: int) -> int:
-    """When the archive of bars from the REST interface may be there: its publication, or later if that passed."""
+    """When the archive of provisional bars may exist: at its publication, or later if that has passed."""
     last_day = Period((span.end_ms - 1) // DAY_MS * DAY_MS, Cadence.DAILY)
     published_ms = publication_ms(last_day)
     return published_ms if published_ms > now_ms else recheck_ms(span, now_ms)
 
 
 def damaged_recheck_ms(now_ms: int) -> int:
-    """When to ask again for an archive that could not be believed: it is there, and may be repaired any time."""
+    """When to ask again for a damaged archive: it exists, and may be repaired at any time."""
     return now_ms + _RECHECK_FIRST_MS
 
 
@@ -182,17 +182,17 @@ def explain(
     now_ms: int,
     was_rest_asked: bool,
 ) -> tuple[Absence, ...]:
-    """Why bars that no source has are not there.
+    """Why bars that no source has are missing.
 
     Parameters
     ----------
     gaps : iterable of Gap
     listing : Listing or None
-        When the series began; None where that is not known.
+        When the series began; None where that is unknown.
     last_open_ms : int or None
-        The last bar that the series ever had; None where that is not known.
+        The last bar that the series ever had; None where that is unknown.
     damaged : sequence of Span
-        Periods of archives that could not be believed.
+        Spans of archives that cannot be believed.
     now_ms : int
     was_rest_asked : bool
         Whether the REST interface was among the sources.
@@ -200,8 +200,8 @@ def explain(
     Returns
     -------
     tuple of Absence
-        In order of time. That a series had no bar in a damaged archive is said of none but the time before its
-        listing in that same period: an archive from before the listing means that there were bars.
+        In order of time. Within a damaged archive only the time before a listing in the same period counts as
+        "before listing": an archive from before the listing means that there were bars.
     """
     absences: list[Absence] = []
     lost = _lost_with(damaged, listing)
@@ -226,7 +226,7 @@ def explain(
 
 
 def _lost_with(damaged: Sequence[Span], listing: Listing | None) -> tuple[Span, ...]:
-    """Where bars are missing because of damaged archives, as far as is known."""
+    """The spans where bars are missing because of damaged archives, as far as is known."""
     if listing is None or not listing.is_certain:
         return union(damaged)
     first_ms = listing.first_open_ms
@@ -241,6 +241,6 @@ def _explain_listed(
         return Absence(span.start_ms, span.end_ms, Reason.AFTER_DELISTING, later_ms)
     if not was_rest_asked:
         return Absence(span.start_ms, span.end_ms, Reason.NOT_IN_ARCHIVE, later_ms)
-    # An exchange that has forgotten the symbol has not said that it had no such bar.
+    # An exchange that forgot the symbol does not confirm that it had no such bar.
     is_settled = (listing is None or listing.is_certain) and now_ms - span.end_ms > _HALT_SETTLED_AFTER_MS
     return Absence(span.start_ms, span.end_ms, Reason.HALTED, 0 if is_settled else later_ms)

@@ -1,4 +1,4 @@
-"""What no archive has: `Tail` asks the REST interface for it, or states that it is not there and why."""
+"""What no archive covers: `Tail` stores it from the REST interface, or stores why it is missing."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 from ckvd.acquisition.completion.scope import inner_seconds
 from ckvd.acquisition.completion.shortfalls import provisional_recheck_ms, recheck_ms
 from ckvd.acquisition.planning import plan
-from ckvd.cache.contents import read_contents
 from ckvd.cache.coverage import Covered, read_coverage
 from ckvd.cache.resolution import resolve
+from ckvd.cache.rows import read_contents
 from ckvd.errors import InvalidSymbolError
 from ckvd.model.calendar import Cadence, Period, days_of, grid_floor, grid_next, months_of, publication_ms
 from ckvd.model.market import DAY_MS
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from ckvd.model.provenance import Source
     from ckvd.model.table import KlineTable
 
-# A stretch up to this long is kept day by day, so that each day is replaced when its archive appears.
-_DAILY_PIECES_MAX_MS: Final = 8 * DAY_MS
+# A span up to this long is stored day by day, so that each day is replaced when its archive appears.
+_DAILY_SPANS_MAX_MS: Final = 8 * DAY_MS
 
 
 class _Everything:
-    """All periods: their archives were asked for already."""
+    """Every period: all archives were asked for already."""
 
     def __contains__(self, _period: object) -> bool:
         return True
@@ -42,12 +42,12 @@ class _Everything:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """What came of a piece.
+    """The outcome of a span.
 
     Attributes
     ----------
     is_stored : bool
-        Whether it was stored as a whole. If not, others have changed it meanwhile: it is to be looked at again.
+        False where another writer changed the span meanwhile: it is to be looked at again.
     bar_count : int
         Bars that the REST interface added.
     """
@@ -77,28 +77,28 @@ class Tail:
         self._segments: tuple[SegmentName, ...] = ()
         self.open_from_ms: int | None = None
 
-    async def pieces(self, excluded: Sequence[Span]) -> list[Span]:
-        """What to ask for, in pieces that are stored one by one; what lies in `excluded` is left out.
+    async def spans_to_fill(self, excluded: Sequence[Span]) -> list[Span]:
+        """The uncovered spans, cut so that each is stored by itself; `excluded` is left out.
 
         Raises
         ------
         CkvdError
-            The REST interface could not be asked when the series began.
+            The REST interface did not answer when the series began.
         """
         wanted = difference(await asyncio.to_thread(self._find_uncovered), excluded)
         listing = await self._reasons.listing() if wanted else None
         begins_ms = 0 if listing is None else grid_floor(listing.first_open_ms, self._scope.series.interval)
-        # All that lies before the listing is one statement. What archives might have, once they are repaired, is
-        # kept apart: it is to be asked for again.
+        # All time before the listing is one span. What damaged archives may have is kept apart, because it is asked
+        # for again.
         intact = difference(wanted, self._damaged)
         listed = difference(intact, [Span(0, begins_ms)])
         apart = (*listed, *difference(wanted, intact))
-        return [*difference(intact, listed), *(piece for span in apart for piece in self._cut(span))]
+        return [*difference(intact, listed), *(part for span in apart for part in self._cut(span))]
 
     def _find_uncovered(self) -> tuple[Span, ...]:
-        """What is not covered, and was in no archive that was asked for."""
+        """The spans that are not covered, and were in no archive that was asked for."""
         scope = self._scope
-        # First of all: what is published from now on is found to be new.
+        # Listed first: a segment published from now on counts as new.
         self._segments = tuple(scope.folder.segments(scope.series))
         covered = read_coverage(scope.folder, scope.series, scope.span)
         found = [
@@ -108,130 +108,128 @@ class Tail:
             for absence in read_contents(scope.folder, scope.series, held.span).absences
             if absence.reason is Reason.ARCHIVE_DAMAGED
         ]
-        # Where a damaged month is covered in part, only days are asked for: what none of them has is still lost.
+        # Where a damaged month is covered in part, only days are asked for: bars that no day has are still lost.
         self._damaged = union([*scope.damaged, *found])
         firm = [held for held in covered if held.is_answered]
         if scope.rest is None:
             firm += [Covered(span) for span in found]
         if not scope.refresh:
-            # What could not be had without the REST interface can be had with it.
+            # What was unavailable without the REST interface may be available with it.
             is_kept = [scope.rest is None or any(map(held.span.overlaps, found)) for held in covered]
             firm += [held for held, kept in zip(covered, is_kept, strict=True) if kept and not held.is_answered]
         return plan(scope.series, scope.span, firm, now_ms=scope.now_ms, unavailable=_Everything()).unplanned
 
     def _cut(self, span: Span) -> list[Span]:
-        is_daily = span.length_ms <= _DAILY_PIECES_MAX_MS and self._scope.series.interval.has_daily_archives
+        is_daily = span.length_ms <= _DAILY_SPANS_MAX_MS and self._scope.series.interval.has_daily_archives
         periods = days_of(span) if is_daily else months_of(span)
         return [period.span.intersection(span) for period in periods]
 
-    async def fill(self, piece: Span) -> Filled:
-        """Bring a piece into the cache, as bars or as an absence.
+    async def fill(self, span: Span) -> Filled:
+        """Store a span, as bars or as an absence.
 
         Raises
         ------
         CkvdError
-            It could not be asked, or what it answered cannot be believed.
+            The REST interface did not answer, or its answer cannot be believed.
         """
         if self._scope.rest is None:
-            return Filled(await asyncio.to_thread(self._state, piece, (self._unavailable(piece),)))
+            return Filled(await asyncio.to_thread(self._put_absences, span, (self._unavailable(span),)))
         listing = await self._reasons.listing()
-        is_before = listing is not None and piece.end_ms <= listing.first_open_ms
-        piece, table, sources = self._nothing(piece) if is_before else await self._fetch(piece)
-        absences = await self._reasons.explain(piece, table.open_time, self._damaged)
-        if piece and not await asyncio.to_thread(self._store, piece, table, sources, absences):
+        is_before = listing is not None and span.end_ms <= listing.first_open_ms
+        span, table, sources = self._nothing(span) if is_before else await self._fetch(span)
+        absences = await self._reasons.explain(span, table.open_time, self._damaged)
+        if span and not await asyncio.to_thread(self._store, span, table, sources, absences):
             return Filled(is_stored=False)
         return Filled(is_stored=True, bar_count=table.row_count)
 
-    async def _fetch(self, piece: Span) -> tuple[Span, KlineTable, Sequence[Source]]:
-        """Ask for a piece; the answer may speak of less of it, by the clock of the exchange."""
+    async def _fetch(self, span: Span) -> tuple[Span, KlineTable, Sequence[Source]]:
+        """Ask for a span. The answer may cover less of it, by the clock of the exchange."""
         assert self._scope.rest is not None
         try:
-            answer = await self._scope.rest.fetch(self._scope.series, piece)
+            answer = await self._scope.rest.fetch(self._scope.series, span)
         except InvalidSymbolError:
             # The exchange forgets a symbol some time after its last trade; its archives stay.
-            return self._nothing(piece)
-        if answer.span.end_ms < piece.end_ms:
+            return self._nothing(span)
+        if answer.span.end_ms < span.end_ms:
             self._note_open(answer.span.end_ms)
-        span = inner_seconds(answer.span)
-        return span, rows_within(answer.table, span), answer.sources
+        answered = inner_seconds(answer.span)
+        return answered, rows_within(answer.table, answered), answer.sources
 
     def _note_open(self, from_ms: int) -> None:
-        """Take note that bars still form at the exchange; a clock that differs by much is not explained away."""
+        """Note that bars still form at the exchange, unless its clock differs by too much to be believed."""
         if from_ms >= grid_floor(self._scope.now_ms - CLOCK_AHEAD_MAX_MS, self._scope.series.interval):
             self.open_from_ms = min(from_ms, self.open_from_ms or from_ms)
 
-    def _nothing(self, piece: Span) -> tuple[Span, KlineTable, Sequence[Source]]:
-        return piece, empty_table(self._scope.series), ()
+    def _nothing(self, span: Span) -> tuple[Span, KlineTable, Sequence[Source]]:
+        return span, empty_table(self._scope.series), ()
 
-    def _store(
-        self, piece: Span, table: KlineTable, sources: Sequence[Source], absences: Sequence[Absence]
-    ) -> bool:
-        """Store what the REST interface said of a piece.
+    def _store(self, span: Span, table: KlineTable, sources: Sequence[Source], absences: Sequence[Absence]) -> bool:
+        """Store what the REST interface answered for a span.
 
-        A segment that has bars gives an answer to all of its span. What could not be had for a day or more, before
-        the first bar or after the last, is therefore stated by itself. The bars are asked for again together with
-        it, since it takes an archive of all of them to repair it.
+        A segment with bars answers for all of its span. A day or more that is unavailable, before the first bar or
+        after the last, is therefore stored by itself, as an absence. The bars are asked for again together with it,
+        because only an archive of all of them can repair it.
 
         Returns
         -------
         bool
-            Whether the cache had nothing new of the piece meanwhile.
+            False where another writer changed the span meanwhile.
         """
         if not table.row_count:
-            return self._state(piece, absences)
+            return self._put_absences(span, absences)
         interval = self._scope.series.interval
         first_ms, last_ms = int(table.open_time[0]), int(table.open_time[-1])
-        outside = difference([piece], [Span(grid_floor(first_ms, interval), grid_next(last_ms, interval))])
-        unanswered = [absence for absence in absences if not absence.reason.is_answer]
-        days = [span for span in outside if span.length_ms >= DAY_MS]
-        lost = [span for span in days if any(span.overlaps(absence.span) for absence in unanswered)]
-        if not all(self._state(span, narrow(absences, span)) for span in lost):
+        outside = difference([span], [Span(grid_floor(first_ms, interval), grid_next(last_ms, interval))])
+        unavailable = [absence for absence in absences if not absence.reason.is_answer]
+        days = [part for part in outside if part.length_ms >= DAY_MS]
+        lost = [part for part in days if any(part.overlaps(absence.span) for absence in unavailable)]
+        if not all(self._put_absences(part, narrow(absences, part)) for part in lost):
             return False
-        (held,) = difference([piece], lost)
-        due_ms = min((absence.recheck_ms for absence in unanswered), default=None)
-        return self._put(held, table, narrow(sources, held), narrow(absences, held), due_ms)
+        (answered,) = difference([span], lost)
+        due_ms = min((absence.recheck_ms for absence in unavailable), default=None)
+        return self._put_bars(answered, table, narrow(sources, answered), narrow(absences, answered), due_ms)
 
-    def _put(
+    def _put_bars(
         self,
-        piece: Span,
+        span: Span,
         table: KlineTable,
         sources: Sequence[Source],
         absences: Sequence[Absence],
         due_ms: int | None,
     ) -> bool:
-        """Store bars of the REST interface, in one segment with those of the same day that were stored before."""
-        day = Span(piece.start_ms // DAY_MS * DAY_MS, piece.start_ms)
+        """Store bars of the REST interface, in one segment with earlier ones of the same day."""
+        day = Span(span.start_ms // DAY_MS * DAY_MS, span.start_ms)
         segments = self._scope.folder.segments(self._scope.series)
-        if resolve(piece, segments) != resolve(piece, self._segments):
+        if resolve(span, segments) != resolve(span, self._segments):
             return False
         before = read_contents(self._scope.folder, self._scope.series, day)
-        earlier = next((span for span in before.provisional if span.end_ms == piece.start_ms), None)
+        earlier = next((part for part in before.provisional if part.end_ms == span.start_ms), None)
         if earlier is not None:
-            piece = Span(earlier.start_ms, piece.end_ms)
+            span = Span(earlier.start_ms, span.end_ms)
             table = merge_tables(self._scope.series, [table, rows_within(before.table, earlier)]).table
             sources = [*narrow(before.sources, earlier), *sources]
             absences = [*narrow(before.absences, earlier), *absences]
         path = self._scope.store.put_in_place(
-            resolve(piece, segments),
+            resolve(span, segments),
             table,
-            piece,
+            span,
             sources=sources,
             absences=absences,
             is_provisional=True,
-            recheck_ms=due_ms or provisional_recheck_ms(piece, self._scope.now_ms),
+            recheck_ms=due_ms or provisional_recheck_ms(span, self._scope.now_ms),
         )
         return path is not None
 
-    def _unavailable(self, piece: Span) -> Absence:
-        """Say that archives have nothing, where nothing else may be asked."""
-        last_day = Period((piece.end_ms - 1) // DAY_MS * DAY_MS, Cadence.DAILY)
+    def _unavailable(self, span: Span) -> Absence:
+        """Why a span is missing where only archives may be asked."""
+        last_day = Period((span.end_ms - 1) // DAY_MS * DAY_MS, Cadence.DAILY)
         published_ms = publication_ms(last_day)
         if published_ms > self._scope.now_ms:
-            return Absence(piece.start_ms, piece.end_ms, Reason.NOT_PUBLISHED, published_ms)
-        return Absence(piece.start_ms, piece.end_ms, Reason.NOT_IN_ARCHIVE, recheck_ms(piece, self._scope.now_ms))
+            return Absence(span.start_ms, span.end_ms, Reason.NOT_PUBLISHED, published_ms)
+        return Absence(span.start_ms, span.end_ms, Reason.NOT_IN_ARCHIVE, recheck_ms(span, self._scope.now_ms))
 
-    def _state(self, span: Span, absences: Sequence[Absence]) -> bool:
-        """Store that a span has no bars, and why; False where others have changed it meanwhile."""
+    def _put_absences(self, span: Span, absences: Sequence[Absence]) -> bool:
+        """Store why a span has no bars; False where another writer changed it meanwhile."""
         path = self._scope.store.put_in_place(
             resolve(span, self._segments),
             empty_table(self._scope.series),

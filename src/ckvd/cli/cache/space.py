@@ -51,7 +51,7 @@ def pack(
 def _show_packing(reports: list[PackReport], *, is_done: bool) -> None:
     for report in reports:
         for merge in report.merges:
-            segments = count(len(merge.pieces), "segment")
+            segments = count(len(merge.inputs), "segment")
             say(f"{report.series}: {segments} of {merge.row_count:,} bars in {merge.span}")
         for refusal in report.refusals:
             complain(refusal)
@@ -68,10 +68,10 @@ def _pack_document(report: PackReport) -> dict[str, object]:
     return {
         "series": report.series,
         "merges": [
-            {"span": merge.span, "segment_count": len(merge.pieces), "bar_count": merge.row_count}
+            {"span": merge.span, "segment_count": len(merge.inputs), "bar_count": merge.row_count}
             for merge in report.merges
         ],
-        "packed": [packed.name.file_name for packed in report.packed],
+        "packed": [name.file_name for name in report.packed],
         "removed": [name.file_name for name in report.removed],
         **attributes_of(report, "removed_nbytes", "refusals"),
     }

@@ -1,4 +1,4 @@
-"""Recorded answers, and real archives served as the exchange serves them, against `json`, `csv` and `float`."""
+"""Recorded responses, and real archives served as the exchange would, against `json`, `csv` and `float`."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_recorded_answer_reads_as_it_was_written(entry: dict[str, Any]) -> Non
 )
 def test_a_recorded_answer_passes_through_the_client(entry: dict[str, Any]) -> None:
     series, body = series_of(entry), recorded(entry)
-    # Rows are trusted where the recorded query does not match them. A bar more makes room for one row more.
+    # The span is that of the rows, because the recorded query does not always match them.
     span = Span(entry["first"], entry["last"] + 1)
     with Exchange({series: of_json(body)}) as exchange:
         answer = fetch(exchange, series, span)
@@ -96,7 +96,7 @@ def test_a_recorded_answer_passes_through_the_client(entry: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_query_in_seconds_and_its_recorded_answer_do_not_pass(number: int) -> None:
-    """The recorded rows do not lie where the query asks for them."""
+    """The recorded rows are not in the span of the query."""
     entry = next(entry for entry in RECORDED if entry["file"] == f"fapi_v1_klines__LTCUSDT__5m__0{number}.json")
     query = {name: values[0] for name, values in parse_qs(entry["query"]).items()}
     with Exchange({}) as exchange:
@@ -130,7 +130,7 @@ def test_errors_as_users_reported_them_become_their_types(entry: dict[str, Any])
     if is_json:
         assert (error.code, error.message) == (body["code"], body["msg"])
     if isinstance(error, BannedError):
-        # These bans are long over: the client's own lower bound of two minutes is not used for one that says so.
+        # These bans are long over. The shortest ban is assumed only if the message gives no end.
         assert str(error.until_ms) in body["msg"]
 
 

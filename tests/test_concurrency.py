@@ -1,4 +1,4 @@
-"""What waits is worked on together, and each item gets what is its own, whatever becomes of the others."""
+"""Items are processed in batches, and coroutines run together; each gets its own result."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckvd.concurrency import Batching
+from ckvd.concurrency import Batching, run_together
 from support import strategies  # noqa: F401 - no example fails for the time that it took
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WAIT_S = 10
+
+
+# --- Batching ----------------------------------------------------------------------------------------------
 
 
 def choose_all(waiting: Sequence[int]) -> range:
@@ -29,7 +32,7 @@ def choose_first(_waiting: Sequence[int]) -> list[int]:
 
 
 class Gate:
-    """Work that goes on when it is told to, and notes what came together."""
+    """Work that waits for a signal, and records its batches."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -49,7 +52,7 @@ class Gate:
 
 @given(st.lists(st.integers(0, 3), max_size=30), st.integers(1, 5))
 def test_every_item_gets_its_own_result_or_error(turns: list[int], modulus: int) -> None:
-    """Items come in some turns of the loop, and go together by their remainder."""
+    """Items are submitted in different turns of the loop; items with one remainder go into one batch."""
     batches: list[list[int]] = []
 
     def work(items: list[int]) -> list[int | Exception]:
@@ -77,7 +80,7 @@ def test_every_item_gets_its_own_result_or_error(turns: list[int], modulus: int)
     assert all(len({item % modulus for item in batch}) == 1 for batch in batches)
 
 
-def test_what_comes_in_one_turn_goes_together() -> None:
+def test_items_of_one_turn_of_the_loop_are_one_batch() -> None:
     batches: list[list[int]] = []
 
     def work(items: list[int]) -> list[int]:
@@ -92,7 +95,7 @@ def test_what_comes_in_one_turn_goes_together() -> None:
     assert batches == [list(range(50))]
 
 
-def test_no_more_threads_work_than_there_are_processors() -> None:
+def test_there_are_no_more_threads_than_processors() -> None:
     count = os.cpu_count() or 1
     gate = Gate()
 
@@ -107,7 +110,7 @@ def test_no_more_threads_work_than_there_are_processors() -> None:
     asyncio.run(main())
 
 
-def test_what_the_work_raises_is_raised_for_all_that_went_together_and_for_no_others() -> None:
+def test_an_error_of_the_work_is_raised_for_all_items_of_its_batch_and_for_no_others() -> None:
     def work(items: list[int]) -> list[int]:
         if 1 in items:
             raise OSError("no")
@@ -123,7 +126,7 @@ def test_what_the_work_raises_is_raised_for_all_that_went_together_and_for_no_ot
     assert [str(outcome) for outcome in found] == ["no", "no", "no", "3", "4"]
 
 
-def test_an_item_that_is_taken_back_is_not_worked_on_and_the_others_are() -> None:
+def test_a_withdrawn_item_is_not_processed_and_the_others_are() -> None:
     count = os.cpu_count() or 1
     gate = Gate()
 
@@ -147,7 +150,7 @@ def test_an_item_that_is_taken_back_is_not_worked_on_and_the_others_are() -> Non
 
 
 def close_a_loop_whose_threads_are_busy(gate: Gate, batching: Batching[int, int]) -> None:
-    """As many items as there are threads are worked on when the loop that asked for them is closed."""
+    """All threads are busy with items of a loop when that loop is closed."""
 
     async def ask_and_cancel() -> None:
         tasks = [asyncio.create_task(batching.do(item)) for item in range(os.cpu_count() or 1)]
@@ -163,7 +166,7 @@ def close_a_loop_whose_threads_are_busy(gate: Gate, batching: Batching[int, int]
         loop.close()
 
 
-def test_a_loop_that_closed_meanwhile_holds_up_no_later_one() -> None:
+def test_a_closed_loop_does_not_block_later_loops() -> None:
     gate = Gate()
     batching = Batching(gate.work, choose_first)
 
@@ -175,7 +178,7 @@ def test_a_loop_that_closed_meanwhile_holds_up_no_later_one() -> None:
     assert asyncio.run(asyncio.wait_for(main(), WAIT_S)) == -7
 
 
-def test_items_of_several_loops_go_together_and_return_each_to_its_own() -> None:
+def test_items_of_several_loops_share_batches_and_return_to_their_own_loops() -> None:
     gate = Gate()
     batching = Batching(gate.work, choose_all)
     found: dict[int, int] = {}
@@ -192,8 +195,8 @@ def test_items_of_several_loops_go_together_and_return_each_to_its_own() -> None
     assert found == {item: -item for item in range(12)}
 
 
-def test_what_a_thread_of_a_closed_loop_takes_along_is_delivered() -> None:
-    """The threads of the closed loop are still there, so that no other one is employed for the later item."""
+def test_the_result_of_an_item_that_a_thread_of_a_closed_loop_processes_is_delivered() -> None:
+    """The threads of the closed loop are still running, so no other thread is started for the later item."""
     gate = Gate()
     batching = Batching(gate.work, choose_first)
 
@@ -208,7 +211,7 @@ def test_what_a_thread_of_a_closed_loop_takes_along_is_delivered() -> None:
     assert asyncio.run(main()) == -7
 
 
-def test_a_result_that_is_no_exception_may_be_anything() -> None:
+def test_a_result_may_be_any_object_but_an_exception() -> None:
     async def main() -> list[object]:
         batching: Batching[object, object] = Batching(lambda items: items, lambda waiting: range(len(waiting)))
         return await asyncio.gather(*map(batching.do, [None, ValueError, (), "x"]))
@@ -217,8 +220,8 @@ def test_a_result_that_is_no_exception_may_be_anything() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 200])
-def test_a_thread_goes_on_with_what_waits(count: int) -> None:
-    """There are not many more threads than processors, however many items came by themselves."""
+def test_a_thread_continues_with_waiting_items(count: int) -> None:
+    """There are not many more threads than processors, however many items are submitted."""
     names: set[str] = set()
 
     def work(items: list[int]) -> list[int]:
@@ -231,3 +234,119 @@ def test_a_thread_goes_on_with_what_waits(count: int) -> None:
 
     assert asyncio.run(main()) == list(range(count))
     assert len(names) <= 2 * (os.cpu_count() or 1)
+
+
+# --- Running together --------------------------------------------------------------------------------------
+
+
+class OwnError(Exception):
+    pass
+
+
+class Steps:
+    """Coroutines that record how they end."""
+
+    def __init__(self) -> None:
+        self._waiting_count = 0
+        self.two_wait = asyncio.Event()
+        self.ended: set[str] = set()
+        self.goes_on = asyncio.Event()
+
+    async def wait(self, name: str) -> str:
+        self._waiting_count += 1
+        if self._waiting_count == 2:
+            self.two_wait.set()
+        try:
+            await self.goes_on.wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)  # a cleanup that takes time
+            self.ended.add(f"{name} cancelled")
+            raise
+        self.ended.add(name)
+        return name
+
+    async def open(self, name: str) -> str:
+        self.goes_on.set()
+        return name
+
+    async def fail(self, error: Exception) -> str:
+        await self.two_wait.wait()
+        raise error
+
+
+def test_results_come_in_the_order_of_the_coroutines() -> None:
+    async def main() -> None:
+        steps = Steps()
+        assert await run_together([steps.wait("a"), steps.wait("b"), steps.open("c")]) == ["a", "b", "c"]
+
+    asyncio.run(main())
+
+
+def test_nothing_to_run_gives_no_results() -> None:
+    assert asyncio.run(run_together([])) == []
+
+
+def test_they_run_at_the_same_time() -> None:
+    async def main() -> None:
+        barrier = asyncio.Barrier(3)
+        assert sorted(await run_together([barrier.wait() for _ in range(3)])) == [0, 1, 2]
+
+    asyncio.run(main())
+
+
+def test_one_failure_cancels_the_others_and_waits_for_their_end() -> None:
+    async def main() -> None:
+        steps, error = Steps(), OwnError("the first")
+        with pytest.raises(OwnError) as caught:
+            await run_together([steps.wait("a"), steps.fail(error), steps.wait("b")])
+        assert caught.value is error
+        assert (error.__cause__, error.__suppress_context__) == (None, True)
+        assert steps.ended == {"a cancelled", "b cancelled"}
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+def test_of_several_failures_one_is_raised_without_a_group_around_it() -> None:
+    async def fail(number: int) -> None:
+        raise OwnError(number)
+
+    with pytest.raises(OwnError) as caught:
+        asyncio.run(run_together([fail(1), fail(2)]))
+    assert caught.value.args == (1,)
+
+
+def test_nested_failures_come_out_of_all_groups() -> None:
+    async def fail() -> None:
+        raise OwnError
+
+    async def nested() -> list[None]:
+        return await run_together([fail()])
+
+    with pytest.raises(OwnError):
+        asyncio.run(run_together([nested(), nested()]))
+
+
+def test_the_cancellation_of_the_caller_stays_a_cancellation() -> None:
+    async def main() -> None:
+        steps = Steps()
+        task = asyncio.create_task(run_together([steps.wait("a"), steps.wait("b")]))
+        await steps.two_wait.wait()
+        task.cancel("enough")
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+        assert steps.ended == {"a cancelled", "b cancelled"}
+
+    asyncio.run(main())
+
+
+def test_a_timeout_of_the_caller_stays_a_timeout() -> None:
+    async def main() -> None:
+        steps = Steps()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await run_together([steps.wait("a"), steps.wait("b")])
+        assert steps.ended == {"a cancelled", "b cancelled"}
+
+    asyncio.run(main())

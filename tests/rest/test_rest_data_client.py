@@ -1,31 +1,24 @@
-"""Fetching a span: every closed bar in it once, whatever the pages, the holes and the clocks."""
+"""Fetching a span: every closed bar once, with any pages, gaps and clocks."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ckvd.errors import ClientClosedError
-from ckvd.model.market import Interval, Kind, Market, SeriesKey
+from ckvd.model.market import Interval, Kind, SeriesKey
 from ckvd.model.provenance import Origin
 from ckvd.model.timespan import Span, union
-from ckvd.rest.endpoint import RULES, Endpoint, MarketRules
-from ckvd.rest.pages import PageRequest, closed_count, fault_of, left_over, request_for, windows
+from ckvd.rest.endpoint import RULES
 from ckvd.rest.rest_data_client import RestAnswer, RestDataClient
-from support import strategies
 from support.loopback.clock import VirtualTime
 from support.loopback.exchange import Exchange
 from support.loopback.rows import make_row, make_rows, open_ms_of
-from support.models import DAY_MS, HOUR_MS, MINUTE_MS, bar_start, ms
+from support.models import DAY_MS, HOUR_MS, MINUTE_MS, ms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from support.loopback.rows import Row
 
 SPOT = SeriesKey.of("BTCUSDT", "1m")
@@ -114,13 +107,6 @@ def test_a_series_is_asked_for_by_its_own_path(series: SeriesKey, path: str, sub
     assert request.query["endTime"] == str(span.end_ms - 1)
 
 
-@pytest.mark.parametrize("symbol", ["BTCUSDT_260626", "BTCUSD_PERP", "ICPUSDT_SETTLED"])
-def test_an_index_is_that_of_the_pair(symbol: str) -> None:
-    series = SeriesKey.of(symbol, "1h", market="um", kind="indexPriceKlines")
-    pair = symbol if symbol.endswith("SETTLED") else symbol.partition("_")[0]
-    assert Endpoint.of(series).subject == ("pair", pair)
-
-
 def test_premiums_below_zero_and_bare_numbers_keep_their_text() -> None:
     series = SeriesKey.of("BTCUSDT", "1h", market="um", kind="premiumIndexKlines")
     cells = ["-0.00039615", "-0.00000792", "-0.00140974", "-0.00046270"]
@@ -162,20 +148,6 @@ def test_a_span_that_has_not_begun_is_not_asked_for() -> None:
         answer = fetch(exchange, SPOT, Span(NOW_MS, NOW_MS + DAY_MS))
         assert (answer.request_count, exchange.request_count, answer.table.row_count) == (0, 0, 0)
     assert not answer.span
-
-
-def test_a_bar_that_was_ended_early_is_closed_when_its_hour_is_over() -> None:
-    open_ms = NOW_MS - HOUR_MS
-    opens, closes = np.array([open_ms]), np.array([open_ms + 40 * MINUTE_MS])
-    assert closed_count(opens, closes, Interval.H1, NOW_MS - 1) == 0
-    assert closed_count(opens, closes, Interval.H1, NOW_MS) == 1
-
-
-def test_a_late_bar_is_closed_when_its_own_close_time_is_over() -> None:
-    open_ms = NOW_MS - 30 * MINUTE_MS
-    opens, closes = np.array([open_ms]), np.array([open_ms + HOUR_MS - 1])
-    assert closed_count(opens, closes, Interval.H1, open_ms + HOUR_MS - 1) == 0
-    assert closed_count(opens, closes, Interval.H1, open_ms + HOUR_MS) == 1
 
 
 # --- Holes and bars off the grid ---------------------------------------------------------------------------
@@ -221,81 +193,6 @@ def test_years_of_coin_margined_bars_never_ask_for_more_than_200_days() -> None:
         asked = [Span(int(r.query["startTime"]), int(r.query["endTime"]) + 1) for r in exchange.server.requests]
     assert opens_of(answer) == list(opens)
     assert max(span.length_ms for span in asked) == 200 * DAY_MS
-
-
-def test_a_small_request_weighs_little() -> None:
-    weights = {
-        market: [rules.weight_of(n) for n in (1, 99, 100, 499, 500, 1000)] for market, rules in RULES.items()
-    }
-    assert weights[Market.SPOT] == [2] * 6
-    assert weights[Market.UM] == weights[Market.CM] == [1, 1, 2, 2, 5, 5]
-    assert {market: rules.page_rows for market, rules in RULES.items()} == {"spot": 1000, "um": 499, "cm": 499}
-
-
-# --- Paging against a model --------------------------------------------------------------------------------
-
-
-def serve(opens: Sequence[int], asked: PageRequest, *, is_newest_first: bool) -> list[int]:
-    found = [open_ms for open_ms in opens if open_ms in asked.span]
-    return found[-asked.limit :] if is_newest_first else found[: asked.limit]
-
-
-def walk(
-    opens: Sequence[int], span: Span, interval: Interval, rules: MarketRules, is_newest_first: bool
-) -> list[int]:
-    """Fetch a span from a list of open times, and count the requests."""
-    collected: list[int] = []
-    request_count = 0
-    for window in windows(span, rules):
-        left = [window]
-        while left:
-            asked = request_for(left.pop(), interval, rules)
-            page = np.array(serve(opens, asked, is_newest_first=is_newest_first), np.int64)
-            assert fault_of(asked, page, interval) is None
-            collected += page.tolist()
-            left += left_over(asked, page, interval, rules)
-            request_count += 1
-            assert request_count <= 3 * len(opens) + 3 * len(list(windows(span, rules))) + 3
-    return sorted(collected)
-
-
-@given(
-    data=st.data(),
-    interval=st.sampled_from([Interval.M1, Interval.H1, Interval.D1, Interval.W1, Interval.MO1]),
-    page_rows=st.integers(1, 5),
-    is_newest_first=st.booleans(),
-    is_cut_as_documented=st.booleans(),
-    is_short_of_time=st.booleans(),
-)
-def test_pages_of_any_size_bring_every_bar_once(
-    data: st.DataObject,
-    interval: Interval,
-    page_rows: int,
-    is_newest_first: bool,
-    is_cut_as_documented: bool,
-    is_short_of_time: bool,
-) -> None:
-    span = data.draw(strategies.segment_spans(interval, 30))
-    opens = data.draw(strategies.open_times(span, interval))
-    if not is_cut_as_documented:  # No bar of the grid is lost even then.
-        opens = [open_ms for open_ms in opens if bar_start(open_ms, interval) == open_ms]
-    span_max_ms = max(1, span.length_ms // 3) if is_short_of_time else None
-    rules = MarketRules("", ((page_rows, 1),), span_max_ms, is_newest_first=is_newest_first == is_cut_as_documented)
-    wanted = data.draw(strategies.spans(span.start_ms, span.end_ms))
-    expected = [open_ms for open_ms in opens if open_ms in wanted]
-    assert walk(opens, wanted, interval, rules, is_newest_first) == expected
-
-
-@pytest.mark.parametrize(
-    ("opens", "is_newest_first"),
-    [([60, 120, 130], False), ([10, 60, 120], True)],
-    ids=["the last is cut off", "the first is cut off"],
-)
-def test_a_stray_bar_behind_a_full_page_is_not_lost(opens: list[int], is_newest_first: bool) -> None:
-    opens_ms = [minute * MINUTE_MS for minute in opens]
-    span = Span(opens_ms[0] - 1, opens_ms[-1] + 1)
-    rules = MarketRules("", ((2, 1),), is_newest_first=is_newest_first)
-    assert walk(opens_ms, span, Interval.H1, rules, is_newest_first) == opens_ms
 
 
 # --- The first bar -----------------------------------------------------------------------------------------

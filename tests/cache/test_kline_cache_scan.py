@@ -1,4 +1,4 @@
-"""Scanning: the bars of a read, in order, as views, in memory that does not grow."""
+"""`KlineCache.scan`: the bars of a read, in order, as views, in memory that does not grow."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=50)
 @given(st.integers(0, 4 * 1440), st.integers(0, 4 * 1440), st.integers(1, 3000))
-def test_the_blocks_of_a_scan_are_the_read(root: Path, one: int, other: int, rows: int) -> None:
+def test_the_blocks_of_a_scan_are_the_bars_of_a_read(root: Path, one: int, other: int, rows: int) -> None:
     start, end = (minute * MINUTE_MS for minute in sorted((one, other)))
     with open_cache(root) as cache:
         whole = cache.read("BTCUSDT", "1m", start=start, end=end)
@@ -63,7 +63,7 @@ def test_what_is_not_covered_raises_when_the_scan_is_asked_for(root: Path) -> No
             cache.scan("BTCUSDT", "1m", start=0, end=DAY_MS, rows=0)
 
 
-def test_what_no_block_speaks_of_is_told_by_a_read_of_the_same_span(tmp_path: Path) -> None:
+def test_a_read_of_the_same_span_tells_what_no_block_covers(tmp_path: Path) -> None:
     store = SeriesStore(CacheFolder(tmp_path), BTCUSDT_1M)
     first, second, fourth = (Span(day * DAY_MS, (day + 1) * DAY_MS) for day in (0, 1, 3))
     halt = Absence(second.start_ms, second.end_ms, Reason.HALTED)
@@ -80,7 +80,7 @@ def test_what_no_block_speaks_of_is_told_by_a_read_of_the_same_span(tmp_path: Pa
     assert klines._columns.keys() == {"open_time"}
 
 
-def test_a_segment_that_is_replaced_while_it_is_scanned_is_found_in_its_new_place(tmp_path: Path) -> None:
+def test_the_replacement_of_a_segment_is_scanned_instead(tmp_path: Path) -> None:
     store = SeriesStore(CacheFolder(tmp_path), BTCUSDT_1M)
     table = regular_table(BTCUSDT_1M, FOUR_DAYS)
     days = [
@@ -128,7 +128,7 @@ def test_a_scan_holds_no_more_than_a_few_blocks_in_memory(tmp_path: Path) -> Non
         whole = cache.read("BTCUSDT", "1m", start=span.start_ms, end=span.end_ms)
         whole.close.sum()
         assert resident_nbytes(tmp_path) >= 400_000 * 8
-    # A huge page, or what is mapped around a fault, at both ends.
+    # At both ends a huge page, or the pages that the kernel maps around a fault.
     assert most_nbytes <= 2 * (2 << 20)
 
 
@@ -145,7 +145,7 @@ def resident_nbytes(folder: Path) -> int:
     return resident
 
 
-def test_that_nothing_could_be_had_is_no_answer_for_a_scan_either(tmp_path: Path) -> None:
+def test_a_span_whose_bars_were_unavailable_is_missing_for_a_scan_too(tmp_path: Path) -> None:
     day = Span(0, DAY_MS)
     absence = Absence(day.start_ms, day.end_ms, Reason.NOT_PUBLISHED)
     store = SeriesStore(CacheFolder(tmp_path), BTCUSDT_1M)

@@ -1,4 +1,4 @@
-"""What is no answer: refusals by type, rows that cannot be believed by number, and second attempts."""
+"""Which exception a response without rows becomes, which requests are tried again, and which pages are refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.network.retry import RetryPolicy
 from ckvd.rest.rest_data_client import RestAnswer, RestDataClient
-from ckvd.rest.rows import read_rows
 from support.loopback.clock import VirtualTime
 from support.loopback.exchange import Exchange
 from support.loopback.reply import Ending, Reply
@@ -41,7 +40,7 @@ GOOD: list[Any] = json.loads(to_json(ROWS[:1]))[0]
 def ask(
     *steps: Reply, series: SeriesKey = SERIES, attempts_max: int = 1, rows: Sequence[Any] = ROWS
 ) -> tuple[RestAnswer, int]:
-    """Fetch an hour from an exchange that first answers in other ways, and count the requests."""
+    """Fetch an hour from an exchange that first sends these replies, and count the requests."""
     time = VirtualTime(NOW_MS)
 
     async def main() -> RestAnswer:
@@ -169,58 +168,22 @@ def test_what_will_not_pass_is_asked_for_once() -> None:
         ask(Reply(400, error_body(-1120, "Invalid interval.")), attempts_max=5)
 
 
-# --- Rows that cannot be believed --------------------------------------------------------------------------
+def test_an_address_that_is_not_of_http_is_refused_without_a_second_attempt() -> None:
+    waits: list[float] = []
+
+    async def sleep(delay_s: float) -> None:
+        waits.append(delay_s)
+
+    async def main() -> None:
+        async with RestDataClient(base_url="ftp://127.0.0.1", sleep=sleep) as client:
+            await client.fetch(SERIES, HOUR)
+
+    with pytest.raises(NetworkError, match="expected an address of http"):
+        asyncio.run(main())
+    assert waits == []
 
 
-def changed(field: int, cell: object) -> list[Any]:
-    return [cell if position == field else value for position, value in enumerate(GOOD)]
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        GOOD[:11],
-        [*GOOD, "0"],
-        {"0": GOOD},
-        None,
-        "row",
-        changed(0, str(GOOD[0])),
-        changed(0, float(GOOD[0])),
-        changed(0, bool(1)),
-        changed(0, None),
-        changed(6, "1714521659999"),
-        changed(8, 1.5),
-        changed(0, 10**30),
-        changed(1, None),
-        changed(1, bool(1)),
-        changed(1, ["1"]),
-        changed(1, ""),
-        changed(1, " 1.5"),
-        changed(1, "1.5 "),
-        changed(1, "1_0"),
-        changed(1, "0x10"),
-        changed(1, "nan"),
-        changed(1, "Infinity"),
-        changed(1, "1e999"),
-        changed(1, "1,5"),
-        changed(11, "0\n"),
-        changed(11, "0\r"),
-        changed(1, "٣"),
-    ],
-    ids=repr,
-)
-def test_a_row_of_another_form_is_refused_by_its_number(row: object) -> None:
-    body = json.dumps([GOOD, row]).encode()
-    with pytest.raises(RestAnswerError, match="row 2: ") as caught:
-        read_rows(body, "http://host/path")
-    assert caught.value.row == 2
-    assert isinstance(caught.value, ValueError)
-
-
-@pytest.mark.parametrize("cell", [bool(1), "1714521600000", None, 1.5])
-def test_a_first_row_without_a_time_is_no_header(cell: object) -> None:
-    with pytest.raises(RestAnswerError, match="row 1: field 1: expected an integer"):
-        read_rows(json.dumps([changed(0, cell)]).encode(), "http://host/path")
+# --- Invalid bodies and pages ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -284,4 +247,4 @@ def test_a_server_that_ignores_where_to_start_is_found_out() -> None:
 
 def test_a_close_time_outside_all_years_is_refused() -> None:
     with pytest.raises(RestAnswerError, match="close_time"):
-        ask(Reply(200, json.dumps([changed(6, 10**17)]).encode()))
+        ask(Reply(200, json.dumps([[*GOOD[:6], 10**17, *GOOD[7:]]]).encode()))

@@ -1,4 +1,4 @@
-"""Whoever reads a series sees one state of it, of its own segments, whatever others do meanwhile."""
+"""Every reader sees one state of a series, of its own segments, whatever others do meanwhile."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
-from ckvd.cache.contents import read_contents
 from ckvd.cache.coverage import read_coverage, uncovered_spans
 from ckvd.cache.folder import SegmentName
-from ckvd.cache.packing import merge_pieces, pack_series
-from ckvd.cache.packing_plan import Merge, Piece
+from ckvd.cache.packing import merge_segments, pack_series
+from ckvd.cache.packing_plan import Merge, PackInput
 from ckvd.cache.resolution import Winner
+from ckvd.cache.rows import read_contents, stream_rows
 from ckvd.errors import CacheBusyError, NotCachedError, SegmentCorruptError
 from ckvd.maintenance.gap_report import report_gaps
 from ckvd.maintenance.pruning import prune_span
-from ckvd.maintenance.row_stream import stream_rows
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.provenance import Absence, Reason
 from ckvd.model.timespan import Span
@@ -45,13 +44,13 @@ def count_by_reading(folder: CacheFolder) -> int:
         return len(cache.read_series(BTC, DAYS))
 
 
-# How many bars of the three days each of those who read a series finds there.
+# How many bars of the three days each kind of reader finds.
 READERS: dict[str, Callable[[CacheFolder], int]] = {
     "read": count_by_reading,
-    "statement": lambda folder: read_contents(folder, BTC, DAYS).table.row_count,
+    "contents": lambda folder: read_contents(folder, BTC, DAYS).table.row_count,
     "rows": lambda folder: sum(map(len, stream_rows(folder, BTC, DAYS))),
     "gaps": lambda folder: 72 - sum(gap.bar_count for gap in report_gaps(folder, BTC, DAYS).gaps),
-    "coverage": lambda folder: sum(held.span.length_ms for held in read_coverage(folder, BTC, DAYS)) // 3_600_000,
+    "coverage": lambda folder: sum(part.span.length_ms for part in read_coverage(folder, BTC, DAYS)) // 3_600_000,
 }
 
 
@@ -78,7 +77,7 @@ def test_segments_that_are_packed_after_they_were_listed_are_looked_for_again(
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_who_finds_them_replaced_each_time_says_so(
+def test_a_reader_that_finds_them_replaced_each_time_gives_up(
     folder: CacheFolder, monkeypatch: pytest.MonkeyPatch, reader: str
 ) -> None:
     newest = [put(folder, BTC, DAYS)]
@@ -103,7 +102,7 @@ def misplace(folder: CacheFolder) -> Path:
 
 
 @pytest.mark.parametrize("reader", sorted(set(READERS) - {"coverage"}))
-def test_the_bars_of_another_series_are_never_taken_for_its_own(folder: CacheFolder, reader: str) -> None:
+def test_a_segment_of_another_series_is_never_read(folder: CacheFolder, reader: str) -> None:
     path = misplace(folder)
     with pytest.raises(
         SegmentCorruptError, match=r"its header says spot/klines/ETHUSDT/1h .* renamed or swapped"
@@ -112,12 +111,12 @@ def test_the_bars_of_another_series_are_never_taken_for_its_own(folder: CacheFol
     assert caught.value.path == str(path)
 
 
-def test_what_a_segment_of_another_series_covers_is_fetched(folder: CacheFolder) -> None:
+def test_a_segment_of_another_series_covers_nothing(folder: CacheFolder) -> None:
     misplace(folder)
     assert uncovered_spans(folder, BTC, DAYS, DAYS.end_ms) == (DAYS,)
 
 
-def test_nothing_is_removed_on_the_word_of_a_segment_of_another_series(folder: CacheFolder) -> None:
+def test_a_segment_of_another_series_supersedes_nothing(folder: CacheFolder) -> None:
     misplace(folder)
     before = folder_state(folder.series_path(BTC))
     assert "renamed or swapped" in pack_series(folder, BTC).refusals[0]
@@ -126,21 +125,21 @@ def test_nothing_is_removed_on_the_word_of_a_segment_of_another_series(folder: C
     assert folder_state(folder.series_path(BTC)) == before
 
 
-def test_a_merge_whose_pieces_go_with_their_folder_is_dropped(
+def test_a_merge_whose_inputs_go_with_their_folder_is_dropped(
     folder: CacheFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [SegmentName(day(number), number + 1) for number in range(2)]
     for name in names:
         put(folder, BTC, name.span)
     store = SeriesStore(folder, BTC)
-    pieces = tuple(Piece(Winner(name.span, name), 24, is_closed=True) for name in names)
+    inputs = tuple(PackInput(Winner(name.span, name), 24, is_closed=True) for name in names)
     # The headers are read before a name is chosen for what will be written.
     after_listing(monkeypatch, lambda _: shutil.rmtree(folder.series_path(BTC), ignore_errors=True))
-    assert merge_pieces(store, Merge(pieces), lambda _: None) is None
+    assert merge_segments(store, Merge(inputs)) is None
 
 
 @pytest.mark.parametrize("reader", ["read", "rows"])
-def test_a_span_that_could_not_be_had_yet_is_missing_and_not_empty(folder: CacheFolder, reader: str) -> None:
+def test_a_span_whose_bars_were_unavailable_is_missing_and_not_empty(folder: CacheFolder, reader: str) -> None:
     put(folder, BTC, DAYS)
     nothing = make_table(BTC, [])
     absence = Absence(day(1).start_ms, day(1).end_ms, Reason.NOT_FETCHED, recheck_ms=1)

@@ -1,0 +1,78 @@
+"""How much of an ingest may be under way at a time: `IngestLimits`, the one place that says so.
+
+An archive passes five limits on its way from the source to the cache, and holds each until it has passed:
+
+1. **backlog**: an archive counts from before it is fetched until it is stored. When storing falls behind, fetching
+   waits here, so that the download folder never holds more than the backlog. Days and months have separate
+   backlogs: days wait for others of their month and are stored together, months are stored alone and are large.
+2. **transfers**: archives being fetched. A source over HTTP counts an archive until its CHECKSUM was compared, so
+   that connections finish archives before they begin others. A source in a folder fetches nothing; its files are
+   verified in threads.
+3. **connections**: requests on the line. Two for each transfer, because an archive and the CHECKSUM of another one
+   may be on the line together; with fewer, transfers would wait for each other.
+4. **threads**: groups of archives being decoded and stored, one for each processor. Parsing takes turns
+   (`decode.workspace`): numpy releases the GIL too briefly for two parsers to help each other, but one thread
+   parses while another inflates or writes.
+5. **group**: archives of one series and month that a thread decodes and stores together, for one flush to disk.
+
+So the memory of an ingest is bounded by threads: each holds the ZIPs of one group, their text (some five times as
+long) and their columns. An archive longer than the group's bytes is a group of its own. The disk is bounded by the
+backlog. Packing after a download uses the same number of threads, when the others have ended.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ckvd.model.calendar import Cadence
+from ckvd.utils.config import (
+    DOWNLOAD_CONCURRENCY,
+    INGEST_BACKLOG_DAYS_MAX,
+    INGEST_BACKLOG_MONTHS_MAX,
+    INGEST_GROUP_ARCHIVES_MAX,
+    INGEST_GROUP_NBYTES_MAX,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class IngestLimits:
+    """How much may be under way at a time.
+
+    Attributes
+    ----------
+    transfers : int
+        Archives being fetched, at least one.
+    group_archives, group_nbytes : int
+        What a thread stores together: at most so many archives, of so many zipped bytes in all.
+    """
+
+    transfers: int = DOWNLOAD_CONCURRENCY
+    group_archives: int = INGEST_GROUP_ARCHIVES_MAX
+    group_nbytes: int = INGEST_GROUP_NBYTES_MAX
+
+    def __post_init__(self) -> None:
+        if self.transfers < 1:
+            raise ValueError(f"concurrency is {self.transfers}: expected at least 1, or nothing is ever fetched")
+
+    @property
+    def connections(self) -> int:
+        """Requests on the line."""
+        return 2 * self.transfers
+
+    @property
+    def backlog(self) -> Mapping[Cadence, int]:
+        """Archives that are being fetched, or are fetched and not stored yet."""
+        return {
+            Cadence.MONTHLY: self.transfers + INGEST_BACKLOG_MONTHS_MAX,
+            Cadence.DAILY: self.transfers + INGEST_BACKLOG_DAYS_MAX,
+        }
+
+    @property
+    def threads(self) -> int:
+        """Groups being decoded and stored, and series being packed."""
+        return os.cpu_count() or 1
