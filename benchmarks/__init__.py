@@ -1,1 +1,1 @@
-"""How fast it is, next to the other ways: `python -m benchmarks`. Each module asks one question."""
+"""Benchmarks of ckvd and its peers: `python -m benchmarks`. README.md lists the modules and their questions."""

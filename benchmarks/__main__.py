@@ -1,6 +1,7 @@
 """Run all benchmarks, print the table of targets, and write it to benchmarks/RESULTS.md.
 
-`python -m benchmarks` takes some minutes, `--quick` some seconds (its figures mean nothing), names choose.
+`python -m benchmarks` takes some minutes. `--quick` takes some seconds, and its figures mean nothing. Names select
+benchmarks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Does adding a day cost a day, or the history?"""
+"""Does adding a day cost more if the history is long?"""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(folder: Path, effort: Effort) -> list[Result]:
         numbers = count()
 
         def append(root: Path = root, numbers: count[int] = numbers) -> None:
-            # Another day each time; only the folder's listing grows, for both alike.
+            # Each call adds another day. Only the listing of the folder grows, and equally for both.
             shift_ms = next(numbers) * DAY_MS
             columns = dict(added.columns)
             columns["open_time"] = added.columns["open_time"] + shift_ms

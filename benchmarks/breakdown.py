@@ -1,4 +1,4 @@
-"""Where the time goes: steps timed by themselves, and own times of functions under the profiler."""
+"""Where the time goes: the times of steps, and the own times of functions under the profiler."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN = 7
 
 
 class Steps:
-    """Times of steps that are walked through several times: medians of what each took in a walk."""
+    """Times of the steps of a walk that is repeated: the median time of each step in a walk."""
 
     def __init__(self) -> None:
         self._walks: list[dict[str, float]] = []
@@ -32,14 +32,14 @@ class Steps:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """A step of the walk; one of the same name may come again in it."""
+        """Time a step of the present walk. Steps of the same name add up."""
         start_s = time.perf_counter()
         yield
         self._walks[-1][name] += time.perf_counter() - start_s
 
     @property
     def whole_s(self) -> float:
-        """All steps together."""
+        """The time of all steps."""
         return sum(self._medians().values())
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class Steps:
 
 
 def own_times(call: Callable[[], object], *, count: int) -> str:
-    """Shares of functions in some calls, without what they call. The profiler makes short ones look longer."""
+    """The shares of functions in the time of some calls, callees excluded. The profiler exaggerates short ones."""
     profile = cProfile.Profile()
     for _ in range(count):
         profile.runcall(call)

@@ -1,4 +1,4 @@
-"""How fast are the rows of a CSV read, on one thread, and on two?"""
+"""How fast are the rows of a CSV parsed, on one thread and on two?"""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ONE_THREAD = {"POLARS_MAX_THREADS": "1", "ARROW_NUM_THREADS": "1", "OMP_NUM_THRE
 
 
 def run(folder: Path, effort: Effort) -> list[Result]:  # noqa: ARG001 - nothing is written
-    """In a process of its own: polars counts its threads once, when it is imported."""
+    """Run `main` in a process of its own, because polars takes its number of threads when it is imported."""
     argv = [sys.executable, "-m", "benchmarks.decode", *(["--quick"] if effort.is_quick else [])]
     done = subprocess.run(
         argv,
@@ -70,7 +70,7 @@ def run(folder: Path, effort: Effort) -> list[Result]:  # noqa: ARG001 - nothing
 
 
 def contenders_of(text: bytes) -> tuple[dict[str, Callable[[], Sequence[Column]]], list[str]]:
-    """Who reads a text; and which packages are not installed."""
+    """The contenders that parse a text, and the packages that are not installed."""
     modules = load("polars", "pandas", "pyarrow")
     contenders: dict[str, Callable[[], Sequence[Column]]] = {OURS: partial(_with_ckvd, text)}
     if modules["polars"]:
@@ -94,14 +94,14 @@ def _with_polars(polars: Any, text: bytes) -> Sequence[Column]:
 
 def _with_pandas(pandas: Any, text: bytes) -> Sequence[Column]:
     types = {name: np.int64 if field in INTEGER_FIELDS else np.float64 for field, name in enumerate(FIELDS)}
-    # Until version 3, the quick parser was not exact.
+    # Before version 3, the default parser was not exact.
     exact = {} if int(pandas.__version__.partition(".")[0]) >= 3 else {"float_precision": "round_trip"}
     frame = pandas.read_csv(io.BytesIO(text), header=None, names=FIELDS, dtype=types, engine="c", **exact)
     return [frame[name].to_numpy() for name in FIELDS]
 
 
 def _with_pyarrow(pyarrow: Any, text: bytes) -> Sequence[Column]:
-    from pyarrow import csv  # noqa: PLC0415 - only where it is installed
+    from pyarrow import csv  # noqa: PLC0415 - it may not be installed
 
     types = {name: pyarrow.int64() if f in INTEGER_FIELDS else pyarrow.float64() for f, name in enumerate(FIELDS)}
     table = csv.read_csv(
@@ -113,7 +113,7 @@ def _with_pyarrow(pyarrow: Any, text: bytes) -> Sequence[Column]:
 
 
 def main(*, is_quick: bool) -> None:
-    """Take turns in this process, and print what was found as JSON."""
+    """Time the contenders in this process, and print the timings as JSON."""
     effort = Effort(is_quick)
     series, span = minutes(1, day_count=effort.of(31, 2))
     table = make_table(series, span)

@@ -1,4 +1,4 @@
-"""How long does `import ckvd` take, next to `import numpy`?"""
+"""How long does `import ckvd` take, compared with `import numpy`?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORBIDDEN = ("curl_cffi", "typer", "rich", "zipfile", "platformdirs")
 
 
 def run(folder: Path, effort: Effort) -> list[Result]:  # noqa: ARG001 - nothing is written
-    """Whole processes, in turn; what the bare interpreter needs is in both."""
+    """Time whole processes in turns. Both include the start of the interpreter."""
     statements = {"python alone": "pass", "import numpy": "import numpy", "import ckvd": "import ckvd"}
     runs: dict[str, list[float]] = {name: [] for name in statements}
     for _ in range(effort.of(25, 1)):

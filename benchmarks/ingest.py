@@ -42,7 +42,7 @@ POLARS, PANDAS = "zipfile + polars to Arrow IPC", "pandas to Parquet"
 
 
 def run(folder: Path, effort: Effort) -> list[Result]:
-    """Everybody starts from the same ZIPs. `ckvd` also verifies their checksums, and flushes to disk."""
+    """Ingest the same ZIPs with all contenders. Only `ckvd` verifies checksums and flushes to disk."""
     series, span = minutes(1, day_count=effort.of(0, 31))
     table = make_table(series, span)
     months = write_archives(folder / "monthly", table, span, Cadence.MONTHLY)
@@ -132,7 +132,7 @@ async def _fetch(mirror: Path, root: Path, span: Span, *, is_packed: bool) -> No
 
 
 def _profile(mirror: Path, groups: Sequence[Sequence[Path]], target: Path, effort: Effort) -> Steps:
-    """What a download does to archives, without the download: groups are stored together."""
+    """Time the steps that a download takes after fetching. The archives of a group are stored as one."""
     steps, workspace = Steps(), Workspace()
     for _ in range(effort.of(5, 1)):
         _empty(target)

@@ -1,4 +1,4 @@
-"""What is measured with: invented bars, as a cache, as the files of the peers, and as archives."""
+"""The data of the benchmarks: invented bars, as a table, as a cache, and as archives."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SYMBOL = "BTCUSDT"
 
 
 def make_table(series: SeriesKey, span: Span, *, seed: int = 0) -> KlineTable:
-    """Bars on every point of the grid; prices walk in hundredths, volumes have five digits, as those of BTCUSDT."""
+    """Bars without gaps. As for BTCUSDT, prices are a random walk in hundredths, and volumes have five decimals."""
     rng = np.random.default_rng(seed)
     opens = grid_opens(span, series.interval)
     count = len(opens)
@@ -52,12 +52,12 @@ def make_table(series: SeriesKey, span: Span, *, seed: int = 0) -> KlineTable:
 
 
 def store(root: Path, table: KlineTable, span: Span) -> Path:
-    """One segment, as packing leaves it."""
+    """Store a table as one segment, like a packed one."""
     return SeriesStore(CacheFolder(root), table.series).put(table, span)
 
 
 def write_archives(mirror: Path, table: KlineTable, span: Span, cadence: Cadence) -> list[Path]:
-    """ZIPs with their CHECKSUM files, laid out and compressed as the publisher does."""
+    """Write ZIPs with their CHECKSUM files, with the paths and the compression of the publisher."""
     series = table.series
     folder = mirror / "data" / "spot" / cadence / series.kind / series.symbol / series.interval
     folder.mkdir(parents=True)
@@ -77,7 +77,7 @@ def write_archives(mirror: Path, table: KlineTable, span: Span, cadence: Cadence
 
 
 def csv_of(table: KlineTable) -> str:
-    """Rows as spot archives write them: prices and volumes with eight digits."""
+    """The rows as in spot archives, with eight decimals for prices and volumes."""
     columns = [
         column.tolist() if column.dtype.kind == "i" else [f"{cell:.8f}" for cell in column.tolist()]
         for name, column in table.columns.items()
@@ -87,7 +87,7 @@ def csv_of(table: KlineTable) -> str:
 
 
 def minutes(year_count: int, *, day_count: int = 0) -> tuple[SeriesKey, Span]:
-    """Minutes of whole years up to 2024, or of some days before it."""
+    """The series of minutes, and a span of whole years, or of some days, that ends with 2023."""
     series = SeriesKey.of(SYMBOL, "1m")
     end = Span.of("2024-01-01", "2024-01-01").start_ms
     if day_count:

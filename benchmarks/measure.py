@@ -1,4 +1,4 @@
-"""Taking turns: contenders are timed one after the other, again and again, so that a busy moment hits them all."""
+"""Timing contenders in turns, again and again, so that a busy moment of the machine slows down all of them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What one contender needed.
+    """How long one contender took.
 
     Attributes
     ----------
     name : str
     median_s : float
     low_s, high_s : float
-        The first and the last tenth of the runs lie outside.
+        A tenth of the runs was faster, and a tenth was slower.
     run_count : int
     """
 
@@ -44,7 +44,7 @@ class Target:
     wanted : float
     found : float
     is_at_least : bool
-        Whether more is better.
+        Whether a larger value is better.
     unit : str
     """
 
@@ -61,16 +61,19 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One benchmark.
+    """The result of one benchmark.
 
     Attributes
     ----------
-    name, question, material, state : str
-        What is asked, of which data, and whether files are in the page cache.
+    name, question : str
+    material : str
+        The data.
+    state : str
+        Whether files are in the page cache, and the like.
     timings : tuple of Timing
     targets : tuple of Target
     notes : tuple of str
-        Also which peers are not installed.
+        For example, which peers are not installed.
     """
 
     name: str
@@ -84,7 +87,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much work a run is: whole, or a smoke run that only shows that everything works."""
+    """How much work to do: all of it, or little in a quick run that only shows that everything works."""
 
     is_quick: bool
 
@@ -101,7 +104,7 @@ def take_turns(
     turn_s: float = 0.02,
     calls_max: int = 200,
 ) -> dict[str, Timing]:
-    """Time contenders in turn: A B C, A B C, ...
+    """Time contenders in turns: A B C, A B C, ...
 
     Parameters
     ----------
@@ -112,9 +115,9 @@ def take_turns(
     tidy : callable
         Called before each call, and not timed.
     turn_s : float
-        A contender is called in its turn until this time is over, after one call that does not count.
+        In its turn a contender is called once untimed, then repeatedly until it has used this time.
     calls_max : int
-        But no more often than this.
+        The most timed calls in a turn.
     """
     runs: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(round_count):
@@ -157,9 +160,9 @@ def files_under(*places: Path) -> list[Path]:
 
 
 def heat(paths: Iterable[Path]) -> None:
-    """Bring files into the page cache as reading them from start to end leaves them there, the same for everybody.
+    """Bring files into the page cache by reading them from start to end: the same state for all contenders.
 
-    Pages that came one by one stay small and are slow to map for everybody who comes later; so they go first.
+    Cached pages are dropped first: those that were faulted in one by one stay small, and are slow to map later.
     """
     for path in paths:
         with path.open("rb", buffering=0) as file:

@@ -25,7 +25,7 @@ COLUMNS = ("open", "high", "low", "close", "volume")
 
 
 def run(folder: Path, effort: Effort) -> list[Result]:
-    """One Parquet file a symbol, as a folder of downloads has them; pandas and polars align by open time."""
+    """Read one Parquet file a symbol, as a folder of downloads has them. pandas and polars align by open time."""
     span = Span.of("2023-01-01", "2024-01-01") if not effort.is_quick else Span.of("2023-01-01", "2023-02-01")
     symbols = [f"SYM{number:03}USDT" for number in range(effort.of(200, 5))]
     root, files = folder / "cache", folder / "parquet"
@@ -113,6 +113,6 @@ def _with_polars(polars: Any, files: Path, symbols: list[str], names: tuple[str,
         ]
     ).collect()
     wide = whole.pivot(on="symbol", index="open_time", values=list(names)).sort("open_time")
-    # One value gives columns named for the symbol alone.
+    # With a single value, polars names the columns by the symbol alone.
     prefixes = {name: f"{name}_" if len(names) > 1 else "" for name in names}
     return {name: wide.select([f"{prefixes[name]}{symbol}" for symbol in symbols]).to_numpy() for name in names}

@@ -1,4 +1,4 @@
-"""The other ways to keep and read bars, each at its best. A peer that is not installed is named, not measured."""
+"""Other ways to store and read bars, each at its best. A peer that is not installed is skipped and named."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
     from ckvd.model.table import Column
 
-# Rows of a Parquet row group: a day of minutes is found without reading much more than it.
+# Rows of a Parquet row group: few enough that reading a day does not read much more.
 ROW_GROUP_ROWS = 1 << 16
 
 
 def load(*names: str) -> dict[str, Any]:
-    """Modules by name; those that are not installed are None."""
+    """Import modules by name. Those that are not installed are None."""
     modules: dict[str, Any] = {}
     for name in names:
         try:
@@ -31,14 +31,14 @@ def load(*names: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class ReadPeer:
-    """One way to read some columns of a span of open times, from a file that nobody has open.
+    """One way to read some columns for a span of open times, from a file that is not open.
 
     Attributes
     ----------
     name : str
     path : Path
     read : callable
-        `read(columns, start_ms, end_ms)` gives numpy arrays; both times None for all rows.
+        `read(columns, start_ms, end_ms)` returns numpy arrays. Both times are None for all rows.
     """
 
     name: str
@@ -60,7 +60,7 @@ def write_peers(folder: Path, columns: dict[str, Column]) -> tuple[list[ReadPeer
     -------
     list of ReadPeer
     list of str
-        What is not installed.
+        A note for each package that is not installed.
     """
     modules = load(
         "pyarrow",
@@ -150,7 +150,7 @@ def _arctic(folder: Path, columns: dict[str, Column], arcticdb: Any, pandas: Any
 
 
 def _arrow(folder: Path, columns: dict[str, Column], modules: dict[str, Any]) -> list[ReadPeer]:
-    """Files that pyarrow writes, and everybody who reads them."""
+    """Write files with pyarrow, and return all peers that read them."""
     pyarrow, feather, parquet = modules["pyarrow"], modules["pyarrow.feather"], modules["pyarrow.parquet"]
     batch = pyarrow.record_batch({name: np.ascontiguousarray(column) for name, column in columns.items()})
     table = pyarrow.Table.from_batches([batch])

@@ -29,7 +29,7 @@ OURS, OURS_FRESH = "ckvd, cache open", "ckvd, cache opened for it"
 
 
 def run(folder: Path, effort: Effort) -> list[Result]:
-    """Read with everybody; the peers open their file each time, as `ckvd` does in its second line."""
+    """Read with all contenders. The peers open their file each time, as `ckvd` does in its second row."""
     series, span = minutes(5, day_count=effort.of(0, 60))
     root = folder / "cache"
     table = make_table(series, span)
@@ -83,7 +83,7 @@ def _require_equal_sums(contenders: dict[str, Callable[[], Any]]) -> None:
 
 
 def _profile(root: Path, span: Span, effort: Effort) -> str:
-    """What a read does that opens its cache. Between others a step is slower than in a loop of its own."""
+    """Time the steps of a read that opens its cache. A step takes longer here than in a loop of its own."""
     steps = Steps()
     series = ckvd.SeriesKey.of(SYMBOL, "1m")
     folder = CacheFolder.at(root).series_path(series)

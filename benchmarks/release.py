@@ -1,7 +1,8 @@
-"""What does it cost to open, read and close a segment, and what is left of it: `python -m benchmarks.release`.
+"""What does it cost to open, read and close a segment, and what stays behind? `python -m benchmarks.release`
 
-Ten thousand readers one after the other, plain and with each array in a reference cycle of the caller, released in
-three ways: collecting garbage on evidence, as ckvd does; completely at each close; and never.
+Ten thousand readers are opened one after the other, plainly, and with each array in a reference cycle of the
+caller. They are released in three ways: ckvd collects garbage when a released map is still alive; a full collection
+follows each close; and nothing collects garbage.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 CHART_PATH = Path(__file__).parent / "release.png"
 
-# What a backtest has loaded beside the cache. A full collection goes through all of it.
+# Packages that a backtest has loaded as well. A full collection traverses all of their objects.
 COMPANY: Final = ("curl_cffi", "pandas")
 SAMPLE_COUNT: Final = 100
 HAS_UNTRACKED_MAPS: Final = sys.version_info >= (3, 13)
@@ -42,14 +43,14 @@ MEMORY_GROWTH_MAX_MB: Final = 2.0
 
 @dataclass(slots=True)
 class Course:
-    """How one way of releasing went: its cost, and what the process held meanwhile beyond the start.
+    """One way of releasing: its cost, and the resources that the process had beyond those at the start.
 
     Attributes
     ----------
     cost_us : float
-        Processor time for a cycle, mean, collections included.
+        Mean processor time for a cycle, including collections.
     runs_s : list of float
-        The mean of each hundredth, by the clock.
+        Mean wall-clock time for a cycle, in each hundredth of the cycles.
     samples : list of (cycle, descriptors, maps, megabytes)
     """
 
@@ -66,7 +67,7 @@ class Course:
 
 
 class Node:
-    """Something of the caller's that refers to itself and to an array."""
+    """An object of the caller that refers to itself and to an array."""
 
 
 def plain(path: Path) -> float:
@@ -82,22 +83,22 @@ def in_a_cycle(path: Path) -> float:
 
 
 @contextmanager
-def releasing(*, on_evidence: bool, is_automatic: bool) -> Iterator[None]:
-    """Inside, garbage is collected on evidence or not, and automatically or not."""
-    evidence = config.ENABLE_FORCED_GC
-    config.ENABLE_FORCED_GC = on_evidence
+def collecting_garbage(*, is_forced: bool, is_automatic: bool) -> Iterator[None]:
+    """Set, within the block, whether ckvd forces collections, and whether Python collects automatically."""
+    before = config.ENABLE_FORCED_GC
+    config.ENABLE_FORCED_GC = is_forced
     if not is_automatic:
         gc.disable()
     try:
         yield
     finally:
-        config.ENABLE_FORCED_GC = evidence
+        config.ENABLE_FORCED_GC = before
         gc.enable()
         gc.collect()
 
 
 def follow(course: Course, cycle: Callable[[], object], cycle_count: int) -> Course:
-    """Run a cycle many times and note what it costs and what is left of it."""
+    """Run a cycle many times, and measure its cost and what stays behind."""
     for _ in range(min(WARM_UP_CYCLES, cycle_count)):
         cycle()
     gc.collect()
@@ -116,7 +117,7 @@ def follow(course: Course, cycle: Callable[[], object], cycle_count: int) -> Cou
 
 
 def held() -> tuple[int, int, float]:
-    """Descriptors, maps of segments and megabytes that the process holds; zeros where /proc is missing."""
+    """Count the descriptors, maps of segments and megabytes of the process; zeros if /proc is missing."""
     if not Path("/proc/self/maps").exists():
         return 0, 0, 0.0
     resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -134,19 +135,19 @@ def follow_all(path: Path, effort: Effort) -> list[Course]:
         in_a_cycle(path)
         gc.collect()
 
-    with releasing(on_evidence=True, is_automatic=True):
+    with collecting_garbage(is_forced=True, is_automatic=True):
         courses = [
             follow(Course("plain", is_bounded=True), lambda: plain(path), count),
             follow(Course("cycles", is_bounded=True), lambda: in_a_cycle(path), count),
         ]
-    with releasing(on_evidence=True, is_automatic=False):
+    with collecting_garbage(is_forced=True, is_automatic=False):
         name = "cycles, automatic collector off"
         courses.append(follow(Course(name, is_bounded=True), lambda: in_a_cycle(path), count))
-    with releasing(on_evidence=False, is_automatic=True):
+    with collecting_garbage(is_forced=False, is_automatic=True):
         name = f"cycles, collecting all at each close ({collecting_count} only)"
         courses.append(follow(Course(name, is_bounded=False), collecting, collecting_count))
-    with releasing(on_evidence=False, is_automatic=False):
-        # Before Python 3.13 each map costs a descriptor, and a process has a thousand of them.
+    with collecting_garbage(is_forced=False, is_automatic=False):
+        # Before Python 3.13 each map needs a descriptor, and a process may have a thousand of them.
         name, kept_count = "cycles, never collecting", effort.of(count if HAS_UNTRACKED_MAPS else 400, 100)
         courses.append(follow(Course(name, is_bounded=False), lambda: in_a_cycle(path), kept_count))
     return courses
@@ -203,7 +204,7 @@ def describe(course: Course) -> str:
 
 
 def draw(courses: Sequence[Course], path: Path) -> str:
-    """Draw what was held over the cycles, and say where."""
+    """Draw the resources over the cycles, and return a note about the chart."""
     if importlib.util.find_spec("matplotlib") is None:
         return "no chart: matplotlib is not installed"
     from matplotlib.figure import Figure  # noqa: PLC0415 - it is an extra, and slow to import

@@ -1,4 +1,4 @@
-"""Results as a Markdown page, as JSON, and as a chart of the targets."""
+"""Writing results as a Markdown page, as JSON, and as a chart of the targets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PACKAGES = ("numpy", "isal", "pandas", "polars", "pyarrow", "duckdb", "h5py", "a
 
 
 def machine() -> dict[str, str]:
-    """What the figures were measured on."""
+    """Describe the machine, the interpreter and the packages that are measured."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -84,7 +84,7 @@ def _sentence(result: Result) -> str:
 
 
 def write(results: Sequence[Result], where: dict[str, str], folder: Path) -> list[Path]:
-    """Write RESULTS.md, results.json and, where matplotlib is installed, results.svg."""
+    """Write RESULTS.md, results.json and, if matplotlib is installed, results.svg."""
     paths = [folder / "RESULTS.md", folder / "results.json"]
     paths[0].write_text(to_markdown(results, where))
     record = {"where": where, "results": [dataclasses.asdict(result) for result in results]}
@@ -96,14 +96,14 @@ def write(results: Sequence[Result], where: dict[str, str], folder: Path) -> lis
 
 
 def times_beyond(target: Target) -> float:
-    """How many times better than wanted something is, between a thousandth and a thousand: nothing may be found."""
+    """How many times better than wanted the value is, limited to 1/1000 to 1000, because it may be zero."""
     found, wanted = (target.found, target.wanted) if target.is_at_least else (target.wanted, target.found)
     return min(max(found / wanted if wanted else _BEYOND_MAX, 1 / _BEYOND_MAX), _BEYOND_MAX)
 
 
 def _draw(results: Sequence[Result], path: Path) -> None:
-    """One bar a target: how far beyond it (right) or short of it (left)."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 - loaded only where it is installed
+    """Draw one bar for each target, to the right if it was exceeded, to the left if it was missed."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - it may not be installed
 
     targets = [target for result in results for target in result.targets][::-1]
     beyond = [times_beyond(target) for target in targets]

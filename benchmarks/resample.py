@@ -1,4 +1,4 @@
-"""How long does it take to make hours of five years of minutes?"""
+"""How long does it take to aggregate five years of minutes to hours?"""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SUMS = ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume", 
 
 
 def run(folder: Path, effort: Effort) -> list[Result]:
-    """The peers have their columns in memory, `ckvd` has them mapped. Plain sums differ in the last digits."""
+    """Resample columns in memory (peers) and mapped ones (`ckvd`). Sums of the peers differ in the last digits."""
     series, span = minutes(5, day_count=effort.of(0, 30))
     root = folder / "cache"
     store(root, make_table(series, span), span)

@@ -1,4 +1,4 @@
-"""What does summing a whole column cost from a map that was just made, against an array in memory?"""
+"""How long does it take to sum a whole column from a fresh map, compared with an array in memory?"""
 
 from __future__ import annotations
 

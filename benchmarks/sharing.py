@@ -1,4 +1,4 @@
-"""How much memory do eight processes need that work on one cache?"""
+"""How much memory do eight processes need that read one cache?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from benchmarks.measure import Effort
 
 PROCESS_COUNT = 8
-# Reads all, uses six columns, says so, and holds them until told to look at its share.
+# Reads everything, sums six columns, and prints the sum. When told, it measures its share of the memory.
 _WORKER = """
 import sys
 from pathlib import Path
@@ -39,7 +39,7 @@ with ckvd.open_cache(root) as cache:
 
 
 def run(folder: Path, effort: Effort) -> list[Result]:
-    """Linux only: the proportional set size counts a page that eight share as an eighth in each."""
+    """Compare proportional set sizes: each of eight processes counts an eighth of a shared page. Linux only."""
     if not Path("/proc/self/smaps_rollup").exists():
         return []
     series, span = minutes(5, day_count=effort.of(0, 30))

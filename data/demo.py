@@ -1,6 +1,6 @@
-"""The demo: serve the sample mirror on loopback, download from it with the real client, and read what came.
+"""The demo: serve the sample mirror on loopback, download from it with the real client, and read the bars.
 
-`make demo` runs it. It opens no connection but to itself, and keeps its cache in `.demo/`.
+`make demo` runs it. It connects only to its own server, and keeps its cache in `.demo/`.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ CACHE = ROOT.parent / ".demo" / "klines"
 
 
 class _Mirror(SimpleHTTPRequestHandler):
-    """Files of a folder. It speaks HTTP/1.1, so that connections are reused, and keeps no log."""
+    """Serve the files of a folder, by HTTP/1.1, so that connections are reused, and without a log."""
 
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_arguments: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def serve(folder: Path) -> Iterator[str]:
-    """Serve a folder on a free port of the loopback interface; yields the address."""
+    """Serve a folder on a free port of the loopback interface, and yield the address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Mirror, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -48,7 +48,7 @@ def serve(folder: Path) -> Iterator[str]:
 
 
 async def download(url: str) -> None:
-    """Bring three series of the mirror into the cache."""
+    """Download three series of the mirror into the cache."""
     async with ckvd.VisionDataClient(url, cache=CACHE) as vision:
         for symbol, interval, market, start, end in (
             ("BTCUSDT", "1m", "spot", "2023-03-23", "2023-03-26"),
@@ -61,7 +61,7 @@ async def download(url: str) -> None:
 
 
 def read() -> None:
-    """Read from the cache what the download brought, without a connection."""
+    """Read the downloaded bars from the cache, without a connection."""
     with ckvd.open_cache(CACHE) as cache:
         klines = cache.read("BTCUSDT", "1m", start="2023-03-23", end="2023-03-26")
         print(f"\n{klines}")

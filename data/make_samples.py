@@ -1,12 +1,12 @@
 """The sample mirror: a small, invented Binance Vision in `data/vision`, with formats and faults of the real one.
 
-    python data/make_samples.py            write what is missing or differs, remove what does not belong
+    python data/make_samples.py            write files that are missing or differ, remove all others
     python data/make_samples.py --check    only name the first difference, and exit with 1 if there is one
 
-Prices, volumes and turnover are integers until they become text, and the random words are SHAKE-256 of a label: a
-published standard, not the habits of one generator, hence the same text for every Python, numpy and platform.
-Deflate is *not* the same everywhere, as each build of zlib compresses to other bytes. So it is the content and the
-structure of an archive that are compared, and its CHECKSUM is that of the bytes which are there.
+Every Python, numpy and platform makes the same text: prices, volumes and turnover are integers until they become
+text, and random numbers are the SHAKE-256 of a label, a published standard. Compressed bytes are *not* the same
+everywhere, because each build of zlib compresses differently. So the comparison covers the content and the
+structure of an archive, and a CHECKSUM is that of the bytes that are there.
 """
 
 from __future__ import annotations
@@ -41,29 +41,32 @@ LENGTH_MS: Final = {"1s": 1_000, "1m": 60_000, "5m": 300_000, "1h": 3_600_000, "
 
 
 def ms(moment: str) -> int:
-    """Milliseconds since the epoch of an ISO date or time in UTC."""
+    """Convert an ISO date or time in UTC to milliseconds since the epoch."""
     return int(np.datetime64(moment, "ms").astype(np.int64))
 
 
 def between(bars: Bars, start: str, end: str) -> npt.NDArray[np.bool_]:
-    """Which bars open in a half-open span."""
+    """Mark the bars that open in a half-open span."""
     inside: npt.NDArray[np.bool_] = (bars["open_time"] >= ms(start)) & (bars["open_time"] < ms(end))
     return inside
 
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """What is traded, and how its archives write it.
+    """A traded instrument, and how its archives write it.
 
     Attributes
     ----------
     market, symbol, kind : str
         The folders of the archives; the market is `spot`, `futures/um` or `futures/cm`.
-    units, shown : tuple of int
-        Decimals that a price, a volume and a quote volume have (the integer 123 with two is 1.23), and are
-        written with.
-    header, zeros_lost : bool
-        Whether the first line names the columns; whether numbers end before their last zeros.
+    units : tuple of int
+        Decimals of a price, a volume and a quote volume: the integer 123 with two decimals is 1.23.
+    shown : tuple of int
+        Decimals that each is written with.
+    header : bool
+        Whether the first line names the columns.
+    zeros_lost : bool
+        Whether numbers are written without their last zeros.
     """
 
     market: str
@@ -75,7 +78,7 @@ class Instrument:
     zeros_lost: bool = False
 
     def csv(self, bars: Bars) -> bytes:
-        """The bars as the text of an archive member."""
+        """Write bars as the text of an archive member."""
         cells = [map(self._writer(name), bars[name].tolist()) for name in COLUMNS]
         lines = chain([COLUMNS] if self.header else [], zip(*cells, strict=True))
         return "".join(",".join(line) + "\n" for line in lines).encode()
@@ -87,7 +90,7 @@ class Instrument:
             return str
         which = ("volume" in name) + ("quote" in name)
         unit, shown = (8, 8) if name == "ignore" else (self.units[which], self.shown[which])
-        # Futures write no decimals where nothing was traded.
+        # Futures write a zero volume without decimals.
         bare_zero = name == "ignore" or (which > 0 and self.market != "spot")
         text = partial(decimal, unit=unit, shown=shown, zeros_lost=self.zeros_lost)
         return lambda value: "0" if bare_zero and not value else text(value)
@@ -95,12 +98,12 @@ class Instrument:
     def _time(self, moment_ms: int) -> str:
         if self.market != "spot" or moment_ms < ms("2025-01-01"):
             return str(moment_ms)
-        # A bar opens on a whole second and closes with the last microsecond of a millisecond.
+        # A bar opens on a whole second and closes in the last microsecond of a millisecond.
         return f"{moment_ms}{'000' if moment_ms % 1_000 == 0 else '999'}"
 
 
 def decimal(value: int, unit: int, shown: int, *, zeros_lost: bool = False) -> str:
-    """`value` times 10^-`unit` with `shown` decimals, or with those up to the last that is not zero."""
+    """Write `value` times 10^-`unit` with `shown` decimals, or without the last ones that are zero."""
     digits = f"{abs(value) * 10 ** (shown - unit):0{shown + 1}d}"
     whole, decimals = digits[: len(digits) - shown], digits[len(digits) - shown :]
     if zeros_lost:
@@ -109,7 +112,7 @@ def decimal(value: int, unit: int, shown: int, *, zeros_lost: bool = False) -> s
 
 
 def draws(label: str, rows: int, columns: int) -> Integers:
-    """Random integers below 2^63, one line of `rows` a column, settled by the label."""
+    """Draw random integers below 2^63, in `columns` lines of `rows`, determined by the label."""
     digest = hashlib.shake_256(f"{SEED}: {label}".encode()).digest(8 * rows * columns)
     return (np.frombuffer(digest, "<u8") >> 1).astype(np.int64).reshape(columns, rows)
 
@@ -126,11 +129,11 @@ def walk(
     busy_permille: int = 1_000,
     quiet: tuple[str, str] = ("1970-01-01", "1970-01-01"),
 ) -> Bars:
-    """A random walk over a half-open span: regular bars without a hole, settled by the label.
+    """Make regular bars without gaps in a half-open span: a random walk, determined by the label.
 
-    The first price is `start`, and a bar changes it by `stride` at most. `busy_permille` of a thousand bars have
-    some `trades`, but none in the span `quiet`: the others are flat and of zero volume. The mean trade of a bar has
-    up to `lots`, or 0 for prices that nobody trades at.
+    The first price is `start`, and a bar changes it by at most `stride`. Of a thousand bars, `busy_permille` have
+    up to about `trades` trades. The others, and all in the span `quiet`, are flat and have zero volume. The mean
+    trade of a bar has up to `lots` lots; 0 is for prices that are not traded.
     """
     bars = np.zeros((ms(span[1]) - ms(span[0])) // LENGTH_MS[interval], BAR)
     bars["open_time"] = ms(span[0]) + np.arange(len(bars)) * LENGTH_MS[interval]
@@ -141,7 +144,7 @@ def walk(
     bars["open"] = np.concatenate([[start], bars["close"][:-1]])
     bars["high"] = np.maximum(bars["open"], bars["close"]) + above % stride * busy
     bars["low"] = np.minimum(bars["open"], bars["close"]) - under % stride * busy
-    # A bar may need four trades: an open, a high, a low and a close.
+    # A bar can need four trades: open, high, low and close.
     bars["count"] = (4 + count % trades) * busy
     bars["volume"] = bars["count"] * (1 + size % lots) if lots else 0
     bars["taker_buy_volume"] = bars["volume"] * (share % 1_001) // 1_000
@@ -150,14 +153,14 @@ def walk(
 
 
 def turn_over(bars: Bars, worth: Callable[[Integers, Integers], Integers]) -> None:
-    """Fill the quote columns: what a volume is worth, given the sum of open, high, low and close."""
+    """Fill the quote columns with the worth of a volume, given the sum of open, high, low and close."""
     four_prices = bars["open"] + bars["high"] + bars["low"] + bars["close"]
     for side in ("", "taker_buy_"):
         bars[f"{side}quote_volume"] = worth(bars[f"{side}volume"], four_prices)
 
 
 def aggregate(bars: Bars, interval: str) -> Bars:
-    """Bars of `1h` or `1mo` out of shorter ones, where there are any. They close when the last of these does."""
+    """Aggregate bars to `1h` or `1mo`, without empty ones. Each closes with the last bar that it is made of."""
     unit = {"1h": "h", "1mo": "M"}[interval]
     opens_ms = bars["open_time"].astype("M8[ms]").astype(f"M8[{unit}]").astype("M8[ms]").astype(np.int64)
     firsts = np.flatnonzero(np.diff(opens_ms, prepend=-1))
@@ -180,7 +183,7 @@ class Archive(NamedTuple):
 
 
 def publish(instrument: Instrument, interval: str, bars: Bars, *labels: str) -> Iterator[Archive]:
-    """Cut bars into months and days, as the labels say (`2020-08-31`, `2020-08`, and even `2020-8`)."""
+    """Cut bars into the months and days of the labels (`2020-08-31`, `2020-08`, and even `2020-8`)."""
     series = f"{instrument.kind}/{instrument.symbol}/{interval}/{instrument.symbol}-{interval}"
     for label in labels:
         cadence, unit = ("monthly", "M") if label.count("-") == 1 else ("daily", "D")
@@ -190,7 +193,7 @@ def publish(instrument: Instrument, interval: str, bars: Bars, *labels: str) -> 
 
 
 def bitcoin() -> Iterator[Archive]:
-    """Spot minutes and what they add up to: around an outage, and where milliseconds become microseconds."""
+    """Spot minutes and their aggregates, around an outage and where milliseconds become microseconds."""
     pair = Instrument("spot", "BTCUSDT", (2, 5, 7))
     quiet = ("2023-03-24T11:28", "2023-03-24T14:00")
     minutes = walk("outage", "1m", ("2023-03-01", "2023-04-01"), 2_790_000, 1_500, quiet=quiet)
@@ -207,7 +210,7 @@ def bitcoin() -> Iterator[Archive]:
 
 
 def spot_oddities() -> Iterator[Archive]:
-    """Other pairs of the spot market, each with a trait of its own."""
+    """Other pairs of the spot market, each with its own oddity."""
     second = walk("seconds", "1s", ("2023-01-01", "2023-01-02"), 14_800, 4, trades=20, busy_permille=60)
     yield from publish(Instrument("spot", "BNBBTC", (6, 2, 8)), "1s", second, "2023-01-01")
 
@@ -232,7 +235,7 @@ def spot_oddities() -> Iterator[Archive]:
 
 
 def usd_margined() -> Iterator[Archive]:
-    """USD-M: with and without header, flat bars for an outage, and prices that nobody trades at."""
+    """USD-M: archives with and without header, flat bars in an outage, and prices that are not traded."""
     contract = Instrument("futures/um", "BTCUSDT", (1, 3, 4), (2, 3, 5), header=True)
     quiet = ("2025-01-29T01:00", "2025-01-29T03:00")
     hours = walk("contracts", "1h", ("2024-12-01", "2025-02-01"), 965_000, 3_000, lots=1_000, quiet=quiet)
@@ -249,11 +252,11 @@ def usd_margined() -> Iterator[Archive]:
 
 
 def coin_margined() -> Iterator[Archive]:
-    """COIN-M: volume in contracts of 100 dollars, and coins in the columns that are called quote volume."""
+    """COIN-M: volumes in contracts of 100 dollars, and in coins in the columns that are called quote volume."""
 
     def hours(label: str, start: int, span: tuple[str, str]) -> Bars:
         bars = walk(label, "1h", span, start, 1_500, lots=100)
-        # The 8 decimals of the coin and the one of the price are both in the factor.
+        # The factor includes the 8 decimals of the coin and the one of the price.
         turn_over(bars, lambda contracts, four_prices: contracts * (100 * 10**9 * 4) // four_prices)
         return bars
 
@@ -270,12 +273,12 @@ def coin_margined() -> Iterator[Archive]:
 
 
 def samples() -> Iterator[Archive]:
-    """Everything that the mirror holds."""
+    """All archives of the mirror."""
     return chain(bitcoin(), spot_oddities(), usd_margined(), coin_margined())
 
 
 def member_of(archive: Archive) -> zipfile.ZipInfo:
-    """The one member, made as the exchange makes it: on Unix, deflated, a plain file; the date is arbitrary."""
+    """Describe the one member as the exchange does: a plain file, made on Unix, deflated. The date is arbitrary."""
     member = zipfile.ZipInfo(f"{PurePosixPath(archive.path).stem}.csv", (2025, 3, 1, 8, 30, 0))
     member.create_system, member.compress_type = 3, zipfile.ZIP_DEFLATED
     member.external_attr = 0o100644 << 16
@@ -292,12 +295,12 @@ def write(archive: Archive, root: Path) -> None:
 
 
 def checksum(path: Path) -> bytes:
-    """What the CHECKSUM of a file says: digits, two spaces, the name, and no newline."""
+    """Make the content of a CHECKSUM file: digits, two spaces, the name, and no newline."""
     return f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}".encode()
 
 
 def fault(archive: Archive, root: Path) -> str | None:
-    """What is wrong with the files of an archive, or None."""
+    """Return what is wrong with the files of an archive, or None."""
     path = root / archive.path
     try:
         found, expected = path.with_name(f"{path.name}.CHECKSUM").read_bytes(), checksum(path)
@@ -321,7 +324,7 @@ def fault(archive: Archive, root: Path) -> str | None:
 
 
 def differences(root: Path) -> Iterator[tuple[str, Callable[[], object]]]:
-    """What a folder has that the samples have not, or the other way round, each with its remedy."""
+    """Compare a folder with the samples, and yield each difference with a function that removes it."""
     known: set[Path] = set()
     for archive in samples():
         known |= {root / archive.path, root / f"{archive.path}.CHECKSUM"}
@@ -333,7 +336,7 @@ def differences(root: Path) -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 def main() -> int:
-    """Make the mirror true, or say where it is not."""
+    """Write the mirror, or only check it."""
     parser = argparse.ArgumentParser(description="Make the sample mirror in data/vision.")
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 at the first difference")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""A session that nobody closed is released wherever its loop is, and whatever curl does just then."""
+"""An unclosed session is released in every state of its event loop, and also within callbacks of curl."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def server() -> Iterator[LoopbackServer]:
 
 
 @pytest.mark.parametrize("situation", unclosed.SITUATIONS, ids=lambda situation: situation.__name__)
-def test_a_transport_warns_once_and_lets_go_when_nobody_closes_it(
+def test_an_unclosed_transport_warns_once_and_is_released(
     server: LoopbackServer, situation: Callable[[Subject], None]
 ) -> None:
     situation(Subject("Transport", server, Transport, lambda transport: transport.get(server.url), ()))
 
 
-def test_a_transport_that_was_not_quite_made_goes_in_silence() -> None:
+def test_a_transport_whose_init_failed_gives_no_warning() -> None:
     with pytest.raises(TypeError):
         Transport(no_such_option=1)  # type: ignore[call-arg]
     gc.collect()
 
 
-def test_a_session_that_was_not_used_is_released_and_makes_no_task() -> None:
+def test_releasing_an_unused_session_starts_no_task() -> None:
     async def main() -> None:
         release_session(open_session(1))
         assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -51,24 +51,24 @@ def test_a_session_that_was_not_used_is_released_and_makes_no_task() -> None:
     run(main)
 
 
-def test_a_session_is_not_closed_inside_of_a_callback_of_curl_but_right_after_it(server: LoopbackServer) -> None:
+def test_a_session_that_is_released_in_a_callback_of_curl_is_closed_right_after_it(server: LoopbackServer) -> None:
     async def main() -> None:
         before = leaks.count_descriptors()
         session = open_session(1)
 
-        def receive(piece: bytes) -> int:
+        def receive(chunk: bytes) -> int:
             release_session(session)
-            return len(piece)
+            return len(chunk)
 
-        answer: Any = await session.request("GET", server.url, content_callback=receive)
-        assert answer.status_code == 200
+        response: Any = await session.request("GET", server.url, content_callback=receive)
+        assert response.status_code == 200
         await asyncio.to_thread(server.wait_until_idle)
         assert leaks.count_descriptors() == before
 
     run(main)
 
 
-def test_who_waits_for_a_request_when_its_transport_is_released_gets_an_error() -> None:
+def test_a_caller_whose_transport_is_released_during_a_request_gets_an_error() -> None:
     async def main() -> None:
         transport = Transport(retry=RetryPolicy(backoff_first_s=0.0))
         caller = asyncio.create_task(transport.get(silent.url))
@@ -82,7 +82,7 @@ def test_who_waits_for_a_request_when_its_transport_is_released_gets_an_error() 
 
 
 @pytest.mark.parametrize("is_loop_closed_by_asyncio", [False, True])
-def test_an_interpreter_ends_at_once_and_in_order_with_a_client_that_nobody_closed(
+def test_an_interpreter_with_an_unclosed_client_ends_at_once_with_one_warning(
     is_loop_closed_by_asyncio: bool,
 ) -> None:
     script = f"""
@@ -93,7 +93,7 @@ def test_an_interpreter_ends_at_once_and_in_order_with_a_client_that_nobody_clos
         async def use():
             await transport.get(server.url)
 
-        os.dup2(1, 2)  # What is printed at the very end shall be seen.
+        os.dup2(1, 2)  # To see what is printed at the very end.
         transport = Transport()
         with LoopbackServer(lambda _: Reply(200, b"fine")) as server:
             if {is_loop_closed_by_asyncio}:

@@ -1,8 +1,8 @@
-"""Every exception that ckvd raises: one root, `CkvdError`, and leaves that also inherit the builtin that fits.
+"""All exceptions of ckvd: one root, `CkvdError`, and leaves that also inherit the builtin that fits.
 
-A message says what went wrong, with which file or series, what was expected and what was found, and what to do
-about it. What a program may want to know is an attribute as well. Errors of other packages are translated at the
-boundary where they enter. This module imports nothing of the project.
+A message says what went wrong, with which file or series, what was expected and found, and what to do about it.
+What a program may need is also an attribute. Errors of other packages are translated where they enter. This module
+imports nothing of the project.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class SpanOfTime(Protocol):
-    """A half-open stretch of time, as `ckvd.Span` is one. Named here so that errors need nothing from above."""
+    """A half-open span of time. `ckvd.Span` is one; this protocol keeps this module free of imports."""
 
     @property
     def start_ms(self) -> int:
-        """Its first millisecond."""
+        """The first millisecond."""
         ...
 
     @property
     def end_ms(self) -> int:
-        """The first millisecond after it."""
+        """The first millisecond after the span."""
         ...
 
 
@@ -33,7 +33,7 @@ class CkvdError(Exception):
     """The root of all errors of ckvd."""
 
 
-# --- What the caller asked for -----------------------------------------------------------------------------
+# --- Arguments ---------------------------------------------------------------------------------------------
 
 
 class IdentityError(CkvdError, ValueError):
@@ -41,7 +41,7 @@ class IdentityError(CkvdError, ValueError):
 
 
 class TimeError(CkvdError, ValueError):
-    """A time that cannot be understood, or a span that ends before it starts."""
+    """A time that cannot be parsed, or a span that ends before it starts."""
 
 
 class AddressError(CkvdError, ValueError):
@@ -52,7 +52,7 @@ class ColumnError(CkvdError, KeyError):
     """A column that the series does not have."""
 
     def __str__(self) -> str:
-        # KeyError shows the repr of its argument, which would put the sentence in quotes.
+        # KeyError would show the message in quotes.
         return str(self.args[0])
 
 
@@ -60,16 +60,16 @@ class ColumnError(CkvdError, KeyError):
 
 
 class ArchiveError(CkvdError, ValueError):
-    """An archive that cannot be believed.
+    """An archive that is damaged, invalid or not verified.
 
     Attributes
     ----------
     archive : str
         The name of the archive.
     row : int or None
-        The line of the CSV, counted from 1 and including a header, where there is one to blame.
+        The invalid line of the CSV, counted from 1 and including a header line. None if the fault is not in a line.
     reason : str
-        What was expected and found.
+        What was expected, and what was found.
     """
 
     def __init__(self, archive: str, reason: str, *, row: int | None = None) -> None:
@@ -81,12 +81,12 @@ class ArchiveError(CkvdError, ValueError):
 
 
 class ChecksumMismatchError(ArchiveError):
-    """The bytes of an archive do not hash to what its CHECKSUM file says.
+    """The SHA-256 of an archive differs from that in its CHECKSUM file.
 
     Attributes
     ----------
     expected, found : str
-        The two SHA-256, as 64 hexadecimal digits.
+        Both hashes, as 64 hexadecimal digits.
     """
 
     def __init__(self, archive: str, *, expected: str, found: str, remedy: str) -> None:
@@ -96,7 +96,7 @@ class ChecksumMismatchError(ArchiveError):
 
 
 class ChecksumMissingError(ArchiveError):
-    """An archive without a CHECKSUM file, where one is required."""
+    """An archive without the required CHECKSUM file."""
 
 
 # --- Segments and the cache --------------------------------------------------------------------------------
@@ -118,11 +118,11 @@ class SegmentError(CkvdError, ValueError):
 
 
 class SegmentCorruptError(SegmentError):
-    """A segment whose bytes are not what was written: truncated, damaged, or not the file its name says."""
+    """A truncated or damaged segment, or one whose content does not match its file name."""
 
 
 class SegmentForeignError(SegmentError):
-    """A file that is no segment."""
+    """A file that is not a segment."""
 
 
 class SegmentVersionError(SegmentError):
@@ -148,24 +148,7 @@ class CacheError(CkvdError, OSError):
 
 
 class CacheBusyError(CacheError):
-    """Another process kept changing or locking the series for longer than was waited."""
-
-
-class NotCachedError(CkvdError, LookupError):
-    """Bars were asked for that the cache does not cover.
-
-    Attributes
-    ----------
-    missing : tuple of Span
-        The spans that are not covered, in order.
-    """
-
-    def __init__(self, message: str, missing: Sequence[SpanOfTime]) -> None:
-        self.missing = tuple(missing)
-        super().__init__(message)
-
-
-# --- Maintenance -------------------------------------------------------------------------------------------
+    """Another process kept changing or locking the series for too long."""
 
 
 _NOT_PERMITTED: Final = "its owner or its rights forbid it: choose another cache folder, or change its rights"
@@ -183,22 +166,15 @@ _REMEDIES: Final = {
 }
 
 
-class DataLockError(CkvdError, ValueError):
-    """A file that should pin a data set, and is no such lock."""
-
-
-class ExportError(CkvdError, ValueError):
-    """An export that cannot be made: of nothing, or in a format whose package is not installed."""
-
-
 def cannot(verb: str, path: str | os.PathLike[str], error: OSError) -> CacheError:
-    """Say in a `CacheError` what the operating system refused, and what to do about it.
+    """Make a `CacheError` of an error of the operating system, with a remedy.
 
     Parameters
     ----------
     verb : str
-        What could not be done to the path, such as `be written`.
+        The operation that failed, in the passive, such as `be written`.
     path : path-like
+        The file or folder.
     error : OSError
     """
     remedy = _REMEDIES.get(error.errno or 0)
@@ -206,18 +182,43 @@ def cannot(verb: str, path: str | os.PathLike[str], error: OSError) -> CacheErro
     return CacheError(os.fspath(path), reason, errno=error.errno)
 
 
+class NotCachedError(CkvdError, LookupError):
+    """The cache does not cover the bars that were asked for.
+
+    Attributes
+    ----------
+    missing : tuple of Span
+        The spans that the cache does not cover, in order.
+    """
+
+    def __init__(self, message: str, missing: Sequence[SpanOfTime]) -> None:
+        self.missing = tuple(missing)
+        super().__init__(message)
+
+
+# --- Maintenance -------------------------------------------------------------------------------------------
+
+
+class DataLockError(CkvdError, ValueError):
+    """A file that was expected to be a data lock, and is none."""
+
+
+class ExportError(CkvdError, ValueError):
+    """An export of no data, or in a format whose package is not installed."""
+
+
 # --- Network -----------------------------------------------------------------------------------------------
 
 
 class NetworkError(CkvdError, ConnectionError):
-    """A request that failed for good.
+    """A request that failed, and is not tried again.
 
     Attributes
     ----------
     url : str
-        What was asked for.
+        The URL of the request.
     status : int or None
-        The HTTP status of the last answer, where there was one.
+        The HTTP status of the last response; None if there was none.
     """
 
     def __init__(self, url: str, reason: str, *, status: int | None = None) -> None:
@@ -228,15 +229,38 @@ class NetworkError(CkvdError, ConnectionError):
 
 
 class NetworkTimeoutError(NetworkError, TimeoutError):
-    """A request that stalled or took longer than its limit."""
+    """A request that stalled, or exceeded its time limit."""
 
 
 class HttpStatusError(NetworkError):
-    """An answer with a status that is an error."""
+    """A response with an error status."""
 
 
 class ClientClosedError(CkvdError, RuntimeError):
-    """A client was used after it was closed, or closed while the request was under way."""
+    """A client was used after it was closed, or was closed during the request."""
+
+
+class DependencyError(CkvdError, ImportError):
+    """An installed package lacks something that ckvd needs: it is of another version than those tested.
+
+    Attributes
+    ----------
+    name : str
+        The package.
+    version : str
+        The version that is installed.
+    missing : tuple of str
+        What it lacks.
+    """
+
+    def __init__(self, package: str, version: str, missing: Sequence[str], tested: str) -> None:
+        self.version = version
+        self.missing = tuple(missing)
+        super().__init__(
+            f"{package} {version} is installed, and lacks {', '.join(missing)}; "
+            f"ckvd was tested with {package}{tested}: install one of these versions",
+            name=package,
+        )
 
 
 # --- REST --------------------------------------------------------------------------------------------------
@@ -248,9 +272,9 @@ class ExchangeError(NetworkError):
     Attributes
     ----------
     code : int or None
-        The exchange's own number of the error, such as -1121; None where it gave none.
+        The exchange's own error code, such as -1121; None if it gave none.
     message : str
-        What the exchange said, or the beginning of it.
+        The exchange's message, or its beginning.
     """
 
     def __init__(
@@ -262,16 +286,16 @@ class ExchangeError(NetworkError):
 
 
 class InvalidSymbolError(ExchangeError, LookupError):
-    """The exchange knows no such symbol or pair, at least not in this market."""
+    """The exchange does not know the symbol or pair in this market."""
 
 
 class RateLimitError(ExchangeError):
-    """The exchange still finds the requests too many, after waiting as often as the policy allows.
+    """The exchange still reports too many requests, after all the waits that the policy allows.
 
     Attributes
     ----------
     retry_after_s : float or None
-        The pause that it asked for at last, in seconds.
+        The pause that the exchange asked for last, in seconds.
     """
 
     def __init__(
@@ -289,7 +313,7 @@ class RateLimitError(ExchangeError):
 
 
 class BannedError(ExchangeError):
-    """The exchange has banned this address. Nothing is sent to it before the ban ends.
+    """The exchange has banned this IP address. No request is sent to it before the ban ends.
 
     Attributes
     ----------
@@ -312,18 +336,22 @@ class BannedError(ExchangeError):
 
 
 class RegionRefusedError(ExchangeError):
-    """The exchange does not serve the region of this address, or its firewall refuses it."""
+    """The exchange or its firewall refuses the region of this IP address."""
 
 
 class RestAnswerError(NetworkError, ValueError):
-    """An answer of the REST interface that cannot be believed.
+    """An invalid response of the REST interface.
 
     Attributes
     ----------
     row : int or None
-        The row, counted from 1, where there is one to blame.
+        The invalid row, counted from 1; None if the fault is not in a row.
     """
 
     def __init__(self, url: str, reason: str, *, row: int | None = None) -> None:
         self.row = row
         super().__init__(url, reason if row is None else f"row {row}: {reason}")
+
+
+FATAL_ERRORS: Final = (CacheError, ClientClosedError, DependencyError)
+"""After one of these no other archive or series can succeed: code that contains errors lets them through."""

@@ -1,7 +1,7 @@
-"""How an object that holds something is left: `with`, `async with`, and the finalizer of one that was not closed.
+"""The exits of objects that own resources: `with`, `async with`, and the finalizer of an unclosed object.
 
-A class names what it holds and inherits the rest. Every asynchronous exit goes through `direct_resource_cleanup`.
-Of the project, only `utils.async_cleanup` is imported.
+A class declares its resources and inherits the rest. Every asynchronous exit goes through
+`direct_resource_cleanup`. Of the project, only `utils.async_cleanup` is imported.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ckvd.utils.async_cleanup import direct_resource_cleanup
 if TYPE_CHECKING:
     from types import TracebackType
 
-# The attribute, a label for the log, and whether it was handed in from outside.
+# The attribute, a label for the log, and whether somebody else owns the resource.
 Resource: TypeAlias = "tuple[str, str, bool]"
 
 
@@ -24,7 +24,7 @@ class SyncBlock:
     __slots__ = ()
 
     def close(self) -> None:
-        """Release what is held. Closing twice is quiet."""
+        """Release the resources. Closing again does nothing."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -37,13 +37,13 @@ class SyncBlock:
 
 
 class AsyncBlock:
-    """An asynchronous context manager whose exit is the direct cleanup of its resources."""
+    """An asynchronous context manager whose exit is `direct_resource_cleanup` of its resources."""
 
     __slots__ = ()
 
     @property
     def _resources(self) -> tuple[Resource, ...]:
-        """What it holds, in the order of closing."""
+        """The resources, in the order of closing."""
         raise NotImplementedError
 
     async def __aenter__(self) -> Self:
@@ -56,36 +56,37 @@ class AsyncBlock:
 
 
 class ConnectionHolder(AsyncBlock):
-    """What holds connections until it is awaited to close.
+    """An object that holds connections until it is closed asynchronously.
 
-    An instance that goes without being closed releases its connections at once, and a `ResourceWarning` names it.
-    One that has opened none goes in silence.
+    If an instance is garbage-collected without being closed, its connections are released at once, and a
+    `ResourceWarning` names it. There is no warning if it has no connections.
 
-    A finalizer may run in any thread, on any line of code, with the event loop running, standing still or gone. So
-    it awaits nothing and starts nothing.
+    A finalizer may run in any thread, at any line of code, while the event loop runs, is stopped or is gone. So it
+    awaits nothing and starts nothing.
     """
 
     _is_part = False
 
     async def aclose(self) -> None:
-        """End what is under way, whose callers get `ClientClosedError`, and close what it owns. Safe to repeat."""
+        """Cancel all requests, whose callers get `ClientClosedError`, and close the resources. Safe to repeat."""
         await self.__aexit__(None, None, None)
 
     def part(self) -> Self:
-        """Itself, as a part of another object: that one releases it, and warns for both.
+        """Return itself as a part of another object, which releases it and warns for both.
 
-        Of two objects that go together in a reference cycle, the part may well be finalized first.
+        Without this, the part would warn as well: of two objects that are collected in one reference cycle, either
+        may be finalized first.
         """
         self._is_part = True
         return self
 
     @property
     def is_connected(self) -> bool:
-        """Whether it holds connections of its own. A finalizer asks, even if `__init__` failed half-way."""
+        """Whether it holds connections of its own. The finalizer asks this even if `__init__` has failed."""
         raise NotImplementedError
 
     def release(self) -> None:
-        """Close without awaiting, as a finalizer has to; `aclose` is better. It cannot be used any more."""
+        """Close without awaiting, as a finalizer must. Prefer `aclose`. The object cannot be used afterwards."""
         raise NotImplementedError
 
     def __del__(self) -> None:

@@ -1,4 +1,4 @@
-"""Sums of runs: those of the decimals as they are written, and of other numbers as good as exact."""
+"""Sums of runs: exact for published decimals, nearly exact for other numbers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHANCE_COUNTS = np.array([
 
 @st.composite
 def run_lengths(draw: st.DrawFn) -> Times:
-    """Runs of one length, all but a few of them, or of any."""
+    """Runs of the same length, except for a few, or runs of any lengths."""
     run_count = draw(st.integers(1, 200))
     counts = np.full(run_count, draw(st.sampled_from([1, 2, 5, 24, 60, 64, 65, 96])))
     for position in draw(st.lists(st.integers(0, run_count - 1), max_size=3)):
@@ -47,7 +47,7 @@ def runs_of(cells: list[int] | list[float], counts: Times) -> list[list[int] | l
 
 
 def assert_is_sum_of(found: Column, wholes: list[int], counts: Times) -> None:
-    """Each is the sum of whole 1e-8, rounded to the nearest double but for near ties."""
+    """Check that each sum is the sum of multiples of 1e-8, rounded to the nearest double, except for near ties."""
     for sum_, run in zip(found.tolist(), runs_of(wholes, counts), strict=True):
         exact = Fraction(sum(run), SCALE)  # type: ignore[arg-type]
         assert abs(Fraction(sum_) - exact) <= Fraction(math.ulp(float(exact))) * Fraction(501, 1000)
@@ -64,16 +64,16 @@ def test_the_sum_of_decimals_is_the_decimal_sum(counts: Times, seed: int, fewest
 
 @pytest.mark.parametrize("count", [60, 64, 96, 300_000])
 @pytest.mark.parametrize("largest", [10**9, 10**12, 10**15, LARGEST])
-def test_decimal_sums_go_on_from_block_to_block(count: int, largest: int) -> None:
+def test_decimal_sums_are_right_across_blocks(count: int, largest: int) -> None:
     counts = np.full(600_000 // count, count)
-    counts[len(counts) // 2] = count - 7  # a hole
+    counts[len(counts) // 2] = count - 7  # a shorter run
     wholes = np.random.default_rng(largest + count).integers(0, largest, int(counts.sum()))
     found = sum_runs(wholes / SCALE, starts_of(counts), counts)
     assert_is_sum_of(found, wholes.tolist(), counts)
 
 
 @given(run_lengths(), st.integers(0, 2**32))
-def test_a_few_cells_beyond_the_range_of_decimals_do_not_touch_the_other_sums(counts: Times, seed: int) -> None:
+def test_a_cell_beyond_the_range_of_decimals_does_not_change_the_other_sums(counts: Times, seed: int) -> None:
     rng = np.random.default_rng(seed)
     cells = np.round(rng.random(int(counts.sum())) * 1e7, 8)
     expected = sum_runs(cells, starts_of(counts), counts)
@@ -87,8 +87,8 @@ def test_a_few_cells_beyond_the_range_of_decimals_do_not_touch_the_other_sums(co
 
 
 @given(run_lengths(), st.integers(0, 2**32), st.floats(-200, 200), st.floats(0, 100))
-@example(CHANCE_COUNTS, 0, 1.5, 3.0)  # one of them lies near a decimal
-def test_the_sum_of_any_doubles_is_as_good_as_exact(counts: Times, seed: int, low: float, range_: float) -> None:
+@example(CHANCE_COUNTS, 0, 1.5, 3.0)  # a sum is near a decimal by chance
+def test_the_sum_of_any_doubles_is_nearly_exact(counts: Times, seed: int, low: float, range_: float) -> None:
     rng = np.random.default_rng(seed)
     cells = rng.uniform(1, 10, int(counts.sum())) * 10.0 ** rng.uniform(low, low + range_, int(counts.sum()))
     found = sum_runs(cells, starts_of(counts), counts)
@@ -97,7 +97,7 @@ def test_the_sum_of_any_doubles_is_as_good_as_exact(counts: Times, seed: int, lo
 
 
 @given(run_lengths(), st.integers(0, 2**32))
-def test_cells_of_both_signs_are_wrong_by_little_of_their_magnitudes(counts: Times, seed: int) -> None:
+def test_the_error_for_cells_of_both_signs_is_a_small_share_of_their_magnitudes(counts: Times, seed: int) -> None:
     cells = np.random.default_rng(seed).normal(0, 1e3, int(counts.sum()))
     found = sum_runs(cells, starts_of(counts), counts)
     for sum_, run in zip(found.tolist(), runs_of(cells.tolist(), counts), strict=True):
@@ -113,7 +113,7 @@ def test_integers_add_up_exactly(counts: Times, seed: int) -> None:
 
 
 @given(run_lengths(), st.integers(0, LARGEST))
-def test_a_constant_column_sums_as_any_other(counts: Times, whole: int) -> None:
+def test_a_constant_column_has_the_same_sums_as_a_copy_of_it(counts: Times, whole: int) -> None:
     for cell in (np.float64(whole / SCALE), np.int64(whole)):
         column = np.broadcast_to(cell, int(counts.sum()))
         found = sum_runs(column, starts_of(counts), counts)
@@ -122,13 +122,13 @@ def test_a_constant_column_sums_as_any_other(counts: Times, whole: int) -> None:
 
 @pytest.mark.parametrize("cell", [math.inf, -math.inf, math.nan, 1e308, 1.7e308])
 @pytest.mark.parametrize("neighbour", [1.0, 5e7, 1e12, 0.1234567891])
-def test_cells_beyond_all_numbers_stay_what_they_are(cell: float, neighbour: float) -> None:
+def test_infinite_nan_and_huge_cells_change_their_own_run_only(cell: float, neighbour: float) -> None:
     counts = np.array([2, 2, 2])
     found = sum_runs(np.array([neighbour, 1.0, cell, 1.0, neighbour, 1.0]), starts_of(counts), counts)
     assert found.tolist() == pytest.approx([neighbour + 1.0, cell + 1.0, neighbour + 1.0], nan_ok=True, rel=1e-15)
 
 
-def test_what_overflows_is_infinite_and_nothing_else_is() -> None:
+def test_a_sum_that_overflows_is_infinite_and_no_other_sum_is() -> None:
     counts = np.array([2, 2, 2])
     found = sum_runs(np.array([1.7e308, 1.7e308, 1.0, 2.0, math.inf, -math.inf]), starts_of(counts), counts)
     assert found[:2].tolist() == [math.inf, 3.0]

@@ -1,4 +1,4 @@
-"""`Klines` over blocks of rows: views or gathered columns, flags, gaps and sources."""
+"""`Klines` over blocks of rows: columns that are views or concatenated, flags, gaps and sources."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ckvd.bars.klines import Klines
 from ckvd.errors import CkvdError, ColumnError
 from ckvd.model.market import Interval, Kind, SeriesKey
 from ckvd.model.provenance import Absence, Gap, Origin, Reason, Source
-from ckvd.model.table import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, BarFlag, KlineTable, bar_flags, fields_of
+from ckvd.model.table import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, BarFlag, KlineTable, fields_of
 from ckvd.model.timespan import Span
 from support.models import MINUTE_MS, bar_end, bar_start
 from support.strategies import segment_spans, series_keys, tables
@@ -34,7 +34,7 @@ HOUR = Span(0, 60 * MINUTE_MS)
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of a table in place of rows of a mapped segment."""
+    """Rows of a table instead of a mapped segment."""
 
     table: KlineTable
     sources: Sequence[Source] = ()
@@ -65,7 +65,7 @@ def test_the_columns_of_one_block_are_the_blocks_own_arrays() -> None:
     assert all(klines[name] is table.columns[name] for name in klines.column_names)
 
 
-def test_blocks_without_rows_do_not_keep_a_column_from_being_a_view() -> None:
+def test_a_column_is_a_view_also_beside_blocks_without_rows() -> None:
     table, nothing = minute_table(0, 1), minute_table()
     klines = Klines(BTCUSDT_1M, HOUR, [Block(nothing), Block(table), Block(nothing)])
     assert klines.is_view
@@ -74,7 +74,7 @@ def test_blocks_without_rows_do_not_keep_a_column_from_being_a_view() -> None:
 
 @settings(max_examples=60)
 @given(st.data(), series_keys())
-def test_several_blocks_are_gathered_in_order_into_read_only_columns(
+def test_several_blocks_are_concatenated_in_order_into_read_only_columns(
     data: st.DataObject, series: SeriesKey
 ) -> None:
     span = data.draw(segment_spans(series.interval))
@@ -95,7 +95,7 @@ def test_several_blocks_are_gathered_in_order_into_read_only_columns(
     assert klines == Klines(series, span, [Block(table)])
 
 
-def test_no_block_at_all_gives_empty_columns_of_the_right_types() -> None:
+def test_without_blocks_columns_are_empty_and_have_the_right_dtypes() -> None:
     klines = Klines(COIN_1M, HOUR, [])
     assert len(klines) == 0
     assert klines.is_view
@@ -118,7 +118,7 @@ def test_every_field_of_the_series_is_a_column_and_an_attribute(series: SeriesKe
     assert ("base_volume" in klines.column_names) == is_coin == ("quote_volume" not in klines.column_names)
 
 
-def test_a_column_that_the_series_does_not_have_is_refused_and_the_known_ones_are_listed() -> None:
+def test_an_unknown_column_is_refused_and_the_known_columns_are_listed() -> None:
     klines = Klines(BTCUSDT_1M, HOUR, [Block(minute_table(0))])
     for name in ("base_volume", "Close", "vwap", ""):
         with pytest.raises(
@@ -130,7 +130,7 @@ def test_a_column_that_the_series_does_not_have_is_refused_and_the_known_ones_ar
         assert not str(caught.value).startswith("'")
 
 
-def test_an_attribute_that_is_no_column_of_any_series_is_an_attribute_error() -> None:
+def test_an_attribute_that_is_a_column_of_no_series_is_an_attribute_error() -> None:
     klines = Klines(BTCUSDT_1M, HOUR, [])
     assert not hasattr(klines, "vwap")
     with pytest.raises(AttributeError, match="'Klines' has no attribute 'vwap'"):
@@ -142,7 +142,7 @@ def test_an_attribute_that_is_a_column_of_other_markets_only_is_an_attribute_err
     assert getattr(Klines(COIN_1M, HOUR, []), "quote_volume", None) is None
 
 
-def test_microseconds_that_no_segment_keeps_are_the_regular_ones() -> None:
+def test_microseconds_that_all_blocks_leave_out_are_regular() -> None:
     klines = Klines(BTCUSDT_1M, HOUR, [Block(minute_table(0, 1))])
     assert klines[OPEN_TIME_US].tolist() == [0, 0]
     assert klines[CLOSE_TIME_US].tolist() == [999, 999]
@@ -150,7 +150,7 @@ def test_microseconds_that_no_segment_keeps_are_the_regular_ones() -> None:
     assert not klines[CLOSE_TIME_US].flags.writeable
 
 
-def test_microseconds_of_some_blocks_are_gathered_with_the_regular_ones_of_others() -> None:
+def test_microseconds_of_some_blocks_are_concatenated_with_regular_ones_of_others() -> None:
     odd = make_table(BTCUSDT_1M, [0, MINUTE_MS], close_time_us=[5, 999])
     klines = Klines(BTCUSDT_1M, HOUR, [Block(odd), Block(minute_table(2))])
     assert klines[CLOSE_TIME_US].tolist() == [5, 999, 999]
@@ -161,7 +161,7 @@ def test_microseconds_of_some_blocks_are_gathered_with_the_regular_ones_of_other
 
 
 def flag_one(table: KlineTable, row: int, *, has_volume: bool) -> int:
-    """What is unusual about a bar, one rule after the other."""
+    """The flags of a bar, one rule after the other."""
     interval = table.series.interval
     opens, closes = table.open_time.tolist(), table.columns["close_time"].tolist()
     start_ms = bar_start(opens[row], interval)
@@ -193,7 +193,7 @@ def test_the_flags_of_each_bar_are_those_of_the_rules(data: st.DataObject, serie
     assert klines.flag_counts == {flag: count for flag, count in counts.items() if count}
 
 
-def test_each_oddity_has_its_flag() -> None:
+def test_each_kind_of_unusual_bar_has_its_flag() -> None:
     table = make_table(
         BTCUSDT_1M,
         [0, MINUTE_MS, 2 * MINUTE_MS + 14_000, 3 * MINUTE_MS, 4 * MINUTE_MS],
@@ -206,28 +206,23 @@ def test_each_oddity_has_its_flag() -> None:
     assert klines.flag_counts == dict.fromkeys(BarFlag, 1)
 
 
-def test_a_bar_overlaps_the_next_one_also_where_that_lies_in_another_block() -> None:
+def test_a_bar_can_overlap_the_next_bar_in_another_block() -> None:
     long_bar = make_table(BTCUSDT_1M, [0], close_time=MINUTE_MS)
     klines = Klines(BTCUSDT_1M, HOUR, [Block(long_bar), Block(minute_table(1))])
     assert klines.flags.tolist() == [BarFlag.ODD_CLOSE | BarFlag.OVERLAPS_NEXT, 0]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.KLINES])
-def test_a_volume_of_zero_is_usual_where_a_volume_means_nothing(kind: Kind) -> None:
+def test_a_volume_of_zero_is_usual_for_kinds_without_a_volume(kind: Kind) -> None:
     series = SeriesKey.of("BTCUSDT", "1m", market="um", kind=kind)
     klines = Klines(series, HOUR, [Block(make_table(series, [0], volume=0))])
     assert klines.flag_counts == {}
 
 
-def test_flags_of_no_bars_are_none() -> None:
-    nothing = np.empty(0, np.int64)
-    assert bar_flags(nothing, nothing, None, Interval.M1).shape == (0,)
-
-
 # --- Gaps and sources --------------------------------------------------------------------------------------
 
 
-def test_a_missing_bar_has_the_reason_that_its_block_knows_or_that_nobody_fetched_it() -> None:
+def test_a_missing_bar_has_the_reason_of_its_block_or_was_not_fetched() -> None:
     span = Span(0, 10 * MINUTE_MS)
     known = Absence(2 * MINUTE_MS, 3 * MINUTE_MS, Reason.HALTED)
     blocks = [Block(minute_table(0, 1, 4), absences=[known]), Block(minute_table())]
@@ -240,18 +235,18 @@ def test_a_missing_bar_has_the_reason_that_its_block_knows_or_that_nobody_fetche
     )
 
 
-def test_no_gap_is_where_all_bars_are() -> None:
+def test_without_missing_bars_there_are_no_gaps() -> None:
     span = Span(0, 5 * MINUTE_MS)
     assert Klines(BTCUSDT_1M, span, [Block(regular_table(BTCUSDT_1M, span))]).gaps == ()
 
 
-def test_what_was_not_fetched_is_a_gap_of_whole_bars_or_none() -> None:
+def test_spans_that_were_not_fetched_are_gaps_of_whole_bars() -> None:
     missing = [Span(20_000, 40_000), Span(90_000, 3 * MINUTE_MS)]
     klines = Klines(BTCUSDT_1M, Span(0, 3 * MINUTE_MS), [Block(minute_table(0, 1))], missing)
     assert klines.gaps == (Gap(2 * MINUTE_MS, 3 * MINUTE_MS, 1, Reason.NOT_FETCHED),)
 
 
-def test_the_sources_of_a_span_are_each_named_once_and_those_of_other_times_left_out() -> None:
+def test_each_source_of_a_span_is_listed_once_and_sources_of_other_times_are_not() -> None:
     day, month, later = source("day", 0, 10), source("month", 0, 60), source("later", 61, 70)
     blocks = [Block(minute_table(0), [day, month]), Block(minute_table(1), [month, later])]
     assert Klines(BTCUSDT_1M, HOUR, blocks).sources == (day, month)
@@ -260,7 +255,7 @@ def test_the_sources_of_a_span_are_each_named_once_and_those_of_other_times_left
 # --- The object as a whole ---------------------------------------------------------------------------------
 
 
-def test_klines_are_equal_where_all_bits_of_all_bars_are() -> None:
+def test_klines_are_equal_if_all_bits_of_all_bars_are() -> None:
     one = Klines(BTCUSDT_1M, HOUR, [Block(minute_table(0, 1))])
     in_parts = Klines(BTCUSDT_1M, Span(0, 1), [Block(minute_table(0)), Block(minute_table(0, 1).rows(1, 2))])
     assert one == in_parts
@@ -283,10 +278,10 @@ def test_klines_can_be_copied_and_pickled() -> None:
     assert copy.copy(klines) == copy.deepcopy(klines) == pickle.loads(pickle.dumps(klines)) == klines
 
 
-def test_the_representation_tells_the_series_the_bars_and_whether_columns_are_views() -> None:
+def test_the_repr_shows_the_series_the_number_of_bars_and_whether_columns_are_views() -> None:
     block = Block(minute_table(0))
     view = Klines(BTCUSDT_1M, HOUR, [block])
-    gathered = Klines(BTCUSDT_1M, HOUR, [block, Block(minute_table(1))], [Span(2, 3)])
+    concatenated = Klines(BTCUSDT_1M, HOUR, [block, Block(minute_table(1))], [Span(2, 3)])
     title = f"<Klines spot/klines/BTCUSDT/1m {HOUR}: "
     assert repr(view) == title + "1 bars, view>"
-    assert repr(gathered) == title + "2 bars, gathered, 1 spans missing>"
+    assert repr(concatenated) == title + "2 bars, gathered, 1 spans missing>"

@@ -1,4 +1,4 @@
-"""A panel: what a dict of bars says, on one grid, with nothing invented."""
+"""Panels, compared with dicts of bars."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def hours(symbol: str, opens: Sequence[int] | None = None) -> KlineTable:
 
 @pytest.fixture(params=[0, 1 << 60], ids=["in threads", "in one thread"])
 def cells_min(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From how many cells a symbol on threads are used."""
+    """The number of cells for each symbol from which on threads are used."""
     monkeypatch.setattr(panel_module, "PANEL_THREAD_CELLS_MIN", request.param)
 
 
 @pytest.mark.usefixtures("cells_min")
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data(), st.sampled_from([Interval.M1, Interval.H1, Interval.D3, Interval.W1, Interval.MO1]))
-def test_every_cell_is_what_a_dict_of_the_bars_says(data: st.DataObject, interval: Interval) -> None:
+def test_every_cell_is_that_of_a_dict_of_the_bars(data: st.DataObject, interval: Interval) -> None:
     start_ms = end_ms = data.draw(moments()) // 1000 * 1000
     for _ in range(data.draw(st.integers(1, 12))):
         end_ms = bar_end(end_ms, interval)
@@ -82,7 +82,7 @@ def test_every_cell_is_what_a_dict_of_the_bars_says(data: st.DataObject, interva
 
 
 @pytest.mark.usefixtures("cells_min")
-def test_what_nobody_covers_is_an_error_or_a_hole_as_asked(tmp_path: Path) -> None:
+def test_a_symbol_that_is_not_cached_is_an_error_or_a_column_of_nan_as_asked(tmp_path: Path) -> None:
     put(tmp_path, hours("AUSDT"), DAY)
     with open_cache(tmp_path) as cache:
         with pytest.raises(NotCachedError, match="BUSDT"):
@@ -92,7 +92,7 @@ def test_what_nobody_covers_is_an_error_or_a_hole_as_asked(tmp_path: Path) -> No
     assert np.isnan(panel.close[:, 1]).all()
 
 
-def test_a_masked_array_is_made_with_the_opposite_of_the_mask(tmp_path: Path) -> None:
+def test_a_masked_array_takes_the_inverted_mask(tmp_path: Path) -> None:
     put(tmp_path, hours("AUSDT"), DAY)
     put(tmp_path, hours("BUSDT", [0, 5 * HOUR_MS]), DAY)
     with open_cache(tmp_path) as cache:
@@ -103,7 +103,7 @@ def test_a_masked_array_is_made_with_the_opposite_of_the_mask(tmp_path: Path) ->
     assert masked.mean(axis=0).tolist() == np.nanmean(panel.close, axis=0).tolist()
 
 
-def test_a_panel_is_whole_without_its_cache_and_cannot_be_written_to(tmp_path: Path) -> None:
+def test_a_panel_is_independent_of_its_cache_and_read_only(tmp_path: Path) -> None:
     put(tmp_path, hours("AUSDT", [HOUR_MS, 2 * HOUR_MS + 1]), DAY)
     with open_cache(tmp_path) as cache:
         panel = cache.panel("AUSDT", "1h", 0, 4 * HOUR_MS, ["open", "volume"])
@@ -129,12 +129,12 @@ def test_a_span_without_a_point_of_the_grid_gives_no_rows(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("column", ["open_time", "base_volume", "Close"])
-def test_a_column_that_is_none_is_refused_before_anything_is_read(tmp_path: Path, column: str) -> None:
+def test_an_unknown_column_is_refused_before_anything_is_read(tmp_path: Path, column: str) -> None:
     with open_cache(tmp_path) as cache, pytest.raises(ColumnError, match="for a panel: expected one of open, high"):
         cache.panel(["AUSDT"], "1h", 0, DAY_MS, [column])
 
 
-def test_one_column_is_named_as_one_symbol_is(tmp_path: Path) -> None:
+def test_one_column_may_be_given_as_text(tmp_path: Path) -> None:
     put(tmp_path, hours("AUSDT"), DAY)
     with open_cache(tmp_path) as cache:
         one = cache.panel("AUSDT", "1h", 0, DAY_MS, "volume")
@@ -144,7 +144,7 @@ def test_one_column_is_named_as_one_symbol_is(tmp_path: Path) -> None:
     assert one.volume.shape == (24, 1)
 
 
-def test_columns_may_come_one_by_one(tmp_path: Path) -> None:
+def test_columns_may_come_from_an_iterator(tmp_path: Path) -> None:
     for symbol in ("AUSDT", "BUSDT"):
         put(tmp_path, hours(symbol), DAY)
     with open_cache(tmp_path) as cache:
@@ -152,7 +152,7 @@ def test_columns_may_come_one_by_one(tmp_path: Path) -> None:
     assert panel.column_names == ("close", "count")
 
 
-def test_symbols_keep_their_order_and_one_given_twice_has_two_columns(tmp_path: Path) -> None:
+def test_symbols_keep_their_order_and_a_symbol_given_twice_has_two_columns(tmp_path: Path) -> None:
     put(tmp_path, hours("AUSDT"), DAY)
     put(tmp_path, hours("BUSDT", [0]), DAY)
     with open_cache(tmp_path) as cache:

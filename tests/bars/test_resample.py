@@ -1,4 +1,4 @@
-"""Longer bars: they are what an ordinary loop over exact decimals makes, and what the exchange published."""
+"""Longer bars, compared with a plain loop over exact decimals, and with bars that the exchange published."""
 
 from __future__ import annotations
 
@@ -67,20 +67,20 @@ def series_of(interval: Interval) -> SeriesKey:
 
 
 def written(number: int, digits: int) -> float:
-    """A number with so many digits behind the point, as `float(text)` reads it."""
+    """A number with some digits after the decimal point, as `float(text)` reads it."""
     return float(Decimal(number).scaleb(-digits))
 
 
 @st.composite
 def decimal_tables(draw: st.DrawFn, source: Interval, target: Interval) -> tuple[KlineTable, Span]:
-    """Bars as published: holes, late bars, cells of up to eight digits behind the point."""
+    """Bars as published: missing bars, late bars, cells with up to eight digits after the decimal point."""
     start_ms = end_ms = draw(moments())
     for _ in range(draw(st.integers(1, 24))):
         end_ms = bar_end(end_ms, source)
     span = Span(start_ms, end_ms)
     opens = np.array(draw(open_times(span, source)), np.int64)
     if draw(st.booleans()):
-        # Far apart: whole bars of the target are missing.
+        # With a distant bar, so that whole bars of the target are missing.
         span = Span(start_ms, bar_end(bar_end(end_ms, target), target))
         opens = np.unique(np.append(opens, draw(st.integers(start_ms, span.end_ms - 1))))
     series = series_of(source)
@@ -102,7 +102,7 @@ def decimal_tables(draw: st.DrawFn, source: Interval, target: Interval) -> tuple
 
 
 def model_of(table: KlineTable, target: Interval) -> dict[int, list[int]]:
-    """The rows that open in each longer bar, by walking over all of them."""
+    """The rows that open in each longer bar, found one by one."""
     groups: dict[int, list[int]] = {}
     for row, moment in enumerate(table.open_time.tolist()):
         groups.setdefault(bar_start(moment, target), []).append(row)
@@ -110,7 +110,7 @@ def model_of(table: KlineTable, target: Interval) -> dict[int, list[int]]:
 
 
 def decimal_sum(cells: Column) -> Fraction:
-    """The sum of the numbers as they are written."""
+    """The sum of the cells as decimals."""
     return sum((Fraction(Decimal(repr(cell))) for cell in cells.tolist()), Fraction(0))
 
 
@@ -141,15 +141,15 @@ def test_each_bar_is_made_of_the_bars_that_open_in_it(
 @pytest.mark.parametrize(("source", "target"), NESTING)
 @settings(max_examples=25)
 @given(st.data())
-def test_a_bar_is_complete_when_every_cell_of_the_shorter_grid_has_a_bar(
+def test_a_bar_is_complete_when_every_slot_of_the_shorter_grid_has_a_bar(
     source: Interval, target: Interval, data: st.DataObject
 ) -> None:
     table, span = data.draw(decimal_tables(source, target))
     bars = klines_of(table, span).resample(target)
     filled = {bar_start(moment, source) for moment in table.open_time.tolist()}
     for open_ms, is_complete in zip(bars.open_time.tolist(), bars.complete.tolist(), strict=True):
-        cells = bar_starts(Span(open_ms, bar_end(open_ms, target)), source)
-        assert is_complete == filled.issuperset(cells)
+        slots = bar_starts(Span(open_ms, bar_end(open_ms, target)), source)
+        assert is_complete == filled.issuperset(slots)
 
 
 @given(st.data())
@@ -163,11 +163,11 @@ def test_a_sum_is_the_decimal_sum_rounded(data: st.DataObject) -> None:
             assert abs(found - exact) <= Fraction(math.ulp(float(exact))) * Fraction(501, 1000)
 
 
-# --- What it promises --------------------------------------------------------------------------------------
+# --- Properties --------------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 200), st.sampled_from(["5m", "1h", "7m"]))
-def test_a_bar_knows_nothing_of_what_comes_after_it(row_count: int, length: str) -> None:
+def test_there_is_no_look_ahead(row_count: int, length: str) -> None:
     whole = regular_table(BTCUSDT_1M, Span(0, 240 * MINUTE_MS))
     now_ms = row_count * MINUTE_MS
     seen = klines_of(whole.rows(0, row_count), Span(0, now_ms)).resample(length)
@@ -178,7 +178,7 @@ def test_a_bar_knows_nothing_of_what_comes_after_it(row_count: int, length: str)
         assert seen[name][:closed].tobytes() == later[name][:closed].tobytes()
 
 
-def test_holes_stay_holes() -> None:
+def test_longer_bars_without_source_bars_are_left_out() -> None:
     opens = [0, MINUTE_MS, 3 * HOUR_MS + 5 * MINUTE_MS]
     bars = klines_of(make_table(BTCUSDT_1M, opens), Span(0, DAY_MS)).resample("1h")
     assert bars.open_time.tolist() == [0, 3 * HOUR_MS]
@@ -186,14 +186,14 @@ def test_holes_stay_holes() -> None:
     assert not bars.complete.any()
 
 
-def test_a_bar_off_the_grid_belongs_to_the_bar_in_which_it_opens_and_fills_its_cell() -> None:
+def test_a_bar_off_the_grid_belongs_to_the_bar_in_which_it_opens_and_fills_its_slot() -> None:
     opens = [minute * MINUTE_MS for minute in range(60)]
     opens[59] += 14_789
     bars = klines_of(make_table(BTCUSDT_1M, opens), Span(0, HOUR_MS)).resample("1h")
     assert (bars.open_time.tolist(), bars.source_count.tolist(), bars.complete.tolist()) == ([0], [60], [True])
 
 
-def test_two_bars_in_one_cell_do_not_make_up_for_a_missing_one() -> None:
+def test_two_bars_in_one_slot_do_not_replace_a_missing_bar() -> None:
     opens = sorted({minute * MINUTE_MS for minute in range(59)} | {MINUTE_MS + 1})
     bars = klines_of(make_table(BTCUSDT_1M, opens), Span(0, HOUR_MS)).resample("1h")
     assert (bars.source_count.tolist(), bars.complete.tolist()) == ([60], [False])
@@ -206,7 +206,7 @@ def test_a_span_that_starts_within_a_bar_gives_an_incomplete_first_bar() -> None
     assert bars.span == Span(0, 2 * HOUR_MS)
 
 
-def test_lengths_that_the_exchange_does_not_have_are_made_as_well() -> None:
+def test_lengths_that_the_exchange_does_not_offer_work_too() -> None:
     span = Span(ms(2023, 11, 1), ms(2024, 8, 1))
     klines = klines_of(regular_table(series_of(Interval.D1), span), span)
     quarters = [ms(2023, 10, 1), ms(2024, 1, 1), ms(2024, 4, 1), ms(2024, 7, 1)]
@@ -230,25 +230,25 @@ def test_lengths_that_the_exchange_does_not_have_are_made_as_well() -> None:
         ("1mo", "31d"),
     ],
 )
-def test_a_length_that_holds_no_whole_bars_is_refused(source: str, length: str) -> None:
+def test_a_length_that_is_no_multiple_of_the_source_interval_is_refused(source: str, length: str) -> None:
     table = make_table(SeriesKey.of("BTCUSDT", source), [])
     with pytest.raises(IdentityError, match=f"^{length} bars cannot be made of {source} bars: "):
         klines_of(table, Span(0, DAY_MS)).resample(length)
 
 
 @pytest.mark.parametrize("length", ["", "h", "0h", "1.5h", "-1h", "1y", "1H", " 1h", 60, None])
-def test_what_is_no_length_is_refused(length: Any) -> None:
+def test_a_value_that_is_no_length_is_refused(length: Any) -> None:
     with pytest.raises(IdentityError, match="is no length of a bar: expected"):
         klines_of(make_table(BTCUSDT_1M, [0]), Span(0, DAY_MS)).resample(length)
 
 
-def test_no_bars_make_no_bars() -> None:
+def test_no_bars_give_no_bars() -> None:
     bars = klines_of(make_table(BTCUSDT_1M, []), Span(0, DAY_MS)).resample("1h")
     assert len(bars) == len(bars.complete) == len(bars.close) == 0
     assert bars.close.dtype == np.float64
 
 
-def test_the_result_is_read_only_and_says_what_it_is() -> None:
+def test_the_result_is_read_only_and_has_a_repr() -> None:
     bars = klines_of(make_table(BTCUSDT_1M, [0, HOUR_MS]), Span(0, DAY_MS)).resample("1h")
     assert not any(
         column.flags.writeable for column in [*bars.as_dict().values(), bars.source_count, bars.complete]
@@ -292,7 +292,7 @@ def read_archives(shared_data: Path, symbol: str, interval: str) -> KlineTable:
 
 
 def published_hours(shared_data: Path, symbol: str) -> tuple[ResampledKlines, KlineTable, Times]:
-    """Hours made of all minutes that there are, the published hours, and where to find the former in the latter."""
+    """Hours made of the published minutes, the published hours, and the rows of the former in the latter."""
     span = Span(ms(2023, 1, 1), ms(2024, 1, 1))
     made = klines_of(read_archives(shared_data, symbol, "1m"), span).resample("1h")
     published = read_archives(shared_data, symbol, "1h")
@@ -301,9 +301,9 @@ def published_hours(shared_data: Path, symbol: str) -> tuple[ResampledKlines, Kl
     return made, published, rows
 
 
-# 2023-03-24: no trading from 12:39:41.646 to 14:00. The hour of 13:00 was never published, that of 12:00 was cut.
+# 2023-03-24: no trading from 12:39:41.646 to 14:00. The bar of 13:00 was never published, that of 12:00 is short.
 OUTAGE = ms(2023, 3, 24, 12)
-# The minute of 16:59 is missing in the archive of the minutes, and its trades are in that of the hours.
+# The minute of 16:59 is missing in the archive of minutes; the published hour includes its trades.
 SOLUSDT_CUT = ms(2023, 2, 14, 16)
 
 
@@ -324,7 +324,7 @@ def test_hours_made_of_real_minutes_are_the_published_hours(
         assert set(differing.tolist()) <= set(wrong), name
     for name in FLOAT_SUMS:
         found, expected = made[name][is_right], published.columns[name][rows][is_right]
-        # A double holds eight digits behind the point as long as they, without the point, are below 2**53.
-        is_held = np.abs(expected) * 10**8 < 2**53
-        assert (found == expected)[is_held].all(), name
+        # A double is exact to eight digits after the decimal point if its multiple of 1e-8 is below 2**53.
+        is_exact = np.abs(expected) * 10**8 < 2**53
+        assert (found == expected)[is_exact].all(), name
         assert (np.abs(found - expected) <= np.spacing(expected)).all(), name

@@ -1,4 +1,4 @@
-"""Whatever is done to a cache in whatever order, it holds what a model made of dictionaries holds."""
+"""Whatever is done to a cache in whatever order, it has the bars of a model made of dictionaries."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def row_of(number: int, hour: int, version: int) -> Row | None:
 
 
 class CacheMachine(RuleBasedStateMachine):
-    """The model: `versions` is what the source has for each day, `held` the days that the cache covers."""
+    """The model: `versions` is what the source has for each day, `covered` the days that the cache covers."""
 
     @initialize()
     def start(self) -> None:
@@ -66,7 +66,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.mirror = self.place / "mirror"
         self.folder = CacheFolder(self.place / "cache")
         self.versions: dict[int, int] = {}
-        self.held: set[int] = set()
+        self.covered: set[int] = set()
         self.clock_s = 1_700_000_000
         for number in range(DAYS):
             self.publish(number, 1)
@@ -101,11 +101,11 @@ class CacheMachine(RuleBasedStateMachine):
                 await vision.download_series([HOURS], span_of(first, stop))
 
         asyncio.run(work())
-        self.held.update(range(first, stop))
+        self.covered.update(range(first, stop))
 
     @rule(first=st.integers(0, DAYS - 1), count=st.integers(1, 5))
     def overlap(self, first: int, count: int) -> None:
-        """Say again in one segment what the source says, over whatever is there."""
+        """Put the bars of the source again, in one segment, over whatever is there."""
         stop = min(first + count, DAYS)
         rows = [
             row
@@ -118,7 +118,7 @@ class CacheMachine(RuleBasedStateMachine):
             for name, cells in zip(fields_of(HOURS), zip(*rows, strict=True), strict=True)
         }
         SeriesStore(self.folder, HOURS).put(KlineTable(HOURS, columns, {}), span_of(first, stop))
-        self.held.update(range(first, stop))
+        self.covered.update(range(first, stop))
 
     @rule(number=st.integers(0, DAYS - 1))
     def replace(self, number: int) -> None:
@@ -136,12 +136,12 @@ class CacheMachine(RuleBasedStateMachine):
 
         stored = asyncio.run(work())
         assert len(stored) <= 1
-        if number in self.held and not stored:
-            # Nothing but the segment of an overlap speaks for the day: it has no archive to compare with.
-            assert not is_known or not self.speaks_by_archive(number)
+        if number in self.covered and not stored:
+            # The segment of an overlap wins in the day: it has no archive to compare with.
+            assert not is_known or not self.comes_from_archive(number)
             self.publish(number, version)
 
-    def speaks_by_archive(self, number: int) -> bool:
+    def comes_from_archive(self, number: int) -> bool:
         klines = self.cache.read_series(HOURS, span_of(number, number + 1))
         return any(DATES[number] in source.name for source in klines.sources)
 
@@ -153,9 +153,9 @@ class CacheMachine(RuleBasedStateMachine):
     def prune(self, first: int, count: int) -> None:
         stop = min(first + count, DAYS)
         prune_span(self.folder, HOURS, span_of(first, stop))
-        self.held -= set(range(first, stop))
+        self.covered -= set(range(first, stop))
 
-    @precondition(lambda self: bool(self.held))
+    @precondition(lambda self: bool(self.covered))
     @rule(
         which=st.integers(0, 63),
         kind=st.sampled_from(["flip", "truncate", "empty"]),
@@ -189,7 +189,7 @@ class CacheMachine(RuleBasedStateMachine):
         klines = self.cache.read_series(HOURS, span_of(0, DAYS), missing="ignore")
         expected = [
             (int(row[0]), float(row[1]), float(row[5]), int(row[8]))
-            for number in sorted(self.held)
+            for number in sorted(self.covered)
             for hour in range(24)
             if (row := row_of(number, hour, self.versions[number])) is not None
         ]
@@ -206,7 +206,7 @@ class CacheMachine(RuleBasedStateMachine):
             for span in klines.missing
             for moment_ms in range(*bounds(span), DAY_MS)
         }
-        assert missing == set(range(DAYS)) - self.held
+        assert missing == set(range(DAYS)) - self.covered
 
     @invariant()
     def is_in_order(self) -> None:

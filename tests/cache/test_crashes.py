@@ -156,7 +156,7 @@ def test_a_kill_at_any_step_leaves_old_or_new(base: CacheFolder, tmp_path: Path,
         ended = run_in_child(work)
         assert (ended.status, ended.lines) == (-signal.SIGKILL, ()), (number, steps[number], ended.lines)
         if name == "put back":
-            check(folder, before, {})  # what is set aside is not there for a while
+            check(folder, before, {})  # a file in quarantine is missing for a while
         else:
             check(folder, before, after)
             scenario(folder)
@@ -311,10 +311,10 @@ def test_too_many_open_files_are_named_with_a_remedy(base: CacheFolder, tmp_path
     def work(say: Callable[[str], None]) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-        held = []
+        descriptors = []
         try:
             while True:
-                held.append(os.dup(1))
+                descriptors.append(os.dup(1))
         except OSError:
             pass
         for work in (publish, pack):
@@ -338,6 +338,6 @@ def test_a_view_stays_valid_through_packing_replacement_and_pruning(base: CacheF
         change(folder)
         assert (view == 3.0).all()
     with SegmentReader(next(folder.series_path(HOURS).glob("*.ckvd"))) as reader:
-        held = reader["open"]
+        column = reader["open"]
     prune_span(folder, HOURS)
-    assert held.sum() >= 0
+    assert column.sum() >= 0

@@ -1,4 +1,4 @@
-"""Where segments lie, what their names say, and what else may lie there."""
+"""The folder of a cache: names of segments, listing them, and other files that may lie there."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ FILE_NAME = "20230101T000000Z-20230201T000000Z-r1.ckvd"
 # --- Names -------------------------------------------------------------------------------------------------
 
 
-def test_a_name_says_the_span_and_the_revision() -> None:
+def test_a_name_tells_the_span_and_the_revision() -> None:
     assert NAME.file_name == FILE_NAME
     assert parse_segment_name(FILE_NAME) == NAME
 
 
 @given(spans(0, LAST_MS, 1000), st.integers(0, 10**18 - 1))
-def test_a_name_is_read_as_it_was_written(span: Span, revision: int) -> None:
+def test_a_parsed_name_is_the_one_that_was_written(span: Span, revision: int) -> None:
     name = SegmentName(span, revision)
     assert parse_segment_name(name.file_name) == name
 
@@ -73,7 +73,7 @@ def test_another_name_is_no_segment(file_name: str) -> None:
     assert parse_segment_name(file_name) is None
 
 
-def test_a_name_that_would_be_written_otherwise_is_no_segment() -> None:
+def test_a_name_that_is_spelled_in_another_way_is_no_segment() -> None:
     assert parse_segment_name(FILE_NAME.replace("-r1", "-r01")) is None
 
 
@@ -95,7 +95,7 @@ def test_each_series_has_a_folder_of_its_own_also_where_case_is_ignored(one: Ser
     assert not paths[0].is_relative_to(paths[1]) or one == other
 
 
-def test_segments_are_listed_and_everything_else_is_passed_over(tmp_path: Path) -> None:
+def test_segments_are_listed_and_all_else_is_skipped(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path)
     path = folder.series_path(BTCUSDT_1M)
     path.mkdir(parents=True)
@@ -104,7 +104,16 @@ def test_segments_are_listed_and_everything_else_is_passed_over(tmp_path: Path) 
     assert sorted(folder.segments(BTCUSDT_1M)) == [NAME, SegmentName(NAME.span, 2)]
 
 
-def test_a_series_without_a_folder_has_no_segments_and_gets_none_by_looking(tmp_path: Path) -> None:
+def test_segments_that_are_gone_have_no_size(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path)
+    folder.make_series_path(BTCUSDT_1M)
+    gone = SegmentName(NAME.span, 2)
+    folder.segment_path(BTCUSDT_1M, NAME).write_bytes(b"12345")
+    assert folder.nbytes_of(BTCUSDT_1M, [gone, NAME]) == 5
+    assert [status.st_size for status in folder.statuses(BTCUSDT_1M, [gone, NAME, NAME])] == [5, 5]
+
+
+def test_listing_a_series_without_a_folder_makes_none(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path / "not" / "there")
     assert folder.segments(BTCUSDT_1M) == []
     assert list(folder.series()) == []
@@ -140,7 +149,7 @@ def test_a_file_where_a_folder_should_be_is_an_error_of_the_cache(tmp_path: Path
     assert folder_state(tmp_path) == before
 
 
-def test_every_series_with_a_folder_is_found_in_order_and_strangers_are_passed_over(tmp_path: Path) -> None:
+def test_every_series_with_a_folder_is_found_in_order_and_other_folders_are_skipped(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path)
     made = [
         SeriesKey(market, kind, symbol, interval)
@@ -151,7 +160,7 @@ def test_every_series_with_a_folder_is_found_in_order_and_strangers_are_passed_o
     ]
     for series in reversed(made):
         folder.make_series_path(series)
-    for stranger in (
+    for other in (
         "spot/klines/BTCUSDT/2m",
         "spot/klines/BTCUSDT/1M",
         "spot/klines/btcusdt/1m",
@@ -160,7 +169,7 @@ def test_every_series_with_a_folder_is_found_in_order_and_strangers_are_passed_o
         "option/klines/BTCUSDT/1m",
         ".locks/a/b/c",
     ):
-        (tmp_path / stranger).mkdir(parents=True)
+        (tmp_path / other).mkdir(parents=True)
     (tmp_path / "spot/klines/notes.txt").write_text("a regular file")
     assert list(folder.series()) == made
 
@@ -168,13 +177,13 @@ def test_every_series_with_a_folder_is_found_in_order_and_strangers_are_passed_o
 # --- The root ----------------------------------------------------------------------------------------------
 
 
-def test_the_root_is_what_is_said_else_what_the_environment_says_else_the_users_cache(
+def test_the_root_is_the_argument_else_that_of_the_environment_else_the_users_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("CKVD_CACHE_DIR", "~/from the environment")
-    assert CacheFolder.at("~/said").root == tmp_path / "said"
-    assert CacheFolder.at(tmp_path / "said").root == tmp_path / "said"
+    assert CacheFolder.at("~/chosen").root == tmp_path / "chosen"
+    assert CacheFolder.at(tmp_path / "chosen").root == tmp_path / "chosen"
     assert CacheFolder.at().root == tmp_path / "from the environment"
     default = user_cache_path("ckvd", appauthor=False)
     for unset in ("", None):
@@ -186,9 +195,7 @@ def test_the_root_is_what_is_said_else_what_the_environment_says_else_the_users_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_relative_folder_stays_where_it_was_when_it_was_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_folder_is_resolved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     folder = CacheFolder.at("cache")

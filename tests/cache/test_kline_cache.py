@@ -1,4 +1,4 @@
-"""Reading across segments: each bar once, from the segment that holds, and an error for what is not there."""
+"""Reading across segments: each bar once, from the segment that wins, and an error for what is missing."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_day_within_a_month_gives_each_bar_once(tmp_path: Path) -> None:
         assert_is_view(cache.read_series(BTCUSDT_1M, window(20, 30)))
 
 
-def test_a_statement_that_there_is_nothing_takes_what_was_there_before(tmp_path: Path) -> None:
+def test_a_segment_without_bars_hides_the_bars_below_it(tmp_path: Path) -> None:
     put(tmp_path, WINDOW)
     store = SeriesStore(CacheFolder(tmp_path), BTCUSDT_1M)
     store.put(make_table(BTCUSDT_1M, []), window(10, 20))
@@ -92,7 +92,7 @@ def test_a_statement_that_there_is_nothing_takes_what_was_there_before(tmp_path:
 # --- What is asked for -------------------------------------------------------------------------------------
 
 
-def test_a_span_can_be_said_in_every_form_and_its_end_is_left_out(tmp_path: Path) -> None:
+def test_a_span_can_be_given_in_every_form_and_its_end_is_excluded(tmp_path: Path) -> None:
     put(tmp_path, WINDOW)
     end_ms = START_MS + 45 * MINUTE_MS
     with KlineCache(tmp_path) as cache:
@@ -109,7 +109,7 @@ def test_a_span_can_be_said_in_every_form_and_its_end_is_left_out(tmp_path: Path
         assert klines.open_time[-1] == end_ms - MINUTE_MS
 
 
-def test_what_makes_no_sense_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+def test_an_invalid_series_or_span_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     with KlineCache(tmp_path / "not there") as cache:
         for symbol, interval, market, kind in (
             ("btcusdt", "1m", "spot", "klines"),
@@ -146,7 +146,7 @@ def test_nothing_is_missing_of_an_empty_span(tmp_path: Path) -> None:
         assert (len(klines), klines.missing, klines.gaps) == (0, (), ())
 
 
-def test_what_is_not_there_is_an_error_that_names_each_span_and_the_remedy(tmp_path: Path) -> None:
+def test_missing_spans_are_an_error_that_names_each_of_them_and_the_remedy(tmp_path: Path) -> None:
     put(tmp_path, window(10, 20))
     put(tmp_path, window(30, 40))
     missing = (window(0, 10), window(20, 30), window(40, 60))
@@ -178,7 +178,7 @@ def absent(reason: Reason, span: Span) -> list[Absence]:
 
 
 @pytest.mark.parametrize("reason", [Reason.HALTED, Reason.BEFORE_LISTING, Reason.AFTER_DELISTING])
-def test_that_there_is_no_bar_is_an_answer(tmp_path: Path, reason: Reason) -> None:
+def test_a_span_in_which_no_bars_exist_is_not_missing(tmp_path: Path, reason: Reason) -> None:
     store = SeriesStore(CacheFolder(tmp_path), BTCUSDT_1M)
     store.put(make_table(BTCUSDT_1M, []), WINDOW, absences=absent(reason, WINDOW))
     with KlineCache(tmp_path) as cache:
@@ -188,7 +188,9 @@ def test_that_there_is_no_bar_is_an_answer(tmp_path: Path, reason: Reason) -> No
 
 
 @pytest.mark.parametrize("reason", [Reason.NOT_PUBLISHED, Reason.ARCHIVE_DAMAGED])
-def test_that_nothing_could_be_had_is_no_answer_and_its_reason_is_told(tmp_path: Path, reason: Reason) -> None:
+def test_a_span_whose_bars_were_unavailable_is_missing_and_its_reason_is_told(
+    tmp_path: Path, reason: Reason
+) -> None:
     put(tmp_path, window(0, 30))
     nothing = window(30, 60)
     store = SeriesStore(CacheFolder(tmp_path), BTCUSDT_1M)
@@ -201,7 +203,7 @@ def test_that_nothing_could_be_had_is_no_answer_and_its_reason_is_told(tmp_path:
         assert klines.gaps == (Gap(nothing.start_ms, nothing.end_ms, 30, reason),)
 
 
-def test_a_reason_counts_only_where_its_segment_speaks(tmp_path: Path) -> None:
+def test_a_reason_counts_only_where_its_segment_wins(tmp_path: Path) -> None:
     store = SeriesStore(CacheFolder(tmp_path), BTCUSDT_1M)
     bars = regular_table(BTCUSDT_1M, WINDOW)
     store.put(bars.rows(0, 10), WINDOW, absences=absent(Reason.ARCHIVE_DAMAGED, window(10, 60)))
@@ -216,18 +218,18 @@ def test_a_reason_counts_only_where_its_segment_speaks(tmp_path: Path) -> None:
     ]
 
 
-def test_the_sources_of_what_was_read_are_told_in_order(tmp_path: Path) -> None:
+def test_the_sources_of_the_bars_are_told_in_order(tmp_path: Path) -> None:
     store = SeriesStore(CacheFolder(tmp_path), BTCUSDT_1M)
     parts = [window(0, 30), window(30, 60)]
-    told = [
+    sources = [
         Source(Origin.VISION_DAILY, f"{number}.zip", part.start_ms, part.end_ms, sha256=str(number) * 64)
         for number, part in enumerate(parts)
     ]
-    for part, source in zip(parts, told, strict=True):
+    for part, source in zip(parts, sources, strict=True):
         store.put(regular_table(BTCUSDT_1M, part), part, sources=[source])
     with KlineCache(tmp_path) as cache:
-        assert cache.read_series(BTCUSDT_1M, WINDOW).sources == tuple(told)
-        assert cache.read_series(BTCUSDT_1M, parts[1]).sources == (told[1],)
+        assert cache.read_series(BTCUSDT_1M, WINDOW).sources == tuple(sources)
+        assert cache.read_series(BTCUSDT_1M, parts[1]).sources == (sources[1],)
 
 
 # --- Series keep apart -------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Any pile of overlapping segments reads as a dict of rows does, in which later statements replace earlier ones."""
+"""Any pile of overlapping segments reads like a dict of rows in which later puts replace earlier ones."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ FIRST_MS, LAST_MS = ms(2024, 2, 28, 23, 30), ms(2024, 2, 29, 0, 30)
 
 @dataclass
 class Model:
-    """What a series should read as: each statement replaces all that was said of its span."""
+    """The bars of a series: each put replaces all bars in its span."""
 
     closes: dict[int, float] = field(default_factory=dict)
-    owner_of: dict[int, int] = field(default_factory=dict)  # by minute
+    put_of: dict[int, int] = field(default_factory=dict)  # by minute
 
     def put(self, number: int, span: Span, rows: dict[int, float]) -> None:
         self.closes = {open_ms: close for open_ms, close in self.closes.items() if open_ms not in span} | rows
-        self.owner_of |= dict.fromkeys(moments_of([span], MINUTE_MS), number)
+        self.put_of |= dict.fromkeys(moments_of([span], MINUTE_MS), number)
 
     def rows(self, span: Span) -> dict[int, float]:
         return {open_ms: close for open_ms, close in sorted(self.closes.items()) if open_ms in span}
 
     def missing(self, span: Span) -> tuple[Span, ...]:
         seconds = moments_of([span], 1000)
-        return runs_of({second for second in seconds if second // 60 not in self.owner_of}, 1000)
+        return runs_of({second for second in seconds if second // 60 not in self.put_of}, 1000)
 
     def block_count(self, span: Span) -> int:
         """From how many runs of one segment the rows come."""
         minutes = sorted(moments_of([span], MINUTE_MS))
         with_rows = {open_ms // MINUTE_MS for open_ms in self.rows(span)}
-        return sum(any(minute in with_rows for minute in run) for _, run in groupby(minutes, key=self.owner_of.get))
+        return sum(any(minute in with_rows for minute in run) for _, run in groupby(minutes, key=self.put_of.get))
 
 
 @st.composite
-def statements(draw: st.DrawFn) -> tuple[Span, list[int]]:
+def puts(draw: st.DrawFn) -> tuple[Span, list[int]]:
     """A span in whole minutes of the window, and the open times of its bars: some missing, some late."""
     span = draw(spans(FIRST_MS, LAST_MS, MINUTE_MS).filter(bool))
     minutes = draw(st.sets(st.sampled_from(sorted(moments_of([span], MINUTE_MS)))))
@@ -62,15 +62,15 @@ def statements(draw: st.DrawFn) -> tuple[Span, list[int]]:
 
 
 @settings(max_examples=60)
-@given(st.lists(statements(), max_size=6), st.lists(spans(FIRST_MS, LAST_MS, 1000), min_size=1, max_size=3))
-def test_what_is_read_is_what_was_said_last(said: list[tuple[Span, list[int]]], wanted: list[Span]) -> None:
+@given(st.lists(puts(), max_size=6), st.lists(spans(FIRST_MS, LAST_MS, 1000), min_size=1, max_size=3))
+def test_a_read_gives_what_was_put_last(made: list[tuple[Span, list[int]]], wanted: list[Span]) -> None:
     model = Model()
     with tempfile.TemporaryDirectory() as folder, open_cache(folder) as cache:
-        for number, (span, opens) in enumerate(said):
+        for number, (span, opens) in enumerate(made):
             closes = 1000.0 * number + np.arange(len(opens))
             SeriesStore(cache.folder, BTCUSDT_1M).put(make_table(BTCUSDT_1M, opens, close=closes), span)
             model.put(number, span, dict(zip(opens, closes.tolist(), strict=True)))
-        assert cache.coverage(BTCUSDT_1M) == runs_of(model.owner_of, MINUTE_MS)
+        assert cache.coverage(BTCUSDT_1M) == runs_of(model.put_of, MINUTE_MS)
         for span in wanted:
             check(cache, span, model)
 

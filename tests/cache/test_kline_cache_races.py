@@ -1,4 +1,4 @@
-"""A cache whose files change while it is read, or that is used by many, or after it was closed."""
+"""A cache whose files change while it is read, that many use at once, or that is used after it was closed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import pytest
 
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.folder import SegmentName
-from ckvd.cache.open_segments import OpenSegments
-from ckvd.cache.snapshot import open_named
+from ckvd.cache.open_segments import OpenSegments, open_named
 from ckvd.errors import CacheBusyError, NotCachedError, SegmentCorruptError
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
@@ -76,9 +75,7 @@ def test_a_segment_that_was_pruned_after_it_was_listed_is_missing(
     assert caught.value.missing == (SECOND,)
 
 
-def test_a_reader_that_loses_every_race_gives_up_and_says_so(
-    folder: CacheFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reader_that_loses_every_race_gives_up(folder: CacheFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     newest = [put(folder, HOUR, 0)]
 
     def replace(time: int) -> None:
@@ -92,7 +89,7 @@ def test_a_reader_that_loses_every_race_gives_up_and_says_so(
     assert len(listed) == CACHE_READ_ATTEMPTS_MAX == 16
 
 
-def test_what_was_added_meanwhile_is_read_the_next_time(folder: CacheFolder) -> None:
+def test_a_segment_that_was_added_meanwhile_is_read_the_next_time(folder: CacheFolder) -> None:
     put(folder, HOUR, 1)
     with KlineCache(folder.root) as cache:
         before = cache.read_series(BTCUSDT_1M, HOUR)
@@ -151,7 +148,7 @@ def test_a_refused_file_is_not_kept_open(folder: CacheFolder) -> None:
 # --- Closing -----------------------------------------------------------------------------------------------
 
 
-def test_what_was_read_stays_valid_when_the_cache_is_closed_and_its_folder_removed(folder: CacheFolder) -> None:
+def test_bars_stay_valid_when_the_cache_is_closed_and_its_folder_removed(folder: CacheFolder) -> None:
     put(folder, FIRST, 1)
     put(folder, SECOND, 2)
     with KlineCache(folder.root) as cache:
@@ -159,7 +156,7 @@ def test_what_was_read_stays_valid_when_the_cache_is_closed_and_its_folder_remov
         closes = view.close
     shutil.rmtree(folder.root)
     assert closes.tolist() == [1] * 30
-    # Columns that nobody looked at before are read now.
+    # These columns are read for the first time.
     assert view.open.tolist() == [100.0 + row for row in range(30)]
     assert gathered.close.tolist() == [1] * 30 + [2] * 30
     assert gathered.count.tolist() == [*range(800, 830)] * 2
@@ -186,7 +183,7 @@ def test_a_closed_cache_is_refused(folder: CacheFolder) -> None:
         cache.read_series(BTCUSDT_1M, HOUR)
 
 
-def test_a_closed_cache_is_refused_whether_or_not_it_has_what_is_asked_for(folder: CacheFolder) -> None:
+def test_an_empty_closed_cache_is_refused_too(folder: CacheFolder) -> None:
     cache = KlineCache(folder.root)
     cache.close()
     with pytest.raises(ValueError, match="is closed"):
@@ -258,8 +255,8 @@ def test_threads_that_read_one_cache_read_what_one_alone_does(
         assert list(pool.map(read, range(4))) == list(range(4))
 
 
-def test_a_reader_that_comes_after_the_end_opens_nothing(folder: CacheFolder) -> None:
-    """A thread that was about to open a segment when another one closed the cache."""
+def test_nothing_is_opened_after_closing(folder: CacheFolder) -> None:
+    """A thread may be about to open a segment when another one closes the cache."""
     put(folder, FIRST, 0)
     (name,) = folder.segments(BTCUSDT_1M)
     maps = leaks.count_maps()
@@ -273,7 +270,7 @@ def test_a_reader_that_comes_after_the_end_opens_nothing(folder: CacheFolder) ->
 
 
 def test_threads_read_while_another_one_writes(folder: CacheFolder) -> None:
-    """Each read shows one statement for each half, never a mixture and never less than before."""
+    """Each read shows one put for each half, never a mixture and never an older one than before."""
     put(folder, FIRST, 0)
     put(folder, SECOND, 0)
     is_done = threading.Event()

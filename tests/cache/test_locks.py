@@ -108,12 +108,12 @@ def test_threads_exclude_each_other(folder: CacheFolder) -> None:
     assert most == 1
 
 
-def test_a_thread_that_waits_too_long_is_told(folder: CacheFolder) -> None:
+def test_a_thread_that_waits_too_long_gets_an_error(folder: CacheFolder) -> None:
     with SeriesLock(folder, BTCUSDT_1M), pytest.raises(CacheBusyError), SeriesLock(folder, BTCUSDT_1M, timeout_s=0):
         pass
 
 
-def test_a_child_holds_nothing_and_takes_nothing_away(folder: CacheFolder) -> None:
+def test_a_forked_child_holds_no_lock_and_releases_none(folder: CacheFolder) -> None:
     folder.make_path(folder.root)
     lock = FileLock(folder.root / "a.lock", timeout_s=0)
     with lock:
@@ -192,7 +192,7 @@ def test_without_a_readable_record_revisions_go_on_from_the_segments(folder: Cac
     assert sorted(name.revision for name in folder.segments(BTCUSDT_1M)) == [1, 2, 3, 4]
 
 
-def test_a_record_that_is_cut_short_as_it_is_written_is_still_read(folder: CacheFolder) -> None:
+def test_a_process_that_dies_while_it_writes_a_record_leaves_a_readable_one(folder: CacheFolder) -> None:
     store = SeriesStore(folder, BTCUSDT_1M)
     first = store.put(regular_table(BTCUSDT_1M, DAY), DAY)
     lock = FileLock(folder.lock_path(BTCUSDT_1M), timeout_s=0)
@@ -218,7 +218,7 @@ def test_a_record_that_is_cut_short_as_it_is_written_is_still_read(folder: Cache
     assert max(name.revision for name in folder.segments(BTCUSDT_1M)) == 9
 
 
-def test_a_long_file_of_rubbish_becomes_a_record(folder: CacheFolder) -> None:
+def test_a_record_replaces_a_long_file_of_rubbish(folder: CacheFolder) -> None:
     folder.make_path(folder.root)
     lock = FileLock(folder.root / "a.lock", timeout_s=0)
     lock.path.write_bytes(b"x" * 10_000)
@@ -242,7 +242,7 @@ def test_a_file_that_may_not_be_opened_is_not_free(tmp_path: Path) -> None:
     assert run_in_child(work) == Ended(0, ("False",))
 
 
-def test_a_file_is_not_free_where_only_writers_may_lock_it_alone(
+def test_a_held_file_is_not_free_where_only_writers_get_an_exclusive_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     genuine = locks.fcntl.flock
@@ -282,7 +282,7 @@ def test_a_file_system_without_locks_is_refused_with_a_remedy(
         ("fuse.sshfs", "rw", False, True),
     ],
 )
-def test_it_is_known_how_far_locks_reach(
+def test_the_mount_tells_how_far_locks_reach(
     tmp_path: Path, kind: str, options: str, reaches_others: bool, is_shared: bool
 ) -> None:
     place = os.path.realpath(tmp_path)
@@ -291,7 +291,7 @@ def test_it_is_known_how_far_locks_reach(
     assert (reach.file_system, reach.reaches_others, reach.is_shared) == (kind, reaches_others, is_shared)
 
 
-def test_a_holder_without_a_name_is_called_so() -> None:
+def test_a_holder_without_a_name_is_described_as_such() -> None:
     assert describe_holder({}) == "another process, which left no name"
     assert describe_holder({"host": "a", "process": "x", "since_ms": 1}) == "another process, which left no name"
 

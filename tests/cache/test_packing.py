@@ -1,4 +1,4 @@
-"""What is merged, and that merging loses nothing."""
+"""Which segments are merged, and that merging loses nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ckvd.cache import CacheFolder, KlineCache, SeriesStore, fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.folder import SegmentName
 from ckvd.cache.packing import pack_series, survey_packing
-from ckvd.cache.packing_plan import Piece, join_records, plan_packing
+from ckvd.cache.packing_plan import PackInput, join_provenance, plan_packing
 from ckvd.cache.resolution import Winner
 from ckvd.model.calendar import days_of
 from ckvd.model.market import DAY_MS, SeriesKey
@@ -36,9 +36,9 @@ def day(number: int, count: int = 1) -> Span:
     return Span(START + number * DAY_MS, START + (number + count) * DAY_MS)
 
 
-def pieces_of(row_counts: Sequence[int]) -> list[Piece]:
+def inputs_of(row_counts: Sequence[int]) -> list[PackInput]:
     return [
-        Piece(Winner(day(number), SegmentName(day(number), number + 1)), rows, is_closed=True)
+        PackInput(Winner(day(number), SegmentName(day(number), number + 1)), rows, is_closed=True)
         for number, rows in enumerate(row_counts)
     ]
 
@@ -52,40 +52,40 @@ def folder(tmp_path: Path) -> CacheFolder:
     return CacheFolder(tmp_path / "cache")
 
 
-# --- Deciding ---
+# --- Planning ---
 
 
-def test_years_that_came_month_by_month_become_one_segment() -> None:
-    assert [len(merge.pieces) for merge in plan_packing(pieces_of([44_640] * 60))] == [60]
+def test_years_of_single_months_become_one_segment() -> None:
+    assert [len(merge.inputs) for merge in plan_packing(inputs_of([44_640] * 60))] == [60]
 
 
 def test_a_day_after_five_years_is_left_alone() -> None:
-    assert plan_packing(pieces_of([2_600_000, 1440])) == ()
-    assert plan_packing(pieces_of([2_600_000, *[1440] * (PACK_GROWTH_MIN - 1)])) == ()
+    assert plan_packing(inputs_of([2_600_000, 1440])) == ()
+    assert plan_packing(inputs_of([2_600_000, *[1440] * (PACK_GROWTH_MIN - 1)])) == ()
 
 
 def test_days_after_five_years_are_merged_among_themselves() -> None:
-    (merge,) = plan_packing(pieces_of([2_600_000, *[1440] * PACK_GROWTH_MIN]))
+    (merge,) = plan_packing(inputs_of([2_600_000, *[1440] * PACK_GROWTH_MIN]))
     assert merge.row_count == PACK_GROWTH_MIN * 1440
 
 
 def test_no_segment_grows_beyond_the_bound() -> None:
-    merges = plan_packing(pieces_of([44_640] * 150))
+    merges = plan_packing(inputs_of([44_640] * 150))
     assert [merge.row_count <= 3_000_000 for merge in merges] == [True] * len(merges)
-    assert sum(len(merge.pieces) for merge in merges) == 150
+    assert sum(len(merge.inputs) for merge in merges) == 150
 
 
-def test_nothing_is_merged_across_a_hole_or_something_unfinished() -> None:
-    days = pieces_of([1440] * 40)
-    unfinished = Piece(days[20].winner, 1440, is_closed=False)
-    merges = plan_packing([*days[:20], unfinished, *days[21:]])
+def test_nothing_is_merged_across_a_gap_or_an_open_segment() -> None:
+    days = inputs_of([1440] * 40)
+    still_open = PackInput(days[20].winner, 1440, is_closed=False)
+    merges = plan_packing([*days[:20], still_open, *days[21:]])
     assert [merge.span for merge in merges] == [day(0, 20), day(21, 19)]
     merges = plan_packing([*days[:20], *days[21:]])
     assert [merge.span for merge in merges] == [day(0, 20), day(21, 19)]
 
 
 def test_thorough_merging_merges_whatever_fits() -> None:
-    (merge,) = plan_packing(pieces_of([2_600_000, 1440]), is_thorough=True)
+    (merge,) = plan_packing(inputs_of([2_600_000, 1440]), is_thorough=True)
     assert merge.row_count == 2_601_440
 
 
@@ -93,44 +93,44 @@ def test_thorough_merging_merges_whatever_fits() -> None:
     st.lists(st.sampled_from([0, 1, 24, 1440, 44_640, 500_000, 2_999_999, 4_000_000]), max_size=60), st.booleans()
 )
 def test_merges_are_disjoint_bounded_and_final(row_counts: list[int], is_thorough: bool) -> None:
-    pieces = pieces_of(row_counts)
-    merges = plan_packing(pieces, is_thorough=is_thorough)
-    merged = [piece for merge in merges for piece in merge.pieces]
+    inputs = inputs_of(row_counts)
+    merges = plan_packing(inputs, is_thorough=is_thorough)
+    merged = [item for merge in merges for item in merge.inputs]
     assert len(set(merged)) == len(merged)
-    assert all(len(merge.pieces) > 1 and merge.row_count <= 3_000_000 for merge in merges)
-    left = [piece for piece in pieces if piece not in merged]
-    left += [Piece(Winner(m.span, SegmentName(m.span, 99)), m.row_count, is_closed=True) for m in merges]
-    left.sort(key=lambda piece: piece.span)
+    assert all(len(merge.inputs) > 1 and merge.row_count <= 3_000_000 for merge in merges)
+    left = [item for item in inputs if item not in merged]
+    left += [PackInput(Winner(m.span, SegmentName(m.span, 99)), m.row_count, is_closed=True) for m in merges]
+    left.sort(key=lambda item: item.span)
     if is_thorough:
         again = plan_packing(left, is_thorough=True)
-        assert sum(len(merge.pieces) for merge in again) <= len(left)
+        assert sum(len(merge.inputs) for merge in again) <= len(left)
 
 
 @pytest.mark.parametrize("rows", [1, 24, 1440])
-def test_a_life_of_single_days_copies_each_bar_about_three_times(rows: int) -> None:
-    pieces: list[Piece] = []
+def test_years_of_single_days_copy_each_bar_about_three_times(rows: int) -> None:
+    inputs: list[PackInput] = []
     copied = most = 0
     for number in range(2000):
-        pieces.append(Piece(Winner(day(number), SegmentName(day(number), number)), rows, is_closed=True))
-        for merge in plan_packing(pieces):
+        inputs.append(PackInput(Winner(day(number), SegmentName(day(number), number)), rows, is_closed=True))
+        for merge in plan_packing(inputs):
             copied += merge.row_count
-            first = pieces.index(merge.pieces[0])
-            merged = Piece(Winner(merge.span, SegmentName(merge.span, number)), merge.row_count, is_closed=True)
-            pieces[first : first + len(merge.pieces)] = [merged]
-        most = max(most, len(pieces))
+            first = inputs.index(merge.inputs[0])
+            merged = PackInput(Winner(merge.span, SegmentName(merge.span, number)), merge.row_count, is_closed=True)
+            inputs[first : first + len(merge.inputs)] = [merged]
+        most = max(most, len(inputs))
     assert copied <= 3 * 2000 * rows
     assert most <= 36
 
 
-def test_a_record_that_was_cut_at_a_seam_is_whole_again() -> None:
+def test_a_source_that_was_cut_at_a_seam_is_made_whole() -> None:
     whole = source(day(0, 3))
     parts = [source(day(0)), source(day(1)), source(day(2))]
-    assert join_records([[part] for part in parts]) == (whole,)
+    assert join_provenance([[part] for part in parts]) == (whole,)
     other = source(day(1), "b.zip")
-    assert join_records([[parts[0]], [other], [parts[2]]]) == (parts[0], other, parts[2])
+    assert join_provenance([[parts[0]], [other], [parts[2]]]) == (parts[0], other, parts[2])
 
 
-# --- Doing ---
+# --- Merging ---
 
 
 def put_days(folder: CacheFolder, series: SeriesKey, count: int) -> None:
@@ -161,7 +161,7 @@ def test_packing_changes_no_bar_and_keeps_all_provenance(folder: CacheFolder) ->
     assert pack_series(folder, BTCUSDT_1H).merges == ()
 
 
-def test_only_what_still_speaks_is_copied(folder: CacheFolder) -> None:
+def test_only_the_winning_parts_are_copied(folder: CacheFolder) -> None:
     put_days(folder, BTCUSDT_1H, 30)
     newer = regular_table(BTCUSDT_1H, day(10, 2), open=7.0)
     SeriesStore(folder, BTCUSDT_1H).put(newer, day(10, 2), sources=[source(day(10, 2), "newer")])
@@ -172,15 +172,15 @@ def test_only_what_still_speaks_is_copied(folder: CacheFolder) -> None:
         report = pack_series(folder, BTCUSDT_1H)
         after = cache.read_series(BTCUSDT_1H, day(0, 30))
         assert after == before
-        names = [record.name for record in after.sources]
+        names = [source.name for source in after.sources]
     assert len(report.packed) == 1
-    assert report.packed[0].input_count == 30
+    assert len(report.merges[0].inputs) == 30
     assert names.count("newer") == 1
     assert "2023-01-11" not in names
     assert "2023-01-21" in names
 
 
-def test_a_column_that_only_some_have_is_kept(folder: CacheFolder) -> None:
+def test_a_column_that_only_some_segments_have_is_kept(folder: CacheFolder) -> None:
     store = SeriesStore(folder, BTCUSDT_1H)
     for number in range(12):
         odd = {CLOSE_TIME_US: 500} if number == 3 else {}
@@ -202,7 +202,7 @@ def test_a_column_that_only_some_have_is_kept(folder: CacheFolder) -> None:
     assert encodings["close_time"] == encodings[CLOSE_TIME_US] == "STORED"
 
 
-def test_what_is_provisional_or_will_be_asked_for_again_is_not_packed(folder: CacheFolder) -> None:
+def test_a_segment_that_is_provisional_or_will_be_fetched_again_is_not_packed(folder: CacheFolder) -> None:
     put_days(folder, BTCUSDT_1H, 14)
     store = SeriesStore(folder, BTCUSDT_1H)
     store.put(regular_table(BTCUSDT_1H, day(14)), day(14), is_provisional=True, recheck_ms=day(16).start_ms)
@@ -215,13 +215,12 @@ def test_what_is_provisional_or_will_be_asked_for_again_is_not_packed(folder: Ca
 def test_a_view_stays_valid_through_packing(folder: CacheFolder) -> None:
     put_days(folder, BTCUSDT_1M, 14)
     with KlineCache(folder.root) as cache:
-        held = cache.read_series(BTCUSDT_1M, day(3))
-        view = held.open
+        view = cache.read_series(BTCUSDT_1M, day(3)).open
     pack_series(folder, BTCUSDT_1M)
     assert (view == float(day(3).start_ms)).all()
 
 
-def test_damage_is_never_packed_and_what_lies_beneath_is_kept(folder: CacheFolder) -> None:
+def test_a_damaged_segment_is_not_packed_and_the_one_below_is_kept(folder: CacheFolder) -> None:
     put_days(folder, BTCUSDT_1H, 14)
     victim = folder.series_path(BTCUSDT_1H) / SegmentName(day(5), 6).file_name
     content = bytearray(victim.read_bytes())
@@ -231,7 +230,7 @@ def test_damage_is_never_packed_and_what_lies_beneath_is_kept(folder: CacheFolde
     assert not report.packed
     assert victim.name in report.refusals[0]
     assert len(folder.segments(BTCUSDT_1H)) == 14
-    # A whole segment lies under the damaged one: it is not removed, whatever the names say.
+    # The damaged segment supersedes an intact one, which is kept.
     above = folder.series_path(BTCUSDT_1H) / SegmentName(day(5), 99).file_name
     victim.rename(above)
     SeriesStore(folder, BTCUSDT_1H).put(regular_table(BTCUSDT_1H, day(7)), day(7))
@@ -239,7 +238,9 @@ def test_damage_is_never_packed_and_what_lies_beneath_is_kept(folder: CacheFolde
     assert above.exists()
 
 
-def test_a_merge_of_what_changed_meanwhile_is_dropped(folder: CacheFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_merge_is_dropped_when_its_span_changes_meanwhile(
+    folder: CacheFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put_days(folder, BTCUSDT_1H, 14)
     table = regular_table(BTCUSDT_1H, day(2), open=5.0)
 

@@ -1,4 +1,4 @@
-"""Which segment speaks for each moment, against a dict of minutes."""
+"""Which segment wins at each moment, against a dict of minutes."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def minutes_of(span: Span) -> list[int]:
     return sorted(moments_of([span], MINUTE_MS))
 
 
-def owners(pile: list[SegmentName]) -> dict[int, SegmentName]:
-    """Who speaks for each minute: later revisions take what earlier ones had."""
+def winner_of_minute(pile: list[SegmentName]) -> dict[int, SegmentName]:
+    """The segment that wins in each minute: a later revision replaces an earlier one."""
     found: dict[int, SegmentName] = {}
     for segment in sorted(pile, key=lambda segment: segment.revision):
         found |= dict.fromkeys(minutes_of(segment.span), segment)
@@ -47,10 +47,8 @@ def span(start: int, end: int) -> Span:
 
 @given(minute_spans, piles())
 @example(span(0, 40), [SegmentName(span(0, 10), 2), SegmentName(span(0, 10), 1)])
-def test_each_minute_belongs_to_the_segment_with_the_highest_revision(
-    wanted: Span, pile: list[SegmentName]
-) -> None:
-    expected = owners(pile)
+def test_in_each_minute_the_segment_with_the_highest_revision_wins(wanted: Span, pile: list[SegmentName]) -> None:
+    expected = winner_of_minute(pile)
     found = {minute: winner.segment for winner in resolve(wanted, pile) for minute in minutes_of(winner.span)}
     assert found == {minute: expected[minute] for minute in minutes_of(wanted) if minute in expected}
 
@@ -74,10 +72,10 @@ def test_the_order_of_a_listing_does_not_matter(wanted: Span, pile: list[Segment
     assert resolve(wanted, shuffled) == resolve(wanted, pile)
 
 
-def test_segments_of_one_revision_give_one_answer_in_any_order() -> None:
+def test_segments_of_one_revision_resolve_the_same_in_any_order() -> None:
     pile = [SegmentName(span(0, 10), 1), SegmentName(span(5, 15), 1), SegmentName(span(5, 12), 1)]
-    answers = [resolve(span(0, 20), order) for order in permutations(pile)]
-    assert all(answer == answers[0] for answer in answers)
+    results = [resolve(span(0, 20), order) for order in permutations(pile)]
+    assert all(result == results[0] for result in results)
 
 
 @given(spans(0, LENGTH * MINUTE_MS), piles())
@@ -87,7 +85,7 @@ def test_a_span_that_starts_or_ends_within_a_minute_is_cut_there(wanted: Span, p
     assert resolve(wanted, pile) == [winner for winner in cut if winner.span]
 
 
-def test_a_day_within_a_month_takes_its_own_and_leaves_the_rest() -> None:
+def test_a_later_day_within_a_month_wins_its_day_and_no_more() -> None:
     month, day = SegmentName(span(0, 30), 1), SegmentName(span(10, 11), 2)
     assert resolve(span(0, 30), [day, month]) == [
         Winner(span(0, 10), month),
@@ -96,12 +94,12 @@ def test_a_day_within_a_month_takes_its_own_and_leaves_the_rest() -> None:
     ]
 
 
-def test_a_month_that_came_later_takes_the_days_within() -> None:
+def test_a_later_month_wins_over_the_days_within() -> None:
     month, day = SegmentName(span(0, 30), 2), SegmentName(span(10, 11), 1)
     assert resolve(span(0, 30), [day, month]) == [Winner(span(0, 30), month)]
 
 
-def test_nothing_speaks_for_an_empty_span_and_none_of_no_segments() -> None:
+def test_nothing_wins_in_an_empty_span_or_without_segments() -> None:
     segment = SegmentName(span(0, 30), 1)
     assert resolve(span(5, 5), [segment]) == []
     assert resolve(span(0, 30), []) == []
@@ -109,18 +107,18 @@ def test_nothing_speaks_for_an_empty_span_and_none_of_no_segments() -> None:
 
 
 @given(piles())
-def test_a_segment_is_superseded_where_it_owns_no_minute(pile: list[SegmentName]) -> None:
-    owner_of = owners(pile)
+def test_a_segment_that_wins_no_minute_is_superseded(pile: list[SegmentName]) -> None:
+    winning = winner_of_minute(pile)
     expected = {}
     for segment in pile:
-        in_its_place = [owner_of[minute] for minute in minutes_of(segment.span)]
-        if segment not in in_its_place:
-            expected[segment] = tuple(dict.fromkeys(owner for owner, _ in groupby(in_its_place)))
+        instead = [winning[minute] for minute in minutes_of(segment.span)]
+        if segment not in instead:
+            expected[segment] = tuple(dict.fromkeys(segment for segment, _ in groupby(instead)))
     assert superseded(pile) == expected
 
 
 @given(minute_spans, piles())
-def test_what_is_superseded_can_go_and_nothing_changes(wanted: Span, pile: list[SegmentName]) -> None:
+def test_removing_superseded_segments_changes_nothing(wanted: Span, pile: list[SegmentName]) -> None:
     left = [segment for segment in pile if segment not in superseded(pile)]
     assert resolve(wanted, left) == resolve(wanted, pile)
     assert superseded(left) == {}

@@ -1,4 +1,4 @@
-"""Adding segments to a series: each says something new and changes nothing that was there."""
+"""Adding segments to a series: each is new, and changes none that was there."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def series_state(store: SeriesStore) -> dict[str, tuple[bytes, int]]:
 
 @settings(max_examples=40)
 @given(st.data(), series_keys())
-def test_any_bars_of_any_series_are_kept_where_the_series_lies(
+def test_any_bars_of_any_series_are_kept_in_the_folder_of_the_series(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, series: SeriesKey
 ) -> None:
     folder = CacheFolder(tmp_path_factory.getbasetemp() / "any")
@@ -55,7 +55,7 @@ def test_any_bars_of_any_series_are_kept_where_the_series_lies(
     path.unlink()
 
 
-def test_what_is_said_of_the_rows_is_kept(store: SeriesStore) -> None:
+def test_the_provenance_of_the_rows_is_kept(store: SeriesStore) -> None:
     archive = Source(Origin.VISION_DAILY, "d.zip", 0, DAY_MS, sha256="ab" * 32)
     halted = Absence(60 * MINUTE_MS, 61 * MINUTE_MS, Reason.HALTED)
     path = store.put(
@@ -66,7 +66,7 @@ def test_what_is_said_of_the_rows_is_kept(store: SeriesStore) -> None:
     assert (header.is_provisional, header.recheck_ms) == (True, 5 * DAY_MS)
 
 
-def test_each_statement_has_a_higher_revision_and_leaves_those_before_as_they_are(store: SeriesStore) -> None:
+def test_each_segment_has_a_higher_revision_and_leaves_the_others_as_they_are(store: SeriesStore) -> None:
     revisions, before = [], series_state(store)
     for span in (HOUR, Span(0, DAY_MS), HOUR, Span(DAY_MS, 2 * DAY_MS)):
         path = store.put(TABLE if span.start_ms == 0 else make_table(BTCUSDT_1M, []), span)
@@ -79,25 +79,18 @@ def test_each_statement_has_a_higher_revision_and_leaves_those_before_as_they_ar
     assert len(store.folder.segments(BTCUSDT_1M)) == 4
 
 
-def test_rows_take_the_place_of_what_they_were_made_of_and_of_nothing_else(store: SeriesStore) -> None:
+def test_rows_replace_what_they_were_made_of_and_nothing_else(store: SeriesStore) -> None:
     store.put(TABLE, HOUR)
-    held = resolve(HOUR, store.folder.segments(BTCUSDT_1M))
+    winners = resolve(HOUR, store.folder.segments(BTCUSDT_1M))
     elsewhere = store.put(make_table(BTCUSDT_1M, []), Span(HOUR.end_ms, 2 * HOUR.end_ms))
-    first = store.put_in_place(held, TABLE, HOUR)
+    first = store.put_in_place(winners, TABLE, HOUR)
     assert first is not None
     before = series_state(store)
     assert set(before) >= {elsewhere.name, first.name}
-    assert store.put_in_place(held, TABLE, HOUR) is None
+    assert store.put_in_place(winners, TABLE, HOUR) is None
     assert series_state(store) == before
-    now_held = resolve(HOUR, store.folder.segments(BTCUSDT_1M))
-    assert store.put_in_place(now_held, TABLE, HOUR) is not None
-
-
-def test_a_revision_is_not_given_again_when_its_segment_is_gone(store: SeriesStore) -> None:
-    first = store.put(TABLE, HOUR)
-    first.unlink()
-    second = store.put(TABLE, HOUR)
-    assert second.name != first.name
+    winners = resolve(HOUR, store.folder.segments(BTCUSDT_1M))
+    assert store.put_in_place(winners, TABLE, HOUR) is not None
 
 
 def test_nothing_but_the_segment_is_left_in_the_folder(store: SeriesStore) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -9,10 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ckvd.acquisition.report import ArchiveReport, CompletionReport, DownloadReport, Outcome
+from ckvd.errors import CkvdError
+from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
+from ckvd.model.provenance import Origin, Source
+from ckvd.model.timespan import Span
 from support import command
 from support.archives import make_archive, path_of
-from support.command import Terminal
+from support.command import Finished, Terminal
 from support.download_site import DownloadSite
 from support.loopback.mirror import publish
 from support.loopback.reply import Gate, Reply
@@ -20,10 +27,8 @@ from support.places import SAMPLES
 from support.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    from support.command import Finished
 
 MARCH = ("--interval", "1h", "--start", "2023-03-01", "--end", "2023-04-01")
 HALF_YEAR = ("BTCUSDT", "--interval", "1d", "--start", "2022-01-01", "--end", "2022-07-01")
@@ -54,7 +59,7 @@ def arguments_of(site: DownloadSite, *arguments: str) -> tuple[str, ...]:
 
 
 def download(site: DownloadSite, *arguments: str) -> Finished:
-    return command.run(*arguments_of(site, *arguments), home=site.cache.parent)
+    return command.run_here(*arguments_of(site, *arguments))
 
 
 # --- What is said ------------------------------------------------------------------------------------------
@@ -63,7 +68,7 @@ def download(site: DownloadSite, *arguments: str) -> Finished:
 def test_what_was_stored_is_counted_on_standard_output_and_told_line_by_line_on_standard_error(
     samples: DownloadSite,
 ) -> None:
-    finished = download(samples, "BTCUSDT", *MARCH)
+    finished = command.run(*arguments_of(samples, "BTCUSDT", *MARCH), home=samples.cache.parent)
     assert (finished.status, finished.err) == (0, "1/1 spot/klines/BTCUSDT/1h 2023-03 stored\n")
     nbytes = (SAMPLES / path_of("BTCUSDT", "1h", "2023-03")).stat().st_size
     assert finished.out == f"1 archives stored ({nbytes / 1000:.1f} kB), 0 failed\n"
@@ -74,7 +79,7 @@ def test_what_a_wrong_mirror_did_not_have_is_asked_for_where_that_is_wished(samp
     empty = samples.cache.parent / "empty"
     (empty / "data").mkdir(parents=True)
     wrong = ("--cache", str(samples.cache), "--vision-url", str(empty), "--no-rest")
-    assert command.run("download", "BTCUSDT", *MARCH, *wrong, home=samples.cache.parent).status == 1
+    assert command.run_here("download", "BTCUSDT", *MARCH, *wrong).status == 1
     again = download(samples, "BTCUSDT", *MARCH)
     assert (again.status, again.err.splitlines()[-1]) == (
         1,
@@ -155,7 +160,7 @@ def test_a_missing_checksum_is_refused_where_one_is_required(
 
 
 def test_what_was_refused_is_asked_for_the_next_time(half_year: DownloadSite, june: tuple[str, ...]) -> None:
-    """The archive is there: no statement that it is not may stand in its way."""
+    """The archive is there: the cache may not record it as absent."""
     assert download(half_year, *june, "--require-checksum").status == 1
     finished = download(half_year, *june)
     assert (finished.status, finished.out[:18]) == (0, "1 archives stored ")
@@ -169,6 +174,37 @@ def test_a_cache_that_cannot_be_written_is_named_with_status_1(samples: Download
     assert (finished.status, finished.out) == (1, "")
     (line,) = finished.err.splitlines()
     assert line.startswith(f"ckvd: {home}/file/klines: cannot be ")
+
+
+def test_what_is_said_comes_from_the_report(monkeypatch: pytest.MonkeyPatch, samples: DownloadSite) -> None:
+    hours, span = SeriesKey.of("BTCUSDT", "1h"), Span.of("2023-03-01", "2023-04-01")
+    march = Period.of_label("2023-03")
+    source = Source(Origin.VISION_MONTHLY, "a.zip", span.start_ms, span.end_ms, duplicate_row_count=2)
+    report = DownloadReport(
+        (hours,),
+        span,
+        (
+            ArchiveReport(hours, march, Outcome.STORED, nbytes=1500, source=source),
+            ArchiveReport(hours, march, Outcome.FAILED, error=CkvdError("b.zip: it is no ZIP")),
+        ),
+        {hours: (span,)},
+        (CompletionReport(hours, 12, (span.start_ms,), (CkvdError("the exchange is away"),), has_changed=True),),
+    )
+
+    async def reported(*_arguments: object) -> DownloadReport:
+        return report
+
+    monkeypatch.setattr("ckvd.cli.download._download", reported)
+    assert download(samples, "BTCUSDT", *MARCH) == Finished(
+        1,
+        "1 archives stored (1.5 kB), 1 failed, 12 bars from the REST interface\n",
+        "ckvd: spot/klines/BTCUSDT/1h 2023-03: no CHECKSUM is published, so its bytes are not confirmed\n"
+        "ckvd: spot/klines/BTCUSDT/1h 2023-03: 2 duplicate rows collapsed\n"
+        "ckvd: b.zip: it is no ZIP\n"
+        "ckvd: spot/klines/BTCUSDT/1h: the exchange is away\n"
+        "ckvd: spot/klines/BTCUSDT/1h: sources disagree on 1 bars; the daily archive's were kept\n"
+        "ckvd: spot/klines/BTCUSDT/1h: 2023-03-01..2023-04-01 is not in the cache\n",
+    )
 
 
 # --- Where from, where to ----------------------------------------------------------------------------------
@@ -207,6 +243,22 @@ def test_offline_nothing_is_asked_and_what_lacks_is_named(samples: DownloadSite)
 
 
 # --- A terminal --------------------------------------------------------------------------------------------
+
+
+def test_progress_in_a_terminal_is_that_of_the_download(
+    monkeypatch: pytest.MonkeyPatch, samples: DownloadSite
+) -> None:
+    changes: list[dict[str, object]] = []
+
+    @contextlib.contextmanager
+    def bar(*_arguments: object, **_options: object) -> Iterator[Callable[..., None]]:
+        yield lambda **changed: changes.append(changed)
+
+    monkeypatch.setattr("ckvd.cli.download.is_progress_shown", lambda: True)
+    monkeypatch.setattr("ckvd.cli.download.progress_bar", bar)
+    assert download(samples, "BTCUSDT", *MARCH).err == ""
+    assert changes[-1]["description"] == "1 of 1 archives"
+    assert changes[-1]["completed"] == (SAMPLES / path_of("BTCUSDT", "1h", "2023-03")).stat().st_size
 
 
 def test_a_terminal_shows_a_bar_that_goes_when_all_is_done(half_year: DownloadSite) -> None:
@@ -274,6 +326,24 @@ def test_ctrl_c_keeps_what_was_finished_and_the_same_command_goes_on_from_there(
     assert finished.status == 0, finished.err
     assert half_year.asked == ["BTCUSDT-1d-2022-06.zip"]
     assert len(half_year.read("BTCUSDT", "1d", "2022-01-01", "2022-07-01")) == 181
+
+
+def test_ctrl_c_cancels_the_download_and_is_handled_as_before_afterwards(
+    monkeypatch: pytest.MonkeyPatch, samples: DownloadSite
+) -> None:
+    monkeypatch.setattr("ckvd.cli.download._print_progress", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    with command.interruptible():
+        assert download(samples, "BTCUSDT", *MARCH).status == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_where_ctrl_c_is_ignored_it_stays_so(monkeypatch: pytest.MonkeyPatch, samples: DownloadSite) -> None:
+    monkeypatch.setattr("ckvd.cli.download._print_progress", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert download(samples, "BTCUSDT", *MARCH).status == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # Presses Ctrl-C again when the folder of the archives on their way is being removed.

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
+import io
+import os
+import signal
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import pytest
 
 import ckvd
+from ckvd.cli import main
 from support import command
+from support.command import Finished
 from support.places import REPOSITORY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from types import ModuleType
 
 DECLARED = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT, BUILD = DECLARED["project"], DECLARED["tool"]["hatch"]
@@ -113,6 +121,77 @@ def test_a_process_that_was_used_wrongly_ends_with_status_2(
 
 # --- How it ends where somebody or something ends it -------------------------------------------------------
 
+INTERRUPTED = "ckvd: interrupted: what was finished is in the cache, and the same command goes on from there\n"
+
+
+def run_main(*words: str) -> Finished:
+    """Run the entry point in this process, with its own handling of Ctrl-C and of full disks."""
+    out, err = io.StringIO(), io.StringIO()
+    return Finished(run_main_into(out, err, *words), out.getvalue(), err.getvalue())
+
+
+def run_main_into(out: TextIO, err: TextIO, *words: str) -> int:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        command.interruptible(),
+    ):
+        patch.setattr(sys, "argv", ["ckvd", *words])
+        with pytest.raises(SystemExit) as end:
+            main.run()
+    return int(end.value.code or 0)
+
+
+class CtrlC:
+    """Presses Ctrl-C when a module is looked for."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> None:
+        if name == self.module:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_before_the_command_is_there_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "ckvd.cli.app")
+    monkeypatch.setattr(sys, "meta_path", [CtrlC("ckvd.cli.app"), *sys.meta_path])
+    assert run_main("--help") == Finished(130, "", INTERRUPTED)
+
+
+def test_ctrl_c_during_a_verb_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("ckvd.cli.show.open_cache", lambda _root: os.kill(os.getpid(), signal.SIGINT))
+    words = ("show", "BTCUSDT", "-i", "1h", *SPAN, "--cache", str(tmp_path))
+    assert run_main(*words) == Finished(130, "", INTERRUPTED)
+
+
+@pytest.mark.parametrize(("words", "status"), [(("--version",), 0), (("dowload",), 2)])
+def test_any_other_status_passes_unchanged(words: tuple[str, ...], status: int) -> None:
+    finished = run_main(*words)
+    assert finished.status == status
+    assert "interrupted" not in finished.err
+
+
+def failing_with(error: OSError) -> Callable[[], None]:
+    def app() -> None:
+        raise error
+
+    return app
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device", "a file"), OSError(errno.EBADF, "Bad file descriptor")],
+    ids=["of a file", "of another kind"],
+)
+def test_an_error_that_is_not_of_full_output_is_not_hidden(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    monkeypatch.setattr("ckvd.cli.app.app", failing_with(error))
+    with pytest.raises(OSError, match=error.strerror) as raised:
+        main.run()
+    assert raised.value is error
+
+
 # Presses Ctrl-C when a module is looked for, and runs the command.
 INTERRUPTED_BY_A_MODULE = """
 import os, signal, sys
@@ -147,9 +226,7 @@ def test_ctrl_c_while_the_command_is_loaded_is_what_it_is_later(tmp_path: Path, 
             check=False,
         )
     assert (finished.returncode, finished.stdout) == (130, "")
-    assert finished.stderr == (
-        "ckvd: interrupted: what was finished is in the cache, and the same command goes on from there\n"
-    )
+    assert finished.stderr == INTERRUPTED
 
 
 FULL_DEVICE = Path("/dev/full")
@@ -183,3 +260,34 @@ def test_a_command_that_cannot_even_complain_ends_with_status_1(tmp_path: Path) 
         command.started("cache", "list", "--cache", "no", home=tmp_path, stdout=full, stderr=full) as process,
     ):
         assert process.wait(command.TIMEOUT_S) == 1
+
+
+@pytest.mark.skipif(not FULL_DEVICE.exists(), reason="this system has no device that is always full")
+@pytest.mark.parametrize("is_complaint_lost", [False, True])
+def test_what_a_full_disk_did_not_take_is_discarded(is_complaint_lost: bool) -> None:
+    """Python writes it again when the stream is closed: that would raise here."""
+    with (
+        FULL_DEVICE.open("w", encoding="utf-8") as out,
+        FULL_DEVICE.open("w", encoding="utf-8", buffering=1) as full,  # by lines, as Python's own
+    ):
+        err = full if is_complaint_lost else io.StringIO()
+        assert run_main_into(out, err, "--version") == 1
+    if isinstance(err, io.StringIO):
+        assert err.getvalue().startswith("ckvd: standard output: cannot be written: No space left on device")
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_reader_who_left_is_no_error(tmp_path: Path, closed: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        words = ("show", "BTCUSDT", "-i", "1h", *SPAN, "--cache", "none")
+        with command.started(*words, home=tmp_path, **{closed: writer}) as process:
+            other = process.stderr if closed == "stdout" else process.stdout
+            assert other is not None
+            said = other.read()
+            assert process.wait(command.TIMEOUT_S) == 1
+    finally:
+        os.close(writer)
+    assert "Traceback" not in said
+    assert ("0 bars of spot/klines/BTCUSDT/1h" in said) == (closed == "stderr")

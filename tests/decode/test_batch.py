@@ -1,4 +1,4 @@
-"""Archives that are decoded together are what each of them is by itself."""
+"""Archives that are decoded together give the same as each of them alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ckvd.acquisition.ingest import expected_of
 from ckvd.decode.batch import decode_archives
-from ckvd.decode.decode import DecodedArchive, decode_archive
+from ckvd.decode.decode import DecodedRows, decode_archive
 from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
@@ -32,30 +32,30 @@ def name_of(path: str) -> ArchiveName:
     return name
 
 
-def alone(content: bytes, name: ArchiveName) -> DecodedArchive | ArchiveError:
+def alone(content: bytes, name: ArchiveName) -> DecodedRows | ArchiveError:
     try:
         return decode_archive(content, expected_of(name))
     except ArchiveError as error:
         return error
 
 
-def assert_same(together: DecodedArchive | ArchiveError, by_itself: DecodedArchive | ArchiveError) -> None:
-    if isinstance(by_itself, ArchiveError):
-        assert str(together) == str(by_itself)
+def assert_same(together: DecodedRows | ArchiveError, single: DecodedRows | ArchiveError) -> None:
+    if isinstance(single, ArchiveError):
+        assert str(together) == str(single)
         return
-    assert isinstance(together, DecodedArchive)
-    assert together.table.series == by_itself.table.series
-    assert list(together.table.columns) == list(by_itself.table.columns)
-    for name, column in by_itself.table.columns.items():
+    assert isinstance(together, DecodedRows)
+    assert together.table.series == single.table.series
+    assert list(together.table.columns) == list(single.table.columns)
+    for name, column in single.table.columns.items():
         assert together.table.columns[name].tobytes() == column.tobytes(), name
     for name in ("row_count", "duplicate_row_count", "unordered_row_count", "has_header", "time_unit"):
-        assert getattr(together, name) == getattr(by_itself, name), name
-    assert together.conflict_open_times.tolist() == by_itself.conflict_open_times.tolist()
+        assert getattr(together, name) == getattr(single, name), name
+    assert together.conflict_open_times.tolist() == single.conflict_open_times.tolist()
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from([path for path in PATHS if "-1s-" not in path]), min_size=1, max_size=6))
-def test_samples_of_any_format_are_the_same_together_and_alone(paths: list[str]) -> None:
+def test_samples_of_any_format_decode_alike_together_and_alone(paths: list[str]) -> None:
     contents = [(SAMPLES / path).read_bytes() for path in paths]
     names = [name_of(path) for path in paths]
     for found, content, name in zip(
@@ -76,20 +76,20 @@ def test_samples_of_any_format_are_the_same_together_and_alone(paths: list[str])
     ],
     ids=["ragged", "no number", "outside", "duplicates and conflicts", "empty", "blank line"],
 )
-def test_an_archive_that_is_refused_takes_no_other_with_it(spoiled: Sequence[tuple[str, ...]]) -> None:
+def test_a_refused_archive_does_not_affect_the_others(spoiled: Sequence[tuple[str, ...]]) -> None:
     days = [ArchiveName(DAY, Period.of_label(f"2023-01-0{day}")) for day in (1, 2)]
     later = (str(int(GOOD[0]) + 86_400_000), *GOOD[1:6], str(int(GOOD[6]) + 86_400_000), *GOOD[7:])
     contents = [zip_of(spoiled, days[0].file_name), zip_of([later], days[1].file_name)]
     first, second = decode_archives(contents, [expected_of(day) for day in days])
     assert_same(first, alone(contents[0], days[0]))
     assert_same(second, alone(contents[1], days[1]))
-    assert isinstance(second, DecodedArchive)
+    assert isinstance(second, DecodedRows)
 
 
-def test_a_file_that_is_no_zip_is_refused_by_itself() -> None:
+def test_a_file_that_is_no_zip_is_refused_alone() -> None:
     days = [ArchiveName(DAY, Period.of_label(f"2023-01-0{day}")) for day in (1, 2)]
     found = decode_archives(
         [b"no zip", zip_of([GOOD], days[0].file_name)], [expected_of(days[1]), expected_of(days[0])]
     )
     assert isinstance(found[0], ArchiveError)
-    assert isinstance(found[1], DecodedArchive)
+    assert isinstance(found[1], DecodedRows)

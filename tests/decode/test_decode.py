@@ -1,4 +1,4 @@
-"""Rows become columns in milliseconds, in order, each open time once; and whatever was done to them is told."""
+"""Rows become columns in milliseconds, in order, each open time once, and every change to them is reported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckvd.acquisition.ingest import expected_of
-from ckvd.decode.decode import DecodedArchive, Expected, decode_archive, decode_rows
+from ckvd.decode.decode import DecodedRows, Expected, decode_archive, decode_rows
 from ckvd.decode.rows import parse_rows
 from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Period
@@ -30,7 +30,7 @@ from ckvd.model.table import (
 )
 from ckvd.model.timespan import Span
 from ckvd.vision.name import ArchiveName
-from support import strategies  # noqa: F401 - no example fails for the time that it took
+from support import strategies  # noqa: F401 - its profile has no deadlines
 from support.archives import zip_text
 
 if TYPE_CHECKING:
@@ -51,11 +51,11 @@ def row(minute: int, *, close: str = "1.5", unit: int = 1, open_us: int = 0, clo
     return f"{opens},1.0,2.0,0.5,{close},3,{closes},4.5,7,1,1.5,0\n"
 
 
-def decode(rows: Iterable[str], name: ArchiveName = NAME) -> DecodedArchive:
+def decode(rows: Iterable[str], name: ArchiveName = NAME) -> DecodedRows:
     return decode_archive(zip_text(name.file_name, rows), expected_of(name))
 
 
-def minutes_of(decoded: DecodedArchive) -> list[int]:
+def minutes_of(decoded: DecodedRows) -> list[int]:
     minutes: list[int] = ((decoded.table.open_time - START_MS) // 60_000).tolist()
     return minutes
 
@@ -88,7 +88,7 @@ def test_coin_margined_klines_count_contracts_and_base_asset() -> None:
     assert "quote_volume" not in decoded.table.columns
 
 
-def test_an_archive_without_rows_is_an_empty_table() -> None:
+def test_an_archive_without_rows_gives_an_empty_table() -> None:
     decoded = decode([])
     assert decoded.table.row_count == decoded.row_count == 0
     assert decoded.time_unit == "ms"
@@ -114,7 +114,7 @@ def test_microseconds_that_milliseconds_cannot_hold_have_columns_of_their_own() 
     assert minutes_of(decoded) == [0, 1]
 
 
-def test_each_cell_has_the_unit_that_its_value_tells() -> None:
+def test_the_value_of_each_cell_tells_its_unit() -> None:
     decoded = decode([row(0), row(1, unit=1000, open_us=7), row(2)])
     assert decoded.time_unit == "mixed"
     assert minutes_of(decoded) == [0, 1, 2]
@@ -133,7 +133,7 @@ def test_no_microsecond_is_lost(bars: list[tuple[int, bool, int, int]]) -> None:
     assert (columns["open_time"] * 1000 + columns.get(OPEN_TIME_US, 0)).tolist() == expected_us
 
 
-# --- Times that cannot be ----------------------------------------------------------------------------------
+# --- Refused times -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("minute", [-1, 1440, 100_000])
@@ -152,7 +152,7 @@ def test_an_open_time_in_seconds_is_refused() -> None:
 
 
 @pytest.mark.parametrize("close", ["-1", "7258118400000", "99999999999999", "9223372036854775807"])
-def test_a_close_time_in_no_year_of_ours_is_refused(close: str) -> None:
+def test_a_close_time_in_an_implausible_year_is_refused(close: str) -> None:
     text = row(0).replace(f"{START_MS + 59_999}", close)
     assert refusal([text]).reason.startswith("close_time lies outside 1970-01-01..2200-01-01: ")
 
@@ -171,20 +171,22 @@ def test_a_bar_off_the_grid_is_kept() -> None:
 # --- Duplicates, conflicts and order -----------------------------------------------------------------------
 
 
-def test_equal_rows_collapse_and_are_counted() -> None:
+def test_equal_rows_are_merged_and_counted() -> None:
     decoded = decode([row(0), row(1), row(1), row(1), row(2)])
     assert minutes_of(decoded) == [0, 1, 2]
     assert (decoded.row_count, decoded.duplicate_row_count) == (5, 2)
     assert decoded.conflict_open_times.tolist() == []
 
 
-def test_a_cell_in_which_two_rows_are_written_differently_is_no_difference() -> None:
+def test_rows_that_differ_only_in_how_a_number_is_written_are_duplicates() -> None:
     decoded = decode([row(0), row(0, close="1.50"), row(0, unit=1000)])
     assert (decoded.duplicate_row_count, decoded.conflict_open_times.tolist()) == (2, [])
 
 
 @pytest.mark.parametrize(("first", "second"), [("1.5", "1.6"), ("0", "-0"), ("-0.0", "0.0")])
-def test_of_different_rows_of_one_time_the_later_wins_and_the_time_is_told(first: str, second: str) -> None:
+def test_of_different_rows_with_one_open_time_the_last_wins_and_the_time_is_reported(
+    first: str, second: str
+) -> None:
     decoded = decode([row(0), row(1, close=first), row(1, close=second), row(2)])
     assert minutes_of(decoded) == [0, 1, 2]
     assert str(decoded.table.columns["close"][1]) == str(float(second))
@@ -192,14 +194,14 @@ def test_of_different_rows_of_one_time_the_later_wins_and_the_time_is_told(first
     assert decoded.duplicate_row_count == 0
 
 
-def test_a_row_that_comes_back_is_both_a_duplicate_and_the_later_one() -> None:
+def test_a_row_that_is_repeated_after_a_conflict_is_a_duplicate_and_wins() -> None:
     decoded = decode([row(0, close="1.5"), row(0, close="1.6"), row(0, close="1.5")])
     assert decoded.table.columns["close"].tolist() == [1.5]
     assert decoded.duplicate_row_count == 1
     assert decoded.conflict_open_times.tolist() == [START_MS]
 
 
-def test_rows_of_one_millisecond_and_different_microseconds_are_a_conflict() -> None:
+def test_rows_of_the_same_millisecond_but_other_microseconds_conflict() -> None:
     decoded = decode([row(0, unit=1000, open_us=1), row(0, unit=1000, open_us=2)])
     assert decoded.table.columns[OPEN_TIME_US].tolist() == [2]
     assert decoded.conflict_open_times.tolist() == [START_MS]
@@ -212,7 +214,7 @@ def test_rows_out_of_order_are_sorted_and_counted() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["1.5", "1.6", "0.0", "-0.0"])), max_size=12))
-def test_rows_in_any_order_give_the_last_one_of_each_time(bars: list[tuple[int, str]]) -> None:
+def test_of_rows_in_any_order_the_last_one_of_each_time_is_kept(bars: list[tuple[int, str]]) -> None:
     decoded = decode([row(minute, close=close) for minute, close in bars])
     last = dict(sorted(dict(bars).items()))
     assert minutes_of(decoded) == list(last)
@@ -228,7 +230,7 @@ def test_rows_in_any_order_give_the_last_one_of_each_time(bars: list[tuple[int, 
     assert decoded.unordered_row_count == late_count
 
 
-def test_a_month_in_another_order_is_the_same_month() -> None:
+def test_shuffled_and_duplicated_rows_give_the_same_table() -> None:
     texts = [row(minute, close=f"{minute}.25") for minute in range(1440)]
     shuffled = texts * 2
     random.Random(0).shuffle(shuffled)
@@ -238,7 +240,7 @@ def test_a_month_in_another_order_is_the_same_month() -> None:
         assert cells.tobytes() == decoded.table.columns[name].tobytes()
 
 
-def test_rows_of_any_source_go_the_same_way() -> None:
+def test_rows_of_any_source_are_decoded_alike() -> None:
     rows = parse_rows("".join([row(1), row(0)]).encode(), "GET /klines")
     decoded = decode_rows(rows, Expected(SERIES, Span(START_MS, START_MS + 120_000), "GET /klines"))
     assert minutes_of(decoded) == [0, 1]
@@ -256,10 +258,10 @@ def real_archives(shared_data: Path) -> list[tuple[ArchiveName, Path]]:
 
 
 def text_columns(path: Path) -> tuple[list[list[str]], bool]:
-    """The cells of an archive, field by field, as `zipfile` and `split` see them; and whether it has a header."""
+    """The cells of an archive, field by field, read with `zipfile` and `split`, and whether it has a header."""
     with zipfile.ZipFile(path) as archive:
         text = archive.read(archive.namelist()[0]).decode("ascii")
-    # One list of all cells: many small lists would take most of the time.
+    # One list of all cells: making many small lists would take most of the time.
     cells = text.removesuffix("\n").replace("\n", ",").split(",")
     has_header = cells[0] == "open_time"
     assert len(cells) == FIELD_COUNT * text.count("\n")
@@ -289,7 +291,7 @@ def test_every_cell_of_every_real_archive_is_what_int_and_float_say(shared_data:
     assert row_count == 1_440_184
 
 
-def test_what_is_odd_in_the_hourly_months_of_bitcoin_is_there_to_see(shared_data: Path) -> None:
+def test_the_known_oddities_of_hourly_bitcoin_archives_are_kept(shared_data: Path) -> None:
     months = {
         name.period.label: decode_archive(path.read_bytes(), expected_of(name))
         for name, path in real_archives(shared_data)
@@ -318,7 +320,7 @@ def test_what_is_odd_in_the_hourly_months_of_bitcoin_is_there_to_see(shared_data
     assert months["2020-12"].table.row_count == 168  # it ends early
 
 
-def test_headers_are_found_where_there_are_some(shared_data: Path) -> None:
+def test_headers_are_found_in_the_archives_that_have_one(shared_data: Path) -> None:
     wanted = {
         "BTCUSDT-1m-2022-05-05.zip": False,
         "BTCUSDT-1m-2020-02.zip": False,
@@ -334,7 +336,7 @@ def test_headers_are_found_where_there_are_some(shared_data: Path) -> None:
     assert found == wanted
 
 
-def test_the_outage_of_march_2023_is_a_hole_and_an_odd_close(shared_data: Path) -> None:
+def test_the_outage_of_march_2023_is_a_gap_and_an_odd_close(shared_data: Path) -> None:
     (path,) = (shared_data / "vision").rglob("BTCUSDT-1m-2023-03-24.zip")
     name = ArchiveName(SERIES, Period.of_label("2023-03-24"))
     table = decode_archive(path.read_bytes(), expected_of(name)).table

@@ -1,4 +1,4 @@
-"""Reading blocks of rows gives what reading line by line gives, bit for bit; and both refuse the same."""
+"""Parsing rows in blocks gives the same as parsing line by line, bit for bit, and refuses the same."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ckvd.decode import rows as parse
+from ckvd.decode import rows as rows_module
 from ckvd.decode.rows import RawRows, parse_decimal, parse_integer, parse_line, parse_rows
 from ckvd.errors import ArchiveError
 from ckvd.model.table import FIELD_COUNT, FLOAT_FIELDS, INTEGER_FIELDS, Decimals
-from support import strategies  # noqa: F401 - no example fails for the time that it took
+from support import strategies  # noqa: F401 - its profile has no deadlines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,13 +28,13 @@ ROW = "1700000000000,10.50,12.00,9.75,11.25,3.125,1700000059999,35.15625,42,1.5,
 
 @pytest.fixture(autouse=True)
 def _blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small blocks, so that examples have several; and none of them too small to be read as one."""
-    monkeypatch.setattr(parse, "_BLOCK_ROWS_MIN", 0)
-    monkeypatch.setattr(parse, "_BLOCK_ROWS", 4)
+    """Make blocks so small that examples have several, and parse even the smallest ones as blocks."""
+    monkeypatch.setattr(rows_module, "_BLOCK_ROWS_MIN", 0)
+    monkeypatch.setattr(rows_module, "_BLOCK_ROWS", 4)
 
 
 def outcome_by_line(csv: bytes) -> list[list[int | float]] | tuple[int, str]:
-    """The definition: line by line, with a header passed over and a blank last line dropped."""
+    """The reference: line by line, without the header and a blank last line."""
     lines = csv.split(b"\n")
     if lines[-1] == b"":
         lines.pop()
@@ -58,7 +58,7 @@ def outcome(csv: bytes) -> RawRows | tuple[int | None, str]:
 
 
 def assert_as_by_line(csv: bytes) -> RawRows | None:
-    """Whatever the bytes are: the same cells, or a refusal of the same line for the same reason."""
+    """Assert that any bytes give the same cells as line by line, or the same refusal of the same line."""
     found = outcome(csv)
     if csv[:1].isalpha() and csv.partition(b"\n")[0].count(b",") != FIELD_COUNT - 1:
         assert isinstance(found, tuple)
@@ -76,12 +76,12 @@ def assert_as_by_line(csv: bytes) -> RawRows | None:
         column = np.array([row[field] for row in expected], dtype=dtype)
         assert cells.dtype == dtype
         assert cells.flags.c_contiguous
-        # As bytes: 0.0 and -0.0 are equal, but not the same.
+        # Compared as bytes: 0.0 and -0.0 are equal numbers, but different cells.
         assert cells.tobytes() == column.tobytes(), (field, cells, column)
     return found
 
 
-# --- Rows as they are published, and worse -----------------------------------------------------------------
+# --- Rows as published, unusual rows, and damaged ones -----------------------------------------------------
 
 
 def decimal(whole: int, places: int) -> st.SearchStrategy[str]:
@@ -172,7 +172,7 @@ REFUSED_INTEGERS = (
 
 @st.composite
 def csvs(draw: st.DrawFn, *, odd: bool = False) -> bytes:
-    """Rows of one format; if odd, with some cells that are legal and rare, or illegal, and some broken lines."""
+    """Rows of one format. If `odd`, some cells are rare or illegal, and some lines are broken."""
     cells = FORMATS[draw(st.sampled_from(sorted(FORMATS)))]
     rows = [list(row) for row in draw(st.lists(st.tuples(*cells), max_size=9))]
     if odd:
@@ -242,14 +242,14 @@ def test_any_double_written_with_17_digits_is_read_back(values: list[float]) -> 
 @given(st.integers(1, 60), st.integers(1, 10), csvs(odd=True))
 def test_the_size_of_blocks_changes_nothing(block_row_count: int, block_row_count_min: int, csv: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parse, "_BLOCK_ROWS", block_row_count)
-        patch.setattr(parse, "_BLOCK_ROWS_MIN", block_row_count_min)
-        patch.setattr(parse, "PARSE_BLOCK_NBYTES", 64)
+        patch.setattr(rows_module, "_BLOCK_ROWS", block_row_count)
+        patch.setattr(rows_module, "_BLOCK_ROWS_MIN", block_row_count_min)
+        patch.setattr(rows_module, "PARSE_BLOCK_NBYTES", 64)
         assert_as_by_line(csv)
 
 
-def test_usual_rows_are_not_read_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parse, "parse_line", lambda line: pytest.fail(f"read by itself: {line!r}"))
+def test_usual_rows_are_never_parsed_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_module, "parse_line", lambda line: pytest.fail(f"parsed alone: {line!r}"))
     for row in (
         ROW,
         (
@@ -258,7 +258,7 @@ def test_usual_rows_are_not_read_line_by_line(monkeypatch: pytest.MonkeyPatch) -
         ),
         "1700000000000,-0.00039615,-0.00000792,-0.00140974,0.00046270,0,1700000059999,0,17280,0,0,0",
     ):
-        # A digit wider in every field but the times, and without signs.
+        # Every field but the times has one digit more, and no sign.
         other = row.replace("-", "").replace(",", ",1").replace(",11700", ",1700")
         assert parse_rows(f"{row}\n{other}\n".encode() * 20, "a.zip").row_count == 40
 
@@ -298,12 +298,12 @@ def test_a_blank_line_between_rows_is_refused() -> None:
     assert refusal(f"{ROW}\n\n{ROW}\n") == (2, "expected 12 fields, found 1: ''")
 
 
-def test_a_field_of_many_characters_is_shown_in_part() -> None:
+def test_of_a_long_field_the_message_shows_the_beginning() -> None:
     _, reason = refusal(ROW.replace("12.00", "x" * 1000))
     assert reason == f"high: expected a decimal number, found '{'x' * 40}'..."
 
 
-def test_an_endless_run_of_newlines_is_refused_without_listing_them() -> None:
+def test_millions_of_newlines_are_refused_without_finding_them_all() -> None:
     assert refusal("\n" * 10_000_000) == (1, "expected 12 fields, found 1: ''")
 
 
@@ -314,7 +314,7 @@ def refusal(csv: str) -> tuple[int | None, str]:
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=8).map(lambda value: f"{value:f}"))
-def test_a_decimal_is_what_float_makes_of_it(text: str) -> None:
+def test_a_decimal_equals_what_float_gives(text: str) -> None:
     assert parse_decimal(text.encode()) == (float(text), 8)
 
 
@@ -333,7 +333,7 @@ def test_integers_of_64_bits_are_read(value: int) -> None:
 # --- Files -------------------------------------------------------------------------------------------------
 
 
-def test_the_fewest_and_the_most_decimals_of_each_field_are_told() -> None:
+def test_the_fewest_and_the_most_decimals_of_each_field_are_reported() -> None:
     rows = [ROW, ROW.replace("10.50", "10.5"), ROW.replace("12.00", "12"), ROW.replace("3.125", "1e-9")]
     found = parse_rows("\n".join(rows * 10).encode(), "a.zip")
     decimals = dict(zip(FLOAT_FIELDS, found.decimals, strict=True))
@@ -358,7 +358,7 @@ def test_the_last_newline_may_be_missing_or_followed_by_a_blank_line(end: str) -
     assert parse_rows((ROW + end).encode(), "a.zip").row_count == 1
 
 
-def test_a_header_is_known_by_its_first_byte_alone() -> None:
+def test_a_header_is_recognised_by_its_first_byte() -> None:
     assert parse_rows(f"{HEADER}{ROW}\n".encode(), "a.zip").has_header
     assert not parse_rows(f"{ROW}\n".encode(), "a.zip").has_header
     with_new_names = HEADER.replace("ignore", "unused").replace("count", "trades")

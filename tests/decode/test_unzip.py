@@ -1,4 +1,4 @@
-"""What is taken out of a ZIP is its one member, whole; anything else is refused, and nothing crashes."""
+"""A ZIP gives its one member, whole. Anything else is refused, and nothing crashes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
 from ckvd.vision.name import ArchiveName
-from support import strategies  # noqa: F401 - no example fails for the time that it took
+from support import strategies  # noqa: F401 - its profile has no deadlines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 NAME = ArchiveName(SeriesKey.of("BTCUSDT", "1m"), Period.of_label("2023-01-01"))
 MEMBER = "BTCUSDT-1m-2023-01-01.csv"
 CSV = b"1672531200000,1.5,2.5,0.5,1.0,3,1672531259999,4,5,6,7,0\n" * 20
-# Longer than the pieces that are inflated at a time, compressed and not, and hardly to be compressed.
+# Longer than one chunk, compressed and not: the first part can hardly be compressed.
 LONG = random.Random(1).randbytes(400_000).hex().encode() + bytes(3_000_000)
-# Where the fields of the local and the central header stand, from their signatures on.
+# Offsets of fields in the local and the central header, from their signatures on.
 LOCAL, CENTRAL = b"PK\x03\x04", b"PK\x01\x02"
 CENTRAL_FLAGS, CENTRAL_METHOD, CENTRAL_CRC, CENTRAL_PACKED, CENTRAL_SIZE, CENTRAL_OFFSET = 8, 10, 16, 20, 24, 42
 
@@ -48,7 +48,7 @@ def make_zip(*members: str, csv: bytes = CSV, method: int = zipfile.ZIP_DEFLATED
 
 
 def patched(content: bytes, place: int, form: str, value: int) -> bytes:
-    """The same ZIP with another number in its directory."""
+    """The same ZIP with another value in its directory."""
     changed = bytearray(content)
     struct.pack_into(form, changed, content.index(CENTRAL) + place, value)
     return bytes(changed)
@@ -61,7 +61,7 @@ def damaged(content: bytes) -> bytes:
 
 @contextlib.contextmanager
 def at_most_a_megabyte() -> Iterator[None]:
-    """Assert that no more memory is ever taken within."""
+    """Assert that the block never takes more memory."""
     tracemalloc.start()
     try:
         yield
@@ -87,7 +87,7 @@ def test_the_member_comes_out_as_it_went_in(csv: bytes, method: int) -> None:
     assert unzip_csv(memoryview(content), NAME.series, NAME.file_name) == csv
 
 
-def test_the_standard_zlib_does_it_where_isal_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zlib_serves_if_isal_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "isal", None)
     without_isal = runpy.run_path(inflate.__file__)
     assert without_isal["crc32"] is zlib.crc32
@@ -98,7 +98,7 @@ def test_the_standard_zlib_does_it_where_isal_is_missing(monkeypatch: pytest.Mon
     assert "damaged" in refusal(damaged(make_zip(csv=LONG)))
 
 
-def test_a_zip_within_other_bytes_is_found() -> None:
+def test_a_zip_behind_other_bytes_is_found() -> None:
     assert unzip_csv(b"<html>" + make_zip(), NAME.series, NAME.file_name) == CSV
 
 
@@ -172,12 +172,12 @@ def test_a_stream_that_breaks_off_is_refused() -> None:
 
 
 def followed_by(garbage: bytes, content: bytes) -> bytes:
-    """The same ZIP with garbage behind its stream, which its directory declares as part of it."""
+    """The same ZIP with garbage behind its stream, which the directory counts as part of the stream."""
     at = content.index(CENTRAL)
     packed_nbytes = struct.unpack_from("<I", content, at + CENTRAL_PACKED)[0]
     padded = bytearray(content[:at] + garbage + content[at:])
     struct.pack_into("<I", padded, at + len(garbage) + CENTRAL_PACKED, packed_nbytes + len(garbage))
-    # The directory moved.
+    # The directory has moved.
     struct.pack_into("<I", padded, padded.rindex(b"PK\x05\x06") + 16, at + len(garbage))
     return bytes(padded)
 
@@ -187,18 +187,18 @@ def test_garbage_behind_the_stream_is_refused() -> None:
 
 
 @pytest.mark.parametrize("nbytes", [1, 300_000, 600_000])
-def test_garbage_is_found_however_far_behind_the_stream_it_stands(nbytes: int) -> None:
+def test_garbage_of_any_length_behind_the_stream_is_found(nbytes: int) -> None:
     content = followed_by(bytes(nbytes), make_zip(csv=LONG))
     assert refusal(content) == f"{nbytes} bytes of garbage follow its compressed bytes"
 
 
-def test_more_than_deflate_can_hold_is_refused_before_memory_is_taken() -> None:
+def test_a_size_that_deflate_cannot_reach_is_refused_before_memory_is_taken() -> None:
     content = patched(make_zip(), CENTRAL_SIZE, "<I", 1_000_000_000)
     with at_most_a_megabyte():
         assert "cannot hold the 1000000000 bytes of CSV declared" in refusal(content)
 
 
-def test_the_best_that_deflate_can_do_is_not_refused() -> None:
+def test_the_best_compression_of_deflate_is_accepted() -> None:
     csv = bytes(20_000_000)
     assert unzip_csv(make_zip(csv=csv), NAME.series, NAME.file_name) == csv
 
@@ -218,7 +218,7 @@ def test_a_member_of_another_series_is_refused(member: str) -> None:
 @pytest.mark.parametrize(
     "member", ["data.csv", "BTCUSDT-1m-2023-1-1.csv", "folder/" + MEMBER, "btcusdt-1m-2023-01.csv"]
 )
-def test_a_member_with_a_name_that_says_nothing_else_is_accepted(member: str) -> None:
+def test_a_member_whose_name_is_of_no_other_series_is_accepted(member: str) -> None:
     assert unzip_csv(make_zip(member), NAME.series, NAME.file_name) == CSV
 
 

@@ -1,4 +1,4 @@
-"""Memory that is used again for one archive after another shows in no cell of any of them."""
+"""Memory is reused for one archive after another, and no cell ever shows it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from ckvd.acquisition.ingest import expected_of
 from ckvd.decode.batch import decode_archives
-from ckvd.decode.decode import DecodedArchive, decode_archive
+from ckvd.decode.decode import DecodedRows, decode_archive
 from ckvd.decode.workspace import Workspace
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
 from ckvd.vision.name import ArchiveName
-from support import strategies  # noqa: F401 - no example fails for the time that it took
+from support import strategies  # noqa: F401 - its profile has no deadlines
 from support.archives import zip_text
 
 if TYPE_CHECKING:
@@ -28,24 +28,24 @@ HEADER = (
 
 
 @given(st.lists(st.one_of(st.binary(max_size=3000), st.none()), max_size=20))
-def test_what_was_taken_stays_until_it_is_cleared(steps: list[bytes | None]) -> None:
+def test_taken_memory_keeps_its_content_until_it_is_cleared(steps: list[bytes | None]) -> None:
     workspace = Workspace()
-    pieces: list[tuple[memoryview, bytes]] = []
+    taken: list[tuple[memoryview, bytes]] = []
     for content in steps:
         if content is None:
             workspace.clear()
-            pieces.clear()
+            taken.clear()
             assert len(workspace.taken) == 0
             continue
-        piece = workspace.take(len(content))
-        assert len(piece) == len(content)
-        piece[:] = content
-        pieces.append((piece, content))
-        assert workspace.taken == b"".join(content for _, content in pieces)
-        assert all(piece == content for piece, content in pieces)
+        memory = workspace.take(len(content))
+        assert len(memory) == len(content)
+        memory[:] = content
+        taken.append((memory, content))
+        assert workspace.taken == b"".join(content for _, content in taken)
+        assert all(memory == content for memory, content in taken)
 
 
-def test_memory_is_used_again() -> None:
+def test_memory_is_reused() -> None:
     workspace = Workspace()
     first = workspace.take(1000)
     workspace.clear()
@@ -58,8 +58,8 @@ def row(minute: int) -> str:
     return f"{opens_ms},{minute}.5,{minute}.75,{minute}.25,{minute}.5,3,{opens_ms + 59_999},4.5,7,1,1.5,0\n"
 
 
-def cells_of(decoded: DecodedArchive | ArchiveError) -> object:
-    if not isinstance(decoded, DecodedArchive):
+def cells_of(decoded: DecodedRows | ArchiveError) -> object:
+    if not isinstance(decoded, DecodedRows):
         return str(decoded)
     return {name: column.tobytes() for name, column in decoded.table.columns.items()}, decoded.has_header
 
@@ -74,9 +74,9 @@ GROUPS = st.lists(st.tuples(st.integers(0, 200), st.booleans(), st.booleans()), 
 
 
 @given(st.lists(GROUPS, min_size=1, max_size=4))
-def test_what_a_workspace_held_before_shows_nowhere(groups: list[list[tuple[int, bool, bool]]]) -> None:
+def test_earlier_content_of_a_workspace_never_shows_in_a_table(groups: list[list[tuple[int, bool, bool]]]) -> None:
     workspace = Workspace()
-    kept: list[tuple[object, DecodedArchive | ArchiveError]] = []
+    kept: list[tuple[object, DecodedRows | ArchiveError]] = []
     for group in groups:
         contents = [
             archive_of(day, count, has_header=has_header, has_last_newline=has_last_newline)

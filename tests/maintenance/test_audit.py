@@ -272,6 +272,7 @@ def test_daily_archives_are_compared_with_the_month(folder: CacheFolder, mirror:
         (("", "Mon, 03 Apr 2023 10:11:12 GMT"), ("", "2023-04-03T10:11:13.000Z"), True),
         (("", ""), ("", "2023-04-03T10:11:13.000Z"), True),
         (("", "yesterday"), ("", "2023-04-03T10:11:13.000Z"), True),
+        (("", "Mon, 03 Apr 2023 10:11:12 +99999999999999999999"), ("", "0001-01-01T00:00:00+05:00"), True),
     ],
 )
 def test_the_listing_tells_what_may_have_changed(

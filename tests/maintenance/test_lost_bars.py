@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 HOURS = SeriesKey.of("BTCUSDT", "1h")
 MARCH = Span.of("2023-03-01", "2023-04-01")
-LOST = f"ckvd: {HOURS}: {MARCH} is lost; "
+LOST = f"ckvd: {HOURS}: {MARCH} is lost; try again, or ckvd download"
 NOBODY = 65_534
 
 
@@ -107,10 +107,11 @@ def assert_refused(finished: Finished, reason: str) -> None:
     assert finished.status == 1
     assert finished.out.startswith(f"set aside {HOURS} 2023")
     assert len(finished.out.splitlines()) == 1
-    refusal, lost = finished.err.splitlines()
+    refusal, lost, ways_out = finished.err.splitlines()
     assert refusal.startswith("ckvd: ")
     assert reason in refusal
-    assert lost.startswith(LOST)
+    assert lost == LOST
+    assert ways_out.startswith("ckvd: ckvd cache quarantine --restore puts back")
 
 
 def test_a_file_system_that_refuses_the_segment(folder: CacheFolder) -> None:

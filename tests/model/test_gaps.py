@@ -1,4 +1,4 @@
-"""Finding missing bars, against a model that walks the grid bar by bar."""
+"""Finding missing bars, compared with a model that walks the grid bar by bar."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ START = ms(2024, 2, 28)
 
 
 def reason_of(point_ms: int, known: Sequence[Absence]) -> Reason:
-    """The reason of the last absence that speaks of a point of the grid."""
+    """The reason of the last absence that covers a point of the grid."""
     reasons = [absence.reason for absence in known if absence.start_ms <= point_ms < absence.end_ms]
     return reasons[-1] if reasons else Reason.NOT_IN_ARCHIVE
 
@@ -53,7 +53,7 @@ def find(
 
 @st.composite
 def situations(draw: st.DrawFn) -> tuple[list[int], tuple[Span, ...], Interval, list[Absence]]:
-    """Some bars, where they are expected, and what is known of missing ones: a stretch of about twenty bars."""
+    """Some of about twenty bars, the spans in which bars are expected, and absences."""
     interval = draw(st.sampled_from(Interval))
     start_ms = draw(moments())
     end_ms = start_ms
@@ -68,7 +68,7 @@ def situations(draw: st.DrawFn) -> tuple[list[int], tuple[Span, ...], Interval, 
 
 
 @given(situations())
-def test_the_gaps_are_those_met_walking_the_grid(
+def test_the_gaps_are_those_of_the_model(
     situation: tuple[list[int], tuple[Span, ...], Interval, list[Absence]],
 ) -> None:
     assert find(*situation) == walk_gaps(*situation)
@@ -93,7 +93,7 @@ def minute_span(start: float, end: float) -> Span:
     return Span(*minutes(start, end))
 
 
-def test_no_bar_is_missing_where_all_are_there() -> None:
+def test_without_missing_bars_there_are_no_gaps() -> None:
     assert find(minutes(0, 1, 2), [minute_span(0, 3)], Interval.M1) == []
     assert find([], [], Interval.M1) == []
     assert find([], [minute_span(1, 1)], Interval.M1) == []
@@ -109,13 +109,13 @@ def test_a_run_of_missing_bars_is_one_gap_at_the_start_within_and_at_the_end() -
     assert {gap.reason for gap in gaps} == {Reason.NOT_IN_ARCHIVE}
 
 
-def test_a_bar_that_opens_late_fills_its_cell_and_not_the_next_one() -> None:
+def test_a_bar_that_opens_late_fills_its_own_slot_only() -> None:
     assert find(minutes(0, 1.25, 2), [minute_span(0, 3)], Interval.M1) == []
     (gap,) = find(minutes(0, 1.25), [minute_span(0, 3)], Interval.M1)
     assert gap.span == minute_span(2, 3)
 
 
-def test_only_bars_whose_place_on_the_grid_lies_in_a_span_are_expected() -> None:
+def test_only_bars_whose_grid_point_lies_in_a_span_are_expected() -> None:
     (gap,) = find([], [minute_span(0.5, 2.5)], Interval.M1)
     assert (gap.span, gap.bar_count) == (minute_span(1, 3), 2)
     assert find([], [minute_span(0.5, 0.75)], Interval.M1) == []
@@ -141,13 +141,13 @@ def test_reasons_split_a_gap() -> None:
     ]
 
 
-def test_neighbouring_bars_with_one_reason_are_one_gap_whoever_gave_it() -> None:
+def test_neighbouring_missing_bars_with_one_reason_from_two_absences_are_one_gap() -> None:
     (gap,) = find([], [minute_span(0, 4)], Interval.M1, [halted(2, 4), halted(0, 2)])
     assert (gap.span, gap.bar_count, gap.reason) == (minute_span(0, 4), 4, Reason.HALTED)
 
 
 @pytest.mark.parametrize("first_comes_last", [False, True])
-def test_where_two_reasons_are_given_the_later_one_holds(first_comes_last: bool) -> None:
+def test_of_two_reasons_the_later_wins(first_comes_last: bool) -> None:
     known = [halted(0, 4), halted(1, 2, Reason.ARCHIVE_DAMAGED)]
     if first_comes_last:
         known.reverse()
@@ -156,7 +156,7 @@ def test_where_two_reasons_are_given_the_later_one_holds(first_comes_last: bool)
     assert reasons == (whole if first_comes_last else split)
 
 
-def test_a_reason_for_bars_that_are_there_makes_no_gap() -> None:
+def test_an_absence_of_bars_that_exist_makes_no_gap() -> None:
     assert find(minutes(0, 1), [minute_span(0, 2)], Interval.M1, [halted(0, 2)]) == []
 
 
@@ -170,7 +170,7 @@ def test_a_gap_is_shown_with_its_span_its_count_and_its_reason(span: Span) -> No
 def test_gaps_of_a_year_of_minutes_are_found_without_walking_them() -> None:
     span = Span(ms(2023, 1, 1), ms(2024, 1, 1))
     present = np.arange(span.start_ms, span.end_ms, MINUTE_MS)
-    hole = (ms(2023, 3, 24, 12, 40), ms(2023, 3, 24, 14))
-    kept = present[(present < hole[0]) | (present >= hole[1])]
+    outage = (ms(2023, 3, 24, 12, 40), ms(2023, 3, 24, 14))
+    kept = present[(present < outage[0]) | (present >= outage[1])]
     known = [Absence(ms(2023, 3, 24), ms(2023, 3, 25), Reason.HALTED)]
-    assert find_gaps(kept, [span], Interval.M1, known) == (Gap(*hole, 80, Reason.HALTED),)
+    assert find_gaps(kept, [span], Interval.M1, known) == (Gap(*outage, 80, Reason.HALTED),)

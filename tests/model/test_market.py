@@ -1,4 +1,4 @@
-"""What names a series, and what cannot."""
+"""Which symbols and other parts a series accepts, and which it refuses."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def test_a_symbol_with_a_path_separator_is_refused(symbol: str, separator: str) 
 
 
 @pytest.mark.parametrize("symbol", [".", "..", "...", "BTC..USDT", "..BTC", "BTC..", ".BTC", "BTC.", "-BTC"])
-def test_a_symbol_that_could_lead_out_of_its_folder_or_hide_in_it_is_refused(symbol: str) -> None:
+def test_a_symbol_that_would_leave_its_folder_or_be_hidden_is_refused(symbol: str) -> None:
     with pytest.raises(IdentityError, match="leading, trailing or double dot, or a leading dash"):
         SeriesKey.of(symbol, "1m")
 
 
 @given(st.characters(categories=["C", "Z", "P", "S"], exclude_characters="_-."), st.integers(0, 3))
-def test_a_symbol_with_a_control_character_space_or_other_mark_is_refused_and_the_mark_is_shown(
-    mark: str, position: int
+def test_a_symbol_with_a_control_character_space_or_punctuation_is_refused_and_the_character_shown(
+    character: str, position: int
 ) -> None:
     with pytest.raises(IdentityError) as caught:
-        SeriesKey.of("ABC"[:position] + mark + "ABC"[position:], "1m")
-    assert repr(mark) in str(caught.value)
+        SeriesKey.of("ABC"[:position] + character + "ABC"[position:], "1m")
+    assert repr(character) in str(caught.value)
 
 
 @pytest.mark.parametrize("length", [0, 65, 300, 1_000_000])
@@ -62,14 +62,14 @@ def test_a_symbol_with_lower_case_letters_is_refused_and_the_upper_case_one_prop
         SeriesKey.of(symbol, "1m")
 
 
-def test_a_symbol_that_is_written_in_two_ways_is_accepted_in_normal_form_c_only() -> None:
-    composed, apart = "ガUSDT", unicodedata.normalize("NFD", "ガUSDT")
-    assert composed != apart
+def test_a_symbol_is_accepted_in_unicode_normal_form_c_only() -> None:
+    composed, decomposed = "ガUSDT", unicodedata.normalize("NFD", "ガUSDT")
+    assert composed != decomposed
     assert SeriesKey.of(composed, "1m").symbol == composed
     with pytest.raises(IdentityError):
-        SeriesKey.of(apart, "1m")
+        SeriesKey.of(decomposed, "1m")
     with pytest.raises(IdentityError, match="normal form C"):
-        # Letters alone, of which the first is one that normalisation replaces.
+        # Letters only; normalisation replaces the first.
         SeriesKey.of("\N{KELVIN SIGN}USDT", "1m")
 
 
@@ -121,12 +121,12 @@ def test_index_and_premium_kinds_are_refused_on_spot_and_accepted_on_futures(kin
         assert SeriesKey.of("BTCUSDT", "1m", market=market, kind=kind).kind is kind
 
 
-def test_what_is_refused_can_be_caught_as_value_error_and_as_error_of_ckvd() -> None:
+def test_an_identity_error_is_a_value_error_and_a_ckvd_error() -> None:
     assert issubclass(IdentityError, ValueError)
     assert issubclass(IdentityError, CkvdError)
 
 
-def test_a_minute_and_a_month_stay_apart_however_the_month_is_written() -> None:
+def test_a_minute_and_a_month_differ_in_both_spellings_of_the_month() -> None:
     assert parse_interval("1m") is Interval.M1
     assert parse_interval("1mo") is Interval.MO1
     assert parse_interval("1M") is Interval.MO1
@@ -140,7 +140,7 @@ def test_an_interval_is_found_by_its_archive_name_and_by_its_rest_name(interval:
     assert interval.rest_name == ("1M" if interval is Interval.MO1 else interval.value)
 
 
-def test_the_folder_names_of_intervals_markets_and_kinds_differ_where_case_is_ignored() -> None:
+def test_the_folder_names_of_intervals_markets_and_kinds_differ_without_regard_to_case() -> None:
     for names in (Interval, Market, Kind):
         for one, other in combinations(names, 2):
             assert one.value.casefold() != other.value.casefold()

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckvd.model.market import Interval
 from ckvd.model.table import (
     CLOSE_TIME_US,
     COLUMN_DTYPES,
     NOT_COMPARED,
     OPEN_TIME_US,
     KlineTable,
+    bar_flags,
     bits_of,
     join_tables,
     merge_tables,
@@ -56,6 +58,14 @@ def test_microseconds_that_a_table_leaves_out_are_regular(name: str, cell: int) 
     odd: dict[str, Any] = {name: 7}
     kept = make_table(BTCUSDT_1M, [0, MINUTE_MS], **odd)
     assert kept.column(name) is kept.columns[name]
+
+
+# --- Flags -------------------------------------------------------------------------------------------------
+
+
+def test_no_bars_have_no_flags() -> None:
+    nothing = np.empty(0, np.int64)
+    assert bar_flags(nothing, nothing, None, Interval.M1).shape == (0,)
 
 
 # --- Merging -----------------------------------------------------------------------------------------------

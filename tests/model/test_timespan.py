@@ -1,4 +1,4 @@
-"""Understanding and writing times, spans as sets of moments, and the periods of archives."""
+"""Parsing and formatting times, and spans compared with sets of moments."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ckvd.errors import CkvdError, TimeError
-from ckvd.model.calendar import Cadence, Period, days_of, months_of
-from ckvd.model.market import Interval
 from ckvd.model.timespan import Span, TimeLike, difference, format_time, now_ms, parse_time, union
-from support.models import DAY_MS, bar_end, bar_start, moments_of, ms, runs_of, utc
+from support.models import DAY_MS, moments_of, ms, runs_of, utc
 from support.strategies import moments, spans
 
 NOON = ms(2024, 2, 29, 12)
@@ -41,7 +39,7 @@ CET = dt.timezone(dt.timedelta(hours=1))
         np.uint64(1_709_208_000_000),
     ],
 )
-def test_one_moment_is_understood_in_every_form(value: TimeLike) -> None:
+def test_a_moment_is_parsed_in_every_form(value: TimeLike) -> None:
     assert parse_time(value) == NOON
     assert type(parse_time(value)) is int
 
@@ -63,7 +61,7 @@ def test_a_naive_time_means_utc_as_datetime_and_as_text(naive: dt.datetime) -> N
 
 
 @given(moments(), st.integers(-14 * 60, 14 * 60))
-def test_an_offset_from_utc_is_honoured(moment_ms: int, minutes: int) -> None:
+def test_an_offset_from_utc_is_respected(moment_ms: int, minutes: int) -> None:
     local = utc(moment_ms).astimezone(dt.timezone(dt.timedelta(minutes=minutes)))
     assert parse_time(local) == parse_time(local.isoformat()) == moment_ms
 
@@ -126,7 +124,7 @@ def test_what_is_no_time_at_all_is_refused(value: object) -> None:
         parse_time(value)  # type: ignore[arg-type]
 
 
-def test_times_of_pandas_are_understood_and_nat_is_none() -> None:
+def test_times_of_pandas_are_parsed_and_nat_is_refused() -> None:
     pandas = pytest.importorskip("pandas")
     assert parse_time(pandas.Timestamp("2024-02-29T21:00", tz="Asia/Tokyo")) == NOON
     with pytest.raises(TimeError, match="NaT is no time: expected an ISO date"):
@@ -151,7 +149,7 @@ def test_times_of_pandas_are_understood_and_nat_is_none() -> None:
         np.datetime64("2300-01-01"),
     ],
 )
-def test_a_time_far_away_is_taken_for_a_mistake_of_unit(value: TimeLike) -> None:
+def test_a_time_outside_the_years_is_refused_as_a_wrong_unit(value: TimeLike) -> None:
     with pytest.raises(TimeError, match="outside the years 1970 to 2200: integers are milliseconds"):
         parse_time(value)
 
@@ -168,7 +166,7 @@ def test_the_first_and_the_last_moment_are_accepted() -> None:
 
 
 @given(moments(0, ms(2200, 1, 1)))
-def test_what_is_written_is_understood_as_the_same_moment(moment_ms: int) -> None:
+def test_a_formatted_time_is_parsed_as_the_same_moment(moment_ms: int) -> None:
     assert parse_time(format_time(moment_ms)) == moment_ms
 
 
@@ -183,7 +181,7 @@ def test_what_is_written_is_understood_as_the_same_moment(moment_ms: int) -> Non
         (ms(2024, 2, 29) + 7, "2024-02-29T00:00:00.007Z"),
     ],
 )
-def test_a_time_is_written_as_short_as_it_can_be(moment_ms: int, text: str) -> None:
+def test_a_time_is_formatted_as_short_as_possible(moment_ms: int, text: str) -> None:
     assert format_time(moment_ms) == text
 
 
@@ -193,7 +191,7 @@ small_spans = spans(0, 40)
 span_lists = st.lists(small_spans, max_size=8)
 
 
-def test_a_span_holds_its_start_and_not_its_end() -> None:
+def test_a_span_contains_its_start_and_not_its_end() -> None:
     span = Span.of("2024-01-01", "2024-01-02")
     assert span.start_ms in span
     assert span.end_ms - 1 in span
@@ -211,7 +209,7 @@ def test_a_span_that_ends_before_it_starts_is_refused() -> None:
 
 
 @given(small_spans, small_spans)
-def test_two_spans_meet_as_sets_of_moments_do(one: Span, other: Span) -> None:
+def test_two_spans_overlap_as_their_sets_of_moments_do(one: Span, other: Span) -> None:
     mine, theirs = moments_of([one]), moments_of([other])
     assert moments_of([one.intersection(other)]) == mine & theirs
     assert one.overlaps(other) == other.overlaps(one) == bool(mine & theirs)
@@ -232,87 +230,11 @@ def test_the_union_of_spans_is_the_union_of_sets_as_disjoint_runs_in_order(some:
 def test_the_difference_of_spans_is_the_difference_of_sets_as_disjoint_runs_in_order(
     some: list[Span], removed: list[Span]
 ) -> None:
-    # Where a removed run touches a kept one on both sides, two spans of `some` that touch are one run.
+    # Adjacent spans of `some` are one run of moments.
     assert difference(some, removed) == runs_of(moments_of(some) - moments_of(removed))
 
 
 @given(span_lists)
-def test_nothing_is_left_of_spans_without_themselves_and_all_of_them_without_nothing(some: list[Span]) -> None:
+def test_spans_without_themselves_are_empty_and_without_nothing_are_all_of_them(some: list[Span]) -> None:
     assert difference(some, some) == ()
     assert difference(some, []) == union(some)
-
-
-# --- Periods of archives -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("label", "cadence", "start_ms", "canonical"),
-    [
-        ("2024-02", Cadence.MONTHLY, ms(2024, 2, 1), "2024-02"),
-        ("2020-8", Cadence.MONTHLY, ms(2020, 8, 1), "2020-08"),
-        ("2024-02-29", Cadence.DAILY, ms(2024, 2, 29), "2024-02-29"),
-        ("2020-8-5", Cadence.DAILY, ms(2020, 8, 5), "2020-08-05"),
-        ("2020-08-5", Cadence.DAILY, ms(2020, 8, 5), "2020-08-05"),
-    ],
-)
-def test_a_label_is_read_also_without_its_zeros(
-    label: str, cadence: Cadence, start_ms: int, canonical: str
-) -> None:
-    period = Period.of_label(label)
-    assert period == Period(start_ms, cadence)
-    assert period.label == str(period) == canonical
-
-
-@pytest.mark.parametrize(
-    "label",
-    [
-        "",
-        "2024",
-        "2024-",
-        "2024-00",
-        "2024-13",
-        "2024-02-30",
-        "2023-02-29",
-        "2024-01-00",
-        "0000-01",
-        "2024-001",
-        "2024-01-01-01",
-        "24-01",
-        "2024_01",
-        " 2024-01",
-        "2024-01\n",
-        "-2024-01",
-        "\N{FULLWIDTH DIGIT TWO}024-02",
-    ],
-)
-def test_a_label_that_names_no_month_or_day_is_refused(label: str) -> None:
-    with pytest.raises(TimeError, match="is no archive period: expected YYYY-MM or YYYY-MM-DD"):
-        Period.of_label(label)
-
-
-@given(moments(0, ms(2200, 1, 1) - 1), st.sampled_from(Cadence))
-def test_a_period_is_equal_to_the_one_that_its_label_names(moment_ms: int, cadence: Cadence) -> None:
-    periods = list((months_of if cadence is Cadence.MONTHLY else days_of)(Span(moment_ms, moment_ms + 1)))
-    assert [Period.of_label(period.label) for period in periods] == periods
-    assert [moment_ms in period.span for period in periods] == [True]
-
-
-def test_a_month_is_as_long_as_the_calendar_has_it() -> None:
-    lengths = [Period.of_label(f"{year}-02").span.length_ms // DAY_MS for year in (2000, 2023, 2024, 2100)]
-    assert lengths == [29, 28, 29, 28]
-    assert Period.of_label("2023-12").span == Span(ms(2023, 12, 1), ms(2024, 1, 1))
-    assert Period.of_label("2024-02-29").span == Span(ms(2024, 2, 29), ms(2024, 3, 1))
-
-
-@given(moments(), st.integers(0, 100 * DAY_MS))
-@example(ms(2024, 1, 31), 0)
-@example(ms(2024, 1, 31), DAY_MS)
-@example(ms(2024, 1, 31), DAY_MS + 1)
-def test_the_months_and_days_of_a_span_are_those_that_share_a_moment_with_it(start_ms: int, length_ms: int) -> None:
-    span = Span(start_ms, start_ms + length_ms)
-    for of_span, interval in ((months_of, Interval.MO1), (days_of, Interval.D1)):
-        expected = []
-        point_ms = bar_start(start_ms, interval)
-        while point_ms < span.end_ms and span:
-            expected.append(Span(point_ms, point_ms := bar_end(point_ms, interval)))
-        assert [period.span for period in of_span(span)] == expected

@@ -1,4 +1,4 @@
-"""Closing a transport under its requests: all of them end, in time, and none with half an answer."""
+"""Closing a transport during its requests: all of them end in time, and none returns half a response."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_leaving_under_eight_requests_is_quick_and_leaves_nothing(reply: Reply, 
 
     with LoopbackServer(lambda _: reply) as server:
         asyncio.run(asyncio.to_thread(int))
-        before = descriptor_count() + 3  # of the event loop: its selector and a pair of sockets
+        before = descriptor_count() + 3  # the event loop has a selector and a pair of sockets
         asyncio.run(main())
     assert list(tmp_path.iterdir()) == []
 

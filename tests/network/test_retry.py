@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckvd.errors import HttpStatusError, NetworkError, NetworkTimeoutError
+from ckvd.network.response import Head
 from ckvd.network.retry import Failure, RetryPolicy, failure_of_status, parse_retry_after
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
@@ -57,7 +58,7 @@ def test_it_gives_up_after_the_last_attempt_for_good_reasons_and_for_long_pauses
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 599])
 def test_too_fast_and_server_errors_are_worth_another_attempt(status: int) -> None:
-    found = failure_of_status("http://host/x", status, {"retry-after": "3"}, NOW)
+    found = failure_of_status(Head("http://host/x", status, {"retry-after": "3"}), NOW)
     assert found is not None
     assert found.is_transient
     assert found.retry_after_s == 3.0
@@ -67,7 +68,7 @@ def test_too_fast_and_server_errors_are_worth_another_attempt(status: int) -> No
 
 @pytest.mark.parametrize("status", [200, 204, 206, 301, 400, 401, 403, 404, 410, 416, 418, 451])
 def test_every_other_status_is_an_answer(status: int) -> None:
-    assert failure_of_status("http://host/x", status, {"retry-after": "3"}, NOW) is None
+    assert failure_of_status(Head("http://host/x", status, {"retry-after": "3"}), NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_any_retry_after_is_a_pause_or_nothing(text: str) -> None:
 
 def test_a_date_counts_from_the_time_of_the_server_when_it_tells() -> None:
     headers = {"retry-after": "Fri, 02 Jan 2026 12:00:30 GMT", "date": "Fri, 02 Jan 2026 12:00:00 GMT"}
-    found = failure_of_status("http://host/x", 503, headers, NOW)
+    found = failure_of_status(Head("http://host/x", 503, headers), NOW)
     assert found is not None
     assert found.retry_after_s == 30.0
 

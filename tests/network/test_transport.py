@@ -16,7 +16,7 @@ from curl_cffi import AsyncSession
 
 from ckvd.errors import CacheError, HttpStatusError, NetworkError, NetworkTimeoutError
 from ckvd.network.response import DownloadedFile, Response
-from ckvd.network.retry import RetryPolicy
+from ckvd.network.retry import Failure, RetryPolicy
 from ckvd.network.transport import Transport
 from support.loopback.reply import Ending, Framing, Gate
 from support.loopback.server import LoopbackServer, Reply, Request
@@ -32,7 +32,7 @@ ONCE = RetryPolicy(attempts_max=1)
 
 
 class Waits:
-    """Takes the place of sleeping, and remembers for how long."""
+    """Replaces sleeping, and records for how long."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -113,6 +113,17 @@ def test_a_body_longer_than_its_bound_is_refused_at_once() -> None:
     with pytest.raises(NetworkError, match="longer than 1000 bytes"):
         run(server, lambda transport, url: transport.get(url, nbytes_max=1000))
     assert len(server.requests) == 1
+
+
+def test_a_download_longer_than_its_bound_counts_no_bytes_and_leaves_no_file(path: Path) -> None:
+    seen: list[int] = []
+    server = scripted(Reply(200, BODY))
+    with pytest.raises(NetworkError, match="longer than 100000 bytes"):
+        run(server, lambda t, url: t.download(url, path, on_bytes=seen.append, nbytes_max=100_000))
+    assert len(seen) > 1
+    assert sum(seen) == 0
+    assert len(server.requests) == 1
+    assert not path.exists()
 
 
 def test_a_small_encoded_body_cannot_grow_beyond_its_bound() -> None:
@@ -201,13 +212,15 @@ def test_a_server_that_asks_for_too_long_a_pause_is_reported_and_not_waited_for(
     assert waits.seconds == []
 
 
-def test_one_request_is_one_attempt_and_every_status_is_an_answer() -> None:
+def test_one_request_is_one_attempt_and_every_status_is_a_response() -> None:
     server = scripted(Reply(429, b"slow down", {"Retry-After": "9"}))
-    answer = run(server, lambda transport, url: transport.request(url))
-    assert (answer.status, answer.body, answer.headers["retry-after"]) == (429, b"slow down", "9")
+    response = run(server, lambda transport, url: transport.request(url))
+    assert (response.status, response.body, response.headers["retry-after"]) == (429, b"slow down", "9")
     short = scripted(Reply(200, BODY, sent_nbytes=10))
-    with pytest.raises(NetworkError):
-        run(short, lambda transport, url: transport.request(url))
+    failure = run(short, lambda transport, url: transport.request(url))
+    assert isinstance(failure, Failure)
+    assert failure.is_transient
+    assert isinstance(failure.to_error(), NetworkError)
     assert len(server.requests) == len(short.requests) == 1
 
 
@@ -351,7 +364,7 @@ def test_a_refused_download_is_a_response_and_leaves_no_file(path: Path) -> None
 
 @contextlib.contextmanager
 def files_no_longer_than(nbytes: int) -> Iterator[None]:
-    """The system refuses to write more into any file."""
+    """Make the operating system refuse to write longer files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, hard))
     try:

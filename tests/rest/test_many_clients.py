@@ -1,4 +1,4 @@
-"""Opening, using and closing clients for a long time costs no descriptor, on one event loop and on many."""
+"""Opening, using and closing many clients leaks no descriptor, on one event loop and on many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that is written atomically has the old content or the new one, and nothing else is left behind."""
+"""A file that is written atomically has the old content or the new one, and nothing is left beside it."""
 
 from __future__ import annotations
 

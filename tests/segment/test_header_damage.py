@@ -1,4 +1,4 @@
-"""Files that are no whole segment of this version: each refused, in words that say what it is."""
+"""A file that is no whole segment of this version is refused, with a message that says what it is."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ROW_COUNT = 3
 
 
 def make_file(columns: Sequence[ColumnLayout] = COLUMNS) -> bytes:
-    """A whole segment; what its open times hold does not matter to its header."""
+    """A whole segment. The values in its columns do not matter to the header."""
     metadata = encode_metadata(BTCUSDT_1M, (), (), "ckvd")
     placed, header_nbytes, file_nbytes = place_columns(columns, ROW_COUNT, len(metadata))
     header = SegmentHeader(
@@ -64,13 +64,13 @@ HEADER_NBYTES = read_header_nbytes(FILE, "file", len(FILE))
 
 
 def open_file(content: bytes) -> SegmentHeader:
-    """What a reader does with a file before it maps it."""
+    """Do what a reader does with a file before it maps it."""
     header_nbytes = read_header_nbytes(content, "some/file.ckvd", len(content))
     return decode_header(content[:header_nbytes], "some/file.ckvd", len(content))
 
 
 def patch(content: bytes, offset: int, new: bytes, *, checksum: bool = True) -> bytes:
-    """Replace some bytes, and mend the header's checksum, so that other checks have to find it."""
+    """Replace some bytes, and correct the checksum of the header, so that other checks must find the change."""
     patched = bytearray(content)
     patched[offset : offset + len(new)] = new
     if checksum:
@@ -81,7 +81,7 @@ def patch(content: bytes, offset: int, new: bytes, *, checksum: bool = True) -> 
 
 
 def field_offset(name: str, *, column: int | None = None) -> int:
-    """Where a field of the preamble, or of a column's entry, stands."""
+    """The offset of a field in the preamble, or in the entry of a column."""
     table = PREAMBLE if column is None else COLUMN_ENTRY
     names = [field for field, _ in table]
     before = "<" + "".join(code for _, code in table[: names.index(name)])
@@ -89,7 +89,7 @@ def field_offset(name: str, *, column: int | None = None) -> int:
     return start + struct.calcsize(before)
 
 
-def test_the_file_that_is_damaged_below_is_whole() -> None:
+def test_the_file_that_other_tests_damage_is_whole() -> None:
     assert open_file(FILE).row_count == ROW_COUNT
 
 
@@ -122,7 +122,7 @@ def test_an_empty_file_is_refused() -> None:
 
 
 @pytest.mark.parametrize("extra", [b"\0", b"\1", bytes(4096), FILE])
-def test_a_file_with_something_behind_its_end_is_called_too_long(extra: bytes) -> None:
+def test_a_file_with_bytes_behind_its_end_is_called_too_long(extra: bytes) -> None:
     with pytest.raises(SegmentCorruptError, match=f"too long: {len(FILE) + len(extra)} bytes"):
         open_file(FILE + extra)
 
@@ -135,17 +135,17 @@ def test_a_file_with_something_behind_its_end_is_called_too_long(extra: bytes) -
         b"\x89PNG\r\n\x1a\n",
         bytes(4096),
         b"x",
-        b"\x89CKVD\n\x1a" + FILE[8:],  # the line end was changed on the way
+        b"\x89CKVD\n\x1a" + FILE[8:],  # a transfer as text changed the line end
         FILE[1:],
     ],
 )
-def test_a_file_of_another_kind_is_called_no_segment(content: bytes) -> None:
+def test_a_foreign_file_is_called_no_segment(content: bytes) -> None:
     with pytest.raises(SegmentForeignError, match="no segment: it starts with "):
         open_file(content)
 
 
 @pytest.mark.parametrize("version", [0, 2, 3, 65535])
-def test_a_file_of_another_version_is_named_with_it_and_the_remedy(version: int) -> None:
+def test_another_version_is_named_with_the_remedy(version: int) -> None:
     later = patch(FILE, field_offset("version"), struct.pack("<H", version))
     with pytest.raises(
         SegmentVersionError, match=rf"format version {version}, this reader knows version 1: upgrade"
@@ -153,12 +153,12 @@ def test_a_file_of_another_version_is_named_with_it_and_the_remedy(version: int)
         open_file(later)
 
 
-def test_a_file_of_another_version_is_named_whatever_else_it_holds() -> None:
+def test_another_version_is_named_whatever_the_other_bytes_are() -> None:
     with pytest.raises(SegmentVersionError, match="format version 2"):
         open_file(MAGIC + b"\x02\x00\x02\x01" + bytes(range(256)))
 
 
-def test_a_file_of_the_other_byte_order_is_named_as_such() -> None:
+def test_another_byte_order_is_named() -> None:
     with pytest.raises(SegmentVersionError, match="big-endian"):
         open_file(patch(FILE, field_offset("byte_order"), b"\x01\x02"))
     with pytest.raises(SegmentCorruptError, match="byte order mark is 0x0303"):
@@ -195,14 +195,14 @@ def test_a_header_of_absurd_length_is_not_read(header_nbytes: int) -> None:
         ("offset", 0, struct.pack("<Q", 2**64 - 8)),
     ],
 )
-def test_a_header_that_contradicts_itself_is_refused_although_its_checksum_is_right(
+def test_a_header_that_contradicts_itself_is_refused_even_with_the_right_checksum(
     name: str, column: int | None, new: bytes
 ) -> None:
     with pytest.raises(SegmentCorruptError):
         open_file(patch(FILE, field_offset(name, column=column), new))
 
 
-def test_a_column_that_stands_in_the_table_twice_is_refused() -> None:
+def test_a_column_that_is_in_the_table_twice_is_refused() -> None:
     with pytest.raises(SegmentCorruptError):
         open_file(make_file((*COLUMNS, COLUMNS[1])))
 
@@ -232,7 +232,7 @@ def test_a_forged_header_is_accepted_or_refused_as_a_segment_and_nothing_else_is
         assert len(header.columns) <= len(COLUMNS)
 
 
-def test_what_is_refused_names_the_file_and_can_be_caught_as_value_error_or_error_of_ckvd() -> None:
+def test_an_error_names_the_file_and_is_both_a_value_error_and_an_error_of_ckvd() -> None:
     for content in (FILE[:-1], b"PK", patch(FILE, field_offset("version"), b"\x09")):
         with pytest.raises(SegmentError) as caught:
             open_file(content)

@@ -1,4 +1,4 @@
-"""The segment format, pinned to the byte, and headers that come back as they were encoded."""
+"""The segment format, byte by byte, and headers that decode to what was encoded."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_these_bytes_are_a_tiny_segment(tmp_path: Path) -> None:
         assert reader["close_time_us"].tolist() == [999, 7]
 
 
-def test_a_segment_that_says_there_is_nothing_is_these_bytes(tmp_path: Path) -> None:
+def test_a_segment_without_bars_is_these_bytes(tmp_path: Path) -> None:
     series = SeriesKey.of("BTCUSDT", "1mo", market="um", kind="markPriceKlines")
     statement = SegmentStatement(series, Span(START_MS, START_MS + DAY_MS), 1, writer="a test")
     with SegmentWriter(tmp_path / "nothing.ckvd", statement, (), 0) as writer:
@@ -213,13 +213,13 @@ def headers(draw: st.DrawFn) -> SegmentHeader:
 
 
 @given(headers())
-def test_a_header_is_decoded_as_it_was_encoded(header: SegmentHeader) -> None:
+def test_a_header_decodes_to_what_was_encoded(header: SegmentHeader) -> None:
     content = encode_header(header)
     assert len(content) == header.header_nbytes == read_header_nbytes(content, "file", header.file_nbytes)
     decoded = decode_header(content, "file", header.file_nbytes)
-    # Constants come back filled up with zeros, as they stand in the file.
-    filled = [replace(column, constant=column.constant.ljust(8, b"\0")) for column in header.columns]
-    assert list(decoded.columns) == filled
+    # The file pads constants with zeros.
+    padded = [replace(column, constant=column.constant.ljust(8, b"\0")) for column in header.columns]
+    assert list(decoded.columns) == padded
     assert replace(decoded, columns=()) == replace(header, columns=())
     assert encode_header(decoded) == content
     for column in header.columns:
@@ -245,16 +245,16 @@ def test_series_sources_and_absences_are_read_as_they_were_written(
     assert list(header.absences) == known
 
 
-def test_facts_of_later_versions_about_a_source_are_passed_over() -> None:
+def test_fields_that_later_versions_add_to_a_source_are_ignored() -> None:
     record = Source(Origin.REST, "/api/v3/klines?symbol=BTCUSDT", 0, 1).to_json()
     assert Source.of_json(record | {"colour": "blue"}) == Source.of_json(record)
 
 
-# --- Where columns lie -------------------------------------------------------------------------------------
+# --- Where columns start -----------------------------------------------------------------------------------
 
 
 @given(st.lists(column_layouts(), max_size=8), st.integers(0, 3000), st.integers(0, 5000))
-def test_stored_columns_lie_in_order_apart_and_aligned_and_end_the_file(
+def test_stored_columns_are_in_order_aligned_and_disjoint_and_end_the_file(
     columns: list[ColumnLayout], row_count: int, metadata_nbytes: int
 ) -> None:
     placed, header_nbytes, file_nbytes = place_columns(columns, row_count, metadata_nbytes)
@@ -274,7 +274,7 @@ def test_stored_columns_lie_in_order_apart_and_aligned_and_end_the_file(
 
 
 @pytest.mark.parametrize(("row_count", "offset"), [(511, 192), (512, 4096)])
-def test_a_column_gets_a_page_of_its_own_from_4096_bytes_on(row_count: int, offset: int) -> None:
+def test_a_column_of_4096_bytes_or_more_starts_at_a_page(row_count: int, offset: int) -> None:
     (column,), header_nbytes, _ = place_columns([ColumnLayout("close", F8, Encoding.STORED)], row_count, 0)
     assert header_nbytes == 192
     assert column.offset == offset

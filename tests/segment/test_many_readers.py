@@ -1,4 +1,4 @@
-"""What concerns a whole process: many readers, arrays that outlive them, few descriptors. Each in its own."""
+"""Many readers, arrays that outlive them, and few descriptors. Each test runs in a process of its own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PREPARE = """
 
 
 def run(script: str, *, descriptors_max: int | None = None) -> str:
-    """Run a script with a segment of an hour, and no more descriptors than given."""
+    """Run a script that has a segment of an hour, with a limit of descriptors."""
 
     def limit() -> None:
         if descriptors_max is not None:
@@ -37,7 +37,7 @@ def run(script: str, *, descriptors_max: int | None = None) -> str:
     return run_script(PREPARE + script + "\n    folder.cleanup()", prepare=limit)
 
 
-def test_a_view_outlives_reader_cache_and_file_and_is_unmapped_when_it_goes() -> None:
+def test_a_view_outlives_reader_cache_and_file_and_its_map_is_released_with_it() -> None:
     run("""
     from ckvd.cache.folder import CacheFolder, SegmentName
 
@@ -139,12 +139,12 @@ MANY_ARRAYS = """
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="a map keeps a descriptor before Python 3.13")
-def test_twenty_thousand_arrays_live_in_a_process_that_may_have_256_descriptors() -> None:
+def test_a_process_limited_to_256_descriptors_can_keep_twenty_thousand_arrays() -> None:
     assert run(MANY_ARRAYS, descriptors_max=256).split() == ["20000", "True"]
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="a map keeps no descriptor since Python 3.13")
-def test_more_arrays_than_descriptors_are_an_error_that_says_so() -> None:
+def test_too_many_arrays_for_the_descriptors_are_an_error_that_says_so() -> None:
     printed = run(MANY_ARRAYS, descriptors_max=256)
     assert printed.startswith("True True ")
     assert "Too many open files" in printed

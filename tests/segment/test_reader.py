@@ -1,4 +1,4 @@
-"""Reading a segment: views of the map, and nothing changed, copied or left behind."""
+"""Reading a segment gives views of the map, and changes, copies and leaves nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DESCRIPTORS_OF_A_MAP = 0 if sys.version_info >= (3, 13) else 1
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """An hour of bars, all columns stored but the close times."""
+    """An hour of bars. All columns are stored, except the close times."""
     return write_segment(tmp_path / "hour.ckvd", regular_table(BTCUSDT_1M, HOUR), HOUR)
 
 
@@ -88,7 +88,7 @@ def test_a_constant_column_takes_the_memory_of_one_value(tmp_path: Path) -> None
         assert same_bits(column, table.columns["ignore"])
 
 
-def test_long_columns_start_on_pages_and_short_ones_on_lines_of_64_bytes(tmp_path: Path) -> None:
+def test_long_columns_start_at_pages_and_short_ones_at_multiples_of_64(tmp_path: Path) -> None:
     day = write_segment(tmp_path / "day", regular_table(BTCUSDT_1M, Span(0, DAY_MS)))
     hour = write_segment(tmp_path / "hour", regular_table(BTCUSDT_1M, HOUR))
     for path, unit in ((day, 4096), (hour, 64)):
@@ -101,7 +101,7 @@ def test_long_columns_start_on_pages_and_short_ones_on_lines_of_64_bytes(tmp_pat
                 assert reader[name].flags.aligned
 
 
-def test_a_column_that_a_segment_does_not_have_is_a_key_error_and_none_of_its_rows(path: Path) -> None:
+def test_a_missing_column_is_a_key_error_of_the_reader_and_none_in_its_rows(path: Path) -> None:
     with SegmentReader(path) as reader:
         for name in ("base_volume", "close_time_us", "vwap"):
             with pytest.raises(KeyError, match=name):
@@ -113,14 +113,14 @@ def test_a_column_that_a_segment_does_not_have_is_a_key_error_and_none_of_its_ro
 
 @st.composite
 def uneven_times(draw: st.DrawFn) -> list[int]:
-    """Ascending times in runs and leaps, so that few lie where they would if they lay evenly."""
+    """Ascending times with leaps, so that few are where even spacing would put them."""
     leaps = st.sampled_from([1, 1, 1, 5, 100])
     steps = [draw(leaps) for _ in range(draw(st.sampled_from([1, 3, 40])))]
     return list(accumulate(steps))[: draw(st.integers(0, 40))]
 
 
 @given(uneven_times(), st.integers(1, 3), st.data())
-def test_the_rows_between_two_moments_are_those_that_open_there_however_uneven_they_lie(
+def test_the_rows_between_two_moments_are_found_however_uneven_the_spacing(
     tmp_path_factory: pytest.TempPathFactory, opens: list[int], reach: int, data: st.DataObject
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "uneven.ckvd"
@@ -136,7 +136,7 @@ def test_the_rows_between_two_moments_are_those_that_open_there_however_uneven_t
 
 
 @pytest.mark.parametrize("opens", [[*range(20), 400], [0, *range(380, 400)], [0, *range(200, 220), 400]])
-def test_the_first_row_after_a_moment_is_found_however_far_from_its_guess(
+def test_the_first_row_after_a_moment_is_found_however_far_from_the_guess(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opens: list[int]
 ) -> None:
     monkeypatch.setattr("ckvd.segment.reader._SEARCH_REACH_ROWS", 1)
@@ -146,7 +146,7 @@ def test_the_first_row_after_a_moment_is_found_however_far_from_its_guess(
             assert reader.rows.between(moment, 1000).start == sum(open_ms < moment for open_ms in opens)
 
 
-# --- Life of a view ----------------------------------------------------------------------------------------
+# --- Lifetime of a view ------------------------------------------------------------------------------------
 
 
 def test_a_view_outlives_its_reader_and_the_removal_of_its_file(path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_view_outlives_its_reader_and_the_removal_of_its_file(path: Path) -> N
     assert part.tolist() == expected
 
 
-def test_a_view_shows_what_was_read_after_its_file_was_replaced(path: Path) -> None:
+def test_a_view_keeps_its_content_after_the_file_was_replaced(path: Path) -> None:
     with SegmentReader(path) as reader:
         before = reader["close"]
         write_segment(path, regular_table(BTCUSDT_1M, HOUR, close=7.0), HOUR)
@@ -170,7 +170,7 @@ def test_a_view_shows_what_was_read_after_its_file_was_replaced(path: Path) -> N
         assert reader["close"].tolist() == [7.0] * 60
 
 
-def test_the_map_is_released_at_once_without_views_and_else_with_the_last_of_them(path: Path) -> None:
+def test_the_map_is_released_at_once_or_with_the_last_view(path: Path) -> None:
     descriptors, maps = leaks.count_descriptors(), leaks.count_maps()
     reader = SegmentReader(path)
     assert leaks.count_descriptors() == descriptors + DESCRIPTORS_OF_A_MAP
@@ -184,7 +184,7 @@ def test_the_map_is_released_at_once_without_views_and_else_with_the_last_of_the
     assert (leaks.count_descriptors(), leaks.count_maps()) == (descriptors, maps)
 
 
-def test_a_closed_reader_is_refused_and_closing_it_again_is_quiet(path: Path) -> None:
+def test_a_closed_reader_refuses_every_use_and_can_be_closed_again(path: Path) -> None:
     reader = SegmentReader(path)
     reader.close()
     reader.close()
@@ -207,10 +207,10 @@ def test_leaving_asynchronously_closes_as_well(path: Path) -> None:
         _ = reader.rows
 
 
-def test_a_reader_that_nobody_closes_warns_and_releases_what_it_holds(path: Path) -> None:
+def test_a_reader_that_nobody_closes_warns_and_releases_its_map(path: Path) -> None:
     descriptors, maps = leaks.count_descriptors(), leaks.count_maps()
     with pytest.warns(ResourceWarning, match=r"unclosed segment .*hour\.ckvd"):
-        SegmentReader(path)  # not kept: it goes at once, by reference count
+        SegmentReader(path)  # freed at once, by its reference count
     assert (leaks.count_descriptors(), leaks.count_maps()) == (descriptors, maps)
 
 
@@ -234,7 +234,7 @@ def test_reading_changes_no_file(path: Path) -> None:
     assert folder_state(path.parent) == before
 
 
-def test_a_header_is_read_alone_as_it_is_with_the_rows(path: Path) -> None:
+def test_a_header_read_alone_equals_that_of_the_reader(path: Path) -> None:
     descriptors, maps = leaks.count_descriptors(), leaks.count_maps()
     header = read_segment_header(path)
     assert (leaks.count_descriptors(), leaks.count_maps()) == (descriptors, maps)
@@ -252,7 +252,7 @@ def test_a_header_longer_than_one_page_is_read_whole(tmp_path: Path) -> None:
         reader.verify()
 
 
-def test_a_file_that_is_not_there_is_file_not_found(tmp_path: Path) -> None:
+def test_a_missing_file_is_file_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         SegmentReader(tmp_path / "missing.ckvd")
     with pytest.raises(FileNotFoundError):
@@ -294,7 +294,7 @@ def test_a_file_cut_off_anywhere_or_extended_is_refused_before_it_is_mapped(tmp_
         SegmentReader(path)
 
 
-def test_verifying_finds_every_damaged_byte_behind_the_header(tmp_path: Path) -> None:
+def test_verifying_finds_any_damaged_byte_behind_the_header(tmp_path: Path) -> None:
     whole = write_segment(tmp_path / "whole", make_table(BTCUSDT_1M, [0, MINUTE_MS])).read_bytes()
     path = tmp_path / "damaged.ckvd"
     header_nbytes = read_segment_header(tmp_path / "whole").header_nbytes

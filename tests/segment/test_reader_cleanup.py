@@ -1,4 +1,4 @@
-"""Leaving `SegmentReader`."""
+"""How a `SegmentReader` is left, by the shared tests of `support.file_cleanup`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TestLeavingAReader(Leaving):
 
 
 @pytest.mark.parametrize("is_eager", TASK_FACTORIES)
-def test_a_view_that_is_held_keeps_it_from_nothing_but_unmapping(holder: Holder, is_eager: bool) -> None:
+def test_a_living_view_delays_only_the_unmapping(holder: Holder, is_eager: bool) -> None:
     async def main() -> None:
         before = file_cleanup.held()
         async with holder.make() as reader:

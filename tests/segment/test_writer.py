@@ -1,4 +1,4 @@
-"""Writing segments: what is read is what was written, in one piece or in many, whole or not at all."""
+"""Writing segments: reading gives what was written, in one call or in several, whole or not at all."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_holds(path: Path, table: KlineTable) -> None:
-    """A segment has the columns of a table, bit for bit, and nothing else."""
+    """Assert that a segment has the columns of a table, bit for bit, and nothing else."""
     with SegmentReader(path) as reader:
         reader.verify()
         assert [column.name for column in reader.header.columns] == list(table.columns)
@@ -74,7 +74,7 @@ def test_any_bars_are_read_as_they_were_written(folder: Path, data: st.DataObjec
     st.booleans(),
     st.integers(0, LAST_MS),
 )
-def test_a_statement_is_read_as_it_was_made(
+def test_all_facts_of_a_header_are_read_as_they_were_written(
     folder: Path,
     revision: int,
     written: list[Source],
@@ -116,7 +116,7 @@ def test_unusual_cells_keep_every_bit(tmp_path: Path, name: str, cells: list[flo
 
 
 @pytest.mark.parametrize("cell", [0.0, -0.0, TINIEST, HUGEST])
-def test_a_constant_column_takes_no_bytes_and_keeps_every_bit(tmp_path: Path, cell: float) -> None:
+def test_a_constant_column_is_not_stored_and_keeps_every_bit(tmp_path: Path, cell: float) -> None:
     table = regular_table(BTCUSDT_1M, HOUR, volume=cell)
     path = write_segment(tmp_path / "file", table, HOUR)
     assert_holds(path, table)
@@ -125,14 +125,14 @@ def test_a_constant_column_takes_no_bytes_and_keeps_every_bit(tmp_path: Path, ce
     assert (column.encoding, column.offset) == (Encoding.CONSTANT, 0)
 
 
-def test_zeros_of_both_signs_are_no_constant_column(tmp_path: Path) -> None:
+def test_a_column_of_zeros_of_both_signs_is_not_constant(tmp_path: Path) -> None:
     table = regular_table(BTCUSDT_1M, HOUR, volume=[0.0, -0.0] * 30)
     column = read_segment_header(write_segment(tmp_path / "file", table, HOUR)).column("volume")
     assert column is not None
     assert column.encoding is Encoding.STORED
 
 
-def test_close_times_are_left_out_where_all_are_regular_and_kept_where_one_is_not(tmp_path: Path) -> None:
+def test_close_times_are_stored_only_if_one_of_them_is_irregular(tmp_path: Path) -> None:
     regular = regular_table(BTCUSDT_1M, HOUR)
     closes = regular.columns["close_time"].copy()
     closes[7] -= 1
@@ -147,7 +147,7 @@ def test_close_times_are_left_out_where_all_are_regular_and_kept_where_one_is_no
         assert column.encoding is encoding
 
 
-def test_months_close_with_the_month_whatever_its_length(tmp_path: Path) -> None:
+def test_a_regular_month_closes_at_its_own_end(tmp_path: Path) -> None:
     series = SeriesKey.of("BTCUSDT", "1mo")
     table = regular_table(series, Span(ms(2023, 12, 1), ms(2024, 5, 1)))
     with SegmentReader(write_segment(tmp_path / "file", table)) as reader:
@@ -155,7 +155,7 @@ def test_months_close_with_the_month_whatever_its_length(tmp_path: Path) -> None
         assert reader["close_time"].tolist() == [end - 1 for end in ends]
 
 
-def test_a_segment_of_no_bars_says_so_and_has_all_columns(tmp_path: Path) -> None:
+def test_a_segment_without_bars_has_all_columns_and_its_span(tmp_path: Path) -> None:
     table = make_table(BTCUSDT_1M, [])
     path = write_segment(tmp_path / "file", table, HOUR)
     assert_holds(path, table)
@@ -165,7 +165,7 @@ def test_a_segment_of_no_bars_says_so_and_has_all_columns(tmp_path: Path) -> Non
         assert reader.header.span == HOUR
 
 
-def test_a_table_of_other_memory_order_is_written_as_it_reads(tmp_path: Path) -> None:
+def test_a_table_that_is_not_contiguous_is_written_correctly(tmp_path: Path) -> None:
     opens = np.arange(0, 120, dtype=np.int64) * MINUTE_MS
     table = make_table(BTCUSDT_1M, opens)
     every_second = KlineTable(
@@ -179,7 +179,7 @@ def test_a_table_of_other_memory_order_is_written_as_it_reads(tmp_path: Path) ->
 
 @settings(max_examples=50)
 @given(st.data(), st.sampled_from([Interval.S1, Interval.M1, Interval.W1, Interval.MO1]))
-def test_rows_appended_in_pieces_make_the_same_file_as_all_at_once(
+def test_rows_appended_in_several_calls_make_the_same_file_as_in_one(
     folder: Path, data: st.DataObject, interval: Interval
 ) -> None:
     series = SeriesKey.of("BTCUSDT", interval)
@@ -187,16 +187,16 @@ def test_rows_appended_in_pieces_make_the_same_file_as_all_at_once(
     table = data.draw(tables(series, span))
     whole = write_segment(folder / "whole.ckvd", table, span).read_bytes()
     cuts = data.draw(st.lists(st.integers(0, table.row_count), max_size=4))
-    pieces = folder / "pieces.ckvd"
+    path = folder / "several.ckvd"
     statement = SegmentStatement(series, span, 1)
-    with SegmentWriter(pieces, statement, plan_columns(table), table.row_count) as writer:
+    with SegmentWriter(path, statement, plan_columns(table), table.row_count) as writer:
         for start, stop in pairwise([0, *sorted(cuts), table.row_count]):
             writer.append(table.rows(start, stop).columns)
         writer.publish()
-    assert pieces.read_bytes() == whole
+    assert path.read_bytes() == whole
 
 
-def test_a_system_that_writes_a_few_bytes_at_a_time_gets_all_of_them(
+def test_all_bytes_are_written_even_if_the_system_takes_only_a_few_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = regular_table(BTCUSDT_1M, HOUR)
@@ -271,7 +271,7 @@ def test_a_missing_column_is_refused_and_the_rows_can_be_appended_again(tmp_path
 # --- Publishing --------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_seen_under_the_final_name_before_it_is_published(tmp_path: Path) -> None:
+def test_nothing_has_the_final_name_before_it_is_published(tmp_path: Path) -> None:
     path = tmp_path / "file.ckvd"
     with SegmentWriter.of_table(path, STATEMENT, TABLE) as writer:
         (temporary,) = tmp_path.iterdir()
@@ -282,7 +282,7 @@ def test_nothing_is_seen_under_the_final_name_before_it_is_published(tmp_path: P
         assert list(tmp_path.iterdir()) == [path]
 
 
-def test_publishing_replaces_a_file_of_that_name_at_once(tmp_path: Path) -> None:
+def test_publishing_replaces_an_earlier_file_in_one_step(tmp_path: Path) -> None:
     path = write_segment(tmp_path / "file", TABLE, HOUR)
     before = path.read_bytes()
     newer = regular_table(BTCUSDT_1M, HOUR)
@@ -295,12 +295,12 @@ def test_publishing_replaces_a_file_of_that_name_at_once(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_published_file_is_the_same_whoever_writes_it(tmp_path: Path) -> None:
+def test_the_same_rows_always_make_the_same_file(tmp_path: Path) -> None:
     one, other = (write_segment(tmp_path / name, TABLE, HOUR) for name in ("one", "other"))
     assert one.read_bytes() == other.read_bytes()
 
 
-def test_a_copied_file_is_a_segment_like_the_first(tmp_path: Path) -> None:
+def test_a_copied_file_is_a_segment_too(tmp_path: Path) -> None:
     path = write_segment(tmp_path / "file", TABLE, HOUR)
     shutil.copy(path, tmp_path / "copy")
     assert_holds(tmp_path / "copy", TABLE)

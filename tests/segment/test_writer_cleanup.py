@@ -1,4 +1,4 @@
-"""Leaving `SegmentWriter`."""
+"""How a `SegmentWriter` is left, by the shared tests of `support.file_cleanup`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOUR = Span(0, 60 * MINUTE_MS)
 
 @pytest.fixture
 def holder(tmp_path: Path) -> Iterator[Holder]:
-    """A writer that is left before it has published: in the end its folder is empty."""
+    """A writer that is left before it publishes. Afterwards its folder is empty."""
     table = regular_table(BTCUSDT_1M, HOUR)
 
     def make() -> SegmentWriter:

@@ -1,4 +1,4 @@
-"""A segment that was not published leaves nothing behind, whatever went wrong, and the error says what to do."""
+"""A segment that is not published leaves nothing behind, whatever failed, and the error says what to do."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TABLE = regular_table(BTCUSDT_1M, HOUR)
 
 
 def fail(error: Callable[[], BaseException]) -> Callable[..., Any]:
-    """A function that raises, with any arguments."""
+    """Make a function that takes any arguments and raises."""
 
     def failing(*_: object, **__: object) -> Any:
         raise error()
@@ -107,13 +107,13 @@ def test_leaving_without_publishing_leaves_nothing_behind(tmp_path: Path) -> Non
     writer.close()
 
 
-def test_leaving_is_quiet_where_somebody_removed_the_temporary_file(tmp_path: Path) -> None:
+def test_leaving_is_quiet_if_the_temporary_file_was_removed(tmp_path: Path) -> None:
     with SegmentWriter.of_table(tmp_path / "file", STATEMENT, TABLE):
         (temporary,) = tmp_path.iterdir()
         temporary.unlink()
 
 
-def test_publishing_fails_where_somebody_removed_the_temporary_file(tmp_path: Path) -> None:
+def test_publishing_fails_if_the_temporary_file_was_removed(tmp_path: Path) -> None:
     with SegmentWriter.of_table(tmp_path / "file", STATEMENT, TABLE) as writer:
         (temporary,) = tmp_path.iterdir()
         temporary.unlink()
@@ -168,7 +168,7 @@ def test_a_time_limit_within_async_with_leaves_nothing_behind(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-# --- Without being closed ----------------------------------------------------------------------------------
+# --- Writers that nobody closes ----------------------------------------------------------------------------
 
 
 def test_a_writer_that_nobody_closes_warns_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_writer_that_nobody_closes_warns_and_leaves_nothing_behind(tmp_path: P
     assert leaks.count_descriptors() == descriptors
 
 
-def test_a_writer_that_could_not_be_made_has_nothing_to_warn_of(tmp_path: Path) -> None:
+def test_a_writer_that_could_not_be_made_does_not_warn(tmp_path: Path) -> None:
     with pytest.raises(CacheError):
         SegmentWriter(tmp_path / "no" / "such" / "folder", STATEMENT, (), 0)
     assert list(tmp_path.iterdir()) == []
@@ -259,7 +259,7 @@ folder, limit = Path(sys.argv[1]), int(sys.argv[2])
 span = Span(0, 86_400_000)
 table = regular_table(BTCUSDT_1M, span)
 write_segment(folder / "small.ckvd", table.rows(0, 1), span)
-# Python ignores SIGXFSZ, so that writing beyond the limit is an error of the system call.
+# Python ignores SIGXFSZ, so a write beyond the limit is an error of the system call.
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
     write_segment(folder / "large.ckvd", table, span)
@@ -269,9 +269,7 @@ except CacheError as error:
 
 
 @pytest.mark.parametrize("limit", [0, 4096, 100_000])
-def test_a_disk_that_takes_no_more_is_an_error_with_a_remedy_and_leaves_nothing_behind(
-    tmp_path: Path, limit: int
-) -> None:
+def test_a_full_disk_is_an_error_with_a_remedy_and_leaves_nothing_behind(tmp_path: Path, limit: int) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", FULL_DISK, str(tmp_path), str(limit)],
@@ -287,7 +285,7 @@ def test_a_disk_that_takes_no_more_is_an_error_with_a_remedy_and_leaves_nothing_
         reader.verify()
 
 
-def test_a_folder_is_flushed_after_the_file_got_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_is_flushed_after_the_file_was_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     replace, fsync = Path.replace, os.fsync
 

@@ -1,4 +1,4 @@
-"""Leaving: what was held is taken out of the instance first, files are closed next, and all else in order."""
+"""An exit first sets all attributes to None, then closes files, then all other resources in order."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def map_file(path: Path) -> mmap.mmap:
 
 
 class Owner:
-    """Holds whatever it is given."""
+    """Owns the given resources."""
 
     def __init__(self, **resources: Any) -> None:
         self.__dict__.update(resources)
@@ -54,7 +54,7 @@ class Owner:
 
 
 class Observing(Closer):
-    """Notes what it sees when it is closed."""
+    """Records the attributes of its owner, and whether a file is closed, when it is closed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ def test_a_bad_closer_does_not_keep_the_next_from_being_closed(bad: type[Closer]
     run(main)
 
 
-def test_what_came_from_outside_is_dropped_and_never_closed(path: Path) -> None:
+def test_external_resources_are_dropped_and_never_closed(path: Path) -> None:
     async def main() -> None:
         closer, file, mapped = Fast(), path.open("rb"), map_file(path)
         owner = Owner(closer=closer, file=file, mapped=mapped)
@@ -138,7 +138,7 @@ def test_leaving_twice_closes_once() -> None:
 
 
 @pytest.mark.parametrize("is_eager", TASK_FACTORIES)
-def test_leaving_at_the_same_time_closes_once(is_eager: bool) -> None:
+def test_leaving_concurrently_closes_once(is_eager: bool) -> None:
     async def main() -> None:
         closer = Slow()
         owner = Owner(closer=closer)
@@ -149,7 +149,7 @@ def test_leaving_at_the_same_time_closes_once(is_eager: bool) -> None:
     run(main, is_eager=is_eager)
 
 
-def test_leaving_without_having_entered_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
+def test_leaving_without_having_entered_does_nothing(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         owner = Owner()
         await owner.leave("client", "file")
@@ -160,11 +160,11 @@ def test_leaving_without_having_entered_is_quiet(caplog: pytest.LogCaptureFixtur
     assert not caplog.records
 
 
-def test_leaving_on_another_loop_than_the_one_entered_closes_all_the_same() -> None:
+def test_leaving_on_another_loop_than_the_one_entered_closes_everything() -> None:
     async def enter() -> Owner:
         closer = Slow()
         asyncio.get_running_loop().call_soon(closer.started.set)
-        await closer.started.wait()  # By waiting, the event becomes this loop's.
+        await closer.started.wait()  # Waiting binds the event to this loop.
         return Owner(closer=closer)
 
     owner = run(enter)
@@ -173,7 +173,7 @@ def test_leaving_on_another_loop_than_the_one_entered_closes_all_the_same() -> N
     assert closer.was_closed
 
 
-def test_what_was_released_is_freed_at_once(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+def test_released_resources_are_freed_at_once(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     monkeypatch.setattr(config, "ENABLE_FORCED_GC", False)
 
     async def main() -> None:
@@ -194,7 +194,7 @@ def test_what_was_released_is_freed_at_once(monkeypatch: pytest.MonkeyPatch, pat
 
 
 @pytest.mark.parametrize("leave", ["synchronously", "asynchronously"])
-def test_views_that_are_left_as_well_do_not_pin_their_map(path: Path, leave: str) -> None:
+def test_views_that_are_dropped_by_the_same_exit_do_not_pin_their_map(path: Path, leave: str) -> None:
     mapped = map_file(path)
     owner = Owner(columns={"open": memoryview(mapped)}, mapped=mapped)
     if leave == "synchronously":
@@ -212,7 +212,7 @@ def test_a_closed_file_or_map_is_released(path: Path) -> None:
         assert cleanup_file_handle(handle)
 
 
-def test_a_map_is_not_released_while_a_view_of_it_lives(path: Path) -> None:
+def test_a_map_is_not_closed_while_a_view_of_it_is_alive(path: Path) -> None:
     mapped = map_file(path)
     view = memoryview(mapped)
     assert not cleanup_file_handle(mapped)
@@ -232,8 +232,8 @@ def test_a_file_that_cannot_be_flushed_is_logged_and_released(caplog: pytest.Log
     assert "BrokenPipeError" in record.getMessage()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to oneself alone")
-def test_interrupted_while_leaving_closes_and_interrupts() -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot send SIGINT to itself only")
+def test_a_keyboard_interrupt_while_leaving_is_raised_after_everything_is_closed() -> None:
     script = """
         import asyncio, os, signal
         from support import leaks

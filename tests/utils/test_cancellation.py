@@ -1,6 +1,6 @@
-"""The caller's own cancellation is no failure: it is held until the step's time is spent, and then it is raised.
+"""The caller's cancellation is no error: it is deferred until the time of the step is up, and then raised.
 
-That no closer is orphaned is what every test here asserts by the suite's leak check.
+The suite's leak check also asserts in each test that no closer is orphaned.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from support.closers import (
 
 
 class Owner:
-    """Holds two closers, one after the other."""
+    """Owns two closers, which are closed one after the other."""
 
     def __init__(self, first: Closer, second: Closer) -> None:
         self.first: Closer | None = first
@@ -76,7 +76,7 @@ def test_the_cancellation_is_held_until_the_closer_has_ended() -> None:
     run(main)
 
 
-def test_a_cancellation_gives_a_closer_neither_less_time_nor_more() -> None:
+def test_a_cancellation_does_not_change_the_time_of_a_closer() -> None:
     async def main() -> None:
         closer = Hanging()
         start_s = time.monotonic()
@@ -115,7 +115,7 @@ def test_cancelled_again_and_again_leaves_no_orphan(is_eager: bool) -> None:
     run(main, is_eager=is_eager)
 
 
-def test_cancelled_during_the_grace_of_a_deaf_closer_is_raised_when_that_is_spent() -> None:
+def test_a_cancellation_during_the_grace_of_a_deaf_closer_is_raised_after_the_grace() -> None:
     async def main() -> None:
         closer = Deaf()
         leaving = asyncio.create_task(close_resource_with_timeout(closer, "thing", 0.01))
@@ -129,7 +129,7 @@ def test_cancelled_during_the_grace_of_a_deaf_closer_is_raised_when_that_is_spen
 
 
 @pytest.mark.parametrize("is_eager", TASK_FACTORIES)
-def test_cancelled_before_leaving_begins_to_wait_closes_all_the_same(is_eager: bool) -> None:
+def test_cancelled_before_leaving_begins_to_wait_closes_everything(is_eager: bool) -> None:
     async def main() -> None:
         closer = Slow()
 
@@ -174,7 +174,7 @@ def test_a_timeout_while_leaving_is_a_timeout(is_eager: bool) -> None:
     run(main, is_eager=is_eager)
 
 
-def test_timeouts_around_each_other_each_fire_once() -> None:
+def test_nested_timeouts_each_fire_once() -> None:
     async def main() -> None:
         closer = Slow()
 
@@ -258,7 +258,7 @@ def test_the_cancellation_pins_nothing_that_was_released(monkeypatch: pytest.Mon
         with pytest.raises(asyncio.CancelledError):
             await leaving
         del leaving
-        await asyncio.sleep(0)  # The loop's own handle of this step refers to what was awaited.
+        await asyncio.sleep(0)  # The loop's handle of this step refers to the awaited task.
         assert [reference() is None for reference in references] == [True] * 3
 
     gc.collect()

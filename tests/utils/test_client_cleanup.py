@@ -1,4 +1,4 @@
-"""Sessions of curl_cffi are closed wherever and however often one leaves, and swallow nobody's cancellation."""
+"""Sessions of curl_cffi are closed on any event loop, any number of times, and swallow no cancellation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 async def open_session() -> AsyncSession[Any]:
-    """Open a session of curl_cffi that holds what it holds when it is used: descriptors and a task."""
+    """Open a session of curl_cffi with file descriptors and a task, as if it had been used."""
     session: AsyncSession[Any] = AsyncSession()
     assert session.acurl is not None
     await asyncio.sleep(0)
@@ -25,7 +25,7 @@ async def open_session() -> AsyncSession[Any]:
 
 
 @pytest.mark.parametrize("is_eager", TASK_FACTORIES)
-def test_a_session_of_curl_is_closed_and_closing_it_again_is_quiet(
+def test_a_session_of_curl_is_closed_and_closing_it_again_does_nothing(
     is_eager: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
@@ -56,7 +56,7 @@ def test_a_session_of_curl_whose_loop_is_closed_is_closed_on_another(caplog: pyt
 
 @pytest.fixture
 def other_loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """A loop that runs in another thread."""
+    """An event loop that runs in another thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -66,7 +66,7 @@ def other_loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
-def test_a_session_of_curl_whose_loop_runs_in_another_thread_is_closed_over_there(
+def test_a_session_of_curl_whose_loop_runs_in_another_thread_is_closed_there(
     other_loop: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
     session = asyncio.run_coroutine_threadsafe(open_session(), other_loop).result(5)

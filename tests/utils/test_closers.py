@@ -1,6 +1,6 @@
-"""Whatever a closer does, leaving takes no longer than its time, raises nothing, and asyncio has no complaint.
+"""Whatever a closer does, closing it stays within its timeout, raises nothing, and asyncio reports nothing.
 
-That asyncio has no complaint, and that no task is left, is what every test here asserts by the suite's leak check.
+The suite's leak check asserts in each test that asyncio reports nothing and that no task is left.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def test_a_well_behaved_closer_has_ended_when_leaving_ends(
 
 @pytest.mark.parametrize("is_eager", TASK_FACTORIES)
 @pytest.mark.parametrize("kind", FAILING)
-def test_what_fails_is_logged_and_goes_no_further(
+def test_an_error_is_logged_and_not_raised(
     kind: type[Closer], is_eager: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
@@ -124,7 +124,7 @@ def test_a_cancelled_closer_gets_a_grace_to_tidy_up() -> None:
 
 def test_a_closer_that_only_refers_to_itself_survives_being_left_behind() -> None:
     class Alone:
-        """Waits for a future that nothing outside of its own task knows."""
+        """Waits for a future that only its own task refers to."""
 
         def __init__(self) -> None:
             self.waits_for: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -152,7 +152,7 @@ def test_a_closer_that_only_refers_to_itself_survives_being_left_behind() -> Non
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, 0.01, 0.05])
-def test_the_time_is_the_one_given(timeout_s: float) -> None:
+def test_the_timeout_is_the_one_given(timeout_s: float) -> None:
     async def main() -> None:
         closer = Hanging()
         start_s = time.monotonic()
@@ -169,7 +169,7 @@ def test_a_loop_that_stalls_meanwhile_does_not_abort_a_healthy_closer(
 ) -> None:
     async def main() -> None:
         closer = kind()
-        # In the third turn from now all of it is under way.
+        # By the third turn from now, the closer has started.
         soon = asyncio.get_running_loop().call_soon
         soon(soon, soon, time.sleep, 2 * RESOURCE_CLEANUP_TIMEOUT)
         await close_resource_with_timeout(closer, "thing")
@@ -205,7 +205,7 @@ class WithExitOnly(WithoutAclose):
 
 
 class WithNothing:
-    """Has every attribute one asks for, as mocks do, and nothing on its type."""
+    """Has every attribute on the instance, as mocks do, and none on its type."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -235,7 +235,7 @@ def test_the_first_closer_that_the_type_has_is_called(
 
 
 @pytest.mark.parametrize("flag", ["closed", "is_closed", "_closed"])
-def test_what_says_that_it_is_closed_is_left_as_it_is(flag: str) -> None:
+def test_a_resource_that_is_closed_already_is_left_alone(flag: str) -> None:
     async def main() -> None:
         closer = Fast()
         setattr(closer, flag, True)
@@ -245,7 +245,7 @@ def test_what_says_that_it_is_closed_is_left_as_it_is(flag: str) -> None:
     run(main)
 
 
-def test_nothing_to_close_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
+def test_objects_without_a_closer_are_ignored(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         for nothing in (None, 0, {}, object()):
             await close_resource_with_timeout(nothing, "thing")
@@ -254,7 +254,7 @@ def test_nothing_to_close_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.records
 
 
-def test_a_resource_whose_loop_runs_in_another_thread_is_closed_over_there() -> None:
+def test_a_resource_whose_loop_runs_in_another_thread_is_closed_there() -> None:
     class AtHome(Closer):
         def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
             super().__init__()
@@ -271,7 +271,7 @@ def test_a_resource_whose_loop_runs_in_another_thread_is_closed_over_there() -> 
         closer = AtHome(home)
 
         async def main() -> None:
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asyncio.sleep(0), home))  # It runs.
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asyncio.sleep(0), home))  # The loop runs.
             await close_resource_with_timeout(closer, "thing")
 
         run(main)

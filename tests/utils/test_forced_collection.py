@@ -1,4 +1,4 @@
-"""Garbage is collected on evidence: descriptors and maps stay few, and collecting takes little of the time."""
+"""Forced collections keep file descriptors and maps few, and take only a small share of the time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -31,7 +31,7 @@ class Clock:
 
 
 class Thing:
-    """Something that can be in a cycle."""
+    """An object that can be in a reference cycle."""
 
     def __init__(self, *kept: object) -> None:
         self.kept = kept
@@ -47,14 +47,14 @@ def weak(resource: object) -> list[weakref.ref[object]]:
 
 
 class Client(Thing):
-    """Something to close that can be in a cycle."""
+    """An object with a closer that can be in a reference cycle."""
 
     async def aclose(self) -> None:
         pass
 
 
 class Owner:
-    """Holds a client."""
+    """Owns a client."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
@@ -77,7 +77,7 @@ class Collections:
     @contextmanager
     def counting(self) -> Iterator[None]:
         gc.collect()
-        gc.disable()  # So that all that is counted is forced.
+        gc.disable()  # So that only forced collections are counted.
         gc.callbacks.append(self)
         try:
             yield
@@ -93,7 +93,7 @@ def clock() -> Clock:
 
 @pytest.fixture(autouse=True)
 def forced(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> _ForcedCollection:
-    """A collection without a past."""
+    """A new instance, without suspects."""
     forced = _ForcedCollection(clock)
     monkeypatch.setattr(async_cleanup, "_forced_collection", forced)
     return forced
@@ -107,7 +107,7 @@ def path(tmp_path: Path) -> Path:
 
 
 class Reader:
-    """A map and a view of it, left as readers are."""
+    """A map and a view of it, released as by readers of segments."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
@@ -118,7 +118,7 @@ class Reader:
         direct_file_cleanup(self, "array", "map")
 
 
-def test_nothing_alive_is_nothing_to_collect(path: Path) -> None:
+def test_without_live_objects_nothing_is_collected(path: Path) -> None:
     collections = Collections()
     with collections.counting():
         for _ in range(100):
@@ -160,7 +160,7 @@ def test_a_client_in_a_cycle_is_freed_by_leaving() -> None:
     assert client() is None
 
 
-def test_a_view_kept_on_purpose_stays_readable_and_is_unmapped_when_it_goes(path: Path) -> None:
+def test_a_view_kept_on_purpose_stays_readable_and_its_map_is_unmapped_with_it(path: Path) -> None:
     reader = Reader(path)
     mapped, array = weakref.ref(reader.map), reader.array
     reader.close()
@@ -170,7 +170,7 @@ def test_a_view_kept_on_purpose_stays_readable_and_is_unmapped_when_it_goes(path
     assert mapped() is None
 
 
-def test_switched_off_it_collects_nothing_and_changes_nothing_else(
+def test_switching_it_off_stops_collections_and_changes_nothing_else(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(config, "ENABLE_FORCED_GC", False)
@@ -198,8 +198,8 @@ def test_full_collections_take_their_share_of_the_time_and_no_more(forced: _Forc
     assert 0 < took_s <= config.FORCED_GC_TIME_SHARE * (clock.now_s - start_s) + 0.01
 
 
-def test_keeping_all_of_ten_thousand_is_seen_through_soon(forced: _ForcedCollection, clock: Clock) -> None:
-    """Time stands still, so that only the number of suspects can cause full collections."""
+def test_ten_thousand_kept_objects_cause_few_full_collections(forced: _ForcedCollection, clock: Clock) -> None:
+    """The clock stands still, so that only the number of suspects can cause full collections."""
     collections = Collections(clock, full_s=1.0)
     kept = []
     with collections.counting():
@@ -209,14 +209,14 @@ def test_keeping_all_of_ten_thousand_is_seen_through_soon(forced: _ForcedCollect
     assert collections.counts[2] < 40
 
 
-def test_garbage_is_bounded_in_number_though_there_is_no_time_for_it(
+def test_the_amount_of_garbage_is_bounded_even_without_time_to_collect_it(
     forced: _ForcedCollection, clock: Clock
 ) -> None:
     collections = Collections(clock, full_s=1.0)
     most = 0
     old = [Thing().circular() for _ in range(1000)]
     references = [weakref.ref(thing) for thing in old]
-    with collections.counting():  # All of them are old now.
+    with collections.counting():  # All of them are in the oldest generation now.
         for reference in references:
             forced.settle(weak(reference()))
             old.pop(0)
@@ -224,13 +224,13 @@ def test_garbage_is_bounded_in_number_though_there_is_no_time_for_it(
     assert most < 50
 
 
-def test_what_could_not_be_afforded_is_made_up_for_at_the_next_exit(
+def test_a_collection_that_there_was_no_time_for_happens_at_a_later_exit(
     forced: _ForcedCollection, clock: Clock
 ) -> None:
     collections = Collections(clock, full_s=1.0)
     with collections.counting():
         kept = Thing()
-        forced.settle(weak(kept))  # That took all the time there was.
+        forced.settle(weak(kept))  # This uses up all the time.
         thing = Thing().circular()
         reference = weakref.ref(thing)
         forced.settle(weak(thing))
@@ -243,7 +243,7 @@ def test_what_could_not_be_afforded_is_made_up_for_at_the_next_exit(
         del kept
 
 
-def test_a_finalizer_that_leaves_something_during_a_collection_does_no_harm(forced: _ForcedCollection) -> None:
+def test_a_finalizer_that_releases_something_during_a_collection_does_no_harm(forced: _ForcedCollection) -> None:
     class Leaving(Thing):
         def __del__(self) -> None:
             forced.settle(weak(kept))

@@ -1,4 +1,4 @@
-"""The tests of leaving are worth something: each bad way to close fails the test that is there for it."""
+"""Mutation tests of closing: each bad way to close makes the test against it fail."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from support import bad_closing
 from support.places import REPOSITORY
 from support.subprocesses import ENVIRONMENT
 
-# The exit status of pytest, and all that it printed.
+# The exit status and the output of pytest.
 Verdict: TypeAlias = tuple[int, str]
 
 TESTS = [str(Path(__file__).parent / name) for name in ("test_closers.py", "test_cancellation.py")]
 
-# Everything is imported and collected once. A fork for each bad way runs the one test that is there for it.
+# Everything is imported and collected once. For each bad way, a fork runs the test against it.
 SCRIPT = """
     import contextlib, io, json, os, sys, tempfile
     import pytest
@@ -61,7 +61,7 @@ SCRIPT = """
 
 @pytest.fixture(scope="module")
 def verdicts() -> dict[str, Verdict]:
-    """What pytest says of each bad way."""
+    """The exit status and output of pytest for each bad way."""
     noticed_by = json.dumps({closing: swap.noticed_by for closing, swap in bad_closing.BAD.items()})
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SCRIPT), noticed_by, *TESTS],
@@ -80,6 +80,6 @@ def verdicts() -> dict[str, Verdict]:
 @pytest.mark.parametrize("closing", bad_closing.BAD)
 def test_a_bad_way_to_close_is_noticed(closing: str, verdicts: dict[str, Verdict]) -> None:
     exit_status, printed = verdicts[closing]
-    # 1: a test failed, or a hanging one ended the run; 5: there is no test of that name.
+    # 1: a test failed, or hung and ended the run. 5: there is no test of this name.
     assert exit_status == 1, printed
     assert re.search(r"\b1 (failed|error)", printed) or "Timeout (" in printed, printed

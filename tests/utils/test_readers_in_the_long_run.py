@@ -1,4 +1,4 @@
-"""Over ten thousand readers, and in a process of their own, descriptors and maps stay flat and time is not lost."""
+"""Ten thousand readers in a subprocess: file descriptors and maps stay few, and closing stays fast."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ SCRIPT = """
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is nothing to count")
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors and maps cannot be counted")
 def test_ten_thousand_readers_leave_descriptors_and_maps_flat_at_a_hundred_microseconds_each() -> None:
     figures = json.loads(run_script(SCRIPT))
     print(*figures, sep="\n")
@@ -96,7 +96,7 @@ def test_ten_thousand_readers_leave_descriptors_and_maps_flat_at_a_hundred_micro
     assert [figure for figure in figures if figure[1] == 10_000 and figure[4] > 100] == []
 
 
-def test_a_view_that_outlives_its_reader_is_unmapped_when_it_goes_and_not_before() -> None:
+def test_a_map_with_a_view_that_outlives_its_reader_is_unmapped_with_the_view_and_not_before() -> None:
     script = """
         import mmap, tempfile
         import numpy as np

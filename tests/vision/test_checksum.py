@@ -1,4 +1,4 @@
-"""What a CHECKSUM file may look like, and what is refused."""
+"""Which forms of a CHECKSUM file are read, and which are refused."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_page_instead_of_a_checksum_is_shown_in_part_only() -> None:
 )
 def test_the_digest_of_another_archive_is_refused_by_its_name(named: str | bytes) -> None:
     raw = named.encode() if isinstance(named, str) else named
-    with pytest.raises(ArchiveError, match="its CHECKSUM speaks of ") as caught:
+    with pytest.raises(ArchiveError, match="its CHECKSUM is that of ") as caught:
         parse_checksum(f"{DIGEST}  ".encode() + raw, NAME)
     assert raw.decode("utf-8", "replace") in str(caught.value)
 

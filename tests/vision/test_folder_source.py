@@ -131,7 +131,7 @@ def test_a_series_is_listed_by_cadence_in_order(tmp_path: Path) -> None:
 
 
 def test_the_event_loop_is_free_while_a_file_is_read(tmp_path: Path) -> None:
-    """The archive is a pipe: reading it takes until somebody has written, here the loop itself."""
+    """The archive is a pipe: reading it blocks until the event loop itself has written to it."""
     sha256 = publish(tmp_path, NAME.path, BYTES)
     pipe = tmp_path / NAME.path
     pipe.unlink()

@@ -204,6 +204,7 @@ def test_a_missing_checksum_is_refused_where_one_is_required(site: Site) -> None
     publish(site.root, NAME.path, BYTES, digest="")
     with pytest.raises(ChecksumMissingError, match="one is required"):
         site.fetch(is_checksum_required=True)
+    assert sum(site.seen) == 0
     assert site.mirror.count(NAME.path) == 1
     assert site.fetched_files == []
 
@@ -213,6 +214,7 @@ def test_a_checksum_that_cannot_be_had_is_not_a_missing_one(site: Site) -> None:
     site.mirror.script(NAME.checksum_path, *[Reply(503)] * 3)
     with pytest.raises(HttpStatusError):
         site.fetch()
+    assert sum(site.seen) == 0
     assert site.fetched_files == []
 
 

@@ -13,7 +13,7 @@ from ckvd.vision.listing import ListedFile, ListingPage, listed_archives, parse_
 FOLDER = "data/spot/monthly/klines/BTCUSDT/1m/"
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
-# As the publisher's bucket answers, cut to two entries.
+# A page of the publisher's bucket, cut to two entries.
 PAGE = """<?xml version="1.0" encoding="UTF-8"?>
 <ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>data.binance.vision</Name>\
 <Prefix>data/spot/monthly/klines/BTCUSDT/1m/</Prefix><Marker></Marker><NextMarker>{marker}</NextMarker>\
@@ -25,7 +25,7 @@ PAGE = """<?xml version="1.0" encoding="UTF-8"?>
 <LastModified>2021-04-19T06:19:25.000Z</LastModified><ETag>&quot;f5c0c6a0d5c0a3b0e9b1d0a3b0e9b1d3&quot;</ETag>\
 <Size>89</Size><StorageClass>STANDARD</StorageClass></Contents></ListBucketResult>"""
 
-# Characters that XML can carry.
+# Characters that XML allows.
 keys = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Co", "Cn"]), min_size=1, max_size=30)
 
 

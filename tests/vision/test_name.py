@@ -1,4 +1,4 @@
-"""The paths of archives under a mirror's root, made and read."""
+"""Paths of archives under the root of a mirror: making and reading them."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from ckvd.cache.coverage import Covered, read_coverage, uncovered_spans
 from ckvd.cache.download_folder import download_folder
 from ckvd.cache.packing import pack_series
 from ckvd.concurrency import run_together
-from ckvd.errors import CacheBusyError, CacheError, CkvdError, ClientClosedError, NetworkError
+from ckvd.errors import FATAL_ERRORS, CacheBusyError, CacheError, CkvdError, ClientClosedError, NetworkError
 from ckvd.model.calendar import Cadence, Period
 from ckvd.utils.config import LISTING_WORTH_ARCHIVES_MIN
 from ckvd.vision.name import ArchiveName
@@ -133,7 +133,7 @@ class Download:
     async def _fetch_one(self, name: ArchiveName, place: Path) -> ArchiveReport:
         try:
             report = await self._fetch_and_ingest(name, place)
-        except (CacheError, ClientClosedError):
+        except FATAL_ERRORS:
             raise
         except CkvdError as error:
             report = ArchiveReport(name.series, name.period, Outcome.FAILED, error=error)

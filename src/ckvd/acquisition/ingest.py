@@ -23,7 +23,7 @@ from ckvd.model.provenance import Origin, Source
 from ckvd.model.table import KlineTable, join_tables
 from ckvd.model.timespan import Span
 from ckvd.utils.config import REPORT_EXAMPLES_MAX
-from ckvd.vision.source import AbsentArchive, read_pieces
+from ckvd.vision.source import AbsentArchive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from ckvd.acquisition.limits import IngestLimits
     from ckvd.cache.folder import CacheFolder
-    from ckvd.decode.decode import DecodedArchive
+    from ckvd.decode.decode import DecodedRows
     from ckvd.model.market import SeriesKey
     from ckvd.vision.name import ArchiveName
     from ckvd.vision.source import ArchiveSource, FetchedArchive
@@ -90,10 +90,9 @@ def read_archives(
 
 def _read_and_remove(fetched: FetchedArchive) -> bytes | ArchiveError:
     try:
-        return b"".join(read_pieces(fetched.path, fetched.nbytes + 1))
-    except OSError as error:
-        # A file of a mirror in a folder may go while it is in use.
-        return ArchiveError(str(fetched.path), f"cannot be read: {error.strerror}")
+        return fetched.read_bytes()
+    except ArchiveError as error:
+        return error
     finally:
         if fetched.is_temporary:
             fetched.path.unlink(missing_ok=True)
@@ -104,7 +103,7 @@ def expected_of(name: ArchiveName) -> Expected:
     return Expected(name.series, name.period.span, name.file_name)
 
 
-def source_of(fetched: FetchedArchive, decoded: DecodedArchive) -> Source:
+def source_of(fetched: FetchedArchive, decoded: DecodedRows) -> Source:
     """Where the bars of an archive came from, and what was unusual about it."""
     span = fetched.name.period.span
     conflicts = decoded.conflict_open_times

@@ -1,8 +1,8 @@
-"""What a backtest holds: bars in memory, and what is made of them.
+"""The bars that a backtest uses, in memory.
 
-- `klines`: `Klines`, the bars of one series in one span, with all that is known about them.
-- `columns`: columns found by name, and tables of them for pandas, polars and Arrow.
-- `resample`: longer bars of shorter ones.
-- `decimal_sums`: sums of published decimals, for `resample`.
-- `panel`: many series on one grid.
+- `klines`: `Klines`, the bars of one series in one span, with their flags, gaps and sources.
+- `columns`: access to columns by name, and tables for pandas, polars and Arrow.
+- `resample`: `ResampledKlines`, longer bars made of shorter bars.
+- `decimal_sums`: exact sums of published decimals, for `resample`.
+- `panel`: `Panel`, many series on one grid.
 """

@@ -1,15 +1,15 @@
-"""Columns that are found by name: what `Klines`, `ResampledKlines` and `Panel` have in common, and tables of them.
+"""Access to columns by name, which `Klines`, `ResampledKlines` and `Panel` share, and tables made of columns.
 
-pandas, polars and pyarrow are imported when a table is asked for. `open_time` and `close_time` become UTC times in
-milliseconds; everything else keeps its type. A table views the memory of the columns where its package allows it:
-the map of a segment is released with the last table that uses it.
+pandas, polars and pyarrow are imported when a table is made. In tables, `open_time` and `close_time` are UTC times
+in milliseconds; other columns keep their types. A table views the memory of the columns where its package allows
+it, and then keeps the memory map of a segment open as long as it lives.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -23,12 +23,18 @@ if TYPE_CHECKING:
 
     from ckvd.model.table import Column, Times
 
+_REMEDIES: Final = {
+    "pyarrow": "pip install 'ckvd[arrow]'",
+    "pandas": "pip install pandas",
+    "polars": "pip install polars",
+}
+
 
 class NamedColumns:
-    """Columns as attributes (`bars.close`) and items (`bars["close"]`), and their names as those of a dict.
+    """Columns as attributes (`bars.close`) and items (`bars["close"]`), with the key access of a dict.
 
-    Iteration goes over the names, `in` asks for one, and `dict(bars)` is all columns by name. It is no `Mapping`:
-    `len` is the number of rows, as it is of each column.
+    Iteration yields the names, `in` tests for a name, and `dict(bars)` has all columns by name. It is no `Mapping`,
+    because `len` is the number of rows.
     """
 
     __slots__ = ()
@@ -40,28 +46,28 @@ class NamedColumns:
 
     @abstractmethod
     def __getitem__(self, name: str) -> Column:
-        """A column by name. Raises ColumnError where there is none."""
+        """A column by name. Raises ColumnError if there is none."""
 
     def __iter__(self) -> Iterator[str]:
-        """Go through `column_names`."""
+        """Iterate over `column_names`."""
         return iter(self.column_names)
 
     def __contains__(self, name: object) -> bool:
-        """Whether a name is one of `column_names`."""
+        """Whether there is a column of this name."""
         return name in self.column_names
 
     def keys(self) -> tuple[str, ...]:
-        """`column_names`, under the name that `dict(bars)` and `**bars` look for."""
+        """`column_names`: `dict(bars)` and `**bars` call this method."""
         return self.column_names
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        """One cell that holds the object: to numpy and pandas it is no sequence, least of all one of names."""
+        """An array of one cell, the object itself. Otherwise numpy and pandas would make an array of the names."""
         array = np.empty((), object)
         array[()] = self
         return array
 
     def __getattr__(self, name: str) -> Any:
-        # Names that are none are told from columns without looking at the object, which `copy` has not filled yet.
+        # Other names must not look at the object: `copy` asks for some before it sets the attributes.
         if name in COLUMN_DTYPES:
             try:
                 return self[name]
@@ -71,7 +77,7 @@ class NamedColumns:
 
 
 class BarColumns(NamedColumns):
-    """Columns with one row for each bar, which tables can be made of. The packages for that are loaded then."""
+    """Columns with one row for each bar, which can be made into tables."""
 
     __slots__ = ()
 
@@ -80,74 +86,63 @@ class BarColumns(NamedColumns):
         return {name: self[name] for name in self.column_names}
 
     def to_arrow(self) -> Any:
-        """A `pyarrow.Table`: see `to_arrow`."""
-        return to_arrow(self)
+        """Make a `pyarrow.Table`. Stored columns are not copied; constant columns are written out.
+
+        Raises
+        ------
+        ExportError
+            pyarrow is not installed.
+        """
+        pyarrow = _load("pyarrow", "to_arrow")
+        arrays = {}
+        for name, column in self.as_dict().items():
+            array = pyarrow.array(np.ascontiguousarray(column))
+            arrays[name] = array.view(pyarrow.timestamp("ms", "UTC")) if _is_time(name) else array
+        return pyarrow.table(arrays)
 
     def to_pandas(self) -> Any:
-        """A `pandas.DataFrame` indexed by `open_time`: see `to_pandas`."""
-        return to_pandas(self)
+        """Make a `pandas.DataFrame`, indexed by `open_time`. Stored columns are not copied.
+
+        The frame is for reading: its columns are read-only views. Columns can be added and replaced. Writing to
+        cells, as `frame.loc[row, "close"] = 1.0` does, raises ValueError with pandas 2 ("assignment destination is
+        read-only"). To write to cells, use `klines.to_pandas().copy()`, which has its own memory.
+
+        Raises
+        ------
+        ExportError
+            pandas is not installed.
+        """
+        pandas = _load("pandas", "to_pandas")
+        columns: dict[str, Any] = {
+            name: _pandas_times(pandas, column) if _is_time(name) else np.ascontiguousarray(column)
+            for name, column in self.as_dict().items()
+        }
+        index = columns.pop("open_time").rename("open_time")
+        return pandas.DataFrame(columns, index=index, copy=False)
 
     def to_polars(self) -> Any:
-        """A `polars.DataFrame`: see `to_polars`."""
-        return to_polars(self)
+        """Make a `polars.DataFrame`. Stored columns are not copied if pyarrow is installed, else all are.
 
-
-_REMEDIES = {
-    "pyarrow": "pip install 'ckvd[arrow]'",
-    "pandas": "pip install pandas",
-    "polars": "pip install polars",
-}
-
-
-class Bars(Protocol):
-    """What has columns: `Klines`, `ResampledKlines`."""
-
-    def as_dict(self) -> dict[str, Column]:
-        """All columns by name, in order, each of shape (n,)."""
-        ...
-
-
-def to_arrow(bars: Bars) -> Any:
-    """A `pyarrow.Table`. Stored columns are not copied; those with one value in every row are written out.
-
-    Raises
-    ------
-    ExportError
-        pyarrow is not installed.
-    """
-    pyarrow = _load("pyarrow", "to_arrow")
-    arrays = {}
-    for name, column in bars.as_dict().items():
-        array = pyarrow.array(np.ascontiguousarray(column))
-        arrays[name] = array.view(pyarrow.timestamp("ms", "UTC")) if _is_time(name) else array
-    return pyarrow.table(arrays)
-
-
-def to_pandas(bars: Bars) -> Any:
-    """A `pandas.DataFrame`, indexed by `open_time`. Stored columns are not copied.
-
-    The frame is for reading: its columns are read-only views. Columns can be added and replaced, but writing to
-    cells, as `frame.loc[row, "close"] = 1.0` does, raises ValueError with pandas 2 ("assignment destination is
-    read-only"). To write, take `klines.to_pandas().copy()`, which has memory of its own.
-
-    Raises
-    ------
-    ExportError
-        pandas is not installed.
-    """
-    pandas = _load("pandas", "to_pandas")
-    columns: dict[str, Any] = {
-        name: _pandas_times(pandas, column) if _is_time(name) else np.ascontiguousarray(column)
-        for name, column in bars.as_dict().items()
-    }
-    index = columns.pop("open_time").rename("open_time")
-    return pandas.DataFrame(columns, index=index, copy=False)
+        Raises
+        ------
+        ExportError
+            polars is not installed.
+        """
+        polars = _load("polars", "to_polars")
+        try:
+            return polars.from_arrow(self.to_arrow())
+        except ExportError:
+            columns = {name: np.ascontiguousarray(column) for name, column in self.as_dict().items()}
+            return polars.DataFrame(columns).with_columns(
+                polars.col(name).cast(polars.Datetime("ms")).dt.replace_time_zone("UTC")
+                for name in filter(_is_time, columns)
+            )
 
 
 def grid_to_pandas(cells: npt.NDArray[Any], open_time: Times, symbols: Sequence[str]) -> Any:
-    """A `pandas.DataFrame` of cells of shape (T, S), indexed by T open times, with a column for each of S symbols.
+    """Make a `pandas.DataFrame` of cells of shape (T, S), indexed by T open times, with a column for each symbol.
 
-    It is a view of the cells: see `to_pandas`.
+    It is a read-only view of the cells: see `BarColumns.to_pandas`.
 
     Raises
     ------
@@ -161,25 +156,6 @@ def grid_to_pandas(cells: npt.NDArray[Any], open_time: Times, symbols: Sequence[
 
 def _pandas_times(pandas: Any, times: Times) -> Any:
     return pandas.DatetimeIndex(times.view("datetime64[ms]"), copy=False).tz_localize("UTC")
-
-
-def to_polars(bars: Bars) -> Any:
-    """A `polars.DataFrame`. With pyarrow installed stored columns are not copied, else all are.
-
-    Raises
-    ------
-    ExportError
-        polars is not installed.
-    """
-    polars = _load("polars", "to_polars")
-    try:
-        return polars.from_arrow(to_arrow(bars))
-    except ExportError:
-        frame = polars.DataFrame({name: np.ascontiguousarray(column) for name, column in bars.as_dict().items()})
-        times = [name for name in frame.columns if _is_time(name)]
-        return frame.with_columns(
-            polars.col(name).cast(polars.Datetime("ms")).dt.replace_time_zone("UTC") for name in times
-        )
 
 
 def _is_time(name: str) -> bool:

@@ -1,14 +1,14 @@
-"""Summing runs of rows, such as the minutes of each hour: `sum_runs`. Pure.
+"""Summing runs of consecutive rows, such as the minutes of each hour: `sum_runs`. Pure.
 
-Sums are those of the published decimals. A price or volume is text with up to eight digits behind the point; adding
-its binary approximations one after the other is wrong in the last digit half of the time. Three ways lead to the
-sum of the decimals, or of the doubles where they are none, each tried where the one before does not reach:
+Sums are those of the published decimals. Prices and volumes are published with up to eight digits after the decimal
+point. Adding them as doubles gives a wrong last digit half of the time. Three methods give the sum of the decimals,
+or of the doubles if those are no such decimals. Each is used where the one before it fails:
 
-1. A plain sum is rounded to whole 1e-8. While it is small, its errors are smaller than half of that, and what comes
-   out is the decimal sum.
-2. Where it is not, the cells are rounded to whole 1e-8 and added as integers, without an error.
-3. Where what comes out does not agree with the plain sum, the cells are split into a coarse part that adds up
-   exactly, and a rest that is too small to do harm.
+1. The plain sum is rounded to a multiple of 1e-8. If the sum is small, its error is less than half of 1e-8, and the
+   result is the decimal sum.
+2. The cells are rounded to multiples of 1e-8 and added as integers, without an error.
+3. If that differs from the plain sum, the cells are no such decimals. Each is split into a coarse part, which adds
+   up exactly, and a remainder so small that its rounding errors do not matter.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ if TYPE_CHECKING:
 Floats: TypeAlias = npt.NDArray[np.float64]
 Numbers = TypeVar("Numbers", np.float64, np.int64)
 
-# Rows that are summed together: two megabytes, which stay in the processor's cache between two steps.
+# Rows that are summed together: two megabytes, which stay in the processor's cache from step to step.
 _BLOCK_ROWS: Final = 1 << 18
 _DECIMAL_SCALE: Final = 10**8
-# A double between 2**52 and 2**53 is a whole number, and its bits count up with it.
+# Doubles between 2**52 and 2**53 are integers, and consecutive ones have consecutive bit patterns.
 _WHOLE: Final = 2.0**52
 _WHOLE_BITS: Final = int(np.float64(_WHOLE).view(np.int64))
 _EXPONENT_MAX: Final = 1020
-# How far a right sum may be from the plain one, as a share of it: more than adding 64 cells four at a time, or
-# 2**18 in pairs of pairs, can be wrong by. What agrees by chance is off by that much twice at most.
+# The largest difference between a right sum and the plain sum, relative to the plain sum. It is more than the error
+# of adding 64 cells four at a time, or 2**18 cells pairwise. A wrong sum that passes this test by chance is off by
+# at most twice as much.
 _PLAIN_SUM_ERROR: Final = 32 * 2.0**-53
-# `einsum` is up to twice as fast as `reduceat`, for many runs of one length; it does not add in pairs.
+# For many runs of one length, `einsum` is up to twice as fast as `reduceat`. It does not add pairwise.
 _EINSUM_ROWS_MAX: Final = 64
 _EINSUM_RUNS_MIN: Final = 64
 
@@ -48,15 +49,16 @@ def sum_runs(column: Column, starts: Times, counts: Times) -> Column:
     ----------
     column : ndarray of int64 or float64, shape (n,)
     starts, counts : ndarrays of int64, shape (m,)
-        Where each run starts and how many rows it has, at least one. A run starts where the one before ends, and
-        the last ends with the column.
+        The first row of each run, and its number of rows, at least one. Each run starts where the run before it
+        ends, and the last run ends with the column.
 
     Returns
     -------
     ndarray, shape (m,)
-        Typed as the column. Sums of integers are exact. Of cells that are decimals of up to eight digits,
-        not negative and below 2**25, it is the decimal sum, rounded to a double; of others the sum of the doubles,
-        wrong by at most 64 * 2**-53 of the sum of their magnitudes, and mostly not at all.
+        With the dtype of the column. Sums of integers are exact. For cells that are decimals of up to eight digits
+        after the point, not negative and below 2**25, it is the decimal sum, rounded to a double. For other cells
+        it is the sum of the doubles, with an error of at most 64 * 2**-53 of the sum of their magnitudes, mostly
+        none.
     """
     if column.strides == (0,) and (column.dtype.kind == "i" or not column[0]):
         product: Column = column[starts] * counts
@@ -68,7 +70,7 @@ def sum_runs(column: Column, starts: Times, counts: Times) -> Column:
 
 
 def _plain_sums(values: npt.NDArray[Numbers], starts: Times, counts: Times) -> npt.NDArray[Numbers]:
-    """Add the cells of each run, in any order; `_PLAIN_SUM_ERROR` is what that may be wrong by."""
+    """Add the cells of each run, in any order. `_PLAIN_SUM_ERROR` bounds the relative error."""
     changes: list[int] = (np.flatnonzero(counts[1:] != counts[:-1]) + 1).tolist()
     if np.max(counts) > _EINSUM_ROWS_MAX or len(changes) > len(counts) // _EINSUM_RUNS_MIN:
         totals: npt.NDArray[Numbers] = np.add.reduceat(values, starts)
@@ -83,12 +85,12 @@ def _plain_sums(values: npt.NDArray[Numbers], starts: Times, counts: Times) -> n
 
 def _float_sums(values: Floats, starts: Times, counts: Times) -> Floats:
     plain = np.empty(len(starts))
-    # Each cell is off its decimal by at most half a unit of its last bit, and so are each step of adding and the
-    # scaling: all together by less than half of 1e-8, if the plain sum is no larger than this.
+    # Each cell differs from its decimal by at most half a unit in the last place. Each addition and the scaling add
+    # as much. The total error is less than half of 1e-8 if the plain sum is at most this.
     small = _WHOLE / _DECIMAL_SCALE / (counts + 4)
     totals = np.zeros(len(starts), np.int64)
     ends = starts + counts
-    # One buffer that stays in the processor's cache, instead of a fresh one for each block.
+    # One buffer for all blocks stays in the processor's cache.
     buffer = np.empty(max(min(_BLOCK_ROWS, len(values)), int(np.max(counts))))
     first = 0
     while first < len(starts):
@@ -104,7 +106,7 @@ def _float_sums(values: Floats, starts: Times, counts: Times) -> Floats:
     sums = np.where(is_plain, np.rint(plain * _DECIMAL_SCALE) / _DECIMAL_SCALE, _as_decimals(totals))
     is_right = (np.abs(sums - plain) <= _PLAIN_SUM_ERROR * np.abs(plain)) | is_special
     if not is_right.all():
-        # Some cell was no decimal of eight digits, or too large a one.
+        # These runs have cells that are no decimals of eight digits, or are too large.
         (wrong,) = np.nonzero(~is_right)
         rows, firsts = _rows_of_runs(starts[wrong], counts[wrong])
         sums[wrong] = _split_sums(values[rows], firsts, counts[wrong])
@@ -112,20 +114,22 @@ def _float_sums(values: Floats, starts: Times, counts: Times) -> Floats:
 
 
 def _whole_sums(values: Floats, starts: Times, counts: Times, buffer: Floats) -> Times:
-    """Round decimals to whole 1e-8 and sum those exactly; wrong for anything else.
+    """Round cells to multiples of 1e-8 and sum those exactly. Wrong if the cells are no such decimals below 2**25.
 
-    A decimal below 2**25 is off by less than 0.2 of them as a double, and its multiple then by at most 0.25 more.
+    Below 2**25, the double nearest to a decimal differs from it by less than 0.2 * 1e-8. Scaling adds an error of
+    at most 0.25 * 1e-8, so that the sum of both is rounded away.
     """
     wholes = np.multiply(values, float(_DECIMAL_SCALE), out=buffer)
-    # In this range a double holds whole numbers only, so that adding rounds to the number that was meant ...
+    # In this range doubles are integers, so the addition rounds to the multiple of the decimal.
     wholes += _WHOLE
-    # ... and its bits, read as an integer, are that number and a constant. Integers add without an error.
+    # The bits, read as an integer, are that multiple plus a constant. Integers add without an error.
     return _plain_sums(wholes.view(np.int64), starts, counts) - counts * _WHOLE_BITS
 
 
 def _as_decimals(totals: Times) -> Floats:
-    """Divide whole 1e-8 by 1e8, rounding once."""
-    # One division does, while the number fits into a double; whole and rest do so but for rare ties.
+    """Divide multiples of 1e-8 by 1e8, rounding only once."""
+    # One division rounds once if the number fits into a double. Otherwise the sum of whole part and rest is rounded
+    # once, except for rare ties.
     sums: Floats = totals / _DECIMAL_SCALE
     whole = np.rint(sums)
     rest = totals - whole.astype(np.int64) * _DECIMAL_SCALE
@@ -133,18 +137,19 @@ def _as_decimals(totals: Times) -> Floats:
 
 
 def _rows_of_runs(starts: Times, counts: Times) -> tuple[Times, Times]:
-    """The rows of some runs, one after the other, and where each run starts among them."""
+    """The rows of some runs, one run after the other, and the first position of each run among them."""
     ends = np.cumsum(counts)
     firsts = ends - counts
     return np.repeat(starts - firsts, counts) + np.arange(ends[-1]), firsts
 
 
 def _split_sums(values: Floats, starts: Times, counts: Times) -> Floats:
-    """Sum any doubles as if exactly, and round once.
+    """Sum any doubles almost exactly, and round once.
 
-    Each value is split without an error into a multiple of a power of two so large that the multiples of a run add
-    up exactly in any order, and a rest so small that the errors of adding the rests do not show (Rump, Ogita and
-    Oishi, Accurate floating-point summation, 2008). Values near the largest double leave no room for that.
+    Each value is split without an error into a multiple of a power of two and a remainder. The power is so large
+    that the multiples of a run add up exactly in any order, and the remainders are so small that the errors of
+    adding them do not matter (Rump, Ogita and Oishi, Accurate floating-point summation, 2008). Values near the
+    largest double are added plainly, because the power of two would overflow.
     """
     highest = float(max(abs(np.max(values)), abs(np.min(values))))
     exponent = math.frexp(highest)[1] + math.frexp(int(np.max(counts)) + 2)[1]

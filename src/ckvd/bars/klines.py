@@ -1,4 +1,4 @@
-"""`Klines`: what a backtest reads, a struct of numpy arrays with all that is known about them."""
+"""`Klines`: the bars that a backtest reads, as numpy columns, with their flags, gaps and sources."""
 
 from __future__ import annotations
 
@@ -26,43 +26,44 @@ if TYPE_CHECKING:
 
 
 class RowBlock(Protocol):
-    """Consecutive rows that lie together, such as a range of a mapped segment."""
+    """Consecutive rows of one segment or table."""
 
     def __len__(self) -> int: ...
 
     def column(self, name: str, interval: Interval) -> Column | None:
-        """A column of shape (len(self),), or None where there is none of that name."""
+        """A column of shape (len(self),), or None if the block leaves it out."""
         ...
 
     @property
     def sources(self) -> Sequence[Source]:
-        """Where the rows came from."""
+        """Where the rows come from."""
         ...
 
     @property
     def absences(self) -> Sequence[Absence]:
-        """Why rows are not there."""
+        """Why rows are missing."""
         ...
 
 
 class Klines(BarColumns):
     """The bars of one series in one span of time.
 
-    Columns are attributes (`klines.close`) and items (`klines["close"]`): numpy arrays of shape `(len(klines),)`,
-    read-only. Times are `int64` milliseconds, `count` is `int64`, everything else is `float64`. Iteration goes over
-    the names of the columns, `in` asks for one, and `dict(klines)` is all columns by name; `len` counts the bars.
+    Columns are attributes (`klines.close`) and items (`klines["close"]`): read-only numpy arrays of shape
+    `(len(klines),)`. Times are `int64` milliseconds, `count` is `int64`, all other columns are `float64`. Iteration
+    yields the names of the columns, `in` tests for a name, and `dict(klines)` has all columns by name. `len` is the
+    number of bars.
 
-    Where all bars lie in one segment a column is a view of its memory map and costs nothing; otherwise it is
-    gathered into an array when it is first used. Views stay valid after the cache is closed, and whatever happens
-    to its files: the map is released with the last array and the last `Klines` that use it.
+    If all bars lie in one segment, a column is a view of its memory map and costs nothing. Otherwise it is
+    concatenated when it is first used. Views stay valid after the cache is closed, whatever happens to its files:
+    the map is closed with the last array and the last `Klines` that use it.
 
     Attributes
     ----------
     series : SeriesKey
     span : Span
-        What was asked for. Every bar opens in it.
+        The span that was asked for. Every bar opens in it.
     missing : tuple of Span
-        What of it the cache does not cover.
+        The parts of the span that the cache does not cover.
     """
 
     def __init__(
@@ -78,8 +79,8 @@ class Klines(BarColumns):
         self.span = span
         self.missing = tuple(missing)
         self._blocks = tuple(blocks)
-        # What each block speaks for. Beyond that, what it says of sources and absences does not count.
-        self._held = [span] * len(self._blocks) if held is None else held
+        # The span that each block covers. The sources and absences of a block count within it only.
+        self._block_spans = [span] * len(self._blocks) if held is None else held
         self._length = sum(map(len, self._blocks))
         self._columns: dict[str, Column] = {}
 
@@ -88,7 +89,7 @@ class Klines(BarColumns):
 
     @property
     def column_names(self) -> tuple[str, ...]:
-        """The names of the columns, in the order of the fields of a row."""
+        """The names of the columns, in the order of the fields in archives."""
         return fields_of(self.series)
 
     def __getitem__(self, name: str) -> Column:
@@ -101,97 +102,95 @@ class Klines(BarColumns):
         """
         column = self._columns.get(name)
         if column is None:
-            column = self._columns[name] = self._column(name)
+            column = self._columns[name] = self._concatenate(name)
         return column
 
-    def _column(self, name: str) -> Column:
+    def _concatenate(self, name: str) -> Column:
+        """A column of all blocks: the array of the block, if only one has rows."""
         if name not in self.column_names and name not in REGULAR_US:
             known = ", ".join(self.column_names)
             raise ColumnError(f"{self.series} has no column {name!r}: expected one of {known}")
-        parts = [self._part(block, name) for block in self._blocks if len(block)]
-        if len(parts) == 1:
-            return parts[0]
-        column = np.concatenate(parts) if parts else np.empty(0, COLUMN_DTYPES[name])
+        columns = [self._column_of(block, name) for block in self._blocks if len(block)]
+        if len(columns) == 1:
+            return columns[0]
+        column = np.concatenate(columns) if columns else np.empty(0, COLUMN_DTYPES[name])
         column.flags.writeable = False
         return column
 
-    def _part(self, block: RowBlock, name: str) -> Column:
-        part = block.column(name, self.series.interval)
-        if part is None:
-            # Only the microseconds are left out of a segment, where all of them are regular.
-            part = regular_us(name, len(block))
-        return part
+    def _column_of(self, block: RowBlock, name: str) -> Column:
+        column = block.column(name, self.series.interval)
+        return regular_us(name, len(block)) if column is None else column
 
-    # --- The columns, by name ---
+    # --- Columns ---
 
     @property
     def open_time(self) -> Times:
-        """When each bar opens, int64 milliseconds, strictly ascending."""
+        """The open time of each bar, int64 milliseconds, strictly ascending."""
         return cast("Times", self["open_time"])
 
     @property
     def open(self) -> npt.NDArray[np.float64]:
-        """First price of each bar."""
+        """The first price of each bar."""
         return self["open"]
 
     @property
     def high(self) -> npt.NDArray[np.float64]:
-        """Highest price of each bar."""
+        """The highest price of each bar."""
         return self["high"]
 
     @property
     def low(self) -> npt.NDArray[np.float64]:
-        """Lowest price of each bar."""
+        """The lowest price of each bar."""
         return self["low"]
 
     @property
     def close(self) -> npt.NDArray[np.float64]:
-        """Last price of each bar."""
+        """The last price of each bar."""
         return self["close"]
 
     @property
     def volume(self) -> npt.NDArray[np.float64]:
-        """Traded amount: base asset, or contracts for coin-margined futures."""
+        """The traded amount: in base asset, or contracts for coin-margined futures."""
         return self["volume"]
 
     @property
     def close_time(self) -> Times:
-        """The last millisecond of each bar, int64, as published."""
+        """The last millisecond of each bar, int64 milliseconds, as published."""
         return cast("Times", self["close_time"])
 
     @property
     def count(self) -> Times:
-        """Number of trades; number of samples for mark price, index price and premium index."""
+        """The number of trades; of mark price, index price and premium index bars, the number of samples."""
         return cast("Times", self["count"])
 
-    # --- What is known about them ---
+    # --- Flags, gaps and sources ---
 
     @property
     def blocks(self) -> tuple[RowBlock, ...]:
-        """The bars as they lie, in order: the segments' parts of the span, some of them without bars."""
+        """The blocks that the bars lie in, in order: one for each segment, some of them without bars."""
         return self._blocks
 
     @property
     def is_view(self) -> bool:
-        """Whether all bars lie in one block, so that columns are views and cost no memory."""
+        """Whether all bars lie in one block, so that columns are views and use no memory."""
         return sum(len(block) > 0 for block in self._blocks) <= 1
 
     @cached_property
     def flags(self) -> npt.NDArray[np.uint8]:
-        """What is unusual about each bar, a sum of `BarFlag`; 0 for a usual one."""
+        """The sum of the `BarFlag` of each bar; 0 for a usual bar."""
         has_volume = self.series.kind is Kind.KLINES
         volume = self.volume if has_volume else None
         return bar_flags(self.open_time, self.close_time, volume, self.series.interval)
 
     @property
     def flag_counts(self) -> dict[BarFlag, int]:
-        """How many bars have each flag; flags that none has are left out."""
+        """The number of bars with each flag, without flags that no bar has."""
         counts = {flag: int(np.count_nonzero(self.flags & flag)) for flag in BarFlag}
         return {flag: count for flag, count in counts.items() if count}
 
     @cached_property
     def gaps(self) -> tuple[Gap, ...]:
-        """Every bar of the grid that is not there, with its reason, in order."""
+        """The missing bars of the grid, with reasons, in order."""
         interval = self.series.interval
         covered = difference([self.span], self.missing)
         found = find_gaps(self.open_time, covered, interval, self.absences)
@@ -200,33 +199,33 @@ class Klines(BarColumns):
 
     @cached_property
     def absences(self) -> tuple[Absence, ...]:
-        """What is known of bars that are not there, in order; `gaps` applies it."""
-        spoken = zip(self._blocks, self._held, strict=True)
-        return tuple(absence for block, span in spoken for absence in narrow(block.absences, span))
+        """The known reasons for missing bars, in order. `gaps` uses them."""
+        blocks = zip(self._blocks, self._block_spans, strict=True)
+        return tuple(absence for block, span in blocks for absence in narrow(block.absences, span))
 
     @cached_property
     def sources(self) -> tuple[Source, ...]:
-        """The archives and requests that the bars came from, each cut to the part that it speaks for, in order."""
-        spoken = zip(self._blocks, self._held, strict=True)
-        return tuple(dict.fromkeys(source for block, span in spoken for source in narrow(block.sources, span)))
+        """The archives and requests that the bars come from, each cut to the span of its block, in order."""
+        blocks = zip(self._blocks, self._block_spans, strict=True)
+        return tuple(dict.fromkeys(source for block, span in blocks for source in narrow(block.sources, span)))
 
-    # --- What is made of them ---
+    # --- Everything else ---
 
     def resample(self, interval: str) -> ResampledKlines:
         """Make longer bars: see `ckvd.bars.resample.resample`."""
-        from ckvd.bars.resample import resample  # noqa: PLC0415  (only for those who use it)
+        from ckvd.bars.resample import resample  # noqa: PLC0415  (loaded on first use)
 
         return resample(self, interval)
 
     def __eq__(self, other: object) -> bool:
-        """Whether both have the same bars of the same series, bit for bit. Coverage and sources do not count."""
+        """Whether both have the same bars of the same series, bit for bit, whatever their coverage and sources."""
         if not isinstance(other, Klines):
             return NotImplemented
         return self.series == other.series and all(
             self[name].tobytes() == other[name].tobytes() for name in (*self.column_names, *REGULAR_US)
         )
 
-    __hash__ = None  # type: ignore[assignment]  # mutable caches inside, and compared by content
+    __hash__ = None  # type: ignore[assignment]  # has mutable caches, and compares by content
 
     def __repr__(self) -> str:
         kind = "view" if self.is_view else "gathered"

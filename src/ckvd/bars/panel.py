@@ -1,7 +1,7 @@
-"""Many series on one grid: `Panel`, and filling it straight from the maps.
+"""Many series on one grid: `Panel`, and `build_panel`, which fills it directly from mapped segments.
 
-A panel holds what there is and nothing else: NaN and a False in the mask where a symbol has no bar. Bars off the
-grid have no place in it; they are left out and counted. Reading is the cache's business, passed in as a function.
+Nothing is filled in: where a symbol has no bar, cells are NaN and the mask is False. Bars off the grid are left out
+and counted. The function that reads a series is passed in.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ if TYPE_CHECKING:
 class Panel(NamedColumns):
     """Columns of many symbols on one grid of T open times.
 
-    Columns are found by name as those of `Klines`: `panel.close`, `panel["close"]`, `"close" in panel`,
+    Columns are accessed by name, as in `Klines`: `panel.close`, `panel["close"]`, `"close" in panel`,
     `dict(panel)`. `len` is T.
 
-    Everything is an array of its own, in no connection with the cache any more. Arrays of shape (T, S) lie in
-    memory symbol by symbol (Fortran order), as they are copied from the maps: `panel.close[:, 3]` is contiguous.
+    All arrays are copies, independent of the cache. Arrays of shape (T, S) are stored symbol by symbol (Fortran
+    order), so `panel.close[:, 3]` is contiguous.
 
     Attributes
     ----------
     interval : Interval
     span : Span
-        What was asked for.
+        The span that was asked for.
     symbols : tuple of str
-        S of them, in the order asked for; one that was asked for twice is there twice.
+        S symbols, in the order asked for. A symbol asked for twice is there twice.
     open_time : ndarray of int64, shape (T,)
         Every point of the interval's grid in the span, milliseconds, ascending.
     columns : mapping of str to ndarray of float64, shape (T, S)
-        NaN where there is no bar. Columns of whole numbers (`count`, `close_time`) are float64 as well, so that a
-        hole shows; numbers up to 2**53 are exact.
+        NaN where there is no bar. Integer columns (`count`, `close_time`) are float64 too, because integers have no
+        NaN; integers up to 2**53 are exact.
     mask : ndarray of bool, shape (T, S)
-        True where there is a bar: the opposite of what `numpy.ma` calls a mask. A masked array of a column is
+        True where there is a bar. In `numpy.ma` a mask means the opposite: a masked array of a column is
         `np.ma.array(panel.close, mask=~panel.mask)`.
     off_grid_counts : ndarray of int64, shape (S,)
-        Bars of each symbol that do not open on the grid, and are in no row.
+        The number of bars of each symbol that do not open on the grid, and are left out.
     """
 
     interval: Interval
@@ -76,16 +76,17 @@ class Panel(NamedColumns):
         return tuple(self.columns)
 
     def __getitem__(self, name: str) -> npt.NDArray[np.float64]:
-        """A column by name. Raises ColumnError where it was not asked for."""
+        """A column by name. Raises ColumnError if the panel was made without it."""
         column = self.columns.get(name)
         if column is None:
             raise ColumnError(f"the panel has no column {name!r}: it was made of {', '.join(self.columns)}")
         return column
 
     def to_pandas(self, column: str) -> Any:
-        """A `pandas.DataFrame` of one column, with a column for each symbol: see `grid_to_pandas`.
+        """Make a `pandas.DataFrame` of one column of the panel, with a frame column for each symbol.
 
-        It is of shape (T, S), NaN where there is no bar, and a view of the panel's array.
+        Its shape is (T, S), and it is NaN where there is no bar. It is a read-only view of the panel's array: see
+        `Klines.to_pandas`.
 
         Raises
         ------
@@ -104,18 +105,18 @@ class Panel(NamedColumns):
 def build_panel(
     series: Sequence[SeriesKey], span: Span, columns: str | Iterable[str], read: Callable[[SeriesKey], Klines]
 ) -> Panel:
-    """Read series and place their bars on a common grid.
+    """Read several series, and place their bars on a common grid.
 
     Parameters
     ----------
     series : sequence of SeriesKey
-        At least one, all of one interval. One given twice has two columns in every array.
+        At least one, all of one interval. A series given twice has two columns in each array.
     span : Span
     columns : str or iterable of str
-        Any but `open_time`, which is the grid.
+        Names of columns other than `open_time`, which is the grid.
     read : callable
-        Reads the bars of one series in the span, in threads where the panel is large. What it raises goes to the
-        caller.
+        Reads the bars of one series in the span. It is called in threads if the panel is large. Its errors are
+        raised to the caller.
 
     Raises
     ------
@@ -128,7 +129,7 @@ def build_panel(
     interval = series[0].interval
     open_time = grid_opens(span, interval)
     shape = (len(open_time), len(series))
-    # Not filled beforehand: a symbol without holes is written once.
+    # Not filled with NaN here, so that the cells of a symbol without missing bars are written only once.
     arrays = {name: np.empty(shape, np.float64, order="F") for name in column_names}
     mask = np.zeros(shape, np.bool_, order="F")
 
@@ -136,7 +137,7 @@ def build_panel(
         cells = {name: column[:, position] for name, column in arrays.items()}
         return _place(read(series[position]), open_time, cells, mask[:, position])
 
-    # A thread helps where it copies for longer than it then waits for the interpreter.
+    # Copying releases the GIL. Threads help if that takes longer than they wait for the GIL between copies.
     is_worth_threads = len(open_time) * len(arrays) >= PANEL_THREAD_CELLS_MIN and len(series) > 1
     with ThreadPoolExecutor(os.cpu_count()) if is_worth_threads else contextlib.nullcontext() as threads:
         each = threads.map if threads else map
@@ -157,7 +158,7 @@ def _require_columns(series: SeriesKey, column_names: Sequence[str]) -> None:
 def _place(
     klines: Klines, grid: Times, cells: Mapping[str, npt.NDArray[np.float64]], mask: npt.NDArray[np.bool_]
 ) -> int:
-    """Write the bars of one symbol to their rows, NaN to all others, and return how many have no row."""
+    """Write the bars of one symbol to their rows, NaN to other rows, and return the number of bars off the grid."""
     placed_count = 0
     interval = klines.series.interval
     for block in klines.blocks:
@@ -166,23 +167,23 @@ def _place(
         rows, chosen = _rows_of(block, interval, grid)
         for name, target in cells.items():
             column = block.column(name, interval)
-            assert column is not None, "a column of the schema is in every segment"
+            assert column is not None, "every segment has all twelve fields"
             target[rows] = column if chosen is None else column[chosen]
         mask[rows] = True
         placed_count += len(block) if chosen is None else int(np.count_nonzero(chosen))
     if placed_count < len(grid):
-        holes = ~mask
+        is_missing = ~mask
         for target in cells.values():
-            target[holes] = np.nan
+            target[is_missing] = np.nan
     return len(klines) - placed_count
 
 
 def _rows_of(
     block: RowBlock, interval: Interval, grid: Times
 ) -> tuple[slice | Times, npt.NDArray[np.bool_] | None]:
-    """Which rows of the grid the bars of a block go to, and which bars those are where not all of them do."""
+    """The rows of the grid for the bars of a block, and a mask of the bars that have one, or None if all do."""
     open_time: Times | None = block.column("open_time", interval)
-    assert open_time is not None, "bars have open times"
+    assert open_time is not None, "every segment has open times"
     start = int(grid.searchsorted(open_time[0]))
     expected = grid[start : start + len(open_time)]
     if len(expected) == len(open_time) and (expected == open_time).all():

@@ -1,9 +1,9 @@
-"""Making longer bars of shorter ones: `resample`, and the `ResampledKlines` it returns. Pure.
+"""Resampling bars to longer bars: `resample`, and its result `ResampledKlines`. Pure.
 
-A bar of the result is labelled by its open time and made of the source bars that *open* in it, and of nothing else:
-no later bar, no filling, no bar where there was none. It opens with the first of them, closes with the last (price
-and time), spans their highest and lowest prices, and everything that was counted is summed. Where it lacks source
-bars it says so.
+A longer bar is made of the source bars that *open* in it, and labelled by its open time. There is no look-ahead and
+no filling, and without source bars there is no longer bar. Open is that of the first source bar, close price and
+close time are those of the last, high and low are their highest and lowest prices, all other columns are sums. Bars
+with missing source bars are marked.
 """
 
 from __future__ import annotations
@@ -29,24 +29,25 @@ if TYPE_CHECKING:
     from ckvd.model.table import Column, Times
 
 _MONTH_UNITS: Final = ("mo", "M")
-# Bars whose edges are guessed and confirmed together, and rows whose distances are looked at together.
+# Edges that are located together, and rows whose distances are computed together.
 _EDGE_BLOCK: Final = 4096
 _DISTANCE_BLOCK: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class BarLength:
-    """How long a bar is: a fixed time, or whole months.
+    """The length of a bar: a fixed time, or whole months.
 
     Attributes
     ----------
     fixed_ms : int
-        Milliseconds; 0 for months. Bars are counted from the Unix epoch, whole weeks from the Monday after it.
+        The length in milliseconds; 0 for months. Bars are aligned to the Unix epoch, bars of whole weeks to the
+        first Monday after it.
     months : int
-        Months; 0 for a fixed time. Bars are counted from January 1970, so that quarters and years are those of the
-        calendar.
+        The length in months; 0 for a fixed time. Bars are aligned to January 1970, so that quarters and years are
+        those of the calendar.
     origin_ms : int
-        An open time.
+        An open time of such bars.
     """
 
     fixed_ms: int
@@ -55,7 +56,7 @@ class BarLength:
 
     @classmethod
     def of(cls, text: str) -> BarLength:
-        """Read a length such as `15m`, `1h`, `3d`, `1w`, `1mo`: a whole number and `s`, `m`, `h`, `d`, `w` or `mo`.
+        """Parse a length such as `15m`, `1h`, `3d`, `1w`, `1mo`: an integer and `s`, `m`, `h`, `d`, `w` or `mo`.
 
         Raises
         ------
@@ -73,7 +74,7 @@ class BarLength:
         return cls(count * UNIT_MS[unit], 0, grid_origin_ms(Interval.W1) if unit == "w" else 0)
 
     def holds_whole(self, source: BarLength) -> bool:
-        """Whether bars of this length hold only whole bars of another."""
+        """Whether each bar of this length consists of whole bars of another length."""
         if source.months:
             return self.months % source.months == 0 if self.months else False
         if self.months:
@@ -81,7 +82,7 @@ class BarLength:
         return self.fixed_ms % source.fixed_ms == 0 and (self.origin_ms - source.origin_ms) % source.fixed_ms == 0
 
     def edges(self, first_ms: int, last_ms: int) -> Times:
-        """The open times of the bars that hold two moments and of all between, and where the last of them ends."""
+        """The open times of the bars from that of one moment to that of another, and the end of the last bar."""
         if self.months:
             bounds = grid_index(np.array([first_ms, last_ms]), Interval.MO1)
             first, last = (bounds // self.months).tolist()
@@ -91,7 +92,7 @@ class BarLength:
 
 
 class SourceBars(Protocol):
-    """What longer bars are made of: `Klines`."""
+    """The source of longer bars: `Klines`, which this module does not import, because `Klines` uses it."""
 
     series: SeriesKey
     span: Span
@@ -103,7 +104,7 @@ class SourceBars(Protocol):
 
     @property
     def open_time(self) -> Times:
-        """When each bar opens, int64 milliseconds, strictly ascending."""
+        """The open time of each bar, int64 milliseconds, strictly ascending."""
         ...
 
     def __getitem__(self, name: str) -> Column:
@@ -113,27 +114,27 @@ class SourceBars(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ResampledKlines(BarColumns):
-    """Longer bars made of shorter ones. Columns are found by name, and made tables of, as those of `Klines`.
+    """Longer bars made of shorter bars. Columns are accessed by name and made into tables as those of `Klines`.
 
-    `source_count` and `complete` are no columns: a table has them where they are added to it, as by
+    `source_count` and `complete` are no columns. To have them in a table, add them, as in
     `frame["complete"] = bars.complete`.
 
     Attributes
     ----------
     series : SeriesKey
-        What they were made of.
+        The series of the source bars.
     interval : str
-        How long they are, as it was asked for.
+        The length of the bars, as it was asked for.
     span : Span
-        What the source bars were asked for, from the open of the first longer bar on.
+        The span of the source bars, extended to the open time of the first longer bar.
     columns : mapping of str to ndarray, each of shape (n,)
-        Named, ordered and typed as those of the source. `open_time` is the label, int64 milliseconds on the grid of
-        the interval, strictly ascending; a bar without source bars is not there. `close_time` is that of the last
+        With the names, order and types of the source columns. `open_time` is on the grid of the interval, int64
+        milliseconds, strictly ascending; a bar without source bars is left out. `close_time` is that of the last
         source bar.
     source_count : ndarray of int64, shape (n,)
-        Source bars in each bar.
+        The number of source bars in each bar.
     complete : ndarray of bool, shape (n,)
-        False where a source bar is missing in the bar, also because it lies outside the span.
+        False if a source bar is missing, also if it lies outside the span.
     """
 
     series: SeriesKey
@@ -152,7 +153,7 @@ class ResampledKlines(BarColumns):
         return tuple(self.columns)
 
     def __getitem__(self, name: str) -> Column:
-        """A column by name. Raises ColumnError where there is none."""
+        """A column by name. Raises ColumnError if there is none."""
         column = self.columns.get(name)
         if column is None:
             raise ColumnError(f"{self.series} has no column {name!r}: expected one of {', '.join(self.columns)}")
@@ -165,25 +166,25 @@ class ResampledKlines(BarColumns):
 
 
 def resample(klines: SourceBars, interval: str) -> ResampledKlines:
-    """Make longer bars.
+    """Make longer bars of shorter bars.
 
     Parameters
     ----------
     klines : Klines
         Bars off their grid belong to the longer bar in which they open.
     interval : str
-        See `BarLength.of`. A longer bar must hold whole source bars.
+        See `BarLength.of`. It must be a whole multiple of the interval of the source bars.
 
     Returns
     -------
     ResampledKlines
-        New arrays, read-only. Prices, counts and times are exact; sums of decimals are decimal sums, and of other
-        cells as good as exact: see `ckvd.bars.decimal_sums.sum_runs`.
+        New arrays, read-only. Prices, counts and times are exact. Sums of decimals are exact decimal sums, rounded;
+        other sums are nearly exact: see `ckvd.bars.decimal_sums.sum_runs`.
 
     Raises
     ------
     IdentityError
-        The interval is none, or does not hold whole source bars.
+        The interval is no length, or no whole multiple of that of the source bars.
     """
     source, target = BarLength.of(klines.series.interval), BarLength.of(interval)
     if not target.holds_whole(source):
@@ -204,18 +205,18 @@ def resample(klines: SourceBars, interval: str) -> ResampledKlines:
     starts, counts, opens, ends = starts[:-1][is_there], counts[is_there], edges[:-1][is_there], edges[1:][is_there]
     columns = _aggregate(klines, starts, counts) | {"open_time": opens}
     columns = {name: columns[name] for name in klines.column_names}
-    complete = _filled_cells(open_time, starts, counts, klines.series.interval) == _cell_count(opens, ends, source)
+    complete = _filled_slots(open_time, starts, counts, klines.series.interval) == _slot_count(opens, ends, source)
     for array in (*columns.values(), counts, complete):
         array.flags.writeable = False
     span = Span(min(klines.span.start_ms, int(opens[0])), klines.span.end_ms)
     return ResampledKlines(klines.series, interval, span, columns, counts, complete)
 
 
-# --- Which rows make a bar ---------------------------------------------------------------------------------
+# --- The rows of each longer bar ---------------------------------------------------------------------------
 
 
 def _first_rows(open_time: Times, edges: Times) -> Times:
-    """The first row at or after each edge: `open_time.searchsorted(edges)`, faster where bars are evenly spaced."""
+    """The first row at or after each edge: `open_time.searchsorted(edges)`, but faster for evenly spaced bars."""
     rows = np.empty(len(edges), np.int64)
     for start in range(0, len(edges), _EDGE_BLOCK):
         block = edges[start : start + _EDGE_BLOCK]
@@ -223,33 +224,34 @@ def _first_rows(open_time: Times, edges: Times) -> Times:
         last = first + int(open_time[first:].searchsorted(block[-1]))
         steps = max(len(block) - 1, 1)
         guess = first + np.arange(len(block)) * ((last - first) // steps)
-        # Open times ascend strictly: a row that opens on the edge is the first at or after it.
+        # Open times ascend strictly, so a row that opens on an edge is the first row at or after it.
         if last >= len(open_time) or (open_time[guess] != block).any():
             guess = first + open_time[first : last + 1].searchsorted(block)
         rows[start : start + len(block)] = guess
     return rows
 
 
-def _cell_count(opens: Times, ends: Times, source: BarLength) -> Times:
-    """How many source bars a bar would have without holes."""
+def _slot_count(opens: Times, ends: Times, source: BarLength) -> Times:
+    """The number of source bars in each bar if none is missing."""
     if not source.months:
         return (ends - opens) // source.fixed_ms
     return (grid_index(ends, Interval.MO1) - grid_index(opens, Interval.MO1)) // source.months
 
 
-def _filled_cells(open_time: Times, starts: Times, counts: Times, interval: Interval) -> Times:
-    """In how many cells of the source's grid some bar opens: all bars, unless two of them share a cell."""
+def _filled_slots(open_time: Times, starts: Times, counts: Times, interval: Interval) -> Times:
+    """The number of filled slots of the source's grid, for each longer bar: `counts`, unless bars share a slot."""
     step_ms = interval.fixed_ms or 31 * DAY_MS
     if not _is_any_closer(open_time, step_ms):
         return counts
-    cells = grid_index(open_time, interval)
-    shares = np.concatenate(([False], cells[1:] == cells[:-1]))
-    # The first bar of a longer bar shares its cell with no bar of the longer bar before: cells nest.
+    slots = grid_index(open_time, interval)
+    shares = np.concatenate(([False], slots[1:] == slots[:-1]))
+    # The first source bar of a longer bar never shares a slot with the longer bar before, because slots nest.
     filled: Times = counts - np.add.reduceat(shares, starts, dtype=np.int64)
     return filled
 
 
 def _is_any_closer(open_time: Times, step_ms: int) -> bool:
+    """Whether any two neighbouring bars open less than a time apart."""
     buffer = np.empty(min(_DISTANCE_BLOCK, len(open_time)), np.int64)
     for start in range(0, len(open_time) - 1, _DISTANCE_BLOCK):
         block = open_time[start : start + _DISTANCE_BLOCK + 1]
@@ -258,12 +260,11 @@ def _is_any_closer(open_time: Times, step_ms: int) -> bool:
     return False
 
 
-# --- What a bar is made of its rows ------------------------------------------------------------------------
+# --- The cells of each longer bar --------------------------------------------------------------------------
 
 
 def _aggregate(klines: SourceBars, starts: Times, counts: Times) -> dict[str, Column]:
-    # One after the other: threads gain nothing, because `reduceat` keeps the interpreter's lock and all else waits
-    # for memory.
+    # Threads would gain nothing: `reduceat` does not release the GIL, and everything else waits for memory.
     return {
         name: _RULES.get(name, sum_runs)(klines[name], starts, counts)
         for name in klines.column_names
@@ -271,30 +272,16 @@ def _aggregate(klines: SourceBars, starts: Times, counts: Times) -> dict[str, Co
     }
 
 
-def _firsts(column: Column, starts: Times, _counts: Times) -> Column:
-    firsts: Column = column[starts]
-    return firsts
+def _last(column: Column, starts: Times, counts: Times) -> Column:
+    last: Column = column[starts + counts - 1]
+    return last
 
 
-def _lasts(column: Column, starts: Times, counts: Times) -> Column:
-    lasts: Column = column[starts + counts - 1]
-    return lasts
-
-
-def _highest(column: Column, starts: Times, _counts: Times) -> Column:
-    highest: Column = np.maximum.reduceat(column, starts)
-    return highest
-
-
-def _lowest(column: Column, starts: Times, _counts: Times) -> Column:
-    lowest: Column = np.minimum.reduceat(column, starts)
-    return lowest
-
-
+# Columns without a rule are summed.
 _RULES: Final[dict[str, Callable[[Column, Times, Times], Column]]] = {
-    "open": _firsts,
-    "high": _highest,
-    "low": _lowest,
-    "close": _lasts,
-    "close_time": _lasts,
+    "open": lambda column, starts, _: column[starts],
+    "high": lambda column, starts, _: np.maximum.reduceat(column, starts),
+    "low": lambda column, starts, _: np.minimum.reduceat(column, starts),
+    "close": _last,
+    "close_time": _last,
 }

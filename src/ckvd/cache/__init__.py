@@ -1,8 +1,25 @@
-"""The cache: a folder of segments, and reading bars across them.
+"""The cache: a folder of segments. Reads bars across them, publishes new segments, and packs old ones.
 
-`folder` says where segments lie and what their names mean; `ownership` decides, purely, which segment speaks for
-each moment; `kline_cache` reads, from `open_segments`; `series_store` publishes and removes, one writer at a time
-(`series_lock`); `packing` merges closed history into large segments, as `packing_plan` decides.
+What every module needs:
+
+- `folder`: every name in a cache folder; lists series and segments.
+- `resolution`: which segment wins at each moment of a span. Pure.
+- `open_segments`: opens segments by name while others change the series, and keeps them open between reads.
+
+Reading:
+
+- `kline_cache`: `KlineCache`, which reads and scans the bars of a series.
+- `coverage`: which spans the cache has, and when to fetch each again.
+- `rows`: the rows of a span across segments: mapped, in chunks, in one table, or with their provenance.
+
+Writing:
+
+- `store`: `SeriesStore`, which publishes segments and removes superseded ones.
+- `locks`: one writer at a time, across processes and threads; the revisions of a series.
+- `packing_plan`: which segments to merge into larger ones. Pure.
+- `packing`: merges them.
+- `download_folder`: a folder for archives that are being downloaded.
+- `fault_points`: the named steps of every change, at which tests kill the process or fill the disk.
 """
 
 from ckvd.cache.folder import CacheFolder

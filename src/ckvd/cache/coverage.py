@@ -1,4 +1,4 @@
-"""What a series' segments say they cover, and until when: what planning wants to know."""
+"""Coverage: which spans of a series the cache has, and when to fetch each again. Planning reads it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ckvd.cache.resolution import resolve
-from ckvd.cache.snapshot import look_again, read_named_header
+from ckvd.cache.open_segments import look_again, read_named_header
+from ckvd.cache.resolution import is_answered, resolve
 from ckvd.errors import SegmentError
 from ckvd.model.calendar import closed_part
 from ckvd.model.timespan import difference
@@ -23,15 +23,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """A span that the cache speaks of.
+    """A span that the cache covers: a coverage record.
 
     Attributes
     ----------
     span : Span
     recheck_ms : int
-        From this time on it counts as not covered, because something better may have appeared; 0 for never.
+        From this time on the span counts as not covered, because something better may have appeared; 0 for never.
     is_answered : bool
-        False for the statement that nothing could be had until then: it is not asked for, and still missing.
+        False where the cache only records that bars were unavailable. Until `recheck_ms` they are not asked for,
+        and they are still missing.
     """
 
     span: Span
@@ -39,22 +40,27 @@ class Covered:
     is_answered: bool = True
 
     def is_due(self, now_ms: int) -> bool:
-        """Whether the time to ask again has come."""
+        """Whether it is time to ask again."""
         return 0 < self.recheck_ms <= now_ms
 
 
 def read_coverage(folder: CacheFolder, series: SeriesKey, span: Span) -> list[Covered]:
-    """Read which parts of a span are covered, and when each is to be asked for again.
+    """Read which parts of a span are covered, and when to ask for each again.
 
     Returns
     -------
     list of Covered
         Disjoint and in order. A segment whose header cannot be read covers nothing, so that it is fetched again.
+
+    Raises
+    ------
+    CacheError
+        The folder cannot be read, or its segments were replaced again and again.
     """
-    return look_again(folder, series, partial(_read_once, folder, series, span))
+    return look_again(folder, series, partial(_read_coverage, folder, series, span))
 
 
-def _read_once(folder: CacheFolder, series: SeriesKey, span: Span) -> list[Covered]:
+def _read_coverage(folder: CacheFolder, series: SeriesKey, span: Span) -> list[Covered]:
     covered = []
     for winner in resolve(span, folder.segments(series)):
         try:
@@ -62,12 +68,11 @@ def _read_once(folder: CacheFolder, series: SeriesKey, span: Span) -> list[Cover
         except SegmentError as error:
             logger.warning("%s; it will be fetched again", error)
             continue
-        is_answered = header.row_count > 0 or all(absence.reason.is_answer for absence in header.absences)
-        covered.append(Covered(winner.span, header.recheck_ms, is_answered=is_answered))
+        covered.append(Covered(winner.span, header.recheck_ms, is_answered=is_answered(header)))
     return covered
 
 
 def uncovered_spans(folder: CacheFolder, series: SeriesKey, span: Span, now_ms: int) -> tuple[Span, ...]:
-    """Which parts of a span the cache gives no answer to, bars that are not closed yet left out."""
-    answered = [held.span for held in read_coverage(folder, series, span) if held.is_answered]
+    """Which parts of a span are missing in the cache. Bars that are not closed yet are left out."""
+    answered = [covered.span for covered in read_coverage(folder, series, span) if covered.is_answered]
     return difference([closed_part(span, series.interval, now_ms)], answered)

@@ -1,7 +1,7 @@
-"""Where archives on their way lie: `download_folder`, which goes with all that is in it.
+"""`download_folder`: a folder for archives that are being downloaded. It is removed with all that is in it.
 
-A folder is locked as long as somebody is at work in it, so that maintenance removes what dead processes left there
-and nothing else, whatever the clock says.
+The folder is locked while its process is at work. So maintenance removes folders that dead processes left, and no
+others, whatever the clock says.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def download_folder(folder: CacheFolder) -> Iterator[Path]:
-    """A folder for archives on their way, in the folder of a cache, of this process alone.
+    """A folder of this process, in the folder of a cache, for archives that are being downloaded.
 
-    It is not made in a thread: whoever was cancelled meanwhile would not know of it. A forked child that leaves it
-    leaves it to its parent.
+    Enter it in the thread of the caller: a task that is cancelled while another thread makes the folder would never
+    remove it. A forked child that leaves the block does not remove the folder of its parent.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Where a change of the cache can be cut short: the named steps between which a folder must always be valid.
+"""Fault points: the named steps of every change of a cache. Between any two of them the folder must be valid.
 
-Whoever changes files calls `fault_points.reach` after each step that has an effect on disk. In production it does
-nothing. A test puts a function in its place that ends the process, or fills the disk, at the step under test.
+Code that changes files calls `fault_points.reach` after each step that has an effect on disk. In production it does
+nothing. A test replaces it by a function that ends the process, or fills the disk, at the step under test.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Step(StrEnum):
-    """A step that has an effect on disk, named for what was done last."""
+    """A step that has an effect on disk, named for what has just been done."""
 
     FOLDER_MADE = "folder made"
     ROWS_WRITTEN = "rows written"
@@ -36,5 +36,5 @@ def go_on(step: Step) -> None:
     """Do nothing at a step."""
 
 
-# What is called at each step; tests put something else here.
+# Called at each step. Tests replace it.
 reach: Callable[[Step], None] = go_on

@@ -1,4 +1,4 @@
-"""The folder of a cache: every name in it, and listing what is there.
+"""The folder of a cache: every name in it, and listing its series and segments.
 
     <market>/<kind>/<symbol>/<interval>/                  a series, such as spot/klines/BTCUSDT/1m
         <start>-<end>-r<revision>.ckvd                    a segment: 20230101T000000Z-20230201T000000Z-r1.ckvd
@@ -9,8 +9,8 @@
     .download-<random>/                                   archives that are being downloaded
         .lock                                             locked while that process is at work
 
-The name of a segment says what a listing needs, so that only segments that are read are opened. The header says
-the same, and where the two differ, the segment is refused.
+The name of a segment tells its span and revision, so that only the segments of a read are opened. The header tells
+the same, and a segment whose header and name differ is refused.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from ckvd.utils.config import FOLDER_ATTEMPTS_MAX, LISTING_ATOMIC_NAMES_MAX, LIS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+# Every name in the folder, but those of temporary files: see `ckvd.segment.atomic_file.TEMPORARY_SUFFIX`.
 SEGMENT_SUFFIX: Final = ".ckvd"
 LOCKS_FOLDER: Final = ".locks"
 LOCK_SUFFIX: Final = ".lock"
@@ -49,13 +50,14 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 @dataclass(frozen=True, slots=True, order=True)
 class SegmentName:
-    """What the name of a segment file says.
+    """The name of a segment file, parsed.
 
     Attributes
     ----------
     span : Span
-        On whole seconds.
+        What the segment covers, on whole seconds.
     revision : int
+        Where segments overlap, the one with the highest revision wins.
     """
 
     span: Span
@@ -103,13 +105,13 @@ class CacheFolder:
 
     @classmethod
     def at(cls, root: str | os.PathLike[str] | None = None) -> CacheFolder:
-        """A folder by its path (`~` is understood), or the default one. It stays so wherever the process goes.
+        """A folder by its path (`~` is expanded), or the default one. The path is made absolute.
 
         The default is the environment's `CKVD_CACHE_DIR`, else the user's cache folder of the platform.
         """
         chosen = root if root is not None else os.environ.get("CKVD_CACHE_DIR")
         if not chosen:
-            from platformdirs import user_cache_path  # noqa: PLC0415  (needed only where nothing else is said)
+            from platformdirs import user_cache_path  # noqa: PLC0415  (needed only for the default)
 
             return cls(user_cache_path("ckvd", appauthor=False))
         path = Path(chosen)
@@ -117,12 +119,16 @@ class CacheFolder:
         return cls(path if path.is_absolute() else path.expanduser().absolute())
 
     def series_path(self, series: SeriesKey) -> Path:
-        """Where the segments of a series lie."""
+        """The folder of a series, in which its segments lie."""
         return self.root / series.market / series.kind / series.symbol / series.interval
+
+    def segment_path(self, series: SeriesKey, name: SegmentName) -> Path:
+        """The file of a segment."""
+        return self.series_path(series) / name.file_name
 
     def lock_path(self, series: SeriesKey) -> Path:
         """The lock file of a series."""
-        # Only a symbol may hold a dash, so that no two series share a name.
+        # Only a symbol may contain a dash, so no two series share a name.
         name = f"{series.market}-{series.kind}-{series.symbol}-{series.interval}{LOCK_SUFFIX}"
         return self.root / LOCKS_FOLDER / name
 
@@ -137,7 +143,7 @@ class CacheFolder:
         return self.make_path(self.series_path(series))
 
     def make_path(self, path: Path) -> Path:
-        """Make a folder and those above it where they are not there, and make their names durable.
+        """Make a folder and those above it, unless they exist, and make their names durable.
 
         Raises
         ------
@@ -153,18 +159,18 @@ class CacheFolder:
                     fault_points.reach(Step.FOLDER_MADE)
                 break
             except OSError as error:
-                # Pruning removes folders that it emptied: maybe one in which the next is about to be made.
+                # Pruning removes folders that it emptied, maybe the one in which the next is about to be made.
                 if not isinstance(error, FileNotFoundError) or not attempts_left:
                     raise cannot("be made", path, error) from error
         return path
 
     def segments(self, series: SeriesKey) -> list[SegmentName]:
-        """Which segments a series has at one moment, in no order. Other files are passed over.
+        """List the segments that a series has at one moment, in no order. Other files are skipped.
 
         Raises
         ------
         CacheBusyError
-            They changed each time that they were listed.
+            They changed each time while they were listed.
         CacheError
             The folder cannot be listed.
         """
@@ -172,24 +178,24 @@ class CacheFolder:
         path = f"{self.root}/{series.market}/{series.kind}/{series.symbol}/{series.interval}"
         file_names = _list(path)
         if len(file_names) > LISTING_ATOMIC_NAMES_MAX:
-            # A long folder is listed piece by piece: a segment that replaces others might be added behind the
-            # reader's back and those removed before it comes to them. Two equal listings missed nothing.
+            # Listing a long folder takes several system calls. A segment that replaces others might be added where
+            # the listing has been, and the others removed where it comes next. Two equal listings missed nothing.
             file_names = _list_twice(path, file_names)
         return [name for name in map(parse_segment_name, file_names) if name is not None]
 
     def statuses(self, series: SeriesKey, names: Iterable[SegmentName]) -> list[os.stat_result]:
-        """The file status of some segments of a series, in order; those that are gone are left out.
+        """The file status of some segments of a series, in order. Segments that are gone are left out.
 
         Raises
         ------
         CacheError
-            A file cannot be looked at.
+            The status of a file cannot be read.
         """
         path = str(self.series_path(series))
         found = []
         for name in names:
             try:
-                # Tens of thousands of them; a Path takes twice the time.
+                # There may be tens of thousands; a Path takes twice the time.
                 found.append(os.stat(f"{path}/{name.file_name}"))  # noqa: PTH116
             except FileNotFoundError:
                 continue
@@ -198,11 +204,11 @@ class CacheFolder:
         return found
 
     def nbytes_of(self, series: SeriesKey, names: Iterable[SegmentName]) -> int:
-        """How many bytes some segments of a series have on disk. Errors: see `statuses`."""
+        """The size of some segments of a series on disk. Errors: see `statuses`."""
         return sum(status.st_size for status in self.statuses(series, names))
 
     def series(self) -> Iterator[SeriesKey]:
-        """Every series that has a folder, in order of market, kind, symbol and interval.
+        """List the series that have a folder, in order of market, kind, symbol and interval.
 
         Raises
         ------
@@ -219,7 +225,7 @@ class CacheFolder:
 
 def _series_of(market: Market, kind: Kind, symbol: str, intervals: Sequence[str]) -> Iterator[SeriesKey]:
     for interval in intervals:
-        with contextlib.suppress(IdentityError):  # a stranger's folder
+        with contextlib.suppress(IdentityError):  # the folder of another program
             series = SeriesKey.of(symbol, interval, market=market, kind=kind)
             if series.interval == interval:
                 yield series
@@ -237,7 +243,7 @@ def _list(path: str) -> list[str]:
 def _list_twice(path: str, file_names: list[str]) -> list[str]:
     for _ in range(LISTING_ATTEMPTS_MAX):
         again = _list(path)
-        # Temporary files come and go all the time, and say nothing.
+        # Temporary files come and go all the time, and do not matter.
         if {name for name in again if name[0] != "."} == {name for name in file_names if name[0] != "."}:
             return again
         file_names = again

@@ -1,4 +1,8 @@
-"""`KlineCache`: reading bars across the segments of a series. Synchronous, offline, without locks."""
+"""`KlineCache`: reading bars across the segments of a series. Synchronous, offline, without locks.
+
+A read opens every segment that wins in its span, and gives one state of the cache. A scan opens one segment at a
+time, and gives its memory back before the next block.
+"""
 
 from __future__ import annotations
 
@@ -7,35 +11,39 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from ckvd.bars.klines import Klines
 from ckvd.cache.folder import CacheFolder
-from ckvd.cache.open_segments import OpenSegments
-from ckvd.cache.resolution import Winner, resolve
-from ckvd.cache.scan import SCAN_ROWS, scan_winners
-from ckvd.cache.snapshot import look_again, unanswered_spans
+from ckvd.cache.open_segments import OpenSegments, look_again, replaced_too_often
+from ckvd.cache.resolution import resolve, unavailable_spans
 from ckvd.errors import IdentityError, NotCachedError
 from ckvd.lifecycle import AsyncBlock, SyncBlock
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, difference, union
+from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator, Sequence
 
     from ckvd.bars.panel import Panel
+    from ckvd.cache.resolution import Winner
     from ckvd.lifecycle import Resource
     from ckvd.model.timespan import TimeLike
     from ckvd.segment.reader import MappedRows
 
 
+# Bars in a block of a scan: half a megabyte a column.
+_SCAN_ROWS: Final = 1 << 16
+
+
 class KlineCache(SyncBlock, AsyncBlock):
     """A folder of segments, for reading.
 
-    A context manager of both kinds. Reading takes no lock and changes no file. What was read stays valid after the
-    cache is closed. One cache may be used by several threads.
+    A context manager, synchronous and asynchronous. Reading takes no lock and changes no file. What was read stays
+    valid after the cache is closed. Several threads may use one cache.
 
     Parameters
     ----------
     root : path-like, optional
-        The folder (`~` is understood). The default is the environment's `CKVD_CACHE_DIR`, else the user's cache
+        The folder (`~` is expanded). The default is the environment's `CKVD_CACHE_DIR`, else the user's cache
         folder of the platform. A folder that does not exist is an empty cache.
     """
 
@@ -63,7 +71,7 @@ class KlineCache(SyncBlock, AsyncBlock):
         start, end : str, int, datetime or numpy.datetime64
             The span; `start` is included, `end` is not. See `parse_time`.
         missing : {"raise", "ignore"}
-            What to do where the cache does not cover the span: raise, or return what is there.
+            What to do where the cache does not cover the span: raise, or return the bars that are there.
 
         Returns
         -------
@@ -75,14 +83,14 @@ class KlineCache(SyncBlock, AsyncBlock):
         NotCachedError
             The cache does not cover the whole span; `missing` of the error says which parts.
         IdentityError, TimeError
-            The series or the span make no sense.
+            The series or the span is invalid.
         SegmentError, CacheError
             A segment cannot be used, or the folder cannot be read.
         ValueError
             `missing` is neither of the two.
         """
-        series = series_of(symbol, interval, market, kind)
-        return self.read_series(series, span_of(start, end), missing=missing)
+        series = _cached_series(symbol, interval, market, kind)
+        return self.read_series(series, _cached_span(start, end), missing=missing)
 
     def scan(
         self,
@@ -93,7 +101,7 @@ class KlineCache(SyncBlock, AsyncBlock):
         end: TimeLike,
         market: str = "spot",
         kind: str = "klines",
-        rows: int = SCAN_ROWS,
+        rows: int = _SCAN_ROWS,
         missing: Literal["raise", "ignore"] = "raise",
     ) -> Iterator[Klines]:
         """Read the bars that open in a span, block by block, in memory that does not grow with the span.
@@ -101,20 +109,20 @@ class KlineCache(SyncBlock, AsyncBlock):
         Parameters
         ----------
         symbol, interval, start, end, market, kind, missing
-            As for `read`. What the cache does not cover is looked for when this is called.
+            As for `read`. Missing spans raise when this is called, not at the first block.
         rows : int
-            Bars in a block at most.
+            At most so many bars in a block.
 
         Yields
         ------
         Klines
             In order of open time, none of them empty. Each lies in one segment, so that its columns are views.
             They stay valid, but their memory is given back when the next block is asked for: using them later
-            means reading them again.
+            reads the file again.
 
-            A segment's part of the span without a bar yields nothing, nor does what the cache does not cover, so
-            that spans of blocks need not touch, and `missing` of each is empty. `read` of the same span tells of
-            both: `missing` and `gaps` of what it returns load no column but the open times.
+            A segment without a bar in the span yields no block, and neither does a span that the cache does not
+            cover. So the spans of blocks need not touch, and `missing` of each is empty. `read` of the same span
+            tells both: its `missing` and `gaps` load no column but the open times.
 
         Raises
         ------
@@ -125,19 +133,36 @@ class KlineCache(SyncBlock, AsyncBlock):
         """
         if rows < 1:
             raise ValueError(f"a block holds at least one bar, not {rows}")
-        series, span = series_of(symbol, interval, market, kind), span_of(start, end)
+        series, span = _cached_series(symbol, interval, market, kind), _cached_span(start, end)
         winners, _ = self._winners(series, missing, span)
+        return self._scan(series, span, winners, rows, missing)
 
-        def find_again(rest: Span) -> list[Winner]:
-            return self._winners(series, missing, rest)[0]
-
-        def open_rows(series: SeriesKey, winner: Winner) -> MappedRows:
-            opened = self._open_rows(series, winner)
-            if missing == "raise" and (unanswered := unanswered_spans([winner], [opened])):
-                raise self._not_cached(series, span, unanswered)
-            return opened
-
-        return scan_winners(series, winners, rows, find_again, open_rows)
+    def _scan(
+        self,
+        series: SeriesKey,
+        span: Span,
+        winners: Sequence[Winner],
+        block_rows: int,
+        missing: Literal["raise", "ignore"],
+    ) -> Iterator[Klines]:
+        waiting = list(reversed(winners))
+        attempt_count = 0
+        while waiting:
+            winner = waiting.pop()
+            try:
+                rows = self._open_rows(series, winner)
+            except FileNotFoundError:
+                # Packed or pruned since it was listed. From here on, its replacement is there already.
+                attempt_count += 1
+                if attempt_count == CACHE_READ_ATTEMPTS_MAX:
+                    raise replaced_too_often(self.folder, series) from None
+                rest = Span(winner.span.start_ms, winners[-1].span.end_ms)
+                waiting = list(reversed(self._winners(series, missing, rest)[0]))
+                continue
+            attempt_count = 0
+            if missing == "raise" and (unavailable := unavailable_spans([winner], [rows])):
+                raise self._not_cached(series, span, unavailable)
+            yield from _blocks(series, winner.span, rows, block_rows)
 
     def panel(
         self,
@@ -156,11 +181,11 @@ class KlineCache(SyncBlock, AsyncBlock):
         Parameters
         ----------
         symbols : str or iterable of str
-            One, or several. Their order is kept, and one given twice has two columns in every array.
+            One or several. Their order is kept; a symbol given twice has two columns in every array.
         interval, start, end, market, kind, missing
             As for `read`.
         columns : str or iterable of str
-            One, or several: any but `open_time`, which is the grid.
+            One or several: any but `open_time`, which is the grid.
 
         Returns
         -------
@@ -170,17 +195,17 @@ class KlineCache(SyncBlock, AsyncBlock):
         Raises
         ------
         ColumnError
-            There is no such column.
+            The series have no such column.
         NotCachedError, IdentityError, TimeError, SegmentError, CacheError
             See `read`.
         """
         from ckvd.bars.panel import build_panel  # noqa: PLC0415  (only for those who use it)
 
         names = (symbols,) if isinstance(symbols, str) else symbols
-        series = [series_of(symbol, interval, market, kind) for symbol in names]
+        series = [_cached_series(symbol, interval, market, kind) for symbol in names]
         if not series:
             raise IdentityError("a panel is made of at least one symbol, none was given")
-        span = span_of(start, end)
+        span = _cached_span(start, end)
         return build_panel(series, span, columns, partial(self.read_series, span=span, missing=missing))
 
     def read_series(
@@ -192,11 +217,11 @@ class KlineCache(SyncBlock, AsyncBlock):
         return look_again(self.folder, series, partial(self._read, series, span, missing))
 
     def _read(self, series: SeriesKey, span: Span, missing: Literal["raise", "ignore"]) -> Klines:
-        winners, unheld = self._winners(series, missing, span)
+        winners, uncovered = self._winners(series, missing, span)
         blocks = [self._open_rows(series, winner) for winner in winners]
-        if missing == "raise" and (unanswered := unanswered_spans(winners, blocks)):
-            raise self._not_cached(series, span, unanswered)
-        return Klines(series, span, blocks, unheld, held=[winner.span for winner in winners])
+        if missing == "raise" and (unavailable := unavailable_spans(winners, blocks)):
+            raise self._not_cached(series, span, unavailable)
+        return Klines(series, span, blocks, uncovered, held=[winner.span for winner in winners])
 
     def _winners(
         self, series: SeriesKey, missing: Literal["raise", "ignore"], span: Span
@@ -204,10 +229,10 @@ class KlineCache(SyncBlock, AsyncBlock):
         if missing not in ("raise", "ignore"):
             raise ValueError(f'missing is "raise" or "ignore", not {missing!r}')
         winners = resolve(span, self.folder.segments(series))
-        unheld = _unheld(span, winners)
-        if unheld and missing == "raise":
-            raise self._not_cached(series, span, unheld)
-        return winners, unheld
+        uncovered = _uncovered(span, winners)
+        if uncovered and missing == "raise":
+            raise self._not_cached(series, span, uncovered)
+        return winners, uncovered
 
     def _open_rows(self, series: SeriesKey, winner: Winner) -> MappedRows:
         open_segments = self._open_segments  # another thread may close the cache meanwhile
@@ -217,20 +242,22 @@ class KlineCache(SyncBlock, AsyncBlock):
         span = winner.span
         return rows if span == winner.segment.span else rows.between(span.start_ms, span.end_ms)
 
-    def _not_cached(self, series: SeriesKey, span: Span, unheld: Sequence[Span]) -> NotCachedError:
-        shown = ", ".join(map(str, unheld[:5])) + (f" and {len(unheld) - 5} more" if len(unheld) > 5 else "")
+    def _not_cached(self, series: SeriesKey, span: Span, uncovered: Sequence[Span]) -> NotCachedError:
+        shown = ", ".join(map(str, uncovered[:5])) + (
+            f" and {len(uncovered) - 5} more" if len(uncovered) > 5 else ""
+        )
         return NotCachedError(
             f"{series}: the cache {self.folder.root} does not cover {shown} of {span}; fetch it (ckvd download), "
             'or pass missing="ignore" to read what is there',
-            unheld,
+            uncovered,
         )
 
     def series(self) -> Iterator[SeriesKey]:
-        """Every series that the cache has a folder for, in order."""
+        """Every series that has a folder in the cache, in order."""
         return self.folder.series()
 
     def coverage(self, series: SeriesKey) -> tuple[Span, ...]:
-        """Which spans of a series the cache speaks of, disjoint and in order."""
+        """Which spans of a series the cache covers, disjoint and in order."""
         return union(segment.span for segment in self.folder.segments(series))
 
     def close(self) -> None:
@@ -248,28 +275,44 @@ class KlineCache(SyncBlock, AsyncBlock):
         return f"<KlineCache {str(self.folder.root)!r} {state}>"
 
 
-# A backtest asks for the same few series and dates again and again, and validating text takes as long as the
+# A backtest asks for the same few series and dates again and again. Validating their text takes as long as the
 # system calls of a read.
 _validated_series: Final = lru_cache(maxsize=4096)(SeriesKey.of)
 _parsed_span: Final = lru_cache(maxsize=4096)(Span.of)
 
 
-def series_of(symbol: str, interval: str, market: str, kind: str) -> SeriesKey:
-    """`SeriesKey.of`, remembered."""
+def _cached_series(symbol: str, interval: str, market: str, kind: str) -> SeriesKey:
+    """`SeriesKey.of`, from a cache."""
     try:
         return _validated_series(symbol, interval, market=market, kind=kind)
-    except TypeError:  # not hashable, so no text: this says what is wrong with it
+    except TypeError:  # not hashable, so no text: `of` says what is wrong with it
         return SeriesKey.of(symbol, interval, market=market, kind=kind)
 
 
-def span_of(start: TimeLike, end: TimeLike) -> Span:
-    """`Span.of`, remembered for text that means the same whenever it is read."""
+def _cached_span(start: TimeLike, end: TimeLike) -> Span:
+    """`Span.of`, from a cache for text that always means the same moments."""
     is_text = isinstance(start, str) and isinstance(end, str)
     return _parsed_span(start, end) if is_text and "now" not in (start, end) else Span.of(start, end)
 
 
-def _unheld(span: Span, winners: Sequence[Winner]) -> tuple[Span, ...]:
-    """The parts of a span that nothing speaks for. Holdings are disjoint and lie in it."""
+def _blocks(series: SeriesKey, span: Span, rows: MappedRows, block_rows: int) -> Iterator[Klines]:
+    """Cut rows into blocks. Their spans follow on each other and fill the span."""
+    open_time = rows.stored("open_time")
+    if open_time is None:
+        return
+    start_ms = span.start_ms
+    for start in range(0, len(rows), block_rows):
+        stop = min(start + block_rows, len(rows))
+        end_ms = span.end_ms if stop == len(rows) else int(open_time[stop])
+        block = rows.rows(start, stop)
+        yield Klines(series, Span(start_ms, end_ms), [block])
+        block.give_back()
+        start_ms = end_ms
+
+
+def _uncovered(span: Span, winners: Sequence[Winner]) -> tuple[Span, ...]:
+    """The parts of a span in which no segment wins."""
+    # Winners are disjoint and lie in the span: adding up their lengths is faster than subtracting them.
     if sum(winner.span.length_ms for winner in winners) == span.length_ms:
         return ()
     return difference([span], [winner.span for winner in winners])

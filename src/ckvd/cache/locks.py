@@ -1,20 +1,19 @@
 """Locks: one writer at a time, across processes and threads.
 
-`FileLock` is `flock` on a file that exists only for that. The kernel releases it when the process ends, however
-that happens. It follows:
+`FileLock` is `flock` on a file that exists only for that. The kernel releases it when the process ends, whatever
+ends it.
 
-- Threads exclude each other as well, because each lock opens the file anew, and they do not poll.
-- A forked child holds nothing: it closes its copies of the descriptors at once.
-- On NFS, Linux turns `flock` into a lock at the server, so that machines exclude each other. Mounted with `nolock`
-  or `local_lock=flock`, and over sshfs, locks reach only this machine; `lock_reach` tells. A file system without
-  locks is refused with an error.
-- Where there is no `flock` (Windows), only the threads of one process exclude each other.
+- Threads exclude each other too: each lock opens the file anew. They wait for each other without polling.
+- A forked child holds no lock: it closes its copies of the descriptors at once.
+- On NFS, Linux turns `flock` into a lock on the server, so that machines exclude each other. On a mount with
+  `nolock` or `local_lock=flock`, and over sshfs, locks reach only this machine; `lock_reach` tells. A file system
+  without locks is an error.
+- Without `flock` (Windows), only the threads of one process exclude each other.
 
-`SeriesLock` makes the writers of one series take turns. Each series has a lock file of its own in the folder
-`.locks` of the cache, so that writers of different series never wait for each other, and the folder of a series can
-go. The file keeps the last revision that was taken: a name stands for the same bytes for ever, which readers rely
-on, so the revision of a pruned segment is not taken again. A cache that was copied without its lock files counts on
-from its segments.
+`SeriesLock` excludes other writers of one series. Each series has a lock file of its own, outside of its folder. So
+writers of different series never wait for each other, and the folder of a series can be removed. The file keeps the
+last revision that was taken, so that the revision of a pruned segment is not taken again: readers rely on a name
+meaning the same bytes for ever. A cache that was copied without its lock files goes on from its segments.
 """
 
 from __future__ import annotations
@@ -48,17 +47,17 @@ except ImportError:  # Windows
     fcntl = None
 
 _RECORD_NBYTES_MAX: Final = 4096
-_NO_LOCKS: Final = (errno_codes.ENOLCK, errno_codes.ENOTSUP, errno_codes.ENOSYS)
+_ERRNOS_WITHOUT_LOCKS: Final = (errno_codes.ENOLCK, errno_codes.ENOTSUP, errno_codes.ENOSYS)
 
-# Threads of this process queue here, by path, before one of them asks the kernel.
+# Threads of this process queue at a gate, one for each path, before one of them asks the kernel.
 _gates: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
 _gates_lock = threading.Lock()
 _descriptors: set[int] = set()
 
 
 def _forget_in_child() -> None:
-    """Let go of what a fork copied: the locks are the parent's, and closing a copy does not release them."""
-    global _gates_lock  # noqa: PLW0603  (another thread of the parent may hold it, and is not here to release it)
+    """Close the descriptors that a fork copied. The parent keeps its locks: closing a copy releases none."""
+    global _gates_lock  # noqa: PLW0603  (a thread of the parent may hold it, and does not exist here)
     _gates_lock = threading.Lock()
     _gates.clear()
     while _descriptors:
@@ -75,14 +74,14 @@ class FileLock:
     Parameters
     ----------
     path : Path
-        The file to lock. It is made where it is not there, in a folder that is, and stays.
+        The file to lock. It is created if it is absent, and never removed. Its folder must exist.
     timeout_s : float
         How long to wait; 0 to try once.
 
     Raises
     ------
     CacheBusyError
-        Somebody else held it all the time. The message names the holder, where it left its name.
+        Another thread or process held it until the timeout. The message names the holder, if it left its name.
     CacheError
         The file cannot be made, or the file system has no locks.
     """
@@ -115,7 +114,7 @@ class FileLock:
             _descriptors.add(descriptor)
             try:
                 self._wait(descriptor, deadline)
-                # Somebody may have removed the file meanwhile, and others lock the one that came after it.
+                # The file may have been removed meanwhile, and others lock the one that replaced it.
                 if _is_same_file(descriptor, self.path):
                     return descriptor
             except BaseException:
@@ -138,7 +137,7 @@ class FileLock:
         return CacheBusyError(str(self.path), f"locked{waited} by {holder}; try again when it is done")
 
     def read_record(self) -> dict[str, Any]:
-        """What the last holder wrote down; nothing where that cannot be read."""
+        """What the last holder wrote down; empty if that cannot be read."""
         try:
             if self._descriptor is None:
                 content = self.path.read_bytes()
@@ -151,7 +150,7 @@ class FileLock:
         return record if isinstance(record, dict) else {}
 
     def write_record(self, **facts: Any) -> None:
-        """Write down who holds the lock, and whatever else the next holder should know.
+        """Write down who holds the lock, and other facts for the next holder.
 
         Raises
         ------
@@ -165,7 +164,7 @@ class FileLock:
         record = {**facts, "process": os.getpid(), "host": os.uname().nodename, "since_ms": now_ms()}
         try:
             known_nbytes = min(os.fstat(self._descriptor).st_size, _RECORD_NBYTES_MAX)
-            # One write replaces all of the record before it, so that whoever dies leaves one that can be read.
+            # One write replaces the whole record, so that a process that dies leaves one that can be read.
             content = json.dumps(record).encode().ljust(known_nbytes)
             os.lseek(self._descriptor, 0, os.SEEK_SET)
             os.write(self._descriptor, content)
@@ -174,14 +173,14 @@ class FileLock:
             raise cannot("be written", self.path, error) from error
 
     def release(self) -> None:
-        """Let go of the lock. Releasing it twice, or in a child that inherited it, is quiet."""
+        """Release the lock. Releasing it twice, or in a forked child, does nothing."""
         descriptor, self._descriptor = self._descriptor, None
         gate, self._gate = self._gate, None
         if descriptor is None or gate is None or self._process != os.getpid():
             return
         try:
             if fcntl is not None:
-                # Said aloud, because a child that was forked in another way may hold a copy of the descriptor.
+                # Closing is not enough: a child that was forked in another way may hold a copy of the descriptor.
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
         finally:
             _close(descriptor)
@@ -197,32 +196,7 @@ class FileLock:
         self.release()
 
     def __repr__(self) -> str:
-        return f"<FileLock {str(self.path)!r} {'free' if self._descriptor is None else 'held'}>"
-
-
-def is_free(path: Path) -> bool:
-    """Whether nobody holds a lock on a file at this moment.
-
-    True as well where locks do not work, or it is gone. A file that may not be opened is not free.
-    """
-    if fcntl is None:
-        return True
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except PermissionError:
-        return False
-    except OSError:
-        return True
-    try:
-        # NFS gives an exclusive lock only to who may write, and a shared one tells as much.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return True
+        return f"<{type(self).__name__} {str(self.path)!r} {'free' if self._descriptor is None else 'held'}>"
 
 
 def _open(path: Path) -> int:
@@ -245,7 +219,7 @@ def _try_lock(descriptor: int, path: Path) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     except OSError as error:
-        if error.errno in _NO_LOCKS:
+        if error.errno in _ERRNOS_WITHOUT_LOCKS:
             reason = (
                 f"cannot be locked: {error.strerror}; this file system has no locks (an NFS mount without lockd?): "
                 "put the cache where there are"
@@ -264,12 +238,81 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
 
 
 def describe_holder(record: dict[str, Any]) -> str:
-    """Who wrote a record, in words."""
+    """The holder of a lock in words, by the record that it wrote."""
     try:
         host, since = record["host"], format_time(int(record["since_ms"]))
         return f"process {int(record['process'])} on {host}, since {since}"
     except (KeyError, TypeError, ValueError, OverflowError):
         return "another process, which left no name"
+
+
+def is_free(path: Path) -> bool:
+    """Whether nobody holds a lock on a file at this moment.
+
+    True also if locks do not work there, or the file is gone. A file that this user may not open is not free.
+    """
+    if fcntl is None:
+        return True
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+    try:
+        # NFS gives an exclusive lock only to a writer. A shared one shows the same.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return True
+
+
+class SeriesLock(FileLock):
+    """Excludes other writers of a series. Readers need no lock.
+
+    Parameters
+    ----------
+    folder : CacheFolder
+    series : SeriesKey
+    timeout_s : float
+        How long to wait.
+
+    Raises
+    ------
+    CacheBusyError
+        Another writer of the series held the lock until the timeout.
+    CacheError
+        The lock file cannot be made, or the file system has no locks.
+    """
+
+    def __init__(self, folder: CacheFolder, series: SeriesKey, *, timeout_s: float = SERIES_LOCK_TIMEOUT_S) -> None:
+        super().__init__(folder.lock_path(series), timeout_s=timeout_s)
+        self._folder = folder
+
+    def acquire(self) -> None:
+        """Wait for the lock and take it. Makes the folder of lock files if needed. Errors: see the class."""
+        self._folder.make_path(self.path.parent)
+        super().acquire()
+
+    def take_revision(self, segments: Iterable[SegmentName]) -> int:
+        """Take a revision that is higher than all that exist or existed.
+
+        Parameters
+        ----------
+        segments : iterable of SegmentName
+            The series' segments, listed while the lock is held.
+        """
+        revision = 1 + max(self._last_revision(), max((name.revision for name in segments), default=0))
+        self.write_record(revision=revision)
+        return revision
+
+    def _last_revision(self) -> int:
+        revision = self.read_record().get("revision", 0)
+        return revision if isinstance(revision, int) and revision > 0 else 0
 
 
 # --- How far locks reach -----------------------------------------------------------------------------------
@@ -282,11 +325,11 @@ class LockReach:
     Attributes
     ----------
     file_system : str
-        Its type, as mounted; empty where that is not known.
+        Its type, as mounted; empty if unknown.
     is_shared : bool
-        Whether other machines may have the folder as well.
+        Whether other machines may use the folder too.
     reaches_others : bool
-        Whether locks exclude writers on other machines; true where there are none.
+        Whether locks exclude writers on other machines; true if the folder is not shared.
     """
 
     file_system: str
@@ -294,7 +337,7 @@ class LockReach:
     reaches_others: bool
 
 
-# Options of a mount that keep locks on this machine, by type of the file system.
+# By type of a shared file system: the mount options with which locks stay on this machine.
 _LOCAL_OPTIONS: Final = {
     "nfs": ("nolock", "local_lock=all", "local_lock=flock"),
     "nfs4": ("nolock", "local_lock=all", "local_lock=flock"),
@@ -312,7 +355,7 @@ def lock_reach(folder: Path, mounts: str | None = None) -> LockReach:
     folder : Path
         It need not exist.
     mounts : str, optional
-        The table of mounts, as Linux writes it in `/proc/self/mounts`. Elsewhere nothing is known.
+        The table of mounts, by default from Linux (`/proc/self/mounts`). Elsewhere nothing is known.
     """
     if mounts is None:
         try:
@@ -335,52 +378,3 @@ def lock_reach(folder: Path, mounts: str | None = None) -> LockReach:
         option in options.split(",") for option in _LOCAL_OPTIONS.get(kind, ())
     )
     return LockReach(kind, is_shared, reaches_others=not (is_shared and is_local))
-
-
-class SeriesLock:
-    """The right to change the segments of a series. A context manager; readers need none.
-
-    Parameters
-    ----------
-    folder : CacheFolder
-    series : SeriesKey
-    timeout_s : float
-        How long to wait.
-
-    Raises
-    ------
-    CacheBusyError
-        Another writer of the series held it all the time.
-    CacheError
-        The lock file cannot be made, or the file system has no locks.
-    """
-
-    def __init__(self, folder: CacheFolder, series: SeriesKey, *, timeout_s: float = SERIES_LOCK_TIMEOUT_S) -> None:
-        self._folder = folder
-        self._lock = FileLock(folder.lock_path(series), timeout_s=timeout_s)
-
-    def take_revision(self, segments: Iterable[SegmentName]) -> int:
-        """A revision higher than all that there are and were.
-
-        Parameters
-        ----------
-        segments : iterable of SegmentName
-            The series' segments, listed while the lock is held.
-        """
-        revision = 1 + max(self._last_revision(), max((name.revision for name in segments), default=0))
-        self._lock.write_record(revision=revision)
-        return revision
-
-    def _last_revision(self) -> int:
-        revision = self._lock.read_record().get("revision", 0)
-        return revision if isinstance(revision, int) and revision > 0 else 0
-
-    def __enter__(self) -> Self:
-        self._folder.make_path(self._lock.path.parent)
-        self._lock.acquire()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.release()

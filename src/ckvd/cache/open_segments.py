@@ -1,4 +1,9 @@
-"""`OpenSegments`: segments that stay open between reads, as many as may."""
+"""Opening segments by name, while others may be changing the series; `OpenSegments` keeps them open between reads.
+
+A segment is listed by its name and opened a moment later. It may have been packed or pruned between the two. Its
+replacement is there by then, so a reader that looks again finds it. And a file may have been renamed: a header that
+does not match the name is an error, and the segment is not used.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +12,113 @@ import sys
 import threading
 import weakref
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from ckvd.cache.snapshot import open_named
-from ckvd.utils.config import CACHE_OPEN_SEGMENTS_MAX
+from ckvd.errors import CacheBusyError, SegmentCorruptError
+from ckvd.segment.reader import SegmentReader, read_segment_header
+from ckvd.utils.config import CACHE_OPEN_SEGMENTS_MAX, CACHE_READ_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ckvd.cache.folder import CacheFolder, SegmentName
     from ckvd.model.market import SeriesKey
-    from ckvd.segment.reader import MappedRows, SegmentReader
+    from ckvd.segment.header import SegmentHeader
+    from ckvd.segment.reader import MappedRows
+
+
+Found = TypeVar("Found")
+
+
+def look_again(folder: CacheFolder, series: SeriesKey, look: Callable[[], Found]) -> Found:
+    """Look at the segments of a series, again if one of them went meanwhile: at one state of the series.
+
+    Parameters
+    ----------
+    folder : CacheFolder
+    series : SeriesKey
+    look : callable
+        Lists the segments and opens those that matter. Raises FileNotFoundError if one is gone by then.
+
+    Raises
+    ------
+    CacheBusyError
+        Segments were replaced each time.
+    """
+    for _ in range(CACHE_READ_ATTEMPTS_MAX):
+        try:
+            return look()
+        except FileNotFoundError:
+            continue
+    raise replaced_too_often(folder, series)
+
+
+def replaced_too_often(folder: CacheFolder, series: SeriesKey) -> CacheBusyError:
+    """The error of a reader that lost every race with writers."""
+    return CacheBusyError(
+        str(folder.series_path(series)),
+        f"its segments were replaced {CACHE_READ_ATTEMPTS_MAX} times while they were read; try again",
+    )
+
+
+def open_named(folder: CacheFolder, series: SeriesKey, name: SegmentName) -> SegmentReader:
+    """Open a segment by its name.
+
+    Raises
+    ------
+    FileNotFoundError
+        It is gone.
+    SegmentCorruptError
+        It is damaged, or its header belongs to another segment.
+    SegmentError, CacheError
+        It cannot be used: see `SegmentReader`.
+    """
+    reader = SegmentReader(_path_of(folder, series, name))
+    try:
+        _require_name(reader.header, reader.path, series, name)
+    except BaseException:
+        reader.close()
+        raise
+    return reader
+
+
+def read_named_header(folder: CacheFolder, series: SeriesKey, name: SegmentName) -> SegmentHeader:
+    """Read the header of a segment by its name, without mapping the file. Errors: see `open_named`."""
+    path = _path_of(folder, series, name)
+    header = read_segment_header(path)
+    _require_name(header, path, series, name)
+    return header
+
+
+def _require_name(header: SegmentHeader, path: str, series: SeriesKey, name: SegmentName) -> None:
+    if header.span != name.span or header.revision != name.revision or not header.is_of(series):
+        raise SegmentCorruptError(
+            path,
+            f"its header says {header.series} {header.span}, revision {header.revision}: "
+            "the file was renamed or swapped",
+        )
+
+
+def _path_of(folder: CacheFolder, series: SeriesKey, name: SegmentName) -> str:
+    # The text of a series is its path below the root. A string is joined faster than a Path.
+    return f"{folder.root}/{series}/{_file_name(name)}"
+
+
+@lru_cache(maxsize=1 << 14)
+def _file_name(name: SegmentName) -> str:
+    return name.file_name
+
 
 # Before Python 3.13 each map holds a file descriptor, of which a process has about a thousand.
 _OPEN_SEGMENTS_MAX: Final = CACHE_OPEN_SEGMENTS_MAX * (8 if sys.version_info >= (3, 13) else 1)
 
 
 class OpenSegments:
-    """Segments of a cache that were read, the least recently used leaving first. For several threads.
+    """Segments that stay open between reads: a bounded number, the least recently used leaving first. Thread-safe.
 
-    A name stands for the same bytes for ever, because segments are immutable and revisions are not given twice. So
-    a segment that is open needs no second look at its file.
+    A name means the same bytes for ever, because segments are immutable and no revision is given twice. So an open
+    segment needs no second look at its file.
 
     Parameters
     ----------
@@ -40,14 +133,12 @@ class OpenSegments:
         _all.add(self)
 
     def rows(self, series: SeriesKey, name: SegmentName) -> MappedRows:
-        """All rows of a segment, which is opened if it is not open.
+        """All rows of a segment, which is opened unless it is open.
 
         Raises
         ------
-        FileNotFoundError
-            It is not there any more.
-        SegmentError, CacheError
-            It cannot be used, or its header is that of another.
+        FileNotFoundError, SegmentError, CacheError
+            See `open_named`.
         ValueError
             The cache is closed.
         """
@@ -57,7 +148,7 @@ class OpenSegments:
             if (reader := self._readers.get(key)) is not None:
                 self._readers.move_to_end(key)
                 return reader.rows
-        # Without the lock: other threads need not wait for the disk.
+        # Outside the lock, so that other threads need not wait for the disk.
         opened = open_named(self._folder, series, name)
         try:
             return self._keep(key, opened)
@@ -66,7 +157,7 @@ class OpenSegments:
             raise
 
     def _keep(self, key: tuple[SeriesKey, SegmentName], opened: SegmentReader) -> MappedRows:
-        """Keep a reader for later, unless another thread was faster."""
+        """Keep a reader for later, unless another thread opened the same segment first."""
         surplus = None
         with self._lock:
             self._require_open()
@@ -92,7 +183,7 @@ class OpenSegments:
             self._readers.popitem()[1].close()
 
     def renew_lock(self) -> None:
-        """Have a lock that is free, in a child that was forked while a thread of the parent held the one before."""
+        """Replace the lock in a forked child: a thread of the parent may have held it, and does not exist here."""
         self._lock = threading.Lock()
 
 

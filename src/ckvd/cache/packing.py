@@ -1,8 +1,8 @@
-"""Packing a series: merging closed history into large segments, as `ckvd.cache.packing_plan` decides.
+"""Packing (compaction): merging closed history of a series into large segments, as `ckvd.cache.packing_plan` plans.
 
-A merge copies the rows of mapped segments, piece by piece and chunk by chunk, so that memory stays flat. A piece
-is checked before it is copied, and the result is compared with the pieces, bit for bit, before it gets its name;
-from then on it speaks for their span, and they are removed. If the series changed meanwhile, the merge is dropped.
+A merge copies the rows of mapped segments chunk by chunk, so that memory stays flat. Each segment is verified
+before it is copied, and the result is compared with its inputs, bit for bit, before it gets its name. From then on
+it wins in their span, and they are removed. If the series changed meanwhile, the merge is dropped.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
-from ckvd.cache.packing_plan import Merge, Piece, join_records, merge_columns, plan_packing
-from ckvd.cache.resolution import hull, resolve, superseded
+from ckvd.cache.open_segments import open_named, read_named_header
+from ckvd.cache.packing_plan import Merge, PackInput, join_provenance, merge_columns, plan_packing
+from ckvd.cache.resolution import hull, is_answered, resolve, superseded
 from ckvd.cache.rows import chunks_of, column_of, count_rows
-from ckvd.cache.snapshot import open_named, read_named_header
 from ckvd.cache.store import SeriesStore
 from ckvd.errors import CacheError, SegmentCorruptError, SegmentError
 from ckvd.model.provenance import narrow
@@ -28,33 +28,14 @@ from ckvd.segment.reader import SegmentReader
 from ckvd.segment.writer import SegmentStatement, SegmentWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder, SegmentName
     from ckvd.model.market import SeriesKey
     from ckvd.model.table import Column
-    from ckvd.segment.header import SegmentHeader
     from ckvd.segment.layout import ColumnLayout
     from ckvd.segment.reader import MappedRows
-
-
-@dataclass(frozen=True, slots=True)
-class PackedSegment:
-    """A segment that packing made.
-
-    Attributes
-    ----------
-    name : SegmentName
-    input_count : int
-        From how many pieces.
-    row_count, nbytes : int
-    """
-
-    name: SegmentName
-    input_count: int
-    row_count: int
-    nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,27 +46,27 @@ class PackReport:
     ----------
     series : SeriesKey
     merges : tuple of Merge
-        What was decided.
-    packed : tuple of PackedSegment
-        What was made of it.
+        The plan.
+    packed : tuple of SegmentName
+        Segments that were made.
     removed : tuple of SegmentName
-        Segments that spoke for nothing any more, and are gone; or would be, where nothing was done.
+        Superseded segments that were removed; in a survey, those that would be.
     removed_nbytes : int
-        How long they were.
+        Their size.
     refusals : tuple of str
-        What could not be packed, and why: damaged segments, mostly.
+        What was not packed, and why: damaged segments, mostly.
     """
 
     series: SeriesKey
     merges: tuple[Merge, ...] = ()
-    packed: tuple[PackedSegment, ...] = ()
+    packed: tuple[SegmentName, ...] = ()
     removed: tuple[SegmentName, ...] = ()
     removed_nbytes: int = 0
     refusals: tuple[str, ...] = ()
 
 
 def survey_packing(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool = False) -> PackReport:
-    """Decide what packing would do, and do nothing.
+    """Plan packing, and change nothing.
 
     Raises
     ------
@@ -93,28 +74,22 @@ def survey_packing(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool 
         The folder cannot be read.
     """
     segments = folder.segments(series)
-    merges = plan_packing(_read_pieces(folder, series, segments), is_thorough=is_thorough)
-    # What merges would leave behind is removed as well: segments that speak for nothing outside of one merge.
+    merges = plan_packing(_read_inputs(folder, series, segments), is_thorough=is_thorough)
+    # Merges supersede the segments that win nowhere outside of them. These would be removed as well.
     outside = {
         winner.segment
         for winner in resolve(hull(segments), segments)
         if not any(merge.span.covers(winner.span) for merge in merges)
     }
-    replaced = {piece.winner.segment for merge in merges for piece in merge.pieces} - outside
+    replaced = {item.winner.segment for merge in merges for item in merge.inputs} - outside
     removed = tuple(sorted({*superseded(segments), *replaced}))
     return PackReport(series, merges, removed=removed, removed_nbytes=folder.nbytes_of(series, removed))
 
 
-def pack_series(
-    folder: CacheFolder,
-    series: SeriesKey,
-    *,
-    is_thorough: bool = False,
-    on_rows: Callable[[int], None] | None = None,
-) -> PackReport:
-    """Merge what should be merged, and remove segments that speak for nothing any more.
+def pack_series(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool = False) -> PackReport:
+    """Merge segments as planned, and remove those that are superseded.
 
-    Safe at any time: readers and writers go on meanwhile. Arrays that view a removed segment stay valid.
+    This is safe at any time: readers and writers go on meanwhile. Arrays that view a removed segment stay valid.
 
     Parameters
     ----------
@@ -122,146 +97,120 @@ def pack_series(
     series : SeriesKey
     is_thorough : bool
         See `plan_packing`.
-    on_rows : callable, optional
-        Called with the number of rows that each step copied.
 
     Returns
     -------
     PackReport
-        Damaged segments are among its refusals, and did not keep others from being packed.
+        A damaged segment is among its refusals. The others are packed all the same.
 
     Raises
     ------
     CacheBusyError
-        Another writer held the lock of the series all the time.
+        Another writer held the lock of the series until the timeout.
     CacheError
         The folder cannot be read or written. What was published before stays.
     """
     store = SeriesStore(folder, series)
     refusals: list[str] = []
-    packed: list[PackedSegment] = []
-    merges = plan_packing(_read_pieces(folder, series, folder.segments(series)), is_thorough=is_thorough)
+    packed: list[SegmentName] = []
+    merges = plan_packing(_read_inputs(folder, series, folder.segments(series)), is_thorough=is_thorough)
     for merge in merges:
         try:
-            made = merge_pieces(store, merge, on_rows or ignore_rows)
+            made = merge_segments(store, merge)
         except FileNotFoundError:
-            refusals.append(f"{series}: {merge.span} changed while it was packed; the next time will do")
+            made = None
         except SegmentError as error:
             refusals.append(f"{error}; it is kept as it is (see ckvd cache verify)")
+            continue
+        if made is None:
+            refusals.append(f"{series}: {merge.span} changed while it was packed; the next time will do")
         else:
-            if made is None:
-                refusals.append(f"{series}: {merge.span} changed while it was packed; the next time will do")
-            else:
-                packed.append(made)
+            packed.append(made)
     removed: tuple[SegmentName, ...] = ()
     removed_nbytes = 0
     try:
         before = {name: folder.nbytes_of(series, [name]) for name in superseded(folder.segments(series))}
-        removed = store.remove_superseded({made.name for made in packed})
+        removed = store.remove_superseded(packed)
         removed_nbytes = sum(before.get(name, 0) for name in removed)
     except (SegmentError, FileNotFoundError) as error:
         refusals.append(f"{error}; what it replaces is kept")
     return PackReport(series, merges, tuple(packed), removed, removed_nbytes, tuple(refusals))
 
 
-def ignore_rows(_: int) -> None:
-    """Take no notice of progress."""
-
-
-# --- What there is -----------------------------------------------------------------------------------------
-
-
-def _read_pieces(folder: CacheFolder, series: SeriesKey, segments: Sequence[SegmentName]) -> list[Piece]:
-    path = folder.series_path(series)
-    pieces = []
+def _read_inputs(folder: CacheFolder, series: SeriesKey, segments: Sequence[SegmentName]) -> list[PackInput]:
+    inputs = []
     for winner in resolve(hull(segments), segments):
         try:
             header = read_named_header(folder, series, winner.segment)
             row_count = header.row_count
             if row_count and winner.span != winner.segment.span:
-                row_count = count_rows(path / winner.segment.file_name, winner.span)
+                row_count = count_rows(folder.segment_path(series, winner.segment), winner.span)
         except (FileNotFoundError, SegmentError):
-            # It went, or is damaged: either way nothing to pack.
-            pieces.append(Piece(winner, 0, is_closed=False))
+            # Gone, or damaged: either way there is nothing to pack.
+            inputs.append(PackInput(winner, 0, is_closed=False))
         else:
-            pieces.append(Piece(winner, row_count, _is_closed(header)))
-    return pieces
+            is_closed = not header.is_provisional and not header.recheck_ms and is_answered(header)
+            inputs.append(PackInput(winner, row_count, is_closed))
+    return inputs
 
 
-def _is_closed(header: SegmentHeader) -> bool:
-    """Whether nothing in it will be asked for again, so that it may stand in one segment with years of others."""
-    if header.is_provisional or header.recheck_ms:
-        return False
-    return header.row_count > 0 or all(absence.reason.is_answer for absence in header.absences)
-
-
-# --- One merge ---------------------------------------------------------------------------------------------
-
-
-def merge_pieces(store: SeriesStore, merge: Merge, on_rows: Callable[[int], None]) -> PackedSegment | None:
-    """Make one segment of pieces.
+def merge_segments(store: SeriesStore, merge: Merge) -> SegmentName | None:
+    """Make one segment of the inputs of a merge, and publish it.
 
     Parameters
     ----------
     store : SeriesStore
     merge : Merge
-        Even of a single piece: that cuts it out of its segment.
-    on_rows : callable
-        Called with the number of rows that each step copied.
+        A single input is allowed: that cuts it out of its segment.
 
     Returns
     -------
-    PackedSegment or None
-        None where the pieces did not hold any more when it was ready, or went with their folder.
+    SegmentName or None
+        None if others win in the span by now, or the folder of the series is gone.
 
     Raises
     ------
     FileNotFoundError
-        A segment went meanwhile.
+        A segment is gone.
     SegmentError
-        A segment is damaged; nothing was made of it.
+        A segment is damaged; nothing was published.
     CacheBusyError, CacheError
         The series is locked, or the disk refused.
     """
-    headers = [read_named_header(store.folder, store.series, piece.winner.segment) for piece in merge.pieces]
+    headers = [read_named_header(store.folder, store.series, item.winner.segment) for item in merge.inputs]
+    known = [(header, item.span) for header, item in zip(headers, merge.inputs, strict=True)]
     name = store.likely_name(merge.span)
     rechecks = [header.recheck_ms for header in headers if header.recheck_ms]
     statement = SegmentStatement(
         store.series,
         merge.span,
         name.revision,
-        join_records([narrow(h.sources, p.span) for h, p in zip(headers, merge.pieces, strict=True)]),
-        join_records([narrow(h.absences, p.span) for h, p in zip(headers, merge.pieces, strict=True)]),
+        join_provenance([narrow(header.sources, span) for header, span in known]),
+        join_provenance([narrow(header.absences, span) for header, span in known]),
         is_provisional=any(header.is_provisional for header in headers),
         recheck_ms=min(rechecks, default=0),
     )
     columns = merge_columns([header for header in headers if header.row_count] or headers[:1])
     try:
-        path = store.folder.series_path(store.series) / name.file_name
+        path = store.folder.segment_path(store.series, name)
         writer = SegmentWriter(path, statement, columns, merge.row_count)
     except CacheError as error:
         if error.errno == errno_codes.ENOENT:
             return None
         raise
     with writer:
-        for piece in merge.pieces:
-            with open_named(store.folder, store.series, piece.winner.segment) as reader:
-                # A checksum that the copy gets would hide what was damaged before.
+        for item in merge.inputs:
+            with open_named(store.folder, store.series, item.winner.segment) as reader:
+                # The copy gets a checksum of its own, which would hide damage to the original.
                 reader.verify()
-                for chunk in chunks_of([reader.rows.between(piece.span.start_ms, piece.span.end_ms)]):
+                for chunk in chunks_of([reader.rows.between(item.span.start_ms, item.span.end_ms)]):
                     writer.append(_stored_columns(chunk, columns, store.series))
-                    on_rows(len(chunk))
                     del chunk
         fault_points.reach(Step.ROWS_WRITTEN)
         writer.flush()
         _compare(writer.temporary_path, store, merge)
-        held = [piece.winner for piece in merge.pieces]
-        published = store.publish(writer, name, condition=lambda found: resolve(merge.span, found) == held)
-        if published is None:
-            return None
-    return PackedSegment(
-        published, len(merge.pieces), merge.row_count, store.folder.nbytes_of(store.series, [published])
-    )
+        winners = [item.winner for item in merge.inputs]
+        return store.publish(writer, name, condition=lambda found: resolve(merge.span, found) == winners)
 
 
 def _stored_columns(rows: MappedRows, columns: Sequence[ColumnLayout], series: SeriesKey) -> dict[str, Column]:
@@ -273,20 +222,20 @@ def _stored_columns(rows: MappedRows, columns: Sequence[ColumnLayout], series: S
 
 
 def _compare(made: Path, store: SeriesStore, merge: Merge) -> None:
-    """Compare a segment that was written with the pieces it was made from, every cell of every column.
+    """Compare every cell of a segment that was written with the inputs it was made from.
 
     Raises
     ------
     SegmentCorruptError
-        What is there is not what was written.
+        The disk did not keep what was written.
     """
     with SegmentReader(made) as packed:
         packed.verify()
         names = [column.name for column in packed.header.columns]
         start = 0
-        for piece in merge.pieces:
-            with open_named(store.folder, store.series, piece.winner.segment) as reader:
-                for chunk in chunks_of([reader.rows.between(piece.span.start_ms, piece.span.end_ms)]):
+        for item in merge.inputs:
+            with open_named(store.folder, store.series, item.winner.segment) as reader:
+                for chunk in chunks_of([reader.rows.between(item.span.start_ms, item.span.end_ms)]):
                     copy = packed.rows.rows(start, start + len(chunk))
                     for name in names:
                         was, now = (bits_of(column_of(rows, name, store.series)) for rows in (chunk, copy))

@@ -1,10 +1,10 @@
-"""Deciding which segments to merge into larger ones. Pure.
+"""The plan of packing: which segments to merge into larger ones, and what the merged segments contain. Pure.
 
-Closed history is merged so that years of a series are one view, while the newest part stays small. What lies side
-by side is merged when the result is `PACK_GROWTH_MIN` times as long as its longest piece, and holds at most
-`PACK_ROWS_MAX` rows. The segment of a bar thus grows at least that much each time the bar is copied: years that are
-fetched at once are copied once, and bars that come day by day about three times in all. Appending a day to five
-years never touches the five years. The last merge, to more than half of the maximum, may grow less: none follows.
+Closed history is merged, so that years of a series are one view, while the newest part stays small. Neighbours are
+merged when the result is `PACK_GROWTH_MIN` times as long as the longest of them, and has at most `PACK_ROWS_MAX`
+rows. So the segment of a bar grows at least that much each time the bar is copied: years that are fetched at once
+are copied once, and bars that come day by day about three times in all. Appending a day to five years never copies
+the five years. The last merge, to more than half of the maximum, may grow less, because none follows.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
 from ckvd.model.provenance import Absence, Source
-from ckvd.model.table import COLUMN_DTYPES, REGULAR_US
+from ckvd.model.table import COLUMN_DTYPES, regular_us
 from ckvd.model.timespan import Span
 from ckvd.segment.layout import ColumnLayout, Encoding
 from ckvd.utils.config import PACK_GROWTH_MIN, PACK_LAST_GROWTH_MIN, PACK_ROWS_MAX, PACK_SEGMENT_COST_ROWS
@@ -27,12 +25,12 @@ if TYPE_CHECKING:
     from ckvd.cache.resolution import Winner
     from ckvd.segment.header import SegmentHeader
 
-_Record = TypeVar("_Record", Source, Absence)
+_Provenance = TypeVar("_Provenance", Source, Absence)
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """What a segment speaks for, as far as packing is concerned.
+class PackInput:
+    """The part of a segment that wins: packing may merge it with its neighbours.
 
     Attributes
     ----------
@@ -40,7 +38,7 @@ class Piece:
     row_count : int
         Bars that open in the span of the winner.
     is_closed : bool
-        Whether nothing in it will ever be asked for again.
+        Whether nothing in it will be fetched again, so that it may go into one segment with years of others.
     """
 
     winner: Winner
@@ -49,111 +47,98 @@ class Piece:
 
     @property
     def span(self) -> Span:
-        """What it speaks for."""
+        """Where the segment wins."""
         return self.winner.span
 
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """Pieces that become one segment.
+    """Inputs that become one segment.
 
     Attributes
     ----------
-    pieces : tuple of Piece
-        Two or more, in order, each beginning where the one before ends.
+    inputs : tuple of PackInput
+        In order, each beginning where the one before ends.
     """
 
-    pieces: tuple[Piece, ...]
+    inputs: tuple[PackInput, ...]
 
     @property
     def span(self) -> Span:
-        """What the new segment will speak of."""
-        return Span(self.pieces[0].span.start_ms, self.pieces[-1].span.end_ms)
+        """What the new segment will cover."""
+        return Span(self.inputs[0].span.start_ms, self.inputs[-1].span.end_ms)
 
     @property
     def row_count(self) -> int:
-        """How many bars it will hold."""
-        return sum(piece.row_count for piece in self.pieces)
+        """How many bars it will have."""
+        return sum(item.row_count for item in self.inputs)
 
 
-def plan_packing(
-    pieces: Sequence[Piece],
-    *,
-    is_thorough: bool = False,
-    rows_max: int = PACK_ROWS_MAX,
-    growth_min: int = PACK_GROWTH_MIN,
-    last_growth_min: int = PACK_LAST_GROWTH_MIN,
-) -> tuple[Merge, ...]:
-    """Decide which pieces to merge.
+def plan_packing(inputs: Sequence[PackInput], *, is_thorough: bool = False) -> tuple[Merge, ...]:
+    """Decide which inputs to merge.
 
     Parameters
     ----------
-    pieces : sequence of Piece
-        All that a series' segments speak for: disjoint, in order.
+    inputs : sequence of PackInput
+        All of a series: disjoint, in order.
     is_thorough : bool
-        Merge whatever fits, also where much is copied for little.
-    rows_max : int
-        The longest segment to make.
-    growth_min, last_growth_min : int
-        How many times as long as its longest piece a merge must be; the second where it reaches half of
-        `rows_max`.
+        Merge whatever fits in `PACK_ROWS_MAX`, also where much is copied for little.
 
     Returns
     -------
     tuple of Merge
-        Disjoint, in order. Once they are done, there is nothing left to decide.
+        Of two or more inputs each. Disjoint, in order. Once they are done, planning again finds nothing.
     """
     merges: list[Merge] = []
-    for run in _runs(pieces):
+    for run in _runs(inputs):
         start = 0
         while start < len(run):
-            count = _worthwhile_count(
-                run[start:], rows_max, 1 if is_thorough else growth_min, 1 if is_thorough else last_growth_min
-            )
+            count = _worthwhile_count(run[start:], is_thorough=is_thorough)
             if count > 1:
                 merges.append(Merge(tuple(run[start : start + count])))
             start += count
     return tuple(merges)
 
 
-def _worthwhile_count(run: Sequence[Piece], rows_max: int, growth_min: int, last_growth_min: int) -> int:
-    """How many pieces from the first on are best merged; 1 where none should be."""
+def _worthwhile_count(run: Sequence[PackInput], *, is_thorough: bool) -> int:
+    """How many inputs to merge, from the first on; 1 for none."""
+    growth_min, last_growth_min = (1, 1) if is_thorough else (PACK_GROWTH_MIN, PACK_LAST_GROWTH_MIN)
     rows = size = longest = 0
     count = 1
-    for position, piece in enumerate(run):
-        rows += piece.row_count
-        if rows > rows_max:
+    for position, item in enumerate(run):
+        rows += item.row_count
+        if rows > PACK_ROWS_MAX:
             break
-        size += piece.row_count + PACK_SEGMENT_COST_ROWS
-        longest = max(longest, piece.row_count + PACK_SEGMENT_COST_ROWS)
-        growth = last_growth_min if 2 * rows >= rows_max else growth_min
+        size += item.row_count + PACK_SEGMENT_COST_ROWS
+        longest = max(longest, item.row_count + PACK_SEGMENT_COST_ROWS)
+        growth = last_growth_min if 2 * rows >= PACK_ROWS_MAX else growth_min
         if size >= growth * longest:
             count = position + 1
     return count
 
 
-def _runs(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
-    """Closed pieces that touch each other."""
-    run: list[Piece] = []
-    for piece in pieces:
-        if run and (not piece.is_closed or piece.span.start_ms != run[-1].span.end_ms):
+def _runs(inputs: Sequence[PackInput]) -> Iterator[list[PackInput]]:
+    """Closed inputs that follow on each other without a gap."""
+    run: list[PackInput] = []
+    for item in inputs:
+        if run and (not item.is_closed or item.span.start_ms != run[-1].span.end_ms):
             yield run
             run = []
-        if piece.is_closed:
-            run.append(piece)
+        if item.is_closed:
+            run.append(item)
     if run:
         yield run
-    assert all(one.span.end_ms <= other.span.start_ms for one, other in pairwise(pieces))
+    assert all(one.span.end_ms <= other.span.start_ms for one, other in pairwise(inputs))
 
 
-# --- What a merged segment says ----------------------------------------------------------------------------
+# --- The contents of a merged segment ----------------------------------------------------------------------
 
 
 def merge_columns(headers: Sequence[SegmentHeader]) -> tuple[ColumnLayout, ...]:
-    """Decide how each column is kept that rows of several segments share.
+    """Decide the encoding of each column of a segment that is merged from several.
 
-    A column is constant or regular where it is so, and the same, in all of them; what some leave out because it is
-    regular is written down when others have it.
+    A column is constant or regular if it is so, with the same value, in all of them. Microseconds that some leave
+    out, because they are regular, are stored if others have them.
     """
     tables = [{column.name: column for column in header.columns} for header in headers]
     names = dict.fromkeys(name for table in tables for name in table)
@@ -177,20 +162,20 @@ def _merge_column(name: str, layouts: Sequence[ColumnLayout | None]) -> ColumnLa
 def _constant_of(name: str, layout: ColumnLayout | None) -> bytes | None:
     dtype = COLUMN_DTYPES[name]
     if layout is None:
-        return np.array(REGULAR_US[name], dtype).tobytes()
+        return regular_us(name, 1).tobytes()
     return layout.constant[: dtype.itemsize] if layout.encoding is Encoding.CONSTANT else None
 
 
-def join_records(lists: Sequence[Sequence[_Record]]) -> tuple[_Record, ...]:
-    """Sources or absences of neighbouring pieces as one list: a record that was cut at a seam is whole again."""
-    joined: list[_Record] = []
-    for records in lists:
-        for record in records:
+def join_provenance(lists: Sequence[Sequence[_Provenance]]) -> tuple[_Provenance, ...]:
+    """Sources or absences of neighbouring inputs as one list. One that was cut at a seam is made whole."""
+    joined: list[_Provenance] = []
+    for found in lists:
+        for one in found:
             before = joined[-1] if joined else None
-            if before is not None and before.end_ms == record.start_ms:
-                whole = replace(record, start_ms=before.start_ms)
-                if replace(before, end_ms=record.end_ms) == whole:
+            if before is not None and before.end_ms == one.start_ms:
+                whole = replace(one, start_ms=before.start_ms)
+                if replace(before, end_ms=one.end_ms) == whole:
                     joined[-1] = whole
                     continue
-            joined.append(record)
+            joined.append(one)
     return tuple(joined)

@@ -1,8 +1,8 @@
-"""Which segment wins at each moment of a span. Pure.
+"""Resolution: which segment wins at each moment of a span. Pure.
 
-Segments of one series may cover the same moments: a daily and a monthly archive, a packed segment and those it
-was packed from. The one with the highest revision wins for its whole span, bars and holes alike, so that every bar
-is read once.
+Segments of one series may cover the same moments: a daily and a monthly archive, a packed segment and those that it
+was packed from. The segment with the highest revision wins in its whole span, bars and gaps alike. So every bar is
+read once.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from ckvd.model.timespan import Span
+from ckvd.model.timespan import Span, union
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from ckvd.cache.folder import SegmentName
+    from ckvd.segment.header import SegmentHeader
+    from ckvd.segment.reader import MappedRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ def resolve(span: Span, segments: Iterable[SegmentName]) -> list[Winner]:
     Returns
     -------
     list of Winner
-        Disjoint, in order, each as long as can be. Moments that no segment covers are in none.
+        Disjoint, in order, each as long as possible. Moments that no segment covers are in none of them.
     """
     met = [segment for segment in segments if segment.span.overlaps(span)]
     if len(met) > 1:
@@ -47,7 +49,7 @@ def resolve(span: Span, segments: Iterable[SegmentName]) -> list[Winner]:
 def _sweep(span: Span, met: Sequence[SegmentName]) -> list[Winner]:
     bounds = sorted({bound for segment in met for bound in (segment.span.start_ms, segment.span.end_ms)})
     waiting = list(reversed(met))
-    # The highest revision first; of equal ones (which no writer makes) the later start, so that the answer is one.
+    # The highest revision first. Of equal ones, which no writer makes, the later start: the result is unambiguous.
     active: list[tuple[int, int, SegmentName]] = []
     winners: list[Winner] = []
     for start_ms, end_ms in pairwise(bounds):
@@ -59,12 +61,27 @@ def _sweep(span: Span, met: Sequence[SegmentName]) -> list[Winner]:
         part = Span(start_ms, end_ms).intersection(span)
         if not active or not part:
             continue
-        holder = active[0][2]
-        if winners and winners[-1].segment == holder and winners[-1].span.end_ms == part.start_ms:
-            winners[-1] = Winner(Span(winners[-1].span.start_ms, part.end_ms), holder)
+        segment = active[0][2]
+        if winners and winners[-1].segment == segment and winners[-1].span.end_ms == part.start_ms:
+            winners[-1] = Winner(Span(winners[-1].span.start_ms, part.end_ms), segment)
         else:
-            winners.append(Winner(part, holder))
+            winners.append(Winner(part, segment))
     return winners
+
+
+def is_answered(header: SegmentHeader) -> bool:
+    """Whether a segment has bars or says that there are none; False where it only says that none were available."""
+    return header.row_count > 0 or all(absence.reason.is_answer for absence in header.absences)
+
+
+def unavailable_spans(winners: Sequence[Winner], parts: Sequence[MappedRows]) -> tuple[Span, ...]:
+    """Where the segment that wins only says that bars were unavailable when it was written."""
+    return union(
+        winner.span
+        for winner, rows in zip(winners, parts, strict=True)
+        # Nearly all segments have rows, and taking the absences apart is slow.
+        if not (rows.header.row_count or is_answered(rows.header))
+    )
 
 
 def hull(segments: Collection[SegmentName]) -> Span:
@@ -75,7 +92,7 @@ def hull(segments: Collection[SegmentName]) -> Span:
 
 
 def superseded(segments: Iterable[SegmentName]) -> dict[SegmentName, tuple[SegmentName, ...]]:
-    """Find the segments that win nowhere, each with those that win in its place.
+    """Find the segments that win nowhere, each with those that win instead.
 
     Returns
     -------
@@ -84,9 +101,9 @@ def superseded(segments: Iterable[SegmentName]) -> dict[SegmentName, tuple[Segme
     """
     listed = sorted(segments)
     winners = resolve(hull(listed), listed)
-    holders = {winner.segment for winner in winners}
+    winning = {winner.segment for winner in winners}
     return {
         segment: tuple(dict.fromkeys(winner.segment for winner in winners if winner.span.overlaps(segment.span)))
         for segment in listed
-        if segment not in holders
+        if segment not in winning
     }

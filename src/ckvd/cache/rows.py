@@ -1,22 +1,24 @@
-"""The rows of a span across segments: mapped, in chunks, or copied into one table.
+"""The rows of a span across segments: mapped, in chunks, in one table, or with their provenance (`Contents`).
 
-All segments of a span are mapped before the first row is given, so that the rows are one state of the cache,
-whatever is packed or pruned meanwhile. A map that nobody touches costs no memory.
+All segments of a span are mapped before the first row is given. So the rows are one state of the cache, whatever is
+packed or pruned meanwhile. A map that nobody touches costs no memory.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial, reduce
 from operator import or_
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ckvd.cache.resolution import resolve
-from ckvd.cache.snapshot import look_again, open_named, unanswered_spans
+from ckvd.cache.open_segments import look_again, open_named
+from ckvd.cache.resolution import resolve, unavailable_spans
 from ckvd.errors import NotCachedError
+from ckvd.model.provenance import Absence, Source, narrow
 from ckvd.model.table import REGULAR_US, KlineTable, empty_table, fields_of, regular_us
-from ckvd.model.timespan import difference, union
+from ckvd.model.timespan import Span, difference, union
 from ckvd.segment.reader import SegmentReader
 from ckvd.utils.config import MAINTENANCE_CHUNK_ROWS
 
@@ -27,36 +29,35 @@ if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
     from ckvd.cache.resolution import Winner
     from ckvd.model.market import SeriesKey
-    from ckvd.model.table import Column
-    from ckvd.model.timespan import Span
+    from ckvd.model.table import Column, Decimals
     from ckvd.segment.reader import MappedRows
 
 
 def open_rows(folder: CacheFolder, series: SeriesKey, span: Span) -> list[MappedRows]:
-    """Map the segments that cover a span: the rows of each that open in it, in order.
+    """Map the rows that open in a span, segment by segment, in order.
 
     Returns
     -------
     list of MappedRows
-        Some may be empty. Columns taken from them stay valid.
+        One for each segment that wins in a part of the span; some may be empty. Columns taken from them stay valid.
 
     Raises
     ------
     NotCachedError
-        The cache does not cover the span, or a part of it was unavailable.
+        The cache does not cover the span, or bars of a part of it were unavailable.
     CacheBusyError
-        Its segments were replaced again and again while they were opened.
+        Segments were replaced again and again while they were opened.
     SegmentError, CacheError
         A segment cannot be used.
     """
-    return look_again(folder, series, partial(_open_once, folder, series, span))
+    return look_again(folder, series, partial(_open_covering, folder, series, span))
 
 
-def _open_once(folder: CacheFolder, series: SeriesKey, span: Span) -> list[MappedRows]:
+def _open_covering(folder: CacheFolder, series: SeriesKey, span: Span) -> list[MappedRows]:
     opened = open_winners(folder, series, span)
     winners, parts = [winner for winner, _ in opened], [rows for _, rows in opened]
     missing = difference([span], [winner.span for winner in winners])
-    if missing := union([*missing, *unanswered_spans(winners, parts)]):
+    if missing := union([*missing, *unavailable_spans(winners, parts)]):
         raise NotCachedError(f"{series}: the cache {folder.root} does not cover {missing[0]} of {span}", missing)
     return parts
 
@@ -70,71 +71,112 @@ def open_winners(folder: CacheFolder, series: SeriesKey, span: Span) -> list[tup
     return opened
 
 
-def stream_rows(
-    folder: CacheFolder, series: SeriesKey, span: Span, *, chunk_rows: int = MAINTENANCE_CHUNK_ROWS
-) -> Iterator[MappedRows]:
-    """Give the rows that open in a span, in order, some at a time. Errors: see `open_rows`.
-
-    Parameters
-    ----------
-    folder : CacheFolder
-    series : SeriesKey
-    span : Span
-    chunk_rows : int
-        At most so many at a time.
+def stream_rows(folder: CacheFolder, series: SeriesKey, span: Span) -> Iterator[MappedRows]:
+    """Map the rows that open in a span, and yield them in order, chunk by chunk. Errors: see `open_rows`.
 
     Yields
     ------
     MappedRows
-        Never empty. Columns taken from them stay valid.
+        Never empty. Columns taken from them stay valid. No segment is kept open after its last chunk.
     """
     parts = open_rows(folder, series, span)
     while parts:
-        yield from chunks_of([parts.pop(0)], chunk_rows)
+        yield from chunks_of([parts.pop(0)])
 
 
 def chunks_of(parts: Iterable[MappedRows], chunk_rows: int = MAINTENANCE_CHUNK_ROWS) -> Iterator[MappedRows]:
-    """The same rows, at most so many at a time, never none."""
+    """Cut rows into chunks of at most so many. No chunk is empty."""
     for part in parts:
         for start in range(0, len(part), chunk_rows):
             yield part.rows(start, min(start + chunk_rows, len(part)))
 
 
 def column_of(rows: MappedRows, name: str, series: SeriesKey) -> Column:
-    """A column of some rows. Microseconds that their segment leaves out are filled in: they are regular.
+    """A column of some rows, also where their segment leaves it out because its microseconds are regular.
 
     Returns
     -------
     ndarray, shape (len(rows),)
-        Read-only.
+        Read-only. A stored column is a view; it keeps the segment's map alive.
     """
     column = rows.column(name, series.interval)
     return regular_us(name, len(rows)) if column is None else column
 
 
 def read_table(folder: CacheFolder, series: SeriesKey, span: Span) -> KlineTable:
-    """Copy the rows that open in a span into a table. Errors: see `open_rows`."""
+    """Copy the rows that open in a span into one table. Errors: see `open_rows`."""
     return table_of(open_rows(folder, series, span), series)
 
 
 def table_of(parts: Sequence[MappedRows], series: SeriesKey) -> KlineTable:
-    """Copy rows that follow on each other into a table: microseconds only where a segment has them."""
+    """Copy rows, which follow on each other, into one table. It has microseconds only where a segment has them."""
     if not parts:
         return empty_table(series)
     irregular = [name for name in REGULAR_US if any(part.layout(name) is not None for part in parts)]
     names = (*fields_of(series), *irregular)
-    layouts = {name: [layout for part in parts if (layout := part.layout(name)) is not None] for name in names}
-    decimals = {
-        name: [one.decimals for one in found if one.decimals is not None] for name, found in layouts.items()
-    }
-    return KlineTable(
-        series,
-        {name: np.concatenate([column_of(part, name, series) for part in parts]) for name in names},
-        {name: reduce(or_, found) for name, found in decimals.items() if found},
-    )
+    columns = {name: np.concatenate([column_of(part, name, series) for part in parts]) for name in names}
+    decimals: dict[str, Decimals] = {}
+    for name in names:
+        layouts = (part.layout(name) for part in parts)
+        known = [layout.decimals for layout in layouts if layout is not None and layout.decimals is not None]
+        if known:
+            decimals[name] = reduce(or_, known)
+    return KlineTable(series, columns, decimals)
 
 
 def count_rows(file: str | os.PathLike[str], span: Span) -> int:
     """How many bars of a segment open in a span. Errors: see `SegmentReader`."""
     with SegmentReader(file) as reader:
         return len(reader.rows.between(span.start_ms, span.end_ms))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contents:
+    """All that the cache has of a span. A new segment is made of it when a part of an old one is amended.
+
+    Attributes
+    ----------
+    table : KlineTable
+        The bars that open in the span, copied out of their segments.
+    covered : tuple of Span
+        Which parts of the span the cache covers.
+    sources : tuple of Source
+        Where the bars came from, each narrowed to the part in which its segment wins.
+    absences : tuple of Absence
+        Why bars are missing, narrowed likewise.
+    provisional : tuple of Span
+        Which parts will be replaced when their archive appears.
+    """
+
+    table: KlineTable
+    covered: tuple[Span, ...]
+    sources: tuple[Source, ...]
+    absences: tuple[Absence, ...]
+    provisional: tuple[Span, ...]
+
+
+def read_contents(folder: CacheFolder, series: SeriesKey, span: Span) -> Contents:
+    """Read all that the cache has of a span.
+
+    Raises
+    ------
+    CacheBusyError, SegmentError, CacheError
+        See `open_rows`. A span that is not covered raises nothing.
+    """
+    return look_again(folder, series, partial(_read_contents, folder, series, span))
+
+
+def _read_contents(folder: CacheFolder, series: SeriesKey, span: Span) -> Contents:
+    parts: list[MappedRows] = []
+    sources: list[Source] = []
+    absences: list[Absence] = []
+    covered: list[Span] = []
+    provisional: list[Span] = []
+    for winner, rows in open_winners(folder, series, span):
+        parts.append(rows)
+        sources += narrow(rows.sources, winner.span)
+        absences += narrow(rows.absences, winner.span)
+        covered.append(winner.span)
+        if rows.header.is_provisional:
+            provisional.append(winner.span)
+    return Contents(table_of(parts, series), union(covered), tuple(sources), tuple(absences), union(provisional))

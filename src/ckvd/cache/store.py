@@ -1,8 +1,8 @@
-"""Changing the segments of a series: `SeriesStore` publishes new ones and removes those that nothing needs.
+"""Changing the segments of a series: `SeriesStore` publishes new ones and removes superseded ones.
 
-Every change keeps the folder a valid cache at each moment: a segment appears whole under a name that was never used
-before, and is removed only when others speak for all of its span. Rows are written and flushed without a lock; the
-series is locked for the moment in which a revision is taken and the file gets its name.
+The folder is a valid cache at each moment: a segment appears whole, under a name that was never used before, and is
+removed only when others win in all of its span. Rows are written and flushed without a lock. The series is locked
+only while a revision is taken and the file gets its name.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.folder import SegmentName
 from ckvd.cache.locks import SeriesLock
+from ckvd.cache.open_segments import open_named
 from ckvd.cache.resolution import resolve, superseded
-from ckvd.cache.snapshot import open_named
 from ckvd.errors import CacheError, cannot
 from ckvd.segment.atomic_file import flush_folder
 from ckvd.segment.writer import SegmentStatement, SegmentWriter
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SeriesStore:
-    """Where the segments of one series are published and removed.
+    """The writing side of one series: publishes and removes its segments.
 
-    Any number of stores, threads and processes may change one series at a time.
+    Any number of stores, threads and processes may change one series at the same time.
 
     Attributes
     ----------
@@ -62,14 +62,14 @@ class SeriesStore:
         is_provisional: bool = False,
         recheck_ms: int = 0,
     ) -> Path:
-        """Publish rows as the newest statement on a span.
+        """Publish rows as a new segment. It wins in all of its span.
 
         Parameters
         ----------
         table : KlineTable
             Of this series. Every bar opens in the span; there may be none.
         span : Span
-            On whole seconds, not empty. From now on this segment speaks for all of it, holes included.
+            On whole seconds, not empty. The segment covers all of it, gaps included.
         sources, absences, is_provisional, recheck_ms
             See `SegmentStatement`.
 
@@ -81,7 +81,7 @@ class SeriesStore:
         Raises
         ------
         CacheBusyError
-            Another writer of the series held its lock all the time.
+            Another writer of the series held its lock until the timeout.
         CacheError
             The folder cannot be made or written.
         ValueError
@@ -91,12 +91,12 @@ class SeriesStore:
             self.series, span, 0, sources, absences, is_provisional=is_provisional, recheck_ms=recheck_ms
         )
         path = self._put(table, statement, lambda _: True)
-        assert path is not None, "nothing was to be met"
+        assert path is not None, "there was no condition"
         return path
 
     def put_in_place(
         self,
-        held: Sequence[Winner],
+        winners: Sequence[Winner],
         table: KlineTable,
         span: Span,
         *,
@@ -105,30 +105,30 @@ class SeriesStore:
         is_provisional: bool = False,
         recheck_ms: int = 0,
     ) -> Path | None:
-        """`put`, where the span is still held as it was when the rows were made of what it held.
+        """`put`, unless others changed the span since the rows were made from it: compare and swap.
 
         Parameters
         ----------
-        held : sequence of Winner
-            What `resolve` gave for the span then.
+        winners : sequence of Winner
+            What `resolve` gave for the span when its contents were read.
         table, span, sources, absences, is_provisional, recheck_ms
             As for `put`.
 
         Returns
         -------
         Path or None
-            None where others have changed what holds the span: read it again.
+            None if other segments win in the span by now: read it again.
         """
         statement = SegmentStatement(
             self.series, span, 0, sources, absences, is_provisional=is_provisional, recheck_ms=recheck_ms
         )
-        return self._put(table, statement, lambda segments: resolve(span, segments) == list(held))
+        return self._put(table, statement, lambda segments: resolve(span, segments) == list(winners))
 
     def _put(
         self, table: KlineTable, statement: SegmentStatement, condition: Callable[[list[SegmentName]], bool]
     ) -> Path | None:
         if not statement.span:
-            raise ValueError(f"{self.series}: a segment speaks of some time, the span {statement.span} is empty")
+            raise ValueError(f"{self.series}: the span {statement.span} of a segment is empty")
         name = self.likely_name(statement.span)
         with self._write(name, replace(statement, revision=name.revision), table) as writer:
             fault_points.reach(Step.ROWS_WRITTEN)
@@ -137,17 +137,17 @@ class SeriesStore:
 
     def _write(self, name: SegmentName, statement: SegmentStatement, table: KlineTable) -> SegmentWriter:
         for attempts_left in range(FOLDER_ATTEMPTS_MAX - 1, -1, -1):
-            path = self.folder.make_series_path(self.series) / name.file_name
+            self.folder.make_series_path(self.series)
             try:
-                return SegmentWriter.of_table(path, statement, table)
+                return SegmentWriter.of_table(self.folder.segment_path(self.series, name), statement, table)
             except CacheError as error:
-                # Rows are written without the lock under which pruning removes the folder that it emptied.
+                # Pruning removes a folder that it emptied, under a lock that is not held here.
                 if error.errno != errno_codes.ENOENT or not attempts_left:
                     raise
         raise AssertionError
 
     def likely_name(self, span: Span) -> SegmentName:
-        """The name that the next segment will get, if no other writer is faster."""
+        """The name that the next segment will get, unless another writer is faster."""
         revisions = [name.revision for name in self.folder.segments(self.series)]
         return SegmentName(span, 1 + max(revisions, default=0))
 
@@ -156,23 +156,23 @@ class SeriesStore:
         writer: SegmentWriter,
         name: SegmentName,
         *,
-        condition: Callable[[list[SegmentName]], bool] = lambda _: True,
+        condition: Callable[[list[SegmentName]], bool],
     ) -> SegmentName | None:
-        """Give written rows the next revision and make them a segment.
+        """Give a written segment the next revision and its final name.
 
         Parameters
         ----------
         writer : SegmentWriter
             All rows are appended.
         name : SegmentName
-            What the writer was made with, from `likely_name`.
+            The name that the writer was made with, from `likely_name`.
         condition : callable
-            Asked with the series' segments, while it is locked, whether the segment should still be published.
+            Called with the segments of the series, while it is locked: whether to publish.
 
         Returns
         -------
         SegmentName or None
-            What was published, and is durable; None where the condition did not hold.
+            The segment, which is durable; None if the condition was false.
 
         Raises
         ------
@@ -188,7 +188,7 @@ class SeriesStore:
             revision = lock.take_revision(segments)
             if revision != name.revision:
                 name = SegmentName(name.span, revision)
-                writer.renumber(self.folder.series_path(self.series) / name.file_name, revision)
+                writer.renumber(self.folder.segment_path(self.series, name), revision)
                 writer.flush()
             fault_points.reach(Step.REVISION_TAKEN)
             if writer.path.exists():
@@ -200,53 +200,53 @@ class SeriesStore:
         return name
 
     def remove_superseded(self, verified: Container[SegmentName] = ()) -> tuple[SegmentName, ...]:
-        """Remove segments that speak for no moment any more, because newer ones speak for all of theirs.
+        """Remove segments that win nowhere, because newer ones win in all of their span.
 
-        Those newer ones are checked whole before anything goes, so that nothing is lost below a damaged one.
+        The newer ones are verified before anything is removed, so that nothing is lost below a damaged one.
 
         Parameters
         ----------
         verified : container of SegmentName
-            Segments that the caller has just checked.
+            Segments that the caller has just verified.
 
         Returns
         -------
         tuple of SegmentName
-            What was removed. Arrays that view it stay valid.
+            What was removed. Arrays that view these segments stay valid.
 
         Raises
         ------
         CacheBusyError, CacheError
             The series is locked, or a file cannot be removed.
         SegmentError
-            A newer segment is damaged, or none of the series; nothing was removed.
+            A newer segment is damaged, or of another series; nothing was removed.
         """
         if not superseded(self.folder.segments(self.series)):
             return ()
         with self.lock():
             found = superseded(self.folder.segments(self.series))
-            for holder in sorted({holder for holders in found.values() for holder in holders}):
-                if holder in verified:
-                    continue
-                with open_named(self.folder, self.series, holder) as reader:
-                    reader.verify()
+            for newer in sorted({winner for winners in found.values() for winner in winners}):
+                if newer not in verified:
+                    with open_named(self.folder, self.series, newer) as reader:
+                        reader.verify()
             self.remove(found, Step.SUPERSEDED_REMOVED)
         return tuple(found)
 
     def remove(self, names: Iterable[SegmentName], step: Step) -> None:
-        """Remove segments; the caller holds the lock. Errors: see `remove_superseded`."""
-        path = self.folder.series_path(self.series)
+        """Remove segments, durably. The caller holds the lock. Errors: see `remove_superseded`."""
         for name in names:
+            path = self.folder.segment_path(self.series, name)
             try:
-                (path / name.file_name).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
             except OSError as error:
-                raise cannot("be removed", path / name.file_name, error) from error
+                raise cannot("be removed", path, error) from error
             fault_points.reach(step)
-        if path.exists():  # pruning has removed and flushed all before, where it is not there
+        path = self.folder.series_path(self.series)
+        if path.exists():  # otherwise pruning has removed it with all segments
             _flush(path)
 
     def lock(self) -> SeriesLock:
-        """The lock of the series: to be held while its segments are changed, and for no longer."""
+        """The lock of the series, to be held while its segments are changed."""
         return SeriesLock(self.folder, self.series, timeout_s=self.lock_timeout_s)
 
 

@@ -8,6 +8,7 @@ import typer
 
 from ckvd.cli.cache.app import app as cache_app
 from ckvd.cli.download import download
+from ckvd.cli.printing import say
 from ckvd.cli.show import show
 from ckvd.version import __version__
 
@@ -27,7 +28,7 @@ app.add_typer(cache_app)
 
 def _print_version(value: bool) -> None:
     if value:
-        typer.echo(f"ckvd {__version__}")
+        say(f"ckvd {__version__}")
         raise typer.Exit
 
 

@@ -1,10 +1,11 @@
-"""`ckvd download`: bring klines into the cache."""
+"""`ckvd download`: bring klines into the cache, show how far it is, and stop in order at Ctrl-C."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from ckvd.acquisition.report import DownloadReport, Progress
-from ckvd.cli.exit_status import EXIT_INCOMPLETE
+from ckvd.cli import EXIT_INCOMPLETE
 from ckvd.cli.options import (
     CacheOption,
     EndOption,
@@ -23,8 +24,7 @@ from ckvd.cli.options import (
     VisionUrlOption,
     exit_status_of_errors,
 )
-from ckvd.cli.progress import show_progress
-from ckvd.cli.terminal import complain, format_nbytes, out
+from ckvd.cli.printing import complain, format_nbytes, is_progress_shown, progress_bar, say, say_on_stderr
 from ckvd.model.market import Kind, Market, SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
@@ -39,6 +39,7 @@ RestUrlOption = Annotated[
 ]
 
 
+@exit_status_of_errors()
 def download(
     symbols: Annotated[list[str], typer.Argument(help="Symbols, such as BTCUSDT ETHUSDT.", show_default=False)],
     interval: IntervalOption,
@@ -64,21 +65,20 @@ def download(
     ] = False,
 ) -> None:
     """Download klines into the cache; what is there already is not fetched again."""
-    with exit_status_of_errors():
-        series = [SeriesKey.of(symbol, interval, market=market, kind=kind) for symbol in dict.fromkeys(symbols)]
-        sources = _Sources(vision_url, rest_url, not no_rest, offline, jobs, require_checksum)
-        with show_progress() as on_progress:
-            report = _run(_download(series, Span.of(start, end), cache, sources, refresh, on_progress))
-        _print_report(report)
-        if not (report.is_complete or report.archives or refresh):
-            complain("it could not be had before, and is asked for again in time; --refresh asks at once")
-        if not (report.is_complete and report.is_closed):
-            raise typer.Exit(EXIT_INCOMPLETE)
+    series = [SeriesKey.of(symbol, interval, market=market, kind=kind) for symbol in dict.fromkeys(symbols)]
+    sources = _Sources(vision_url, rest_url, not no_rest, offline, jobs, require_checksum)
+    with _show_progress() as on_progress:
+        report = _run(_download(series, Span.of(start, end), cache, sources, refresh, on_progress))
+    _print_report(report)
+    if not (report.is_complete or report.archives or refresh):
+        complain("it could not be had before, and is asked for again in time; --refresh asks at once")
+    if not (report.is_complete and report.is_closed):
+        raise typer.Exit(EXIT_INCOMPLETE)
 
 
 @dataclass(frozen=True, slots=True)
 class _Sources:
-    """Where to download from, as the options say."""
+    """Where to download from and how: the options in the words of `CryptoKlineVisionData`."""
 
     vision_url: str | None
     rest_url: str | None
@@ -89,7 +89,7 @@ class _Sources:
 
 
 def _run(download: Coroutine[Any, Any, DownloadReport]) -> DownloadReport:
-    """Run a download. Ctrl-C cancels it, and again changes nothing: asyncio would raise wherever it is by then."""
+    """Run a download. Ctrl-C cancels it; a second one changes nothing, while asyncio would raise wherever it is."""
 
     async def run() -> DownloadReport:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -99,7 +99,7 @@ def _run(download: Coroutine[Any, Any, DownloadReport]) -> DownloadReport:
                 task.cancel()
                 loop.call_soon_threadsafe(lambda: None)  # wakes it up
 
-        # Not where Ctrl-C is ignored, as in the background of a shell, or none of Python's business.
+        # Python may not handle SIGINT at all, and a shell has its background jobs ignore it: leave that so.
         before = signal.getsignal(signal.SIGINT)
         if not callable(before):
             return await download
@@ -130,6 +130,28 @@ async def _download(
         return await data.ensure_series(series, span, refresh=refresh, on_progress=on_progress)
 
 
+@contextlib.contextmanager
+def _show_progress() -> Iterator[Callable[[Progress], None]]:
+    """Show progress until the block ends: a bar on a terminal, else a line for each archive."""
+    with progress_bar("downloading", is_in_bytes=True) as update:
+
+        def show(progress: Progress) -> None:
+            update(
+                description=f"{progress.archive_count} of {progress.archive_total} archives",
+                completed=progress.nbytes,
+                total=progress.nbytes_total,
+            )
+
+        yield show if is_progress_shown() else _print_progress
+
+
+def _print_progress(progress: Progress) -> None:
+    latest = progress.latest
+    if latest is not None:
+        count = f"{progress.archive_count}/{progress.archive_total}"
+        say_on_stderr(f"{count} {latest.series} {latest.period} {latest.outcome}")
+
+
 def _print_report(report: DownloadReport) -> None:
     for archive in report.archives:
         for note in archive.notes:
@@ -148,7 +170,7 @@ def _print_report(report: DownloadReport) -> None:
 
 def _print_totals(report: DownloadReport) -> None:
     if report.covered_before:
-        out.print("everything was in the cache already")
+        say("everything was in the cache already")
         return
     if not report.is_closed:
         complain(f"no bar of {report.span} is closed yet" if report.span else f"{report.span} is empty")
@@ -158,4 +180,4 @@ def _print_totals(report: DownloadReport) -> None:
     parts = [f"{len(report.stored)} archives stored ({format_nbytes(nbytes)})", f"{len(report.failed)} failed"]
     if rest_bar_count:
         parts.append(f"{rest_bar_count} bars from the REST interface")
-    out.print(", ".join(parts))
+    say(", ".join(parts))

@@ -1,4 +1,4 @@
-"""The entry point of the command `ckvd`: small, so that it is in charge while all the rest is loaded."""
+"""The entry point of the command `ckvd`. It imports almost nothing: it handles Ctrl-C while the rest is loaded."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import os
 import sys
 from typing import Final, NoReturn, TextIO
 
-from ckvd.cli.exit_status import EXIT_INCOMPLETE, EXIT_INTERRUPTED
+from ckvd.cli import EXIT_INCOMPLETE, EXIT_INTERRUPTED
 from ckvd.errors import cannot
 
 _INTERRUPTED: Final = "interrupted: what was finished is in the cache, and the same command goes on from there"
-# What the operating system says where no more can be written.
+# The operating system's errors when a write finds no room.
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def run() -> None:
-    """Run the command, and end the process where it is interrupted or nobody takes what it prints."""
+    """Run the command. End the process with one line when it is interrupted or its output cannot be written."""
     try:
         from ckvd.cli.app import app  # noqa: PLC0415  (takes most of the time of a short command)
 
@@ -28,7 +28,7 @@ def run() -> None:
             _end(EXIT_INTERRUPTED, _INTERRUPTED)
         raise
     except OSError as error:
-        # Files are named in errors of theirs, and those of a cache are translated: this is about a stream.
+        # Errors about files carry a file name, and those of a cache are translated: this one is about a stream.
         if error.filename is not None or error.errno not in _FULL:
             raise
         _drop(sys.stdout)
@@ -44,7 +44,7 @@ def _end(status: int, message: str) -> NoReturn:
 
 
 def _drop(stream: TextIO) -> None:
-    """Let what is still to be written go nowhere: Python would try again at its end, and complain at length."""
+    """Discard what a stream still buffers. Python would flush it again at exit, and print a traceback."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

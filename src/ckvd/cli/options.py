@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what errors mean for the exit status."""
+"""Options that several verbs share, and the exit status of an error."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Annotated, Final, TypeAlias
 
 import typer
 
-from ckvd.cli.exit_status import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_USAGE
-from ckvd.cli.terminal import complain
+from ckvd.cli import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_USAGE
+from ckvd.cli.printing import complain
 from ckvd.errors import AddressError, CkvdError, IdentityError, TimeError
 from ckvd.model.market import Interval, Kind, Market, parse_interval
 
 
 def interval_of(name: str) -> Interval:
-    """The interval of that name, also the exchange's `1M`.
+    """The interval of a name; the exchange's `1M` is understood as well.
 
     Raises
     ------
     typer.BadParameter
-        There is none.
+        The name is unknown.
     """
     try:
         return parse_interval(name)
@@ -70,16 +70,20 @@ VisionUrlOption: TypeAlias = Annotated[
 ]
 
 
+def exit_with(status: int, message: str) -> typer.Exit:
+    """Complain, and return what to raise in order to end the command with a status."""
+    complain(message)
+    return typer.Exit(status)
+
+
 @contextlib.contextmanager
 def exit_status_of_errors() -> Iterator[None]:
-    """Turn errors into one line on standard error and an exit status; `ckvd.cli.main` says what was interrupted."""
+    """Turn an error into one line on standard error and an exit status. `ckvd.cli.main` reports an interruption."""
     try:
         yield
     except (IdentityError, TimeError, AddressError) as error:
-        complain(str(error))
-        raise typer.Exit(EXIT_USAGE) from None
+        raise exit_with(EXIT_USAGE, str(error)) from None
     except CkvdError as error:
-        complain(str(error))
-        raise typer.Exit(EXIT_INCOMPLETE) from None
+        raise exit_with(EXIT_INCOMPLETE, str(error)) from None
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_INTERRUPTED) from None

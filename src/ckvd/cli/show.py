@@ -1,4 +1,4 @@
-"""`ckvd show`: print bars from the cache, and what is known about them."""
+"""`ckvd show`: print bars of the cache with their gaps, flags and sources."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from ckvd.bars.klines import Klines
 from ckvd.cache import open_cache
-from ckvd.cli.exit_status import EXIT_INCOMPLETE
+from ckvd.cli import EXIT_INCOMPLETE
 from ckvd.cli.options import (
     CacheOption,
     EndOption,
@@ -19,12 +19,13 @@ from ckvd.cli.options import (
     StartOption,
     exit_status_of_errors,
 )
-from ckvd.cli.terminal import complain, out, print_row
+from ckvd.cli.printing import complain, print_row, say
 from ckvd.model.market import Kind, Market, SeriesKey
 from ckvd.model.table import BarFlag
 from ckvd.model.timespan import Span, format_time
 
 
+@exit_status_of_errors()
 def show(
     symbol: Annotated[str, typer.Argument(help="A symbol, such as BTCUSDT.", show_default=False)],
     interval: IntervalOption,
@@ -38,7 +39,7 @@ def show(
     ] = 10,
 ) -> None:
     """Show bars of the cache with their gaps, flags and sources. It opens no connection."""
-    with exit_status_of_errors(), open_cache(cache) as opened:
+    with open_cache(cache) as opened:
         series = SeriesKey.of(symbol, interval, market=market, kind=kind)
         klines = opened.read_series(series, Span.of(start, end), missing="ignore")
         _print_bars(klines, rows)
@@ -58,7 +59,7 @@ def _print_bars(klines: Klines, rows: int) -> None:
     last = -1
     for row in chosen.tolist():
         if row != last + 1:
-            out.print("...", markup=False)
+            say("...")
         print_row(_cells(klines, names, row))
         last = row
 
@@ -76,11 +77,11 @@ def _flag_names(flags: int) -> str:
 
 def _print_facts(klines: Klines) -> None:
     kind = ", a view of one segment" if klines.is_view else ", gathered from several segments"
-    out.print(f"{len(klines)} bars of {klines.series} in {klines.span}{kind if len(klines) else ''}", markup=False)
+    say(f"{len(klines)} bars of {klines.series} in {klines.span}{kind if len(klines) else ''}")
     for flag, count in klines.flag_counts.items():
-        out.print(f"flag {_flag_names(flag)}: {count} bars", markup=False)
+        say(f"flag {_flag_names(flag)}: {count} bars")
     for gap in klines.gaps:
-        out.print(f"gap {gap}", markup=False)
+        say(f"gap {gap}")
     for source in klines.sources:
         confirmed = "confirmed by CHECKSUM" if source.is_checksum_published else "not confirmed"
-        out.print(f"source {source.name} {source.row_count} rows {source.sha256[:16]} {confirmed}", markup=False)
+        say(f"source {source.name} {source.row_count} rows {source.sha256[:16]} {confirmed}")

@@ -1,12 +1,14 @@
-"""From the text of rows to columns, for archives and REST answers alike.
+"""Decoding: from zipped CSV, or any text of rows, to checked columns.
 
-This room knows nothing of archive names, URLs or sources: callers say what rows should be (`decode.Expected`).
+This room knows no archive names, URLs or sources: callers say what the rows should be (`decode.Expected`), and rows
+of every source are decoded alike. It reads one name only, that of a ZIP's member, to refuse the bars of another
+series.
 
-- `unzip`: the one member of a ZIP, inflated and checked against its directory.
-- `rows`: the grammar of a row; CSV text to raw cells.
-- `block`: thousands of rows at once, with numpy.
-- `digits`: decimal text to integers and correctly rounded floats.
-- `decode`: raw cells to a checked, ordered `KlineTable`.
-- `batch`: many small archives at the cost of a large one.
-- `workspace`: the memory and the turn at parsing that a thread decodes with.
+- `unzip`: inflates the one member of a ZIP and checks it against the ZIP's directory.
+- `rows`: the grammar of a row; parses CSV text to raw cells.
+- `block`: parses thousands of rows at once, with numpy.
+- `digits`: turns decimal digits into integers and correctly rounded floats, eight at a time.
+- `decode`: turns raw cells into a checked, ordered `KlineTable`.
+- `batch`: decodes many small ZIPs at the cost of a large one.
+- `workspace`: the memory that a thread decodes into, and the lock that it parses under.
 """

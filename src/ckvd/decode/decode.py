@@ -1,7 +1,7 @@
-"""ZIP bytes to columns: rows are named, brought to milliseconds, checked against the archive's span, put in order.
+"""ZIP bytes to columns: raw rows get names, times in milliseconds, a check against the expected span, and order.
 
-Nothing is dropped but exact duplicates and the earlier of two different rows with one open time, and both are
-counted. `decode_rows` does not know where rows came from: answers of the REST interface go the same way.
+Two kinds of rows are dropped and counted: exact duplicates, and the earlier of two different rows with the same
+open time. `decode_rows` takes rows of any source.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
     from ckvd.model.market import SeriesKey
     from ckvd.model.table import Column, Times
 
-# Times from here on are microseconds: as milliseconds they would lie after the year 5138, and as microseconds
-# earlier ones lie before 1973-03-03.
+# Larger times are microseconds, smaller ones milliseconds: in milliseconds this is the year 5138, in microseconds
+# 1973-03-03.
 _MICROSECONDS_MIN: Final = 10**14
 _OPEN_TIME, _CLOSE_TIME = 0, 6
-# A bar may close at an odd time, but not outside the years that times are understood in.
-_SANE: Final = Span.of("1970-01-01", "2200-01-01")
+# A bar may close at an odd time, but not outside the years that ckvd accepts.
+_PLAUSIBLE: Final = Span.of("1970-01-01", "2200-01-01")
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What rows should be.
+    """What the rows of a source should be.
 
     Attributes
     ----------
     series : SeriesKey
-        Names the columns.
+        Whose bars they are; it names the columns.
     span : Span
         Where every open time must lie.
     label : str
@@ -59,21 +59,21 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DecodedArchive:
-    """What an archive, or an answer of the REST interface, holds.
+class DecodedRows:
+    """The bars of a source, and what was found in it.
 
     Attributes
     ----------
     table : KlineTable
-        Its bars, strictly ascending by open time.
+        The bars, strictly ascending by open time.
     row_count : int
-        Rows in the source, duplicates included, the header line not.
+        Rows in the source, including duplicates, without the header line.
     duplicate_row_count : int
-        Rows equal to another one in every cell; one of each is in the table.
+        Rows that equal another one in every cell; the table has one of each.
     conflict_open_times : ndarray of int64
-        Open times, in milliseconds, ascending, that stood in different rows; the last of them is in the table.
+        The open times, in milliseconds, ascending, of rows that differ; the table has the last row of each.
     unordered_row_count : int
-        Rows that stood after a row with a later open time.
+        Rows after a row with a later open time.
     has_header : bool
     time_unit : str
         `ms`, `us`, or `mixed`.
@@ -90,8 +90,8 @@ class DecodedArchive:
 
 def decode_archive(
     content: bytes | memoryview, expected: Expected, workspace: Workspace | None = None
-) -> DecodedArchive:
-    """Decode an archive.
+) -> DecodedRows:
+    """Decode a zipped CSV.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def decode_archive(
         The whole ZIP.
     expected : Expected
     workspace : Workspace, optional
-        Of the calling thread, for use with the next archive again.
+        That of the calling thread, which is cleared first.
 
     Raises
     ------
@@ -114,8 +114,8 @@ def decode_archive(
     return decode_rows(rows, expected)
 
 
-def decode_rows(rows: RawRows, expected: Expected) -> DecodedArchive:
-    """Make a table of rows.
+def decode_rows(rows: RawRows, expected: Expected) -> DecodedRows:
+    """Turn raw rows into a table.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def decode_rows(rows: RawRows, expected: Expected) -> DecodedArchive:
     open_time, open_us, open_unit = _to_ms(rows.cells[_OPEN_TIME], REGULAR_OPEN_US)
     close_time, close_us, close_unit = _to_ms(rows.cells[_CLOSE_TIME], REGULAR_CLOSE_US)
     _check_times(rows, open_time, _OPEN_TIME, expected.span, expected.label)
-    _check_times(rows, close_time, _CLOSE_TIME, _SANE, expected.label)
+    _check_times(rows, close_time, _CLOSE_TIME, _PLAUSIBLE, expected.label)
     names = fields_of(expected.series)
     columns = dict(zip(names, rows.cells, strict=True))
     columns |= {names[_OPEN_TIME]: open_time, names[_CLOSE_TIME]: close_time}
@@ -140,7 +140,7 @@ def decode_rows(rows: RawRows, expected: Expected) -> DecodedArchive:
     if order.kept is not None:
         columns = {column: cells[order.kept] for column, cells in columns.items()}
     decimals = {names[field]: found for field, found in zip(FLOAT_FIELDS, rows.decimals, strict=True)}
-    return DecodedArchive(
+    return DecodedRows(
         table=KlineTable(expected.series, columns, decimals),
         row_count=rows.row_count,
         duplicate_row_count=order.duplicate_row_count,
@@ -152,14 +152,14 @@ def decode_rows(rows: RawRows, expected: Expected) -> DecodedArchive:
 
 
 def _to_ms(moments: Times, regular_us: int) -> tuple[Times, npt.NDArray[np.int16] | None, str]:
-    """Bring times to milliseconds.
+    """Convert times to milliseconds.
 
     Returns
     -------
     ndarray of int64
         Milliseconds, rounded down.
     ndarray of int16 or None
-        Microseconds within the millisecond, `regular_us` for cells in milliseconds; None where all are regular.
+        Microseconds within the millisecond, `regular_us` for cells in milliseconds; None if all are `regular_us`.
     str
         The unit of the cells.
     """
@@ -181,7 +181,7 @@ def _check_times(rows: RawRows, moments_ms: Times, field: int, span: Span, label
         row = int(np.argmax(outside))
         found, what = int(rows.cells[field][row]), "open_time" if field == _OPEN_TIME else "close_time"
         moment_ms = int(moments_ms[row])
-        shown = f" ({format_time(moment_ms)})" if moment_ms in _SANE else ""
+        shown = f" ({format_time(moment_ms)})" if moment_ms in _PLAUSIBLE else ""
         raise ArchiveError(
             label,
             f"{what} lies outside {span}: expected a time within, found {found}{shown}",
@@ -191,7 +191,7 @@ def _check_times(rows: RawRows, moments_ms: Times, field: int, span: Span, label
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Order:
-    """Which rows to keep, in which order; `kept` is None where that is all of them as they stand."""
+    """Which rows to keep, in which order; `kept` is None if all rows stay as they are."""
 
     kept: npt.NDArray[np.intp] | None
     duplicate_row_count: int
@@ -211,7 +211,7 @@ def _order(columns: dict[str, Column], open_time: Times) -> _Order:
     duplicates, conflicts = 0, []
     for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
         if stop - start > 1:
-            # Bytes are compared, not values: 0.0 and -0.0 are different cells.
+            # Rows are compared as bytes: 0.0 and -0.0 are equal numbers, but different cells.
             distinct = {b"".join(cells[row].tobytes() for cells in columns.values()) for row in order[start:stop]}
             duplicates += stop - start - len(distinct)
             if len(distinct) > 1:

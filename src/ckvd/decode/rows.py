@@ -1,8 +1,8 @@
 """CSV bytes to arrays: twelve fields a row, three of them integers, nine of them decimal numbers.
 
-`parse_line` is the definition: it reads one line with `int` and `float`, in a strict grammar, and says what it
-refuses. `parse_rows` gives the same answer faster: `ckvd.decode.block` reads thousands of rows at once, and the
-rows that it leaves unread go through the definition.
+`parse_line` is the reference parser: it reads one line with `int` and `float`, in a strict grammar, and says why it
+refuses one. `parse_rows` gives the same result faster: `ckvd.decode.block` reads thousands of rows at once, and the
+reference parser reads the rows that are left.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ONE: Final = np.array(1, dtype=np.uint64)
 # The shortest row is twelve digits, eleven commas and a newline; most have six times as many bytes.
 _ROW_NBYTES_MIN: Final = 24
 _BLOCK_ROWS: Final = PARSE_BLOCK_NBYTES // 160
-# A block costs some hundred operations of numpy; fewer rows than this are done sooner one by one.
+# A block costs some hundred numpy operations; fewer rows than this are faster one by one.
 _BLOCK_ROWS_MIN: Final = 40
 _INTEGER: Final = re.compile(rb"(-?)0*([0-9]{1,19})")
 _DECIMAL: Final = re.compile(rb"-?[0-9]+(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]{1,3}))?")
@@ -44,14 +44,14 @@ _HEADER_NBYTES_MAX: Final = 1000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawRows:
-    """Rows as they stand in a source, of which nothing is known but that they are numbers.
+    """Rows of numbers as they stand in a source, not checked in any other way.
 
     Attributes
     ----------
     cells : tuple of ndarray, each of shape (n,)
         The twelve fields, in order: int64 for `INTEGER_FIELDS`, float64 for `FLOAT_FIELDS`.
     decimals : tuple of Decimals
-        For each of `FLOAT_FIELDS`, how its cells were written; 0 and 0 where there are no rows.
+        For each of `FLOAT_FIELDS`, how its cells were written; 0 and 0 if there are no rows.
     has_header : bool
         Whether a header line came before the rows.
     """
@@ -66,11 +66,11 @@ class RawRows:
         return len(self.cells[0])
 
     def line_of(self, row: int) -> int:
-        """The line that a row stands on, counted from 1 and including the header."""
+        """The line number of a row, counted from 1, the header included."""
         return row + 1 + self.has_header
 
 
-# --- The definition ----------------------------------------------------------------------------------------
+# --- The reference parser ----------------------------------------------------------------------------------
 
 
 def parse_line(line: bytes) -> tuple[list[int | float], list[Decimals | None]]:
@@ -79,7 +79,7 @@ def parse_line(line: bytes) -> tuple[list[int | float], list[Decimals | None]]:
     Parameters
     ----------
     line : bytes
-        Without its newline; a carriage return at its end is passed over.
+        Without its newline; a carriage return at its end is ignored.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def parse_line(line: bytes) -> tuple[list[int | float], list[Decimals | None]]:
     Raises
     ------
     ValueError
-        It has not twelve fields, or one is no number, no integer where there should be one, or not finite.
+        It does not have twelve fields, or a field is not a finite number, or not an integer where one is expected.
     """
     texts = line.removesuffix(b"\r").split(b",")
     if len(texts) != FIELD_COUNT:
@@ -109,12 +109,12 @@ def parse_line(line: bytes) -> tuple[list[int | float], list[Decimals | None]]:
 
 
 def parse_integer(text: bytes) -> int:
-    """An integer of 64 bits, in decimal digits with an optional minus.
+    """Parse an integer of 64 bits: decimal digits with an optional minus.
 
     Raises
     ------
     ValueError
-        It is something else.
+        The text is anything else.
     """
     match = _INTEGER.fullmatch(text)
     if match is None:
@@ -126,12 +126,12 @@ def parse_integer(text: bytes) -> int:
 
 
 def parse_decimal(text: bytes) -> tuple[float, int]:
-    """A finite decimal number, and how many digits stand behind its point once it is written without an exponent.
+    """Parse a finite decimal number, and count the digits after its point when written without an exponent.
 
     Raises
     ------
     ValueError
-        It is something else.
+        The text is anything else.
     """
     match = _DECIMAL.fullmatch(text)
     if match is None:
@@ -147,20 +147,20 @@ def _shown(text: bytes) -> str:
     return shown if len(text) <= _TEXT_SHOWN else f"{shown}..."
 
 
-# --- The same, a block at a time ---------------------------------------------------------------------------
+# --- The fast parser ---------------------------------------------------------------------------------------
 
 
-def parse_rows(csv: bytes | memoryview, archive: str, *, ends: Times | None = None) -> RawRows:
+def parse_rows(csv: bytes | memoryview, label: str, *, ends: Times | None = None) -> RawRows:
     """Parse a CSV of klines.
 
     Parameters
     ----------
     csv : bytes or memoryview
-        Rows of twelve fields, with or without a header line. The last newline may be missing, or be there twice.
-    archive : str
-        What errors call it.
+        Rows of twelve fields, with or without a header line. The last newline may be missing or doubled.
+    label : str
+        What errors call the source.
     ends : ndarray of int64, shape (n,), optional
-        What `find_line_ends` gives for it, where that is known already.
+        The result of `find_line_ends`, if it is known already.
 
     Returns
     -------
@@ -172,12 +172,12 @@ def parse_rows(csv: bytes | memoryview, archive: str, *, ends: Times | None = No
     ArchiveError
         The header names the fields in another order, or `parse_line` refuses a line.
     """
-    begin = header_end(csv, archive)
+    begin = header_end(csv, label)
     has_header = begin > 0
     text = np.frombuffer(csv, np.uint8)
     ends = find_line_ends(csv, begin) if ends is None else ends
     starts = np.concatenate(([begin], ends + 1))[: len(ends)]
-    # One allocation for all columns: numpy asks for huge pages for large ones.
+    # One allocation for all columns: numpy asks for huge pages if it is large.
     columns = np.empty((FIELD_COUNT, len(ends)), dtype=np.int64)
     cells = tuple(
         column if field in INTEGER_FIELDS else column.view(np.float64) for field, column in enumerate(columns)
@@ -192,42 +192,45 @@ def parse_rows(csv: bytes | memoryview, archive: str, *, ends: Times | None = No
             try:
                 values, found = parse_line(line)
             except ValueError as error:
-                raise ArchiveError(archive, str(error), row=first + row + 1 + has_header) from None
+                raise ArchiveError(label, str(error), row=first + row + 1 + has_header) from None
             decimals = _merge(decimals, found)
             for column, value in zip(cells, values, strict=True):
                 column[first + row] = value
     return RawRows(cells, tuple(decimals[field] or Decimals(0, 0) for field in FLOAT_FIELDS), has_header)
 
 
-def header_end(csv: bytes | memoryview, archive: str) -> int:
-    """Where the rows begin. The first byte tells whether there is a header: rows do not begin with a letter."""
+def header_end(csv: bytes | memoryview, label: str) -> int:
+    """Check the header, if there is one, and return where the rows begin.
+
+    The first byte tells whether there is a header: rows do not begin with a letter.
+    """
     if not bytes(csv[:1]).isalpha():
         return 0
     line, newline, _ = bytes(csv[:_HEADER_NBYTES_MAX]).partition(b"\n")
     names = line.decode("utf-8", "replace").strip().split(",")
     if len(names) != FIELD_COUNT or len(line) == _HEADER_NBYTES_MAX:
         raise ArchiveError(
-            archive, f"its header has {len(names)} fields, expected {FIELD_COUNT}: {_shown(line)}", row=1
+            label, f"its header has {len(names)} fields, expected {FIELD_COUNT}: {_shown(line)}", row=1
         )
     for name, expected in zip(names, QUOTE_FIELDS, strict=True):
-        # Another name for a field may be news; a known name in another place means other columns.
+        # An unknown name may be a new one for the same field. A known name in another place means other columns.
         if name != expected and name in QUOTE_FIELDS:
-            raise ArchiveError(archive, f"its header has {name!r} where {expected!r} is expected", row=1)
+            raise ArchiveError(label, f"its header has {name!r} where {expected!r} is expected", row=1)
     return len(line) + len(newline)
 
 
 def find_line_ends(csv: bytes | memoryview, begin: int = 0) -> Times:
-    """Where the newline of each row is, from a place on, and the end of the text if the last one is missing.
+    """Find the newline of each row from `begin` on, or the end of the text if the last newline is missing.
 
     Returns
     -------
     ndarray of int64, shape (n,)
-        Ascending. Of a text that has more lines than can be rows, only so many that one of them is none.
+        Ascending. Of a text with more lines than it could have rows, only enough to include one that is no row.
     """
     text = np.frombuffer(csv, np.uint8)
     found = [np.empty(0, dtype=np.int64)]
     count = 0
-    # Whole words.
+    # Rounded up to whole words, for `_true_places`.
     is_newline = np.zeros(min(PARSE_BLOCK_NBYTES, len(text) + 7 & -8), dtype=np.bool_)
     for start in range(begin, len(text), PARSE_BLOCK_NBYTES):
         chunk = text[start : start + PARSE_BLOCK_NBYTES]
@@ -236,7 +239,7 @@ def find_line_ends(csv: bytes | memoryview, begin: int = 0) -> Times:
         found.append(_true_places(is_newline) + start)
         count += len(found[-1])
         if count > (start + len(chunk) - begin) // _ROW_NBYTES_MIN + 2:
-            break  # more lines than could be rows: one of these will be refused, so the others need not be known
+            break  # these are more lines than rows could fit in: one will be refused, whatever follows
     ends = np.concatenate(found)
     if begin < len(text) and text[-1] != _NEWLINE:
         ends = np.append(ends, len(text))
@@ -246,14 +249,14 @@ def find_line_ends(csv: bytes | memoryview, begin: int = 0) -> Times:
 
 
 def _true_places(mask: npt.NDArray[np.bool_]) -> Times:
-    """Where a mask is true; fast where that is rare."""
+    """Find where a mask is true; fast if that is rare."""
     words = mask.view(np.uint64)
     marked = np.flatnonzero(words != 0)
     lowest = words[marked]
-    # A byte of 1 in a word, less one, has as many bits as there are below that byte.
+    # A word with a single byte of 1, minus 1, has all bits below that byte set, and no others.
     below = lowest - _ONE
     if bits_of_any(lowest & below):
-        return np.flatnonzero(mask)  # several in one word
+        return np.flatnonzero(mask)  # some word has several
     places = marked << 3
     places += np.bitwise_count(below) >> 3
     return places

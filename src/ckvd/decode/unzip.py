@@ -1,8 +1,8 @@
-"""ZIP bytes to CSV bytes: the one member of an archive, inflated, checked against everything its directory says.
+"""ZIP bytes to CSV bytes: inflates the one member of a ZIP and checks it against everything the directory declares.
 
-The directory is read by `zipfile`, the member is inflated by `ckvd.inflate`. An archive is untrusted input:
-whatever its bytes are, the answer is the whole member or an `ArchiveError`, and no more memory is taken than the
-directory declares, nor than its compressed bytes could need.
+`zipfile` reads the directory, `ckvd.inflate` inflates the member. A ZIP is untrusted input: whatever its bytes are,
+the result is the whole member or an `ArchiveError`, and no more memory is taken than the directory declares, nor
+more than the compressed bytes can inflate to.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-# Deflate needs at least two bits for a run of at most 258 bytes.
+# The most that a byte of deflate can inflate to: a match takes two bits at least, and 258 bytes at most.
 _RATIO_MAX: Final = 1032
-# Pieces large enough that a call does not show, and small enough for the second-level cache.
-_PACKED_PIECE_NBYTES: Final = 256 << 10
-_PIECE_NBYTES: Final = 1 << 20
-# zipfile trusts many of the numbers in a directory. Beside BadZipFile, damaged ones surface as these.
+# What one call of the inflater takes and gives: enough to hide its cost, and small enough for the level-2 cache.
+_INPUT_CHUNK_NBYTES: Final = 256 << 10
+_OUTPUT_CHUNK_NBYTES: Final = 1 << 20
+# zipfile trusts many of the numbers in a directory. If they are damaged, it raises these besides BadZipFile.
 _DIRECTORY_ERRORS: Final = (
     zipfile.BadZipFile, ArithmeticError, EOFError, LookupError, OSError, RuntimeError, ValueError, struct.error,
 )  # fmt: skip
@@ -41,7 +41,7 @@ _MEMBER_NAME: Final = re.compile(r"(?:.*/)?(?P<symbol>[^/]+)-(?P<interval>[^-/]+
 def unzip_csv(
     content: bytes | memoryview, series: SeriesKey, label: str, workspace: Workspace | None = None
 ) -> memoryview:
-    """Inflate the one member of an archive.
+    """Inflate the one member of a ZIP.
 
     Parameters
     ----------
@@ -52,19 +52,18 @@ def unzip_csv(
     label : str
         What errors call it.
     workspace : Workspace, optional
-        Whose memory to inflate it into.
+        Its memory takes the CSV.
 
     Returns
     -------
     memoryview
-        The CSV: as long as the directory declares, and with the CRC that it declares. It stays as it is until
-        the workspace is cleared.
+        The CSV, of the length and CRC that the directory declares. It is valid until the workspace is cleared.
 
     Raises
     ------
     ArchiveError
         It is not a ZIP or is truncated; it has no or several members; the member is encrypted, compressed in an
-        unknown way, larger than `ARCHIVE_CSV_NBYTES_MAX`, longer or shorter than declared, damaged, or named as
+        unknown way, larger than `ARCHIVE_CSV_NBYTES_MAX`, longer or shorter than declared, damaged, or named like
         one of another series.
     """
     member = _only_member(content, label)
@@ -111,20 +110,20 @@ def _check_member(member: zipfile.ZipInfo, series: SeriesKey, label: str) -> Non
 
 
 def _series_named(file_name: str, series: SeriesKey) -> Iterator[SeriesKey]:
-    """The series that a member name may mean, read as it is and as UTF-8 that was taken for code page 437."""
+    """The series that a member name may mean: as it is, or as UTF-8 that zipfile took for code page 437."""
     spellings = [file_name]
-    with contextlib.suppress(UnicodeError):  # where it was no such mistake
+    with contextlib.suppress(UnicodeError):  # it was not mistaken
         spellings.append(file_name.encode("cp437").decode("utf-8"))
     for spelling in spellings:
         if match := _MEMBER_NAME.fullmatch(spelling):
             try:
                 yield SeriesKey.of(match["symbol"], match["interval"], market=series.market, kind=series.kind)
-            except IdentityError:  # a name of another form, which says nothing
+            except IdentityError:  # not the name of a series
                 continue
 
 
 def _packed_bytes(content: bytes | memoryview, member: zipfile.ZipInfo, label: str) -> memoryview:
-    """The compressed bytes of a member: the directory says where its local header is, which says where it ends."""
+    """The compressed bytes of a member. They follow its local header, which the directory points to."""
     view = memoryview(content)
     try:
         signature, name_nbytes, extra_nbytes = _LOCAL_HEADER.unpack_from(view, member.header_offset)
@@ -138,16 +137,16 @@ def _packed_bytes(content: bytes | memoryview, member: zipfile.ZipInfo, label: s
 
 
 def _inflate(packed: memoryview, memory: memoryview, label: str) -> memoryview:
-    """Inflate into memory of the declared length, and at most one byte more: then the stream is longer."""
+    """Inflate into memory of the declared length. One byte more is inflated, to notice a longer stream."""
     stream = inflating(RAW_DEFLATE)
     nbytes = 0
     try:
-        for piece in _pieces(stream, packed, len(memory) + 1):
-            if nbytes + len(piece) > len(memory):
+        for chunk in _inflated_chunks(stream, packed, len(memory) + 1):
+            if nbytes + len(chunk) > len(memory):
                 reason = f"its CSV is longer than the {len(memory)} bytes that its directory declares"
                 raise ArchiveError(label, reason)
-            memory[nbytes : nbytes + len(piece)] = piece
-            nbytes += len(piece)
+            memory[nbytes : nbytes + len(chunk)] = chunk
+            nbytes += len(chunk)
     except INFLATE_ERRORS as error:
         raise ArchiveError(label, f"its compressed bytes are damaged ({error})") from error
     if not stream.eof:
@@ -157,19 +156,19 @@ def _inflate(packed: memoryview, memory: memoryview, label: str) -> memoryview:
     return memory[:nbytes]
 
 
-def _pieces(stream: Any, packed: memoryview, nbytes_max: int) -> Iterator[bytes]:
-    """The inflated bytes, at most so many; what follows the end of the stream is its unused data."""
-    for first in range(0, len(packed), _PACKED_PIECE_NBYTES):
+def _inflated_chunks(stream: Any, packed: memoryview, nbytes_max: int) -> Iterator[bytes]:
+    """Inflate at most so many bytes. Bytes behind the end of the stream become its `unused_data`."""
+    for first in range(0, len(packed), _INPUT_CHUNK_NBYTES):
         if stream.eof:
             stream.decompress(packed[first:])
             return
-        left: bytes | memoryview = packed[first : first + _PACKED_PIECE_NBYTES]
+        left: bytes | memoryview = packed[first : first + _INPUT_CHUNK_NBYTES]
         while nbytes_max:
-            piece_nbytes_max = min(nbytes_max, _PIECE_NBYTES)
-            piece: bytes = stream.decompress(left, piece_nbytes_max)
-            yield piece
-            nbytes_max -= len(piece)
+            chunk_nbytes_max = min(nbytes_max, _OUTPUT_CHUNK_NBYTES)
+            chunk: bytes = stream.decompress(left, chunk_nbytes_max)
+            yield chunk
+            nbytes_max -= len(chunk)
             left = stream.unconsumed_tail
-            # After a full piece there may be more, also where everything was taken in.
-            if len(piece) < piece_nbytes_max:
+            # After a full chunk the stream may have more to give, even without more input.
+            if len(chunk) < chunk_nbytes_max:
                 break

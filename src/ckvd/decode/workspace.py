@@ -1,9 +1,9 @@
-"""What a thread decodes with, from archive to archive: `Workspace`.
+"""`Workspace`: the memory that a thread decodes into, text after text, and the lock that it parses under.
 
-Memory that is new costs a fault each 4 KiB, a tenth of the time of an ingest, so the text of one archive takes the
-place of the one before. And threads that parse at the same time hinder each other: numpy gives the interpreter lock
-back for each of many short operations, and waits for it again. Taking turns, one parses while another inflates or
-writes, which takes no interpreter.
+Fresh memory costs a page fault for each 4 KiB, a tenth of the time of an ingest, so each text overwrites the one
+before. Threads that parse at the same time slow each other down: numpy releases the GIL for each of many short
+operations, and waits for it again. With a shared lock, one thread parses while others inflate or write, which they
+do without the GIL.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Workspace:
-    """Memory for texts, and a turn at parsing. It belongs to one thread at a time.
+    """Reusable memory for texts, and a lock for parsing. Only one thread at a time may use it.
 
     Parameters
     ----------
     parsing : context manager, optional
-        Entered while parsing. Workspaces that are used at the same time share one lock.
+        Entered while parsing. Workspaces that are used at the same time should share one lock.
     """
 
     def __init__(self, parsing: AbstractContextManager[object] | None = None) -> None:
@@ -32,16 +32,16 @@ class Workspace:
         self._used = 0
 
     def take(self, nbytes: int) -> memoryview:
-        """Memory to be written to, of any content, which follows on what was taken before.
+        """Take the memory that follows what was taken before. Its content is arbitrary.
 
         Returns
         -------
         memoryview of uint8, shape (nbytes,)
-            It is overwritten after the next `clear`.
+            Writable. What is written there stays until memory is taken after the next `clear`.
         """
         start, self._used = self._used, self._used + nbytes
         if len(self._memory) < self._used:
-            # What was taken stays where it is for those who have it, and is copied.
+            # Views of the old memory stay valid; the new memory begins with a copy of it.
             memory = np.empty(max(self._used, 2 * start), np.uint8)
             memory[:start] = self._memory[:start]
             self._memory = memory
@@ -49,9 +49,9 @@ class Workspace:
 
     @property
     def taken(self) -> memoryview:
-        """All that was taken since the last `clear`, of shape (n,)."""
+        """Everything that was taken since the last `clear`, shape (n,)."""
         return memoryview(self._memory)[: self._used]
 
     def clear(self) -> None:
-        """Have nothing taken. The memory stays."""
+        """Start over at the beginning of the memory, which is kept."""
         self._used = 0

@@ -10,18 +10,18 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from ckvd.acquisition.ingest import fetch_table
 from ckvd.cache.download_folder import download_folder
-from ckvd.errors import CacheError, CkvdError, ClientClosedError
+from ckvd.errors import FATAL_ERRORS, CkvdError, ClientClosedError
 from ckvd.maintenance.bar_difference import BarDifference
 from ckvd.maintenance.cached_archives import compare_spans, list_cached_archives, replace_archive
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.calendar import Cadence
 from ckvd.model.record import Record
+from ckvd.network.response import parse_http_date
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -219,7 +219,7 @@ class _Audit:
             if fetched is None:
                 return ArchiveAudit(name.series, path, Change.GONE, message="listed, and not there")
             return await asyncio.to_thread(compare, fetched.source, fetched.table)
-        except (CacheError, ClientClosedError):
+        except FATAL_ERRORS:
             raise
         except CkvdError as error:
             return ArchiveAudit(name.series, path, Change.FAILED, message=str(error))
@@ -240,10 +240,8 @@ def suspect(known: Source, listed: ListedArchive) -> str:
 
 def _moment(text: str) -> dt.datetime | None:
     """Parse the time of a header (RFC 9110) or of a listing (ISO 8601), to the second."""
-    for parse in (dt.datetime.fromisoformat, parsedate_to_datetime):
-        try:
-            moment = parse(text)
-        except ValueError:
-            continue
+    try:
+        moment = dt.datetime.fromisoformat(text)
         return moment.replace(microsecond=0, tzinfo=moment.tzinfo or dt.UTC).astimezone(dt.UTC)
-    return None
+    except (ValueError, OverflowError):
+        return parse_http_date(text)

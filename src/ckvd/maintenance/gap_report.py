@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ckvd.cache.open_segments import look_again, open_named
 from ckvd.cache.resolution import hull, resolve
-from ckvd.cache.snapshot import look_again, open_named
 from ckvd.model.calendar import grid_count, months_of
 from ckvd.model.gaps import find_gaps
 from ckvd.model.provenance import Gap, Reason

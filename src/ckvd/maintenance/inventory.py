@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from ckvd.cache.open_segments import look_again
 from ckvd.cache.packing import survey_packing
 from ckvd.cache.resolution import resolve, superseded
 from ckvd.cache.rows import count_rows
-from ckvd.cache.snapshot import look_again
 from ckvd.errors import SegmentError, cannot
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.provenance import Absence, Origin, Source
@@ -286,7 +286,7 @@ def total(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING) -> CacheTotals
         survey = survey_packing(folder, series)
         dead_nbytes = folder.nbytes_of(series, superseded(folder.segments(series)))
         packable_nbytes += survey.removed_nbytes - dead_nbytes
-        packable_count += sum(len(merge.pieces) for merge in survey.merges)
+        packable_count += sum(len(merge.inputs) for merge in survey.merges)
         superseded_nbytes += dead_nbytes
     return CacheTotals(
         groups,

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
-from ckvd.cache.packing import ignore_rows, merge_pieces
-from ckvd.cache.packing_plan import Merge, Piece
+from ckvd.cache.packing import merge_segments
+from ckvd.cache.packing_plan import Merge, PackInput
 from ckvd.cache.resolution import Winner, hull, resolve, superseded
 from ckvd.cache.rows import count_rows
 from ckvd.cache.store import SeriesStore
@@ -279,7 +279,7 @@ def _keep(store: SeriesStore, winner: Winner) -> bool:
     file = store.folder.series_path(store.series) / winner.segment.file_name
     try:
         row_count = count_rows(file, winner.span)
-        return merge_pieces(store, Merge((Piece(winner, row_count, is_closed=True),)), ignore_rows) is not None
+        return merge_segments(store, Merge((PackInput(winner, row_count, is_closed=True),))) is not None
     except FileNotFoundError:
         return False
 

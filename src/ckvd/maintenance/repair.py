@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ckvd.acquisition.ingest import GroupCommit
 from ckvd.acquisition.limits import IngestLimits
@@ -24,12 +24,13 @@ from ckvd.cache.folder import SegmentName, parse_segment_name
 from ckvd.cache.locks import SeriesLock
 from ckvd.cache.resolution import resolve
 from ckvd.concurrency import run_together
-from ckvd.errors import CacheError, CkvdError, ClientClosedError, NetworkError, SegmentError
+from ckvd.errors import FATAL_ERRORS, CacheError, CkvdError, NetworkError, SegmentError
 from ckvd.maintenance.leftovers import Leftover, remove_leftovers
 from ckvd.maintenance.quarantine import Quarantined, list_quarantine, quarantine_file, restore
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.maintenance.tombstones import withdraw_tombstones
 from ckvd.maintenance.verification import REPAIRABLE, Finding, Severity, Trouble, verify_segment
+from ckvd.model.record import Record, as_json
 from ckvd.model.timespan import Span, difference, now_ms, union
 from ckvd.segment.reader import read_segment_header
 from ckvd.vision.name import ArchiveName
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class RepairStep:
+class RepairStep(Record):
     """One file to set aside, or one span to fetch again whose file was set aside before.
 
     Attributes
@@ -66,9 +67,13 @@ class RepairStep:
     lost: tuple[Span, ...]
     nbytes: int
 
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object: that of the finding, with what is lost and the size of the file."""
+        return {**self.finding.to_json(), "lost": as_json(self.lost), "nbytes": self.nbytes}
+
 
 @dataclass(frozen=True, slots=True)
-class RepairReport:
+class RepairReport(Record):
     """What a repair did.
 
     Attributes
@@ -84,7 +89,7 @@ class RepairReport:
         Leftovers of dead processes that were removed.
     unrepaired : dict of SeriesKey to tuple of Span
         What is still lost: no source was given, it lacks the archive, or the disk refused the bars.
-    failures : tuple of str
+    refusals : tuple of str
         Why files were not set aside or renamed.
     """
 
@@ -94,12 +99,33 @@ class RepairReport:
     refetched: tuple[Refetched, ...]
     leftovers: tuple[Leftover, ...]
     unrepaired: dict[SeriesKey, tuple[Span, ...]]
-    failures: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing is left to do."""
-        return not self.unrepaired and not self.failures
+        return not self.unrepaired and not self.refusals
+
+    @property
+    def fetched(self) -> tuple[Source, ...]:
+        """Archives that were fetched and are stored now."""
+        return tuple(source for one in self.refetched for source in one.stored)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Why files were not set aside or renamed, and archives were not fetched, believed or stored."""
+        return (*self.refusals, *(failure for one in self.refetched for failure in one.failures))
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object: files by their paths, archives by their names."""
+        return {
+            "quarantined": as_json([aside.path for aside in self.quarantined]),
+            "renamed": as_json(self.renamed),
+            "fetched": [source.name for source in self.fetched],
+            "failures": list(self.failures),
+            "leftovers": as_json([leftover.path for leftover in self.leftovers]),
+            "unrepaired": as_json(self.unrepaired),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +262,7 @@ async def repair(
     steps = plan_repair(folder, findings)
     quarantined: list[tuple[RepairStep, Quarantined]] = []
     renamed: list[Path] = []
-    failures: list[str] = []
+    refusals: list[str] = []
     try:
         # Both lists keep what was done before an error.
         quarantined.extend(_set_aside(folder, steps, present_ms))
@@ -244,7 +270,7 @@ async def repair(
         if renamed:
             _withdraw_tombstones(folder, [moved for _, moved in quarantined])
     except CacheError as error:
-        failures.append(str(error))
+        refusals.append(str(error))
     lost = _lost_now(folder, steps, quarantined, present_ms)
     refetched = []
     if source is not None:
@@ -261,7 +287,7 @@ async def repair(
         tuple(refetched),
         leftovers,
         {series: spans for series, spans in lost.items() if spans},
-        tuple(failures),
+        tuple(refusals),
     )
 
 
@@ -404,7 +430,7 @@ class _Refetching:
                 fetched = await self._source.fetch(ArchiveName(self._series, period), place)
                 if not isinstance(fetched, AbsentArchive):
                     outcome = await self._commit.ingest(fetched)
-        except (CacheError, ClientClosedError):
+        except FATAL_ERRORS:
             raise
         except CkvdError as error:
             outcome = str(error)

@@ -181,9 +181,9 @@ def grid_count(span: Span, interval: Interval) -> int:
 
 
 def grid_index(moments_ms: npt.NDArray[np.int64], interval: Interval) -> npt.NDArray[np.int64]:
-    """The number of the grid cell of each moment. A cell runs from one grid point to the next.
+    """The number of the grid slot of each moment. A slot runs from one grid point to the next.
 
-    Numbers of neighbouring cells differ by one. Months are counted from January 1970.
+    Numbers of neighbouring slots differ by one. Months are counted from January 1970.
     """
     step_ms = interval.fixed_ms
     if step_ms is None:
@@ -191,12 +191,12 @@ def grid_index(moments_ms: npt.NDArray[np.int64], interval: Interval) -> npt.NDA
     return (moments_ms - grid_origin_ms(interval)) // step_ms
 
 
-def grid_points(cells: npt.NDArray[np.int64], interval: Interval) -> npt.NDArray[np.int64]:
-    """The grid point at which each cell starts: the inverse of `grid_index`."""
+def grid_points(slots: npt.NDArray[np.int64], interval: Interval) -> npt.NDArray[np.int64]:
+    """The grid point at which each slot starts: the inverse of `grid_index`."""
     step_ms = interval.fixed_ms
     if step_ms is None:
-        return cells.astype("datetime64[M]").astype("datetime64[ms]").astype(np.int64)
-    return cells * step_ms + grid_origin_ms(interval)
+        return slots.astype("datetime64[M]").astype("datetime64[ms]").astype(np.int64)
+    return slots * step_ms + grid_origin_ms(interval)
 
 
 def grid_floors(moments_ms: npt.NDArray[np.int64], interval: Interval) -> npt.NDArray[np.int64]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ckvd.model.table import Times
     from ckvd.model.timespan import Span
 
-# Neighbouring cells of the grid: the first, the one after the last, and why their bars are missing.
+# Neighbouring slots of the grid: the first, the one after the last, and why their bars are missing.
 _Run: TypeAlias = "tuple[int, int, Reason]"
 
 
@@ -31,7 +31,7 @@ def find_gaps(
 ) -> tuple[Gap, ...]:
     """Find every missing bar in some spans, with its reason.
 
-    A bar is missing where no bar opens in a cell of the grid. A bar that opens late fills its cell.
+    A bar is missing where no bar opens in a slot of the grid. A bar that opens late fills its slot.
 
     Parameters
     ----------
@@ -50,12 +50,12 @@ def find_gaps(
     tuple of Gap
         In order. Neighbouring missing bars with the same reason are one gap.
     """
-    cells = grid_index(open_time, interval)
-    known = [(*_cells_of(absence.span, interval), absence.reason) for absence in absences]
+    slots = grid_index(open_time, interval)
+    known = [(*_slots_of(absence.span, interval), absence.reason) for absence in absences]
     runs = [
         run
         for span in spans
-        for first, stop in _missing_cells(cells, *_cells_of(span, interval))
+        for first, stop in _missing_slots(slots, *_slots_of(span, interval))
         for run in _with_reasons(first, stop, known, unexplained)
     ]
     bounds = np.array([(first, stop) for first, stop, _ in runs], dtype=np.int64)
@@ -67,25 +67,25 @@ def find_gaps(
     )
 
 
-def _cells_of(span: Span, interval: Interval) -> tuple[int, int]:
-    """The cells that start in a span: the first, and the one after the last."""
+def _slots_of(span: Span, interval: Interval) -> tuple[int, int]:
+    """The slots that start in a span: the first, and the one after the last."""
     bounds = np.array([grid_ceil(span.start_ms, interval), grid_ceil(span.end_ms, interval)], dtype=np.int64)
     first, stop = grid_index(bounds, interval).tolist()
     return first, stop
 
 
-def _missing_cells(cells: Times, first: int, stop: int) -> Iterator[tuple[int, int]]:
-    """The runs of cells from `first` to before `stop` that are not among the ascending `cells`."""
+def _missing_slots(slots: Times, first: int, stop: int) -> Iterator[tuple[int, int]]:
+    """The runs of slots from `first` to before `stop` that are not among the ascending `slots`."""
     if first >= stop:
         return
-    low, high = np.searchsorted(cells, (first, stop))
-    present: Times = np.concatenate(([first - 1], cells[low:high], [stop]), dtype=np.int64)
+    low, high = np.searchsorted(slots, (first, stop))
+    present: Times = np.concatenate(([first - 1], slots[low:high], [stop]), dtype=np.int64)
     for position in np.flatnonzero(np.diff(present) > 1).tolist():
         yield int(present[position]) + 1, int(present[position + 1])
 
 
 def _with_reasons(first: int, stop: int, known: Sequence[_Run], unexplained: Reason) -> list[_Run]:
-    """Split a run of missing cells by reason. Of the known reasons for a cell, the last wins."""
+    """Split a run of missing slots by reason. Of the known reasons for a slot, the last wins."""
     runs: list[_Run] = [(first, stop, unexplained)]
     for known_first, known_stop, reason in known:
         low, high = max(known_first, first), min(known_stop, stop)

@@ -1,8 +1,8 @@
-"""Requests under way: each is a task that is known here, so that closing can end them all.
+"""Requests under way: each runs as a task that is registered here, so that closing can end them all.
 
-A caller who waits for a request is told at once when the client is closed, even if the request itself ignores that
-it was cancelled; so nobody waits for ever, and nobody is handed what a closed session makes of half an answer. The
-caller's own cancellation stays a `CancelledError`. Imports `errors` and `utils.config`.
+When the client is closed, whoever waits for a request gets an error at once, even if the request ignores its
+cancellation. So nobody waits for ever, and nobody gets what a closed session makes of half a response. The caller's
+own cancellation stays a `CancelledError`.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-# Whoever closes this allows it RESOURCE_CLEANUP_TIMEOUT: the wait is over before that.
+# Closing may take RESOURCE_CLEANUP_TIMEOUT. This wait ends before that.
 _END_TIMEOUT_S: Final = RESOURCE_CLEANUP_TIMEOUT - CLEANUP_GRACE_S
 
-# The event loop refers to its tasks weakly. Here a request stays alive until it has ended, closed or not.
+# The event loop holds its tasks weakly. This keeps a request alive until it has ended, even after closing.
 _under_way: set[asyncio.Task[Any]] = set()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Request:
-    """A task, and what wakes its caller when the client is closed."""
+    """A task, and a future that wakes its caller when the client is closed."""
 
     task: asyncio.Task[Any]
     is_closing: asyncio.Future[None]
@@ -50,7 +50,7 @@ class RequestsInFlight:
     Attributes
     ----------
     loop : asyncio.AbstractEventLoop or None
-        Where they run; None before the first. Closing is done there while it runs.
+        The loop that they run on; None before the first. While it runs, `aclose` does its work there.
     is_closed : bool
     """
 
@@ -71,9 +71,9 @@ class RequestsInFlight:
         Parameters
         ----------
         make : callable
-            Makes the coroutine. Not called when the client is closed.
+            Makes the coroutine. It is not called if the client is closed.
         label : str
-            What the task and errors call it.
+            The name of the request in errors, and of its task.
 
         Raises
         ------
@@ -83,7 +83,7 @@ class RequestsInFlight:
         self._admit(label)
         loop = asyncio.get_running_loop()
         task = loop.create_task(make(), name=label)
-        if not task.done():  # An eager task factory may have run it to its end.
+        if not task.done():  # An eager task factory may have run it to the end.
             request = _Request(task, loop.create_future())
             self._requests.add(request)
             _under_way.add(task)
@@ -103,7 +103,7 @@ class RequestsInFlight:
             ending = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._end_all(), owner))
             await asyncio.wait((ending,), timeout=RESOURCE_CLEANUP_TIMEOUT)
         else:
-            # That loop has ended, or stands still: what it still holds cannot be awaited, only marked.
+            # That loop is closed or does not run: its tasks can be cancelled, but not awaited.
             for request in tuple(self._requests):
                 with contextlib.suppress(RuntimeError):
                     request.end()
@@ -114,9 +114,9 @@ class RequestsInFlight:
             request.end()
         tasks = {request.task for request in requests} - {asyncio.current_task()}
         if tasks:
-            _, deaf = await asyncio.wait(tasks, timeout=_END_TIMEOUT_S)
-            if deaf:
-                logger.warning("%d requests ignore that they were cancelled, and are left behind", len(deaf))
+            _, pending = await asyncio.wait(tasks, timeout=_END_TIMEOUT_S)
+            if pending:
+                logger.warning("%d requests ignore their cancellation, and are left behind", len(pending))
 
     def _admit(self, label: str) -> None:
         if self.is_closed:
@@ -141,4 +141,4 @@ class RequestsInFlight:
         self._requests.discard(request)
         _under_way.discard(task)
         if not task.cancelled():
-            task.exception()  # read, so that nobody complains about one whose caller has left
+            task.exception()  # read, so that asyncio does not complain about it when its caller has left

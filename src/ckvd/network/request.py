@@ -1,7 +1,7 @@
-"""One request and its answer, within limits of time, and not believed before it is whole.
+"""One request and its response, within time limits. An incomplete response is a failure.
 
-curl_cffi hands out an answer even when its session was closed in mid-body: a status of zero and a body shorter than
-its `Content-Length` are failures here, whatever curl says.
+curl_cffi returns a response even when its session was closed in mid-body. A status of zero and a body shorter than
+its `Content-Length` are therefore failures here, whatever curl says.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from curl_cffi import CurlError
 from ckvd.errors import NetworkTimeoutError
 from ckvd.network.response import Head
 from ckvd.network.retry import Failure
-from ckvd.network.session import SCHEMES, answer_of_curl, failure_of_curl
+from ckvd.network.session import SCHEMES, failure_of_curl, response_of_curl
 from ckvd.network.sink import BodyTooLongError
 from ckvd.utils.config import CONNECT_TIMEOUT_S, STALL_TIMEOUT_S, TRANSFER_TIMEOUT_S
 
@@ -36,7 +36,7 @@ class Limits:
     Attributes
     ----------
     connect_s : float
-        Until there is a connection.
+        To connect.
     stall_s : float
         Without a byte of the body, also before the first.
     transfer_s : float
@@ -57,7 +57,7 @@ async def send_request(
     headers: Mapping[str, str] | None = None,
     accept_encoding: str,
 ) -> Head | Failure:
-    """Ask once, and write the body of the answer, whatever its status, to a sink.
+    """Send a request once, and write the body of its response, whatever the status, to a sink.
 
     Parameters
     ----------
@@ -73,33 +73,33 @@ async def send_request(
     Returns
     -------
     Head or Failure
-        A failure when there was no answer, or not all of it.
+        A failure if there was no response, or not all of it.
 
     Raises
     ------
     Exception
-        What the sink raised.
+        Whatever the sink raises.
     """
     if (failure := _scheme_failure(url)) is not None:
         return failure
     loop = asyncio.get_running_loop()
     whole, stall = asyncio.timeout(limits.transfer_s), asyncio.timeout(limits.stall_s)
 
-    def receive(piece: bytes) -> int:
-        sink.write(piece)
+    def receive(chunk: bytes) -> int:
+        sink.write(chunk)
         if not stall.expired():
             stall.reschedule(loop.time() + limits.stall_s)
-        return len(piece)
+        return len(chunk)
 
     try:
         async with whole, stall:
-            answer = await session.request(
+            response = await session.request(
                 "GET",
                 url,
                 headers=dict(headers or {}),
                 content_callback=receive,
                 accept_encoding=accept_encoding,
-                # Of the two only the first is curl's own affair; their sum stands behind the limit above.
+                # curl enforces the first. It ends a transfer after the sum of both, later than the limit above.
                 timeout=(limits.connect_s, limits.transfer_s),
             )
     except TimeoutError:
@@ -111,13 +111,12 @@ async def send_request(
     except BodyTooLongError as error:
         return Failure(url, str(error), is_transient=False)
     except CurlError as error:
-        refused = answer_of_curl(error)
+        refused = response_of_curl(error)
         if refused is None:
             return failure_of_curl(error, url)
-        answer = refused
-    head = Head(
-        answer.url, answer.status_code, {name.lower(): value or "" for name, value in answer.headers.items()}
-    )
+        response = refused
+    headers_received = {name.lower(): value or "" for name, value in response.headers.items()}
+    head = Head(response.url, response.status_code, headers_received)
     return _incomplete(url, head, sink.nbytes) or head
 
 
@@ -133,13 +132,13 @@ def _timeout_failure(url: str, reason: str) -> Failure:
 
 
 def _incomplete(url: str, head: Head, nbytes: int) -> Failure | None:
-    """The reason not to believe an answer that curl believes."""
+    """The failure of a response that curl takes for complete, if it is not."""
     if not head.status:
-        return Failure(url, "the connection ended before an answer", is_transient=True)
+        return Failure(url, "the connection ended before a response", is_transient=True)
     if (failure := _scheme_failure(head.url)) is not None:
         return failure
     stated = head.headers.get("content-length", "")
-    # A length counts the bytes on the line, an encoded body is counted after decoding.
+    # Content-Length counts the bytes that were sent; the sink counts an encoded body after decoding.
     is_encoded = head.headers.get("content-encoding", "identity") not in ("", "identity")
     if stated.isdecimal() and not is_encoded and int(stated) != nbytes:
         return Failure(url, f"the body has {nbytes} bytes of {stated}", is_transient=True, status=head.status)

@@ -1,11 +1,13 @@
-"""What comes back: the head of an answer, an answer in memory, a file that was downloaded.
+"""What comes back: the head of a response, a response in memory, a downloaded file, and dates in headers.
 
 Header names are in lower case throughout. Imports nothing of the project.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What an answer says before its body.
+    """A response without its body.
 
     Attributes
     ----------
@@ -29,38 +31,32 @@ class Head:
     url: str
     status: int
     headers: Mapping[str, str]
+
+    @property
+    def date(self) -> dt.datetime | None:
+        """When the server made it, by the server's clock, in whole seconds; None if it does not say."""
+        return parse_http_date(self.headers.get("date", ""))
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
-    """An answer, whole.
+class Response(Head):
+    """A response with its body in memory.
 
     Attributes
     ----------
-    url : str
-        Where it came from, after redirects.
-    status : int
-    headers : mapping of str to str
-        Names in lower case.
     body : bytes
+        Decoded.
     """
 
-    url: str
-    status: int
-    headers: Mapping[str, str]
     body: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class DownloadedFile:
-    """A file that was downloaded, whole.
+class DownloadedFile(Head):
+    """A response with its body in a file.
 
     Attributes
     ----------
-    url : str
-        Where it came from, after redirects.
-    headers : mapping of str to str
-        Names in lower case.
     path : Path
     nbytes : int
     sha256 : str
@@ -69,9 +65,23 @@ class DownloadedFile:
         The number of the attempt that succeeded, counted from 1.
     """
 
-    url: str
-    headers: Mapping[str, str]
     path: Path
     nbytes: int
     sha256: str
     attempt_count: int = 1
+
+
+def parse_http_date(text: str) -> dt.datetime | None:
+    """Read a date as headers give it (RFC 9110), `Sat, 01 Jun 2024 12:00:00 GMT`.
+
+    Returns
+    -------
+    datetime or None
+        In UTC, with its time zone; None if the text is no date.
+    """
+    try:
+        date = parsedate_to_datetime(text)
+        # A zone of -0000 means UTC of unknown origin, and comes back without one.
+        return date.replace(tzinfo=dt.UTC) if date.tzinfo is None else date.astimezone(dt.UTC)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None

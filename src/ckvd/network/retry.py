@@ -1,19 +1,18 @@
-"""Whether to try again, and how long to wait before: pure decisions, without a clock and without I/O.
+"""Whether to try again, and how long to wait before that. Pure: no clock, no I/O.
 
-The wait doubles from attempt to attempt and is drawn at random between zero and that (full jitter), so that many
-downloads which failed together do not come back together. A server that says how long to wait is obeyed, unless it
-asks for longer than is bearable: then the request has failed. Imports `errors` and `utils.config`.
+The longest wait doubles from attempt to attempt. The wait is drawn at random between zero and that (full jitter),
+so that downloads that failed together do not come back together. A server that names a pause gets it, unless the
+pause is too long: then the request has failed.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from ckvd.errors import HttpStatusError, NetworkError
+from ckvd.network.response import parse_http_date
 from ckvd.utils.config import (
     RETRY_AFTER_MAX_S,
     RETRY_ATTEMPTS_MAX,
@@ -22,13 +21,15 @@ from ckvd.utils.config import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import datetime as dt
     from random import Random
+
+    from ckvd.network.response import Head
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One attempt that brought no answer, or one that asks to come back later.
+    """An attempt that brought no response, or a response that asks to come back later.
 
     Attributes
     ----------
@@ -39,7 +40,7 @@ class Failure:
     is_transient : bool
         Whether the same request may succeed later.
     status : int or None
-        The HTTP status, where there was an answer.
+        The HTTP status, if there was a response.
     retry_after_s : float or None
         The pause that the server asks for, in seconds.
     error_type : type of NetworkError
@@ -54,7 +55,7 @@ class Failure:
     error_type: type[NetworkError] = NetworkError
 
     def to_error(self, attempt_count: int = 1) -> NetworkError:
-        """The exception for a caller who will not see another attempt."""
+        """The exception to raise when no other attempt is made."""
         reason = self.reason
         if self.retry_after_s is not None:
             reason += f"; the server asks to wait {self.retry_after_s:g} s"
@@ -65,16 +66,16 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How patient to be.
+    """How often to try, and how long to wait in between.
 
     Attributes
     ----------
     attempts_max : int
         Attempts in all, the first one included.
     backoff_first_s, backoff_max_s : float
-        The longest wait after the first attempt, and after any.
+        The longest wait after the first attempt, and after any attempt.
     retry_after_max_s : float
-        A server that asks for a longer pause than this is not waited for.
+        The longest pause that a server may ask for. A request with a longer one has failed.
     """
 
     attempts_max: int = RETRY_ATTEMPTS_MAX
@@ -96,7 +97,7 @@ class RetryPolicy:
             The number of the attempt that failed, counted from 1.
         failure : Failure
         random : random.Random
-            Where the jitter comes from.
+            The source of the jitter.
 
         Returns
         -------
@@ -111,34 +112,48 @@ class RetryPolicy:
         return None if failure.retry_after_s > self.retry_after_max_s else failure.retry_after_s + jitter_s
 
 
-def failure_of_status(url: str, status: int, headers: Mapping[str, str], now: dt.datetime) -> Failure | None:
-    """Judge an answer by its status.
+def failure_of_status(head: Head, now: dt.datetime) -> Failure | None:
+    """Judge a response by its status.
 
     Parameters
     ----------
-    url : str
-    status : int
-    headers : mapping of str to str
-        Names in lower case.
+    head : Head
     now : datetime
-        The present, with a time zone: what a date in `Retry-After` is compared with when the server does not
-        tell its own time.
+        The present, see `retry_after_s`.
 
     Returns
     -------
     Failure or None
-        A failure for 408, 429 and 5xx, which are worth another attempt. None for all else, which is an answer.
+        A failure for 408, 429 and 5xx, which are worth another attempt; None for all others.
     """
-    if status not in (408, 429) and not 500 <= status <= 599:
+    if not is_transient_status(head.status):
         return None
     return Failure(
-        url,
-        f"the server answered {status}",
+        head.url,
+        f"the server answered {head.status}",
         is_transient=True,
-        status=status,
-        retry_after_s=parse_retry_after(headers.get("retry-after", ""), _moment(headers.get("date", "")) or now),
+        status=head.status,
+        retry_after_s=retry_after_s(head, now),
         error_type=HttpStatusError,
     )
+
+
+def is_transient_status(status: int) -> bool:
+    """Whether the same request may succeed later."""
+    return status in (408, 429) or 500 <= status <= 599
+
+
+def retry_after_s(head: Head, now: dt.datetime) -> float | None:
+    """The pause in seconds that a response asks for; None if it asks for none.
+
+    Parameters
+    ----------
+    head : Head
+    now : datetime
+        The present, with a time zone. A date in `Retry-After` is compared with the response's own `Date`, and with
+        this if there is none.
+    """
+    return parse_retry_after(head.headers.get("retry-after", ""), head.date or now)
 
 
 def parse_retry_after(text: str, now: dt.datetime) -> float | None:
@@ -147,20 +162,10 @@ def parse_retry_after(text: str, now: dt.datetime) -> float | None:
     Returns
     -------
     float or None
-        Seconds from now, zero for the past; None when there is no header or nobody can tell what it means.
+        Seconds from now, zero for a date that has passed; None if the text is neither.
     """
     text = text.strip()
     if re.fullmatch(r"\d+(\.\d*)?", text, re.ASCII):
         return float(text)
-    moment = _moment(text)
-    return None if moment is None else max(0.0, (moment - now).total_seconds())
-
-
-def _moment(text: str) -> dt.datetime | None:
-    """Read an HTTP date."""
-    try:
-        moment = parsedate_to_datetime(text)
-        # A zone of -0000 means UTC of unknown origin, and comes back without one.
-        return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
+    date = parse_http_date(text)
+    return None if date is None else max(0.0, (date - now).total_seconds())

@@ -1,9 +1,10 @@
-"""curl_cffi at its boundary: how a session is opened, how one is let go that was not closed, what its errors mean.
+"""curl_cffi at its boundary: its sessions, closing one without awaiting, and what its errors mean.
 
-Nothing of curl_cffi leaves this room: its exceptions become a `Failure` here.
+Nothing of curl_cffi leaves this room: its exceptions become a `Failure` here. `INNER_PARTS` lists what is used of
+curl_cffi and asyncio beyond what they document.
 """
 
-# ruff: noqa: SLF001 - what curl_cffi closes by awaiting cannot be closed in a finalizer from outside
+# ruff: noqa: SLF001 - see `INNER_PARTS`
 
 from __future__ import annotations
 
@@ -11,16 +12,31 @@ import asyncio
 import contextlib
 import os
 import re
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
-from curl_cffi import AsyncSession, CurlECode, CurlError, CurlMOpt, CurlOpt
+from curl_cffi import AsyncCurl, AsyncSession, Curl, CurlECode, CurlError, CurlMOpt, CurlOpt, Response
 from curl_cffi.requests import exceptions
 
-from ckvd.errors import NetworkError, NetworkTimeoutError
+from ckvd.errors import DependencyError, NetworkError, NetworkTimeoutError
 from ckvd.network.retry import Failure
 
 if TYPE_CHECKING:
-    from curl_cffi import Response
+    from collections.abc import Coroutine
+
+# A finalizer cannot await what closes a session. It closes one by means of these parts: owner, name, what for.
+# `open_session` refuses to open one where a part is missing.
+INNER_PARTS: Final[tuple[tuple[type, str, str], ...]] = (
+    (AsyncSession, "acurl", "overridden, to know whether a session has a curl: asking for it makes one"),
+    (AsyncSession, "close", "awaits nothing but `close` of its curl"),
+    (AsyncCurl, "add_handle", "overridden, to know the futures of requests under way"),
+    (AsyncCurl, "close", "awaits nothing but a task of its own, which it has cancelled"),
+    (AsyncCurl, "setopt", "returns an error inside curl's own callbacks"),
+    (asyncio.Task, "_log_destroy_pending", "silences that task on an event loop that never runs again"),
+)
+# The versions of curl_cffi that were tested. `pyproject.toml` has the same bounds.
+TESTED_VERSIONS: Final = ">=0.16,<0.18"
 
 SCHEMES: Final = ("http", "https")
 _LOOPBACK: Final = ("localhost", "127.0.0.0/8", "::1")
@@ -42,11 +58,70 @@ _PERMANENT_CODES: Final = (
     CurlECode.UNKNOWN_OPTION,
     CurlECode.NOT_BUILT_IN,
 )
-# curl_cffi wraps curl's own sentence in advice for its own users.
+# curl_cffi wraps curl's own sentence in advice for its users.
 _CURL_MESSAGE: Final = re.compile(r"curl: \(\d+\) (?P<sentence>.*?)\.? See https://", re.DOTALL)
 
 
-def open_session(connections_max: int) -> AsyncSession[Response]:
+class _OwnCurl(AsyncCurl):
+    """The curl of an `OwnSession`. Closing it twice is quiet: its session closes it again."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._under_way: WeakSet[asyncio.Future[None]] = WeakSet()
+        self._was_closed = False
+
+    def add_handle(self, curl: Curl) -> asyncio.Future[None]:
+        """Begin a request; the future is done when it has ended."""
+        request: asyncio.Future[None] = super().add_handle(curl)
+        self._under_way.add(request)
+        return request
+
+    async def close(self) -> None:
+        """See `AsyncCurl.close`."""
+        if not self._was_closed:
+            await super().close()  # type: ignore[no-untyped-call]
+            self._was_closed = True
+
+    def is_at_work(self) -> bool:
+        """Whether one of curl's own callbacks is further up the stack: there it refuses every option."""
+        # The option makes no difference: curl is closed next.
+        return bool(self.setopt(CurlMOpt.MAX_TOTAL_CONNECTIONS, 0))  # type: ignore[no-untyped-call]
+
+    def close_now(self) -> None:
+        """Close without awaiting.
+
+        On a closed loop, ending a request or a task raises an error, because nobody can be told. It has ended all
+        the same, and the next call passes it by.
+        """
+        if self.loop.is_closed():
+            for request in tuple(self._under_way):
+                with contextlib.suppress(RuntimeError):
+                    request.cancel()
+            with contextlib.suppress(RuntimeError):
+                _run_in_one_go(self.close())
+        _run_in_one_go(self.close())
+
+
+class OwnSession(AsyncSession[Response]):
+    """A session that ckvd opened, and may have to close without awaiting.
+
+    Attributes
+    ----------
+    own_curl : AsyncCurl or None
+        The curl of its requests; None before the first. `acurl` would make one.
+    """
+
+    own_curl: _OwnCurl | None = None
+
+    @property
+    def acurl(self) -> AsyncCurl:
+        """The curl of its requests, made at the first use."""
+        if self.own_curl is None:
+            self.own_curl = _OwnCurl(self.loop)
+        return self.own_curl
+
+
+def open_session(connections_max: int) -> OwnSession:
     """Open a session on the running loop. Connections are reused; whoever opens it closes it.
 
     Parameters
@@ -54,13 +129,19 @@ def open_session(connections_max: int) -> AsyncSession[Response]:
     connections_max : int
         Requests that may be under way at a time.
 
+    Raises
+    ------
+    DependencyError
+        The installed curl_cffi lacks one of the `INNER_PARTS`.
+
     Notes
     -----
     curl would follow `file://` and other schemes: only HTTP is allowed, for redirects too. Loopback hosts are
     reached directly even where the environment names a proxy. Archives are public, so nothing needs to look like
     a browser, and no cookie is kept.
     """
-    return AsyncSession(
+    _require_inner_parts()
+    return OwnSession(
         max_clients=connections_max,
         max_redirects=_REDIRECTS_MAX,
         discard_cookies=True,
@@ -73,58 +154,59 @@ def open_session(connections_max: int) -> AsyncSession[Response]:
     )
 
 
+def _require_inner_parts() -> None:
+    missing = [f"{owner.__name__}.{name}" for owner, name, _ in INNER_PARTS if not hasattr(owner, name)]
+    if missing:
+        raise DependencyError("curl_cffi", version("curl_cffi"), missing, TESTED_VERSIONS)
+
+
 def _no_proxy() -> str:
     # The option replaces the variable of the environment, and a lone asterisk is only understood on its own.
     from_environment = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     return "*" if from_environment.strip() == "*" else ",".join(filter(None, (*_LOOPBACK, from_environment)))
 
 
-def release_session(session: AsyncSession[Response]) -> None:
-    """Close a session synchronously: without awaiting anything, and whatever its event loop does.
+def release_session(session: OwnSession) -> None:
+    """Close a session without awaiting, whatever its event loop does.
 
-    While curl is at work for it, in the thread of its loop or further up the stack of this one, it must not be
-    closed: then the loop closes it as soon as it can.
+    While curl works for it, in the thread of its loop or further up the stack of this one, it must not be closed.
+    Then the loop closes it as soon as it can.
     """
-    curl = session._acurl  # the property would make one, and with it a task
+    curl = session.own_curl
     if curl is None:
         return
-    if _is_at_work(session, curl):
-        try:
-            session.loop.call_soon_threadsafe(_close_without_awaiting, session, curl)
-        except RuntimeError:  # That loop has just been closed.
-            _close_without_awaiting(session, curl)
-    else:
-        _close_without_awaiting(session, curl)
+    loop = session.loop
+    is_elsewhere = loop.is_running() and loop is not _running_loop()
+    if is_elsewhere or curl.is_at_work():
+        with contextlib.suppress(RuntimeError):  # raised if that loop has just been closed
+            loop.call_soon_threadsafe(_close_now, session, curl)
+            return
+    _close_now(session, curl)
 
 
-def _is_at_work(session: AsyncSession[Response], curl: Any) -> bool:
-    if session.loop.is_running() and session.loop is not asyncio._get_running_loop():
-        return True
-    # Inside of its own callbacks curl refuses to be told anything.
-    return bool(curl.setopt(CurlMOpt.TIMERDATA, curl._self_handle))
+def _close_now(session: OwnSession, curl: _OwnCurl) -> None:
+    curl.close_now()
+    _run_in_one_go(session.close())
 
 
-def _close_without_awaiting(session: AsyncSession[Response], curl: Any) -> None:
-    """Run the session's own `close` up to its end in one go, with nothing in it to wait for."""
-    nothing: asyncio.Future[None] = session.loop.create_future()
-    nothing.cancel()
-    # What it waits for is a task of its own that looks after curl ten times a second. On a loop that will not run
-    # any more it cannot end, which is no reason to complain.
-    task, curl._timeout_checker = curl._timeout_checker, nothing
-    task._log_destroy_pending = False
-    if not session.loop.is_closed():
-        task.cancel()
-    else:
-        # Nobody is left to be told that a request has ended, and trying to would fail.
-        curl._curl2future = dict.fromkeys(curl._curl2future, nothing)
-    closing = session.close()
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _run_in_one_go(closing: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end without a loop. If it waits for a task, it has cancelled it before."""
     with contextlib.suppress(StopIteration):
-        closing.send(None)
-    closing.close()
+        task = closing.send(None)
+        # On a loop that never runs again the task cannot end, which is no reason to complain.
+        task._log_destroy_pending = False
+        closing.throw(asyncio.CancelledError())
 
 
 def failure_of_curl(error: CurlError, url: str) -> Failure:
-    """Say what an error of curl means for a request."""
+    """The failure of a request that curl ended with an error."""
     match = _CURL_MESSAGE.search(str(error))
     sentence = match["sentence"] if match else str(error)
     code = int(error.code)
@@ -137,7 +219,7 @@ def failure_of_curl(error: CurlError, url: str) -> Failure:
     )
 
 
-def answer_of_curl(error: CurlError) -> Response | None:
-    """The answer inside an error, if it is one: a session set to raise for statuses turns answers into errors."""
+def response_of_curl(error: CurlError) -> Response | None:
+    """The response inside an error, if there is one: a session set to raise for statuses makes errors of them."""
     response: Response | None = getattr(error, "response", None)
     return response if isinstance(error, exceptions.HTTPError) and not error.code else None

@@ -1,7 +1,7 @@
 """Where a body goes while it arrives: into memory, or into a file that is hashed on the way.
 
-A sink counts and bounds what it takes. What it raises ends the transfer and reaches the caller as it is, so a full
-disk is never mistaken for a bad line. Imports `errors`.
+A sink counts and bounds what it takes. An error that it raises ends the transfer and reaches the caller unchanged,
+so that a full disk is never taken for a failed connection.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from ckvd.errors import CacheError
 
-# Pieces come in 16 KiB; the disk likes them larger.
+# curl hands over chunks of 16 KiB. Larger writes are faster.
 _BUFFER_NBYTES: Final = 1 << 18
 
 
 class BodyTooLongError(Exception):
-    """A body longer than its sink takes. It stays inside this package."""
+    """A body is longer than its sink takes. It does not leave this package."""
 
 
 class Sink(Protocol):
@@ -32,8 +32,8 @@ class Sink(Protocol):
 
     nbytes: int
 
-    def write(self, piece: bytes) -> None:
-        """Take the next piece."""
+    def write(self, chunk: bytes) -> None:
+        """Take the next chunk."""
         ...
 
 
@@ -43,25 +43,23 @@ class MemorySink:
     def __init__(self, nbytes_max: int) -> None:
         self.nbytes = 0
         self._nbytes_max = nbytes_max
-        self._pieces: list[bytes] = []
+        self._chunks: list[bytes] = []
 
-    def write(self, piece: bytes) -> None:
-        """Take the next piece."""
-        self.nbytes += len(piece)
-        if self.nbytes > self._nbytes_max:
-            raise BodyTooLongError(f"the body is longer than {self._nbytes_max} bytes")
-        self._pieces.append(piece)
+    def write(self, chunk: bytes) -> None:
+        """Take the next chunk."""
+        self.nbytes = _bounded_sum(self.nbytes, chunk, self._nbytes_max)
+        self._chunks.append(chunk)
 
     @property
     def body(self) -> bytes:
-        """All that came."""
-        return b"".join(self._pieces)
+        """All chunks, joined."""
+        return b"".join(self._chunks)
 
 
 class FileSink:
-    """A body in a file, of a bounded length, hashed while it comes.
+    """A body in a file, of a bounded length, hashed while it arrives.
 
-    A context manager: the file is removed when it is left, unless `keep` was called.
+    A context manager. Its exit removes the file, unless `keep` was called.
 
     Parameters
     ----------
@@ -69,7 +67,7 @@ class FileSink:
         Created or emptied.
     nbytes_max : int
     on_bytes : callable, optional
-        Called with the length of each piece, after it was written.
+        Called with the length of each chunk, after it was written.
 
     Raises
     ------
@@ -96,42 +94,46 @@ class FileSink:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if not self._is_kept:
-            # What is buffered cannot always be written; nobody will read it.
+            # Writing what is buffered may fail. Nobody will read it.
             with contextlib.suppress(OSError):
                 self._file.close()
             with contextlib.suppress(OSError):
                 self.path.unlink()
 
-    def write(self, piece: bytes) -> None:
-        """Take the next piece."""
-        self.nbytes += len(piece)
-        if self.nbytes > self._nbytes_max:
-            raise BodyTooLongError(f"the body is longer than {self._nbytes_max} bytes")
+    def write(self, chunk: bytes) -> None:
+        """Take the next chunk."""
+        self.nbytes = _bounded_sum(self.nbytes, chunk, self._nbytes_max)
         try:
-            self._file.write(piece)
+            self._file.write(chunk)
         except OSError as error:
             raise _disk_error(self.path, error) from error
-        self._hash.update(piece)
+        self._hash.update(chunk)
         if self._on_bytes is not None:
-            self._on_bytes(len(piece))
+            self._on_bytes(len(chunk))
 
     @property
     def sha256(self) -> str:
-        """What the bytes so far hash to, 64 hexadecimal digits."""
+        """The SHA-256 of the bytes so far, 64 hexadecimal digits."""
         return self._hash.hexdigest()
 
     def head(self, nbytes_max: int) -> bytes:
-        """The first bytes, read back."""
+        """Read back the first bytes."""
         self._file.seek(0)
         return self._file.read(nbytes_max)
 
     def keep(self) -> None:
-        """Finish the file and leave it where it is."""
+        """Finish the file, and do not remove it."""
         try:
             self._file.close()
         except OSError as error:
             raise _disk_error(self.path, error) from error
         self._is_kept = True
+
+
+def _bounded_sum(nbytes: int, chunk: bytes, nbytes_max: int) -> int:
+    if nbytes + len(chunk) > nbytes_max:
+        raise BodyTooLongError(f"the body is longer than {nbytes_max} bytes")
+    return nbytes + len(chunk)
 
 
 def _disk_error(path: Path, error: OSError) -> CacheError:

@@ -1,7 +1,7 @@
 """`Transport`: requests over one session, retried, bounded in number, and ended when it is closed.
 
-`request` is one attempt, `get` tries again, `download` does so into a file. Everything that waits here, for a place
-in the queue, for bytes, or for the next attempt, is a request under way: closing ends it.
+`request` is one attempt, `get` tries again, `download` tries again and writes a file. Whatever waits here, for a
+slot, for bytes or for the next attempt, is a request under way: closing ends it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ckvd.network.in_flight import RequestsInFlight
 from ckvd.network.request import Limits, send_request
 from ckvd.network.response import DownloadedFile, Response
 from ckvd.network.retry import Failure, RetryPolicy, failure_of_status
-from ckvd.network.session import open_session, release_session
+from ckvd.network.session import OwnSession, open_session, release_session
 from ckvd.network.sink import FileSink, MemorySink
 from ckvd.utils.config import (
     ARCHIVE_CSV_NBYTES_MAX,
@@ -38,37 +38,39 @@ if TYPE_CHECKING:
     from curl_cffi import AsyncSession
     from curl_cffi import Response as CurlResponse
 
-__all__ = ["DownloadedFile", "Response", "Transport"]
-
 logger = logging.getLogger(__name__)
 
-# A page of a listing has half a megabyte, the longest answer of the REST interface some fifteen.
+# A page of a listing has half a megabyte; the longest body of the REST interface has some fifteen.
 _BODY_NBYTES_MAX: Final = 64 << 20
-# An answer that is no archive is kept this far, to say what it was.
+# So much is kept of the body of a refused download, to say what it was.
 _REFUSAL_NBYTES_MAX: Final = 64 << 10
 
 _T = TypeVar("_T")
-_Answer = TypeVar("_Answer", bound="Response | DownloadedFile")
+_Result = TypeVar("_Result", bound="Response | DownloadedFile")
 
 
 class Transport(ConnectionHolder):
     """Requests over one curl_cffi session.
 
-    The session is opened by the first request, and belongs to that request's event loop. `async with` closes it.
+    The first request opens the session, which belongs to the event loop of that request. `async with` closes it.
 
     Parameters
     ----------
     session : curl_cffi.AsyncSession, optional
-        One to use in place of its own. It is never closed here, and should not retry by itself.
+        A session to use instead. It is never closed here, and should not retry by itself.
     concurrency : int
-        Requests on the line at a time; the others wait.
+        Requests sent at a time; the others wait for a slot.
     connect_timeout_s, stall_timeout_s, transfer_timeout_s : float
-        How long an attempt may take until there is a connection, without a byte of the body, and in all.
+        How long an attempt may take to connect, how long no byte may arrive, and how long it may take in all.
     retry : RetryPolicy
-    rng : random.Random, optional
-        Where the jitter of the waits comes from.
     sleep : callable
         Waits between attempts.
+
+    Attributes
+    ----------
+    slots : asyncio.Semaphore
+        One slot for each request that is sent. `get` and `download` take one for each attempt; whoever calls
+        `request` takes one before.
     """
 
     _session: AsyncSession[CurlResponse] | None = None
@@ -83,18 +85,17 @@ class Transport(ConnectionHolder):
         stall_timeout_s: float = STALL_TIMEOUT_S,
         transfer_timeout_s: float = TRANSFER_TIMEOUT_S,
         retry: RetryPolicy | None = None,
-        rng: random.Random | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._session = session
         self._session_is_external = session is not None
         self._requests = RequestsInFlight()
-        # Behind a session's own limit requests would wait without being on the line, and seem to stall.
+        # A request that waits for the session's own limit is not sent, and would seem to stall.
         self._concurrency = concurrency if session is None else min(concurrency, session.max_clients)
-        self._places = asyncio.Semaphore(self._concurrency)
+        self.slots = asyncio.Semaphore(self._concurrency)
         self._limits = Limits(connect_timeout_s, stall_timeout_s, transfer_timeout_s)
         self._retry = retry or RetryPolicy()
-        self._rng = rng or random.Random()  # noqa: S311 - it spreads requests in time, it keeps no secret
+        self._rng = random.Random()  # noqa: S311 - it spreads requests in time, it keeps no secret
         self._sleep = sleep
 
     def __repr__(self) -> str:
@@ -104,7 +105,7 @@ class Transport(ConnectionHolder):
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The event loop that it belongs to; None before the first request."""
+        """The event loop of its requests; None before the first."""
         return self._requests.loop if self._requests is not None else None
 
     @property
@@ -121,18 +122,39 @@ class Transport(ConnectionHolder):
 
     @property
     def is_connected(self) -> bool:
-        """Whether it has opened a session."""
-        return self._session is not None and not self._session_is_external
+        """Whether it holds a session that it opened itself."""
+        return isinstance(self._session, OwnSession)
 
     def release(self) -> None:
-        """Close the session without awaiting; whoever waits for a request gets an error."""
+        """Close the session without awaiting. Whoever waits for a request gets an error."""
         session, self._session, self._requests = self._session, None, None
-        if session is not None and not self._session_is_external:
+        if isinstance(session, OwnSession):
             release_session(session)
 
     # --- Requests ------------------------------------------------------------------------------------------
 
-    async def request(
+    async def request(self, url: str, params: Mapping[str, str | int] | None = None) -> Response | Failure:
+        """Send a request once. The caller holds a slot until this returns.
+
+        Parameters
+        ----------
+        url : str
+        params : mapping of str to str or int, optional
+            The query, not percent-encoded.
+
+        Returns
+        -------
+        Response or Failure
+            A response, whatever its status; a failure if there was none, or not all of it.
+
+        Raises
+        ------
+        ClientClosedError
+        """
+        address = _with_query(url, params)
+        return await self._track(lambda: self._receive(address, None, _BODY_NBYTES_MAX), f"GET {address}")
+
+    async def get(
         self,
         url: str,
         params: Mapping[str, str | int] | None = None,
@@ -140,7 +162,7 @@ class Transport(ConnectionHolder):
         headers: Mapping[str, str] | None = None,
         nbytes_max: int = _BODY_NBYTES_MAX,
     ) -> Response:
-        """Ask once. Every status is an answer.
+        """Send a request until there is a response, as often as the policy allows.
 
         Parameters
         ----------
@@ -154,38 +176,19 @@ class Transport(ConnectionHolder):
         Raises
         ------
         NetworkError, NetworkTimeoutError
-            There was no answer, or not all of it.
-        ClientClosedError
-        """
-        address = _with_query(url, params)
-        answer = await self._track(lambda: self._ask(address, headers, nbytes_max), f"GET {address}")
-        if isinstance(answer, Failure):
-            raise answer.to_error()
-        return answer
-
-    async def get(
-        self,
-        url: str,
-        params: Mapping[str, str | int] | None = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        nbytes_max: int = _BODY_NBYTES_MAX,
-    ) -> Response:
-        """Ask until there is an answer, as often as the policy allows. The parameters are those of `request`.
-
-        Raises
-        ------
-        NetworkError, NetworkTimeoutError
-            There was no whole answer at last.
+            The last attempt brought no response, or not all of one.
         HttpStatusError
-            It was 408, 429 or 5xx at last. Every other status is an answer.
+            The last response had status 408, 429 or 5xx. Every other status is returned.
         ClientClosedError
         """
         address = _with_query(url, params)
-        answer, _ = await self._track(
-            lambda: self._persist(lambda: self._ask(address, headers, nbytes_max)), f"GET {address}"
-        )
-        return answer
+
+        async def attempt() -> Response | Failure:
+            async with self.slots:
+                return await self._receive(address, headers, nbytes_max)
+
+        response, _ = await self._track(lambda: self._persist(attempt), f"GET {address}")
+        return response
 
     async def download(
         self,
@@ -196,16 +199,16 @@ class Transport(ConnectionHolder):
         headers: Mapping[str, str] | None = None,
         nbytes_max: int = ARCHIVE_CSV_NBYTES_MAX,
     ) -> DownloadedFile | Response:
-        """Stream a body into a file, hashing it, as often as the policy allows until all of it is there.
+        """Stream a body into a file and hash it. Try as often as the policy allows, until all of it is there.
 
         Parameters
         ----------
         url : str
         path : Path
-            Created or emptied, and removed unless all of it is there at last.
+            Created or emptied, and removed unless the whole body was written.
         on_bytes : callable, optional
-            Called with the length of each piece, and with a negative number when an attempt is given up and
-            what it brought does not count.
+            Called with the length of each chunk, and with a negative number when an attempt has failed and its
+            bytes do not count.
         headers : mapping of str to str, optional
         nbytes_max : int
             The longest body to take.
@@ -213,7 +216,7 @@ class Transport(ConnectionHolder):
         Returns
         -------
         DownloadedFile or Response
-            A response, with the beginning of its body, when the status is not 200: there is no file then.
+            A response, with the beginning of its body, if the status is not 200. There is no file then.
 
         Raises
         ------
@@ -225,15 +228,14 @@ class Transport(ConnectionHolder):
         """
 
         async def attempt() -> DownloadedFile | Response | Failure:
-            return await self._fill(url, path, on_bytes, headers, nbytes_max)
+            async with self.slots:
+                return await self._receive_into_file(url, path, on_bytes, headers, nbytes_max)
 
-        answer, attempt_count = await self._track(lambda: self._persist(attempt), f"download {url}")
-        if isinstance(answer, Response):
-            return answer
-        return replace(answer, attempt_count=attempt_count)
+        result, attempt_count = await self._track(lambda: self._persist(attempt), f"download {url}")
+        return result if isinstance(result, Response) else replace(result, attempt_count=attempt_count)
 
     async def sleep(self, delay_s: float) -> None:
-        """Wait, but no longer than the transport is open.
+        """Wait. Closing the transport ends the wait.
 
         Raises
         ------
@@ -252,15 +254,15 @@ class Transport(ConnectionHolder):
             raise ClientClosedError(f"the client is closed: {label}")
         return await self._requests.run(make, label)
 
-    async def _persist(self, attempt: Callable[[], Awaitable[_Answer | Failure]]) -> tuple[_Answer, int]:
-        """Repeat an attempt as the policy says; return its answer and how many it took."""
+    async def _persist(self, attempt: Callable[[], Awaitable[_Result | Failure]]) -> tuple[_Result, int]:
+        """Repeat an attempt as the policy says; return its result and the number of attempts."""
         number = 1
         while True:
-            answer = await attempt()
-            failure = _failure_of(answer)
+            result = await attempt()
+            failure = _failure_of(result)
             if failure is None:
-                assert not isinstance(answer, Failure)
-                return answer, number
+                assert not isinstance(result, Failure)
+                return result, number
             wait_s = self._retry.wait_s(number, failure, self._rng)
             if wait_s is None:
                 raise failure.to_error(number)
@@ -268,16 +270,15 @@ class Transport(ConnectionHolder):
             await self._sleep(wait_s)
             number += 1
 
-    async def _ask(self, url: str, headers: Mapping[str, str] | None, nbytes_max: int) -> Response | Failure:
-        """One attempt at a body in memory."""
+    async def _receive(self, url: str, headers: Mapping[str, str] | None, nbytes_max: int) -> Response | Failure:
+        """Send a request once, with its body into memory."""
         sink = MemorySink(nbytes_max)
-        async with self._places:
-            head = await send_request(
-                self._open(), url, sink, self._limits, headers=headers, accept_encoding="gzip, deflate, br"
-            )
+        head = await send_request(
+            self._open(), url, sink, self._limits, headers=headers, accept_encoding="gzip, deflate, br"
+        )
         return head if isinstance(head, Failure) else Response(head.url, head.status, head.headers, sink.body)
 
-    async def _fill(
+    async def _receive_into_file(
         self,
         url: str,
         path: Path,
@@ -285,20 +286,19 @@ class Transport(ConnectionHolder):
         headers: Mapping[str, str] | None,
         nbytes_max: int,
     ) -> DownloadedFile | Response | Failure:
-        """One attempt at a body in a file."""
-        async with self._places:
-            with FileSink(path, nbytes_max, on_bytes) as sink:
-                head = await send_request(
-                    self._open(), url, sink, self._limits, headers=headers, accept_encoding="identity"
-                )
-                if not isinstance(head, Failure) and head.status == 200:
-                    sink.keep()
-                    return DownloadedFile(head.url, head.headers, path, sink.nbytes, sink.sha256)
-                if on_bytes is not None and sink.nbytes:
-                    on_bytes(-sink.nbytes)
-                if isinstance(head, Failure):
-                    return head
-                return Response(head.url, head.status, head.headers, sink.head(_REFUSAL_NBYTES_MAX))
+        """Send a request once, with its body into a file."""
+        with FileSink(path, nbytes_max, on_bytes) as sink:
+            head = await send_request(
+                self._open(), url, sink, self._limits, headers=headers, accept_encoding="identity"
+            )
+            if not isinstance(head, Failure) and head.status == 200:
+                sink.keep()
+                return DownloadedFile(head.url, head.status, head.headers, path, sink.nbytes, sink.sha256)
+            if on_bytes is not None and sink.nbytes:
+                on_bytes(-sink.nbytes)
+            if isinstance(head, Failure):
+                return head
+            return Response(head.url, head.status, head.headers, sink.head(_REFUSAL_NBYTES_MAX))
 
     def _open(self) -> AsyncSession[CurlResponse]:
         if self._requests is None:
@@ -308,10 +308,10 @@ class Transport(ConnectionHolder):
         return self._session
 
 
-def _failure_of(answer: Response | DownloadedFile | Failure) -> Failure | None:
-    if isinstance(answer, Response):
-        return failure_of_status(answer.url, answer.status, answer.headers, dt.datetime.now(dt.UTC))
-    return answer if isinstance(answer, Failure) else None
+def _failure_of(result: Response | DownloadedFile | Failure) -> Failure | None:
+    if isinstance(result, Response):
+        return failure_of_status(result, dt.datetime.now(dt.UTC))
+    return result if isinstance(result, Failure) else None
 
 
 def _with_query(url: str, params: Mapping[str, str | int] | None) -> str:

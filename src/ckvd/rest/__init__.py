@@ -1,11 +1,11 @@
-"""The REST interface of the exchange, for what no archive has yet. All but `rest_data_client` and `host` is pure.
+"""The REST interface of the exchange, for bars that no archive has yet. Only `rest_data_client` and `host` do I/O.
 
-- `rest_data_client`: `RestDataClient`, which walks through the pages of a span.
+- `rest_data_client`: `RestDataClient`, which fetches the pages of a span.
 - `endpoint`: the path, parameters and weights of each market and kind.
-- `pages`: which request comes next.
-- `rows`: the body of a response to raw rows.
-- `answer`: the pages of a span, put together.
-- `refusal`: what a response without rows means.
-- `host`: asking one host within its limits.
-- `weight`: how much may still be asked in this minute.
+- `pages`: which request comes next, and whether a page answers its request.
+- `rows`: from the body of a response to raw rows.
+- `answer`: `RestAnswer`, the closed bars of a span, from its pages.
+- `refusal`: the exception that a response without rows becomes.
+- `host`: requests to one host, within its limits.
+- `weight`: the weight that may still be used in this minute.
 """

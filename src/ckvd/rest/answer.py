@@ -1,6 +1,6 @@
-"""`RestAnswer`: the pages of a span, put together. Pure.
+"""`RestAnswer`: the closed bars of a span, from its pages. Pure.
 
-Imports the checks that rows of archives go through, so that rows of both sources are one kind.
+Rows pass the same checks as those of archives, so that the bars of both sources are alike.
 """
 
 from __future__ import annotations
@@ -8,20 +8,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ckvd.decode.decode import Expected, decode_rows
 from ckvd.errors import ArchiveError, RestAnswerError
 from ckvd.model.calendar import grid_floor
 from ckvd.model.provenance import Origin, Source
 from ckvd.model.timespan import Span
-from ckvd.rest.pages import closed_count
 from ckvd.rest.rows import join_rows, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ckvd.decode.rows import RawRows
-    from ckvd.model.market import SeriesKey
-    from ckvd.model.table import KlineTable
+    from ckvd.model.market import Interval, SeriesKey
+    from ckvd.model.table import KlineTable, Times
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +32,7 @@ class Page:
     Attributes
     ----------
     span : Span
-        What it speaks of: what was asked for, but what is left of that to other pages.
+        The span that it covers: that of its request, without what was left to other pages.
     rows : RawRows
     url : str
     name : str
@@ -52,19 +53,20 @@ class Page:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RestAnswer:
-    """What the exchange has of a span.
+    """The closed bars that the exchange has of a span.
 
     Attributes
     ----------
     span : Span
-        What the answer speaks of: the span that was asked for, as far as its bars were closed when the exchange
-        answered. Where the table has no bar in it, the exchange has none. Of what lies after it nothing is known.
+        The span that the answer covers: the one that was asked for, as far as its bars were closed when the
+        exchange answered. In this span the exchange has the bars of the table and no others. After it, nothing is
+        known.
     table : KlineTable
         The closed bars that open in the span, each once, ascending.
     sources : tuple of Source
         One for each page, in order of time.
     request_count : int
-        Requests that were sent, repeated ones included.
+        Requests that were sent, including repeated ones.
     """
 
     span: Span
@@ -74,23 +76,23 @@ class RestAnswer:
 
 
 def assemble(series: SeriesKey, wanted: Span, pages: Sequence[Page], now_ms: int) -> RestAnswer:
-    """Put pages together.
+    """Join the pages of a span.
 
     Parameters
     ----------
     series : SeriesKey
     wanted : Span
-        What the pages were asked for, all together.
+        The span that all pages together were asked for.
     pages : sequence of Page
-        Their spans have nothing in common.
+        Their spans do not overlap.
     now_ms : int
-        The present by this machine's clock, before the first page was asked for. A bar counts as closed when it
-        was by this clock and by the exchange's: whichever is behind keeps a bar from being taken that still forms.
+        The present by this machine's clock, before the first request. A bar counts as closed only if it was closed
+        by this clock and by the exchange's, so that neither clock, if it is ahead, lets a forming bar in.
 
     Raises
     ------
     RestAnswerError
-        A close time makes no sense.
+        A close time is invalid.
     """
     ordered = sorted(pages, key=lambda page: page.span)
     seen_ms = min([now_ms, *(page.date_ms for page in ordered if page.date_ms is not None)])
@@ -109,6 +111,23 @@ def assemble(series: SeriesKey, wanted: Span, pages: Sequence[Page], now_ms: int
         tuple(_source_of(page, span) for page in ordered),
         sum(page.request_count for page in ordered),
     )
+
+
+def closed_count(open_ms: Times, close_ms: Times, interval: Interval, now_ms: int) -> int:
+    """The number of bars before the first that is not closed at a time.
+
+    A bar is closed when its own close time has passed and its cell of the grid is over. Both matter: where trading
+    was halted, the exchange has ended bars early.
+
+    Parameters
+    ----------
+    open_ms, close_ms : ndarray of int64, shape (n,)
+        Ascending by open time.
+    interval : Interval
+    now_ms : int
+    """
+    is_open = (close_ms >= now_ms) | (open_ms >= grid_floor(now_ms, interval))
+    return int(np.argmax(is_open)) if np.any(is_open) else len(open_ms)
 
 
 def _source_of(page: Page, span: Span) -> Source:

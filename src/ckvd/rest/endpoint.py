@@ -1,7 +1,7 @@
-"""`Endpoint`: how a series is asked for, and what the exchange allows in one request. Pure.
+"""`Endpoint`: the request for bars of a series, and what the exchange allows in one request. Pure.
 
-The rules are those of the publisher's documentation, and where answers were seen to differ from it, what is safe
-under both. Imports `market`, `timespan` and the constants.
+The rules follow the exchange's documentation. Where its responses were seen to differ, the rules are safe under
+both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ckvd.model.market import SeriesKey
     from ckvd.model.timespan import Span
 
-# A delivery date or PERP makes a contract of a pair. `_SETTLED` is part of a symbol.
+# A contract is its pair with a delivery date or PERP. `_SETTLED` is part of the symbol of a pair.
 _CONTRACT: Final = re.compile(r"_(?:[0-9]{6}|PERP)$")
 
 
@@ -27,13 +27,13 @@ class MarketRules:
     Attributes
     ----------
     root : str
-        The path that all requests begin with.
+        The beginning of all paths.
     weights : tuple of (int, int)
-        The most rows of a request and its weight, ascending.
+        Row limits, ascending, each with the weight of a request up to that limit.
     span_max_ms : int or None
         The longest time between `startTime` and `endTime`.
     is_newest_first : bool
-        Whether a span with more bars than rows are asked for is answered with its last bars, not its first.
+        Whether a page of a span that has more bars than the limit has the last bars of the span, not the first.
     """
 
     root: str
@@ -42,21 +42,17 @@ class MarketRules:
     is_newest_first: bool = False
 
     @property
-    def rows_max(self) -> int:
-        """The most rows that one request may ask for."""
-        return self.weights[-1][0]
-
-    @property
     def page_rows(self) -> int:
-        """The rows of a request that brings the most for its weight."""
+        """The limit with the most rows for its weight."""
         return max(self.weights, key=lambda band: band[0] / band[1])[0]
 
     def weight_of(self, limit: int) -> int:
-        """The weight of a request for so many rows."""
+        """The weight of a request with a limit."""
         return next(weight for rows, weight in self.weights if limit <= rows)
 
 
-# The documentation counts 100 and 500 rows to the next band, the exchange was seen not to: these are under both.
+# By the documentation, limits of 100 and 500 weigh as much as the next band; the exchange was seen to count less.
+# These limits weigh the same under both.
 _FUTURES_WEIGHTS: Final = ((99, 1), (499, 2), (1000, 5), (1500, 10))
 
 RULES: Final[dict[Market, MarketRules]] = {
@@ -68,7 +64,7 @@ RULES: Final[dict[Market, MarketRules]] = {
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """How one series is asked for.
+    """The request for bars of one series.
 
     Attributes
     ----------
@@ -90,11 +86,11 @@ class Endpoint:
         """The endpoint of a series."""
         rules = RULES[series.market]
         is_of_pair = series.kind is Kind.INDEX_PRICE
-        subject = ("pair", pair_of(series.symbol)) if is_of_pair else ("symbol", series.symbol)
+        subject = ("pair", _pair_of(series.symbol)) if is_of_pair else ("symbol", series.symbol)
         return cls(f"{rules.root}/{series.kind}", subject, series.interval.rest_name, rules)
 
     def params(self, span: Span, limit: int) -> dict[str, str | int]:
-        """The query for bars that open in a span: the exchange counts both ends in."""
+        """The query for bars that open in a span. For the exchange both ends are inclusive."""
         name, value = self.subject
         return {
             name: value,
@@ -104,12 +100,12 @@ class Endpoint:
             "limit": limit,
         }
 
-    def params_of_first(self, from_ms: int = 0) -> dict[str, str | int]:
-        """The query for the first bar from a moment on, where a span may be as long as one likes."""
+    def params_of_first(self, from_ms: int) -> dict[str, str | int]:
+        """The query for the first bar from a time on, in markets without a longest span."""
         name, value = self.subject
         return {name: value, "interval": self.interval, "startTime": from_ms, "limit": 1}
 
 
-def pair_of(symbol: str) -> str:
-    """The pair that a contract is made on: `BTCUSD` for `BTCUSD_PERP`, `BTCUSDT` for `BTCUSDT_260626`."""
+def _pair_of(symbol: str) -> str:
+    """The pair of a contract: `BTCUSD` for `BTCUSD_PERP`, `BTCUSDT` for `BTCUSDT_260626`."""
     return _CONTRACT.sub("", symbol)

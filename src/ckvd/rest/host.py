@@ -1,14 +1,15 @@
-"""`ExchangeHost`: asking one host of the exchange, within its limits, until there is an answer.
+"""`ExchangeHost`: requests to one host of the exchange, within its limits, until one is answered with rows.
 
-All tasks of a client ask through here, in the order in which they came. A request waits until the budget has room
-and the line has a place, and is counted before it is sent. When the exchange finds the requests too many, nobody
-sends anything until the pause is over. When it bans this address, or asks for a longer pause than is bearable,
-whoever waits is told so at once, and nothing is sent until that has ended.
+All tasks of a client send through here, first come, first served. A request waits until the weight budget has room
+and the transport has a free slot, and is counted before it is sent. After a 429 nothing is sent until the pause is
+over. After a ban, or a pause that is too long to wait for, every waiting task gets the error at once, and nothing
+is sent until the ban or pause has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import logging
 import random
 import time
@@ -16,17 +17,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckvd.errors import BannedError, ExchangeError, NetworkError, RateLimitError
-from ckvd.model.timespan import now_ms
-from ckvd.network.retry import Failure, RetryPolicy
-from ckvd.rest.refusal import refusal_of, retry_after_s
-from ckvd.rest.weight import ServerClock, WeightBudget, date_of
+from ckvd.network.retry import Failure, RetryPolicy, is_transient_status, retry_after_s
+from ckvd.rest.refusal import refusal_of
+from ckvd.rest.weight import ServerClock, WeightBudget
 from ckvd.utils.config import REST_WEIGHT_SHARE, REST_WEIGHT_WINDOW_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ckvd.model.market import Market
-    from ckvd.network.transport import Response, Transport
+    from ckvd.network.response import Response
+    from ckvd.network.transport import Transport
 
 logger = logging.getLogger(__name__)
 
@@ -34,32 +35,14 @@ _USED_WEIGHT = "x-mbx-used-weight-1m"
 
 
 @dataclass(frozen=True, slots=True)
-class DatedResponse:
-    """An answer with rows.
-
-    Attributes
-    ----------
-    response : Response
-    date_ms : int or None
-        When the exchange made it, by its own clock, rounded down to a second; None where it does not say.
-    attempt_count : int
-        Requests that it took.
-    """
-
-    response: Response
-    date_ms: int | None
-    attempt_count: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Stop:
-    """Nothing is sent before a time, by the clock that is never set, because of a refusal."""
+    """A refusal, and until when nothing is sent because of it, by the clock that is never set."""
 
     until_s: float
     refusal: BannedError | RateLimitError
 
     def error(self, url: str) -> BannedError | RateLimitError:
-        """What to raise in place of a request."""
+        """The error of a request that is not sent."""
         refusal = self.refusal
         reason = f"not sent: {refusal.reason}"
         status, code, said = refusal.status, refusal.code, refusal.message
@@ -70,11 +53,11 @@ class _Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class _Failed:
-    """An attempt without rows, and the pause in seconds that the answer asked for, where it did."""
+class _FailedAttempt:
+    """An attempt without rows: what to raise if it was the last, and what the retry policy asks about it."""
 
     error: NetworkError
-    retry_after_s: float | None = None
+    failure: Failure
 
 
 class ExchangeHost:
@@ -85,12 +68,10 @@ class ExchangeHost:
     base_url : str
     market : Market
     transport : Transport
-        It stays the caller's.
-    line : asyncio.Semaphore
-        The places on the line, shared with the client's other hosts.
+        Not closed here. Its slots are shared with the client's other hosts.
     retry : RetryPolicy
     weight_limit : int
-        What the exchange allows in a window.
+        The weight that the exchange allows in a window.
     window_s, share : float
         See `WeightBudget`.
     steady_s : callable
@@ -102,7 +83,6 @@ class ExchangeHost:
         base_url: str,
         market: Market,
         transport: Transport,
-        line: asyncio.Semaphore,
         *,
         retry: RetryPolicy,
         weight_limit: int,
@@ -113,7 +93,6 @@ class ExchangeHost:
         self.base_url = base_url.rstrip("/")
         self._market = market
         self._transport = transport
-        self._line = line
         self._retry = retry
         self._rng = random.Random()  # noqa: S311 - it spreads requests in time, it keeps no secret
         self._steady_s = steady_s
@@ -126,99 +105,112 @@ class ExchangeHost:
     def __repr__(self) -> str:
         return f"<ExchangeHost {self.base_url}: {self._budget!r}>"
 
-    async def ask(self, path: str, params: Mapping[str, str | int], weight: int) -> DatedResponse:
-        """Ask until there is an answer with rows, as often as the policy allows.
+    async def ask(self, path: str, params: Mapping[str, str | int], weight: int) -> tuple[Response, int]:
+        """Send a request until it is answered with rows, as often as the policy allows.
+
+        Returns
+        -------
+        Response
+        int
+            The number of requests that it took.
 
         Raises
         ------
         ExchangeError
-            The exchange refuses: see the classes made of it.
+            The exchange refuses; see its subclasses.
         NetworkError, HttpStatusError
-            There was no answer at last, or none of the exchange's.
+            The last attempt brought no response, or none of the exchange's own.
         ClientClosedError
         """
         number = 1
         while True:
             outcome = await self._attempt(path, params, weight)
-            if isinstance(outcome, _Failed):
+            if isinstance(outcome, _FailedAttempt):
                 await self._wait_after(outcome, number)
                 number += 1
             else:
-                date_s = date_of(outcome.headers)
-                return DatedResponse(outcome, None if date_s is None else 1000 * date_s, number)
+                return outcome, number
 
     # --- One attempt ---------------------------------------------------------------------------------------
 
-    async def _attempt(self, path: str, params: Mapping[str, str | int], weight: int) -> Response | _Failed:
+    async def _attempt(self, path: str, params: Mapping[str, str | int], weight: int) -> Response | _FailedAttempt:
         url = self.base_url + path
         await self._admit(url, weight)
         sent_s = self._steady_s()
         try:
-            response = await self._transport.request(url, params)
-        except BaseException as error:
+            outcome = await self._transport.request(url, params)
+        except BaseException:
             self._budget.lose(weight)
-            if isinstance(error, NetworkError):
-                return _Failed(error)
             raise
         else:
-            return self._learn(response, weight, sent_s) or response
+            if isinstance(outcome, Failure):
+                self._budget.lose(weight)
+                return _FailedAttempt(outcome.to_error(), outcome)
+            return self._learn(outcome, weight, sent_s) or outcome
         finally:
-            self._line.release()
+            self._transport.slots.release()
             self._wake()
 
-    def _learn(self, response: Response, weight: int, sent_s: float) -> _Failed | None:
-        """Settle a request by its answer; None for one with rows."""
+    def _learn(self, response: Response, weight: int, sent_s: float) -> _FailedAttempt | None:
+        """Settle a request by its response; None for one with rows."""
         now_s = self._steady_s()
-        date_s = date_of(response.headers)
-        made_ms = now_ms() if date_s is None else 1000 * date_s
-        refusal = refusal_of(response, self._market, made_ms)
+        made = response.date or dt.datetime.now(dt.UTC)
+        made_ms = int(made.timestamp() * 1000)
+        pause_s = retry_after_s(response, made)
+        refusal = refusal_of(response, self._market, made_ms, pause_s)
         used = _read_count(response.headers.get(_USED_WEIGHT, ""))
         if isinstance(refusal, BannedError):
             logger.warning("%s", refusal)
             self._stop = _Stop(now_s + (refusal.until_ms - made_ms) / 1000, refusal)
         elif isinstance(refusal, RateLimitError):
-            pause_s = refusal.retry_after_s or 0.0
-            # Whatever the sum is, there is no more to be had in this window.
+            # Whatever the sum is, nothing is left of this window.
             used = max(used or 0, self._budget.capacity)
-            if pause_s <= self._retry.retry_after_max_s:
-                self._budget.pause(now_s + pause_s)
+            until_s = now_s + (pause_s or 0.0)
+            if pause_s is None or pause_s <= self._retry.retry_after_max_s:
+                self._budget.pause(until_s)
             else:
-                self._stop = _Stop(now_s + pause_s, refusal)
+                self._stop = _Stop(until_s, refusal)
+        date_s = None if response.date is None else int(made.timestamp())
         self._budget.settle(weight, used=used, date_s=date_s, sent_s=sent_s, now_s=now_s)
-        return None if refusal is None else _Failed(refusal, retry_after_s(response, made_ms))
+        if refusal is None:
+            return None
+        is_transient = isinstance(refusal, RateLimitError) or is_transient_status(response.status)
+        failure = Failure(refusal.url, refusal.reason, is_transient=is_transient, retry_after_s=pause_s)
+        return _FailedAttempt(refusal, failure)
 
-    async def _wait_after(self, failed: _Failed, number: int) -> None:
+    async def _wait_after(self, failed: _FailedAttempt, number: int) -> None:
         """Wait before the next attempt, or raise the error of this one."""
-        error = failed.error
-        is_rate_limit = isinstance(error, RateLimitError)
-        is_transient = is_rate_limit or error.status in (None, 200, 408) or 500 <= (error.status or 0) <= 599
-        failure = Failure(error.url, error.reason, is_transient=is_transient, retry_after_s=failed.retry_after_s)
-        wait_s = self._retry.wait_s(number, failure, self._rng)
+        wait_s = self._retry.wait_s(number, failed.failure, self._rng)
         if wait_s is None:
-            raise error
-        logger.info("%s: trying again", error)
-        if not is_rate_limit:  # There, the budget keeps everybody waiting.
+            raise failed.error
+        logger.info("%s: trying again", failed.error)
+        if not isinstance(failed.error, RateLimitError):  # After one, the budget makes every request wait.
             await self._transport.sleep(wait_s)
 
     # --- Admission -----------------------------------------------------------------------------------------
 
     async def _admit(self, url: str, weight: int) -> None:
-        """Wait for room in the budget and a place on the line, first come, first served; take both."""
+        """Wait for room in the budget and a slot of the transport, first come, first served; take both.
+
+        The slot is taken here, and not by the transport: what waits for one must not count against the budget, and
+        must not be sent after a ban has come.
+        """
+        slots = self._transport.slots
         async with self._turn:
             while True:
                 while wait_s := self._wait_s(url, weight):
                     await self._pause(wait_s)
-                await self._line.acquire()
-                # What was room may be gone, or a ban may have come, while the line was full.
+                await slots.acquire()
+                # While no slot was free, the room may have been used up, or a ban may have come.
                 try:
                     is_room = not self._wait_s(url, weight)
                 except ExchangeError:
-                    self._line.release()
+                    slots.release()
                     raise
                 if is_room:
                     self._budget.reserve(weight)
                     return
-                self._line.release()
+                slots.release()
 
     def _wait_s(self, url: str, weight: int) -> float:
         now_s = self._steady_s()
@@ -227,7 +219,7 @@ class ExchangeHost:
         return self._budget.wait_s(weight, now_s)
 
     async def _pause(self, wait_s: float) -> None:
-        """Wait until the time has passed, or something has changed. Only one task is here at a time."""
+        """Wait until the time is over, or a request was settled. One task at a time is here."""
         sleeper = asyncio.create_task(self._transport.sleep(wait_s))
         sleeper.add_done_callback(lambda task: task.cancelled() or task.exception())
         self._sleeper = sleeper

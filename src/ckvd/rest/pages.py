@@ -1,10 +1,9 @@
-"""Which request comes next, and what of an answer is data. Pure.
+"""Which request comes next, and whether a page answers its request. Pure.
 
-A page with fewer rows than were asked for holds all bars of its span. A full one may have been cut, and what is
-left of the span is asked for again: on the side where the exchange cuts, all that is left; on the other side, what
-has room for a bar of the grid, so that no bar is lost where an answer is cut on the side that was not expected.
-Each request is for less than the one before it, so that holes, bars off the grid and strange answers all come to
-an end. Imports `timespan`, `kline` and `endpoint`.
+A page with fewer rows than its limit has all bars of its span. A full page may have been cut, and what is left of
+the span is requested again: on the side where the exchange cuts, all of it; on the other side, only a part that has
+room for a bar of the grid, so that no bar is lost if the exchange cuts on the unexpected side. Each request is for
+a smaller span than the one before, so that holes, bars off the grid and wrong pages cannot make an endless loop.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ckvd.model.calendar import grid_count, grid_floor
+from ckvd.model.calendar import grid_count
 from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
     from ckvd.model.table import Times
     from ckvd.rest.endpoint import MarketRules
 
-# Bars have been off their grid where trading was halted, and two have opened in one cell of it. Many more than the
-# grid has are no bars of this interval, and reading on would take for ever.
+# After halts of trading, bars have been off their grid, and two have opened in one cell of it. Many more bars than
+# the grid has cells are not bars of this interval, and reading on would take for ever.
 _STRAY_BARS_MAX: Final = 16
 
 
@@ -36,9 +35,9 @@ class PageRequest:
     Attributes
     ----------
     span : Span
-        Where the bars open.
+        The span in which the bars open.
     limit : int
-        The most rows to answer with.
+        The most rows that the page may have.
     """
 
     span: Span
@@ -46,7 +45,7 @@ class PageRequest:
 
 
 def windows(span: Span, rules: MarketRules) -> Iterator[Span]:
-    """A span in pieces that the exchange answers, in order."""
+    """Cut a span into windows no longer than one request may ask for, in order."""
     length_ms = rules.span_max_ms or max(1, span.length_ms)
     for start_ms in range(span.start_ms, span.end_ms, length_ms):
         yield Span(start_ms, min(span.end_ms, start_ms + length_ms))
@@ -55,19 +54,19 @@ def windows(span: Span, rules: MarketRules) -> Iterator[Span]:
 def request_for(span: Span, interval: Interval, rules: MarketRules) -> PageRequest:
     """The next request for a span.
 
-    It asks for one row more than the grid has bars, so that a page with all of them is not full.
+    Its limit is one row more than the grid has bars, so that a page with all of them is not full.
     """
     return PageRequest(span, min(rules.page_rows, grid_count(span, interval) + 1))
 
 
 def fault_of(asked: PageRequest, opens_ms: Times, interval: Interval) -> str | None:
-    """Why a page is no answer to its request; None if it is one.
+    """Why a page does not answer its request; None if it does.
 
     Parameters
     ----------
     asked : PageRequest
     opens_ms : ndarray of int64, shape (n,)
-        The open times of the rows, in the order of the answer.
+        The open times of the rows, in the order of the page.
     interval : Interval
     """
     if len(opens_ms) > asked.limit:
@@ -87,27 +86,10 @@ def fault_of(asked: PageRequest, opens_ms: Times, interval: Interval) -> str | N
 
 
 def left_over(asked: PageRequest, opens_ms: Times, interval: Interval, rules: MarketRules) -> tuple[Span, ...]:
-    """What is still to be asked for after a page without fault, in order."""
+    """The spans still to be requested after a page without fault, in order."""
     if len(opens_ms) < asked.limit:
         return ()
     before = Span(asked.span.start_ms, int(opens_ms[0]))
     after = Span(int(opens_ms[-1]) + 1, asked.span.end_ms)
     cut = before if rules.is_newest_first else after
-    return tuple(part for part in (before, after) if part and (part is cut or grid_count(part, interval)))
-
-
-def closed_count(open_ms: Times, close_ms: Times, interval: Interval, now_ms: int) -> int:
-    """How many bars were closed at a time: those before the first that was not.
-
-    A bar is closed when its own close time has passed, and its cell of the grid is over: the exchange has ended
-    bars early, where trading was halted.
-
-    Parameters
-    ----------
-    open_ms, close_ms : ndarray of int64, shape (n,)
-        Ascending by open time.
-    interval : Interval
-    now_ms : int
-    """
-    is_open = (close_ms >= now_ms) | (open_ms >= grid_floor(now_ms, interval))
-    return int(np.argmax(is_open)) if np.any(is_open) else len(open_ms)
+    return tuple(left for left in (before, after) if left and (left is cut or grid_count(left, interval)))

@@ -1,15 +1,12 @@
-"""What the exchange says in place of rows: an answer that is a refusal becomes a typed exception. Pure.
+"""Responses without rows: each becomes the exception that says why the exchange refused. Pure.
 
-Errors come as `{"code": -1121, "msg": "..."}`, those of a firewall as HTML. Imports `errors` and the reading of
-`Retry-After`.
+Errors come as `{"code": -1121, "msg": "..."}`, those of a firewall as HTML.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from ckvd.errors import (
@@ -23,108 +20,87 @@ from ckvd.errors import (
 )
 from ckvd.model.market import Market
 from ckvd.model.timespan import format_time
-from ckvd.network.retry import parse_retry_after
 from ckvd.utils.config import REST_URL_SPOT_ALTERNATIVE
 
 if TYPE_CHECKING:
-    from ckvd.network.transport import Response
+    from ckvd.network.response import Response
 
 _TOO_MANY_REQUESTS: Final = -1003
 _UNKNOWN_SUBJECTS: Final = (-1121, -4144)  # a symbol, a pair
 _BANNED_UNTIL: Final = re.compile(r"banned until ([0-9]{13})\b")
-# The shortest ban there is, for one that does not say how long it is.
+# The shortest ban there is, for one that does not say how long it is. A pause of more than a year is nonsense.
 _BAN_MS_MIN: Final = 120_000
+_PAUSE_S_MAX: Final = 366 * 86_400
 _MESSAGE_SHOWN: Final = 200
 
 
-def refusal_of(response: Response, market: Market, now_ms: int) -> NetworkError | None:
-    """Judge an answer.
+def refusal_of(response: Response, market: Market, made_ms: int, pause_s: float | None) -> NetworkError | None:
+    """Judge a response.
 
     Parameters
     ----------
     response : Response
     market : Market
-        Where it was asked.
-    now_ms : int
-        When it was made, in milliseconds.
+        The market that was asked.
+    made_ms : int
+        When the response was made, in milliseconds.
+    pause_s : float or None
+        The pause that it asks for, in seconds.
 
     Returns
     -------
     NetworkError or None
-        The exception that says what it means; None for an answer with rows.
+        The exception that says what it means; None for a response with rows.
     """
-    if response.status == 200:
+    status = response.status
+    if status == 200:
         return None
     code, message = _read_error(response.body)
-    said = f"{response.status}, {message}" if code is None else f"{response.status}, code {code}: {message}"
-    found = _Refusal(response, code, message, said)
-    if response.status == 418:
-        return _banned(found, now_ms)
-    if response.status == 429 or code == _TOO_MANY_REQUESTS:
-        return _rate_limited(found, now_ms)
-    if response.status in (403, 451):
-        return _region_refused(found, market)
+    said = f"{status}, {message}" if code is None else f"{status}, code {code}: {message}"
+    details: _Details = {"status": status, "code": code, "message": message}
+    if status == 418:
+        until_ms = _ban_end_ms(message, made_ms, pause_s)
+        reason = f"the exchange has banned this address until {format_time(until_ms)} ({said})"
+        return BannedError(response.url, reason, until_ms=until_ms, **details)
+    if status == 429 or code == _TOO_MANY_REQUESTS:
+        asks = "" if pause_s is None else f" and asks to wait {pause_s:g} s"
+        reason = f"the exchange reports too many requests{asks} ({said})"
+        return RateLimitError(response.url, reason, retry_after_s=pause_s, **details)
+    if status in (403, 451):
+        return RegionRefusedError(response.url, _reason_of_region(market, status, said), **details)
     if code is None:
-        return HttpStatusError(response.url, f"expected rows, found status {said}", status=response.status)
+        return HttpStatusError(response.url, f"expected rows, found status {said}", status=status)
     is_unknown = code in _UNKNOWN_SUBJECTS
     reason = f"market {market} has no such symbol ({said})" if is_unknown else f"the exchange answered {said}"
-    return (InvalidSymbolError if is_unknown else ExchangeError)(response.url, reason, **found.attributes)
+    return (InvalidSymbolError if is_unknown else ExchangeError)(response.url, reason, **details)
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    """An answer without rows, with the code and message in it, and both as part of a sentence."""
-
-    response: Response
-    code: int | None
-    message: str
-    said: str
-
-    @property
-    def attributes(self) -> _Attributes:
-        return {"status": self.response.status, "code": self.code, "message": self.message}
-
-
-class _Attributes(TypedDict):
+class _Details(TypedDict):
     status: int
     code: int | None
     message: str
 
 
-def _banned(found: _Refusal, now_ms: int) -> BannedError:
-    """A ban, which is over when the later of what the message and the header say has come."""
-    until = _BANNED_UNTIL.search(found.message)
+def _ban_end_ms(message: str, made_ms: int, pause_s: float | None) -> int:
+    """The end of a ban: the later of the two times that the message and the header give."""
+    until = _BANNED_UNTIL.search(message)
     ends_ms = [int(until[1])] if until else []
-    pause_s = retry_after_s(found.response, now_ms)
-    ends_ms += [now_ms + int(pause_s * 1000)] if pause_s is not None else []
-    until_ms = max(ends_ms, default=now_ms + _BAN_MS_MIN)
-    reason = f"the exchange has banned this address until {format_time(until_ms)} ({found.said})"
-    return BannedError(found.response.url, reason, until_ms=until_ms, **found.attributes)
+    ends_ms += [made_ms + int(min(pause_s, _PAUSE_S_MAX) * 1000)] if pause_s is not None else []
+    return max(ends_ms, default=made_ms + _BAN_MS_MIN)
 
 
-def _rate_limited(found: _Refusal, now_ms: int) -> RateLimitError:
-    pause_s = retry_after_s(found.response, now_ms)
-    asks = "" if pause_s is None else f" and asks to wait {pause_s:g} s"
-    reason = f"the exchange finds the requests too many{asks} ({found.said})"
-    return RateLimitError(found.response.url, reason, retry_after_s=pause_s, **found.attributes)
-
-
-def _region_refused(found: _Refusal, market: Market) -> RegionRefusedError:
-    is_region = found.response.status == 451
-    who = (
-        "does not serve this region" if is_region else "does not serve this region, or finds the requests too many"
-    )
+def _reason_of_region(market: Market, status: int, said: str) -> str:
+    who = "does not serve this region" + ("" if status == 451 else ", or has had too many requests")
     way_out = (
         f"set CKVD_REST_URL_SPOT to {REST_URL_SPOT_ALTERNATIVE}, which has the same market data"
         if market is Market.SPOT
         else f"archives are served everywhere; set CKVD_REST_URL_{market.upper()} to another address"
     )
-    reason = f"the exchange {who} ({found.said}); {way_out}"
-    return RegionRefusedError(found.response.url, reason, **found.attributes)
+    return f"the exchange {who} ({said}); {way_out}"
 
 
 def _read_error(body: bytes) -> tuple[int | None, str]:
-    """The code and message of an error; of any other body its beginning."""
+    """The code and message of an error; of any other body no code, and its beginning."""
     try:
         error = json.loads(body)
     except (ValueError, RecursionError):
@@ -132,9 +108,3 @@ def _read_error(body: bytes) -> tuple[int | None, str]:
     if isinstance(error, dict) and isinstance(error.get("code"), int):
         return error["code"], str(error.get("msg", ""))[:_MESSAGE_SHOWN]
     return None, " ".join(body[:_MESSAGE_SHOWN].decode("utf-8", "replace").split())
-
-
-def retry_after_s(response: Response, now_ms: int) -> float | None:
-    """The pause in seconds that an answer asks for; None where it does not."""
-    now = dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC)
-    return parse_retry_after(response.headers.get("retry-after", ""), now)

@@ -1,12 +1,10 @@
 """`RestDataClient`: closed bars from the REST interface of the exchange.
 
-It holds a transport and the hosts of the markets, and walks through the pages of a span. What a page is asked for,
-how an answer is read and how the exchange's limits are kept is in `ckvd.rest`.
+It holds a transport and a host for each market, and fetches the pages of a span.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Mapping
@@ -43,9 +41,6 @@ if TYPE_CHECKING:
     from curl_cffi import AsyncSession
     from curl_cffi import Response as CurlResponse
 
-    from ckvd.decode.rows import RawRows
-    from ckvd.rest.host import DatedResponse
-
 __all__ = ["RestAnswer", "RestDataClient"]
 
 _URLS: Final = {Market.SPOT: REST_URL_SPOT, Market.UM: REST_URL_UM, Market.CM: REST_URL_CM}
@@ -57,32 +52,32 @@ _WEIGHT_LIMITS: Final = {
 
 
 class RestDataClient(ConnectionHolder):
-    """Asks the exchange for bars.
+    """Fetch bars from the exchange.
 
-    An asynchronous context manager. Use one for all tasks: connections are kept, and the limits of the exchange
-    are kept for all of them together.
+    An asynchronous context manager. Use one client for all tasks: it keeps connections, and keeps all tasks
+    together within the limits of the exchange.
 
     Parameters
     ----------
     base_url : str or mapping of str to str, optional
         The address of the exchange, for all markets or for each (`spot`, `um`, `cm`). The default is the
-        environment's `CKVD_REST_URL_SPOT`, `CKVD_REST_URL_UM` or `CKVD_REST_URL_CM`, else its `CKVD_REST_URL`,
-        else the exchange's own addresses.
+        environment's `CKVD_REST_URL_SPOT`, `CKVD_REST_URL_UM` or `CKVD_REST_URL_CM`, else its `CKVD_REST_URL`, else
+        the exchange's own addresses.
     client : curl_cffi.AsyncSession, optional
         A session to use. It is never closed here.
     concurrency : int
-        Requests on the line at a time.
+        Requests sent at a time, to all hosts together.
     weight_limits : mapping of str to int, optional
         The request weight that the exchange allows in a window, for some of the markets.
     weight_share : float
-        How much of it this client uses; the rest is for other processes behind the same address.
+        The part of it that this client uses; the rest is for other processes behind the same IP address.
     weight_window_s : float
         The length of a window.
     retry : RetryPolicy, optional
     clock : callable
         The present in milliseconds.
     steady_clock : callable
-        Seconds, by a clock that is never set: it measures pauses.
+        Seconds, by a clock that is never set. It measures pauses.
     transport_options
         Passed on to `Transport`: timeouts and `sleep`.
     """
@@ -107,10 +102,8 @@ class RestDataClient(ConnectionHolder):
         self._clock = clock
         self._client = client
         self._client_is_external = client is not None
-        places = concurrency if client is None else min(concurrency, client.max_clients)
         policy = retry or RetryPolicy()
-        transport = Transport(client, concurrency=places, retry=policy, **transport_options).part()
-        line = asyncio.Semaphore(places)
+        transport = Transport(client, concurrency=concurrency, retry=policy, **transport_options).part()
         limits = weight_limits or {}
         self._transport = transport
         self._hosts = {
@@ -118,7 +111,6 @@ class RestDataClient(ConnectionHolder):
                 _url_of(market, base_url),
                 market,
                 transport,
-                line,
                 retry=policy,
                 weight_limit=limits.get(market, _WEIGHT_LIMITS[market]),
                 window_s=weight_window_s,
@@ -131,21 +123,21 @@ class RestDataClient(ConnectionHolder):
     async def fetch(self, series: SeriesKey, span: Span) -> RestAnswer:
         """Fetch the closed bars that open in a span.
 
-        A bar that still forms is never among them, nor asked for. What the exchange does not have is simply not
-        there: `RestAnswer.span` says how far the answer speaks.
+        A bar that still forms is neither requested nor returned. Bars that the exchange does not have are left out;
+        `RestAnswer.span` is the span that the answer covers.
 
         Raises
         ------
         InvalidSymbolError
             The market has no such symbol.
         BannedError
-            The exchange has banned this address; nothing is sent to it until the ban ends.
+            The exchange has banned this IP address. No request is sent until the ban ends.
         RateLimitError, RegionRefusedError, ExchangeError
             The exchange refuses for another reason.
         RestAnswerError
-            An answer cannot be believed.
+            A response is invalid.
         NetworkError
-            There was no answer.
+            There was no response.
         ClientClosedError
             The client is or was closed.
         """
@@ -155,28 +147,33 @@ class RestDataClient(ConnectionHolder):
         return assemble(series, wanted, pages, asked_ms)
 
     async def first_open_ms(self, series: SeriesKey, from_ms: int = 0) -> int | None:
-        """When the first bar of a series opened: its listing. Or the first from a time on.
+        """When the first bar of a series opens, by default its listing.
 
         Parameters
         ----------
         series : SeriesKey
         from_ms : int
-            Bars that open earlier are passed over.
+            Ignore bars that open earlier.
 
         Returns
         -------
         int or None
-            Milliseconds; None where there are no bars. The bar need not be closed. Errors are those of `fetch`.
+            Milliseconds; None if there are no bars. The bar need not be closed.
+
+        Raises
+        ------
+        ExchangeError, RestAnswerError, NetworkError, ClientClosedError
+            See `fetch`.
         """
         endpoint = Endpoint.of(series)
         if endpoint.rules.span_max_ms is None:
             params = endpoint.params_of_first(from_ms)
-            answer = await self._host_of(series).ask(endpoint.path, params, endpoint.rules.weight_of(1))
-            return next(iter(_rows_of(answer).cells[0].tolist()), None)
+            response, _ = await self._host_of(series).ask(endpoint.path, params, endpoint.rules.weight_of(1))
+            return next(iter(read_rows(response.body, response.url).cells[0].tolist()), None)
         return await self._search_first_open_ms(series, max(from_ms, REST_CM_EARLIEST_MS))
 
     async def _search_first_open_ms(self, series: SeriesKey, from_ms: int) -> int | None:
-        """Find the first bar where no request reaches to the present: first its day, then the bar."""
+        """Find the first bar in a market with a longest span: first its day, then the bar."""
         rules, end_ms = Endpoint.of(series).rules, self._clock()
         if not series.interval.has_daily_archives:
             return await self._first_of(series, windows(Span(from_ms, max(from_ms, end_ms)), rules))
@@ -194,7 +191,7 @@ class RestDataClient(ConnectionHolder):
         return None
 
     async def _first_of(self, series: SeriesKey, spans: Iterable[Span]) -> int | None:
-        """When the first bar that opens in one of the spans does so."""
+        """When the first bar in one of the spans opens."""
         for span in spans:
             opens_ms = [page.rows.cells[0] for page in await self._fetch_pages(series, span)]
             found = [int(opens[0]) for opens in opens_ms if len(opens)]
@@ -203,7 +200,7 @@ class RestDataClient(ConnectionHolder):
         return None
 
     async def _fetch_pages(self, series: SeriesKey, span: Span) -> list[Page]:
-        """Ask for the pages of a span, one after the other, until nothing is left of it."""
+        """Fetch the pages of a span, one after the other, until nothing of it is left."""
         endpoint, host = Endpoint.of(series), self._host_of(series)
         pages: list[Page] = []
         for window in windows(span, endpoint.rules):
@@ -211,16 +208,17 @@ class RestDataClient(ConnectionHolder):
             while left:
                 asked = request_for(left.pop(), series.interval, endpoint.rules)
                 params = endpoint.params(asked.span, asked.limit)
-                answer = await host.ask(endpoint.path, params, endpoint.rules.weight_of(asked.limit))
-                rows, url = _rows_of(answer), answer.response.url
+                response, count = await host.ask(endpoint.path, params, endpoint.rules.weight_of(asked.limit))
+                rows, url = read_rows(response.body, response.url), response.url
                 fault = fault_of(asked, rows.cells[0], series.interval)
                 if fault is not None:
                     raise RestAnswerError(url, fault)
                 still = left_over(asked, rows.cells[0], series.interval, endpoint.rules)
                 left += still
-                (held,) = difference([asked.span], still)
+                (covered,) = difference([asked.span], still)
                 name = f"{endpoint.path}?{urlsplit(url).query}"
-                pages.append(Page(held, rows, url, name, answer.date_ms, answer.attempt_count))
+                date_ms = None if response.date is None else int(response.date.timestamp() * 1000)
+                pages.append(Page(covered, rows, url, name, date_ms, count))
         return pages
 
     def _host_of(self, series: SeriesKey) -> ExchangeHost:
@@ -262,7 +260,3 @@ def _url_of(market: Market, base_url: str | Mapping[str, str] | None) -> str:
         or environment.get("CKVD_REST_URL")
         or _URLS[market]
     )
-
-
-def _rows_of(answer: DatedResponse) -> RawRows:
-    return read_rows(answer.response.body, answer.response.url)

@@ -1,7 +1,7 @@
-"""The body of an answer to raw rows: JSON arrays of the twelve fields, exactly as they were written.
+"""From the body of a response to raw rows: JSON arrays of the twelve fields, exactly as they were written. Pure.
 
-Rows are put down as lines of a CSV and go the way of an archive's, so that both are read by one grammar and every
-float equals `float(text)`. What JSON adds, types and nesting, is checked here. Imports `archive.parse` and `kline`.
+Rows are written as lines of a CSV and parsed as those of an archive, so that one grammar reads both and every float
+equals `float(text)`. What JSON adds, types and nesting, is checked here.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ _USUAL_TYPES: Final = [int if field in INTEGER_FIELDS else str for field in rang
 
 
 def read_rows(body: bytes, url: str) -> RawRows:
-    """Read the rows of an answer.
+    """Read the rows of a response.
 
     Parameters
     ----------
     body : bytes
-        JSON: an array of arrays, integers for times and counts, all other numbers as text or bare.
+        JSON: an array of arrays, with integers for times and counts, and all other numbers as text or bare.
     url : str
-        What errors call it.
+        The name of the response in errors.
 
     Raises
     ------
     RestAnswerError
-        It is something else; the error names the row.
+        The body is something else; the error names the row.
     """
     try:
-        # A bare number keeps its text: through a float it would lose how it was written.
+        # A bare number keeps its text. A float would not tell how it was written.
         answer = json.loads(body, parse_float=str, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise RestAnswerError(url, f"expected JSON, found {_shown(body)} ({error})") from None
@@ -53,7 +53,7 @@ def read_rows(body: bytes, url: str) -> RawRows:
 
 
 def join_rows(pages: Sequence[RawRows]) -> RawRows:
-    """The rows of at least one page, one after the other."""
+    """Join the rows of at least one page, in order."""
     filled = [page for page in pages if page.row_count] or pages[:1]
     decimals = filled[0].decimals
     for page in filled[1:]:
@@ -63,7 +63,7 @@ def join_rows(pages: Sequence[RawRows]) -> RawRows:
 
 
 def _line(row: object, number: int, url: str) -> str:
-    """A row as a line of a CSV. Its fields are sure to be where they were."""
+    """Write a row as a line of a CSV. No cell contains a separator, so that no field moves."""
     if not isinstance(row, list) or len(row) != FIELD_COUNT:
         raise RestAnswerError(url, f"expected an array of {FIELD_COUNT} fields, found {_shown(row)}", row=number)
     line = ",".join(map(str, row)) + "\n"
@@ -75,7 +75,7 @@ def _line(row: object, number: int, url: str) -> str:
 
 def _check_cells(row: list[object], number: int, url: str) -> None:
     for field, cell in enumerate(row):
-        is_number = type(cell) is int  # and not bool, which is one to isinstance
+        is_number = type(cell) is int  # isinstance would let a bool pass
         is_text = isinstance(cell, str) and not any(separator in cell for separator in _SEPARATORS)
         if not is_number and (field in INTEGER_FIELDS or not is_text):
             kind = "an integer" if field in INTEGER_FIELDS else "a decimal number"

@@ -1,39 +1,32 @@
-"""How much may still be asked of a host in this minute of its clock: `ServerClock`, `WeightBudget`. Pure.
+"""The weight that may still be used of a host in this minute of its clock: `ServerClock`, `WeightBudget`. Pure.
 
-Both are told the time of this machine, from a clock that is never set, such as `time.monotonic`.
+Both take the time of this machine from a clock that is never set, such as `time.monotonic`.
 
-A response gives its time in whole seconds (`Date`), and was made between sending the request and receiving it. Each
-response therefore bounds the difference of the two clocks from both sides.
+A response gives its time in whole seconds (`Date`). It was made after the request was sent and before the response
+was received, so that each response bounds the difference of the two clocks from both sides.
 
-The exchange adds up the weights of all requests from one address in each minute of its own clock, and returns the
-sum with each response. Here a request counts from before it is sent. While it is under way nobody knows in which
-minute the exchange counts it, so it counts in every minute; once it is answered, the sum in the response includes
-it. A new minute begins when it has certainly begun at the exchange.
+The exchange adds up the weights of all requests from one IP address in each minute of its own clock, and returns
+the sum with each response. Here a request counts from before it is sent. While it is under way it is unknown in
+which minute the exchange counts it, so that it counts in every minute. Once there is a response, the sum in it
+includes the request. A new minute begins when it has certainly begun at the exchange.
 
-The invariant: what was sent in a minute, as the exchange counts it, is never more than what is counted against that
-minute here. So the limit holds for any number of tasks. Other processes behind the same address show in the sums,
-and have the share of the limit that is not used here.
+The invariant: the weight sent in a minute, as the exchange counts it, never exceeds the weight counted against that
+minute here. So the limit holds for any number of tasks. Other processes behind the same IP address show in the
+sums, and have the share of the limit that is not used here.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
-
 from ckvd.utils.config import REST_WEIGHT_SHARE, REST_WEIGHT_WINDOW_S
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class ServerClock:
-    """The clock of one host, as far as it is known.
+    """The clock of one host, as far as responses tell.
 
     Parameters
     ----------
     guess_s : float
-        Seconds by which it is ahead of this machine's clock, until an answer tells.
+        The seconds that it is ahead of this machine's clock; used until the first response.
     """
 
     def __init__(self, guess_s: float) -> None:
@@ -41,55 +34,38 @@ class ServerClock:
         self._is_guessed = True
 
     def earliest_s(self, now_s: float) -> float:
-        """The earliest that it may be there now, in seconds since the epoch."""
+        """The earliest time that the host's clock may show now, in seconds since the epoch."""
         return now_s + self._ahead_s
 
     def steady_s(self, server_s: float) -> float:
-        """When it will be that late there for certain, by this machine's clock."""
+        """When the host's clock will certainly have reached a time, by this machine's clock."""
         return server_s - self._ahead_s
 
     def observe(self, date_s: int, sent_s: float, received_s: float) -> bool:
-        """Learn from an answer.
+        """Learn from a response.
 
         Parameters
         ----------
         date_s : int
-            What it says, whole seconds since the epoch.
+            Its date, whole seconds since the epoch.
         sent_s, received_s : float
-            When the request was sent and the answer was here, by this machine's clock.
+            When the request was sent and the response received, by this machine's clock.
 
         Returns
         -------
         bool
-            Whether it may be earlier over there than was thought to be certain: a clock was set, or drifts, or
-            the guess was too high.
+            Whether the host's clock may show an earlier time than `earliest_s` has said: a clock was set or drifts,
+            or the guess was too high.
         """
         least_s, most_s = date_s - received_s, date_s + 1 - sent_s
-        # A guess between the bounds may be wrong as well: only what an answer told is certain.
+        # A guess between the bounds may be wrong too: only a response is certain.
         is_set_back = self._ahead_s > least_s if self._is_guessed else self._ahead_s >= most_s
         self._is_guessed = False
         self._ahead_s = least_s if is_set_back else max(self._ahead_s, least_s)
         return is_set_back
 
 
-def date_of(headers: Mapping[str, str]) -> int | None:
-    """When an answer was made by its `Date`, whole seconds since the epoch; None where it does not say.
-
-    Parameters
-    ----------
-    headers : mapping of str to str
-        Names in lower case.
-    """
-    try:
-        moment = parsedate_to_datetime(headers.get("date", ""))
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
-    # A zone of -0000 means UTC of unknown origin, and comes back without one.
-    aware = moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment
-    return int(aware.timestamp())
-
-
-# Longer than the rounding of a float: whoever waits for a window finds it begun.
+# Longer than a float's rounding error: after a wait for a window, the window has begun.
 _AFTER_S = 0.001
 
 
@@ -99,20 +75,20 @@ class WeightBudget:
     Parameters
     ----------
     limit : int
-        What the exchange allows in a window.
+        The weight that the exchange allows in a window.
     clock : ServerClock
-        It learns from the answers that `settle` is told.
+        `settle` passes it the date of each response.
     window_s : float
-        The length of a window; windows are multiples of it since the epoch.
+        The length of a window. Windows begin at its multiples since the epoch.
     share : float
-        How much of the limit is used here.
+        The part of the limit that is used here.
 
     Attributes
     ----------
     capacity : int
-        The most that is used of a window.
+        The most weight to use in a window.
     used : int
-        What was used of the present one, by this client and others, as far as it is known.
+        The known weight used in the present window, by this client and others.
     in_flight : int
         The weight of requests under way.
     """
@@ -137,14 +113,14 @@ class WeightBudget:
         return f"<WeightBudget: {self.used} used, {self.in_flight} under way, of {self.capacity}>"
 
     def wait_s(self, weight: int, now_s: float) -> float:
-        """How long a request has to wait at most before it is worth asking again; 0 if it may be sent now.
+        """How long a request has to wait before it is worth asking again; 0 if it may be sent now.
 
-        It may be worth it earlier, when another one is settled.
+        Asking earlier is worth it when another request was settled.
         """
         if now_s < self._paused_until_s:
             return self._paused_until_s - now_s
         self._advance_to(self._window_at(self._clock.earliest_s(now_s)))
-        # A request that weighs more than all there is goes alone.
+        # A request that weighs more than the capacity is sent alone.
         if self.used + self.in_flight + min(weight, self.capacity) <= self.capacity:
             return 0.0
         next_s = self._clock.steady_s((self._window + 1) * self._window_s)
@@ -155,18 +131,18 @@ class WeightBudget:
         self.in_flight += weight
 
     def settle(self, weight: int, *, used: int | None, date_s: int | None, sent_s: float, now_s: float) -> None:
-        """Learn from the answer to a request.
+        """Learn from the response to a request.
 
         Parameters
         ----------
         weight : int
-            As it was reserved.
+            The weight that was reserved.
         used : int or None
-            The sum that the answer tells; None if it does not.
+            The sum in the response; None if it has none.
         date_s : int or None
-            When the answer was made, see `ServerClock.observe`.
+            When the response was made, see `ServerClock.observe`.
         sent_s, now_s : float
-            When the request was sent and the answer was here.
+            When the request was sent and the response received.
         """
         self.in_flight -= weight
         if date_s is None:
@@ -178,18 +154,18 @@ class WeightBudget:
             self._advance_to(window)
             if window < self._window:
                 if not is_set_back:
-                    return  # It was counted in a window that is over.
-                # The window was begun too early: the one before goes on, and has what was sent since as well.
+                    return  # The exchange counted it in a window that is over.
+                # The window was begun too early: the one before goes on, and counts what was sent since too.
                 self._window = window
         self.used = self.used + weight if used is None else max(self.used, used)
 
     def lose(self, weight: int) -> None:
-        """Count a request that was not answered: the exchange may have counted it."""
+        """Count a request without a response: the exchange may have counted it."""
         self.in_flight -= weight
         self.used += weight
 
     def pause(self, until_s: float) -> None:
-        """Let nothing be sent before a time."""
+        """Send nothing before a time."""
         self._paused_until_s = max(self._paused_until_s, until_s)
 
     def _window_at(self, server_s: float) -> int:

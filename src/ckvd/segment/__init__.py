@@ -1,7 +1,10 @@
-"""Segments: the files that klines are kept in. Immutable, self-describing, read without a copy.
+"""Segments: the files that hold klines. They are immutable, describe themselves, and are read without a copy.
 
-`layout` says what stands where in a file, and `header` reads and writes what a segment says of itself, both without
-touching one; `writer` publishes a segment whole or not at all, as an `atomic_file`; `reader` maps it.
+- `layout`: the format, byte by byte, and where each column goes. Pure.
+- `header`: encodes and decodes the header, with its checks. Pure.
+- `reader`: maps a segment and gives its columns as views.
+- `writer`: writes a segment and publishes it whole or not at all.
+- `atomic_file`: writes any file whole or not at all.
 """
 
 from ckvd.segment.header import SegmentHeader

@@ -1,6 +1,6 @@
-"""What a segment says of itself: `SegmentHeader`, and turning it into bytes and back. Pure.
+"""The header of a segment: `SegmentHeader`, and encoding it to bytes and decoding it again. Pure.
 
-What stands where is written in `ckvd.segment.layout`.
+`ckvd.segment.layout` describes the bytes. Decoding checks everything that can be checked without the columns.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
 
 class ColumnTable(Sequence[ColumnLayout]):
-    """The column table of a header that was read: checked whole, its entries made into objects when asked for.
+    """The column table of a decoded header. It has been checked; a `ColumnLayout` is made when it is asked for.
 
-    A read touches two columns of twelve, and making all twelve would take longer than the rest of it. It equals
-    any sequence of the same entries.
+    A read touches two columns of twelve, and making all twelve would take longer than the rest of the read. A table
+    equals any sequence of the same entries.
     """
 
     __slots__ = ("_entries", "_layouts")
@@ -53,7 +53,7 @@ class ColumnTable(Sequence[ColumnLayout]):
         self._layouts: dict[str, ColumnLayout] = {}
 
     def find(self, name: str) -> ColumnLayout | None:
-        """The entry of a column, or None where there is none of that name."""
+        """The entry of a column, or None if there is no column of that name."""
         layout = self._layouts.get(name)
         if layout is None:
             entry = self._entries.get(name)
@@ -73,7 +73,7 @@ class ColumnTable(Sequence[ColumnLayout]):
         return tuple(_layout_of(name, entry) for name, entry in self._entries.items())[index]
 
     def __iter__(self) -> Iterator[ColumnLayout]:
-        # A sequence would ask for one entry after the other, and each would make all of them.
+        # The inherited method would index one entry after the other, and each index makes all of them.
         return iter(self[:])
 
     def __eq__(self, other: object) -> bool:
@@ -88,24 +88,24 @@ class ColumnTable(Sequence[ColumnLayout]):
 
 @dataclass(frozen=True, slots=True)
 class SegmentHeader:
-    """What a segment says of itself.
+    """What a segment says about itself. `ckvd.segment.layout` explains the fields.
 
     Attributes
     ----------
     span : Span
-        What it speaks of.
+        The open times that it covers, even if there are no bars.
     row_count : int
     first_open_ms, last_open_ms : int
         Open times of the first and last bar; 0 without bars.
     revision : int
-        The higher one holds where two segments speak of one moment.
+        Where two segments overlap, the one with the higher revision wins.
     columns : sequence of ColumnLayout
     header_nbytes, file_nbytes : int
     is_provisional : bool
     recheck_ms : int
-        When something in it should be asked for again; 0 for never.
+        When to ask a source again for absent bars; 0 for never.
     metadata : bytes
-        The JSON of the series, the sources and the absences, taken apart when it is asked for.
+        JSON of the series, the sources and the absences. It is parsed when they are asked for.
     """
 
     span: Span
@@ -126,11 +126,11 @@ class SegmentHeader:
         return _series_of(self.metadata)
 
     def is_of(self, series: SeriesKey) -> bool:
-        """Whether its bars are of a series: `series` compared, at the price of comparing bytes."""
+        """Whether this is a segment of the series. Mostly it compares bytes only, and parses nothing."""
         return self.metadata.startswith(_series_json(series)) or self.series == series
 
     def column(self, name: str) -> ColumnLayout | None:
-        """How a column is kept, or None where the segment has no such column."""
+        """The layout of a column, or None if the segment has no such column."""
         columns = self.columns
         if isinstance(columns, ColumnTable):
             return columns.find(name)
@@ -138,16 +138,16 @@ class SegmentHeader:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """Where its bars came from."""
+        """The sources that the bars came from."""
         return tuple(Source.of_json(record) for record in json.loads(self.metadata)["sources"])
 
     @property
     def absences(self) -> tuple[Absence, ...]:
-        """Why bars are not in it, where that is known."""
+        """The known reasons why bars are missing."""
         return tuple(Absence.of_json(record) for record in json.loads(self.metadata)["absences"])
 
 
-# A backtest opens many segments of few series, and asks one segment for its series at every column.
+# A backtest opens many segments of few series, and each column read asks for the series again.
 @lru_cache(maxsize=1024)
 def _series_of(metadata: bytes) -> SeriesKey:
     record = json.loads(metadata)["series"]
@@ -156,14 +156,14 @@ def _series_of(metadata: bytes) -> SeriesKey:
 
 @lru_cache(maxsize=1024)
 def _series_json(series: SeriesKey) -> bytes:
-    """How the metadata that this module writes for a series begins."""
+    """The beginning of the metadata that this module writes for a series."""
     return encode_metadata(series, (), (), "").partition(b',"sources"')[0]
 
 
 def encode_metadata(
     series: SeriesKey, sources: Sequence[Source], absences: Sequence[Absence], writer: str
 ) -> bytes:
-    """The metadata of a header as bytes; the same values give the same bytes."""
+    """Encode the metadata of a header as JSON. The same values always give the same bytes."""
     record = {
         "series": {
             "market": series.market.value,
@@ -179,7 +179,7 @@ def encode_metadata(
 
 
 def encode_header(header: SegmentHeader) -> bytes:
-    """The header as bytes, `header_nbytes` of them, with its checksum."""
+    """Encode a header, with its checksum, to `header_nbytes` bytes."""
     table = b"".join(_encode_column(column) for column in header.columns)
     preamble = PREAMBLE_STRUCT.pack(
         MAGIC,
@@ -221,25 +221,25 @@ def _encode_column(column: ColumnLayout) -> bytes:
 
 
 def read_header_nbytes(start: bytes, path: str, file_nbytes: int) -> int:
-    """Check the first 16 bytes of a file and tell how long its header is.
+    """Check the beginning of a file and return the length of its header.
 
     Parameters
     ----------
     start : bytes
-        At least the first `PREAMBLE_NBYTES` of the file, or all of it where it is shorter.
+        At least the first `PREAMBLE_NBYTES` of the file, or all of a shorter file.
     path : str
         For messages.
     file_nbytes : int
-        How long the file is.
+        Length of the file.
 
     Raises
     ------
     SegmentForeignError
         The file is no segment.
     SegmentVersionError
-        It is one of a later version or another byte order.
+        It is a segment of a later version or another byte order.
     SegmentCorruptError
-        It is too short for a header.
+        It is too short for its header, or the length of the header is absurd.
     """
     if not start.startswith(MAGIC):
         if start and MAGIC.startswith(start[: len(MAGIC)]):
@@ -264,7 +264,7 @@ def read_header_nbytes(start: bytes, path: str, file_nbytes: int) -> int:
 
 
 def decode_header(content: bytes, path: str, file_nbytes: int) -> SegmentHeader:
-    """Check a whole header and take it apart.
+    """Check a whole header and decode it.
 
     Parameters
     ----------
@@ -273,14 +273,14 @@ def decode_header(content: bytes, path: str, file_nbytes: int) -> SegmentHeader:
     path : str
         For messages.
     file_nbytes : int
-        How long the file is.
+        Length of the file.
 
     Raises
     ------
     SegmentForeignError, SegmentVersionError
         As `read_header_nbytes`.
     SegmentCorruptError
-        The checksum is wrong, the file is not as long as it says, or the fields contradict each other.
+        The checksum is wrong, the file has not the length that the header says, or fields contradict each other.
     """
     (
         magic, version, byte_order, header_crc32, header_nbytes, metadata_nbytes, column_count, flags, reserved,
@@ -316,7 +316,7 @@ def decode_header(content: bytes, path: str, file_nbytes: int) -> SegmentHeader:
     )
 
 
-# By name as it stands in the file: the name, the dtype as it stands in the file, and the bytes of one value.
+# By encoded name: the name, the encoded dtype, and the size of one value in bytes.
 _KNOWN_COLUMNS: Final = {
     name.encode("ascii").ljust(32, b"\0"): (name, dtype.str.encode("ascii").ljust(4, b"\0"), dtype.itemsize)
     for name, dtype in COLUMN_DTYPES.items()
@@ -335,7 +335,7 @@ def _read_column_table(table: bytes, row_count: int, file_nbytes: int, path: str
         if encoding == Encoding.STORED and offset + row_count * itemsize > file_nbytes:
             raise SegmentCorruptError(path, f"column {name} would end beyond the file")
         if name in entries:
-            raise SegmentCorruptError(path, f"column {name} stands in its table twice")
+            raise SegmentCorruptError(path, f"column {name} is in its table twice")
         entries[name] = entry
     return ColumnTable(entries)
 

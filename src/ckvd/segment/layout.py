@@ -1,4 +1,4 @@
-r"""The segment format, version 1: what stands where in a segment file.
+r"""The segment format, version 1, byte by byte.
 
 A segment holds the bars of one series in one span of time, column by column. It is written once and never changed.
 All numbers are little-endian. The file is a header, then columns::
@@ -15,7 +15,7 @@ start len field            meaning
 ===== === ================ =================================================================================
 0     8   magic            89 43 4B 56 44 0D 0A 1A: `\x89CKVD\r\n\x1a`. A transfer as text damages it.
 8     2   version          1. A reader refuses a version it does not know.
-10    2   byte_order       0x0102. Read as 0x0201, the file was written in the other byte order.
+10    2   byte_order       0x0102. If it reads 0x0201, the file was written in the other byte order.
 12    4   header_crc32     CRC-32 of bytes 16 to header_nbytes.
 16    4   header_nbytes    Where the header ends, a multiple of 64.
 20    4   metadata_nbytes  Length of the metadata.
@@ -24,12 +24,12 @@ start len field            meaning
 28    4   reserved         0.
 32    8   file_nbytes      Length of the whole file.
 40    8   row_count        Bars.
-48    8   span_start_ms    The segment speaks of open times from here ...
-56    8   span_end_ms      ... to here, which is excluded: also where it has no bar.
+48    8   span_start_ms    The segment covers open times from here ...
+56    8   span_end_ms      ... to here, exclusive, even if there are no bars.
 64    8   first_open_ms    Open time of the first bar; 0 without bars.
 72    8   last_open_ms     Open time of the last bar; 0 without bars.
-80    8   recheck_ms       From this time on, something in it should be asked for again; 0 for never.
-88    8   revision         Of two segments of one series that speak of a moment, the one with the higher holds.
+80    8   recheck_ms       From this time on, a source should be asked again for absent bars; 0 for never.
+88    8   revision         Where two segments of a series overlap, the one with the higher revision wins.
 ===== === ================ =================================================================================
 
 **Column table**, 64 bytes for each column (`COLUMN_ENTRY`), in the order of the fields of a row:
@@ -37,27 +37,27 @@ start len field            meaning
 ===== === ================ =================================================================================
 start len field            meaning
 ===== === ================ =================================================================================
-0     32  name             ASCII, filled up with zeros.
-32    4   dtype            numpy's code: `<f8`, `<i8`, `<i2`, filled up with zeros.
+0     32  name             ASCII, padded with zeros.
+32    4   dtype            numpy's code: `<f8`, `<i8`, `<i2`, padded with zeros.
 36    1   encoding         0 stored, 1 constant, 2 regular (`Encoding`).
-37    1   decimals_least   Fewest and most digits behind the decimal point in the source; 255 where unknown
+37    1   decimals_least   Fewest and most digits after the decimal point in the source; 255 if unknown
 38    1   decimals_most    or meaningless.
 39    1   reserved         0.
-40    4   crc32            CRC-32 of the stored bytes; 0 where nothing is stored.
+40    4   crc32            CRC-32 of the stored bytes; 0 if nothing is stored.
 44    4   reserved         0.
-48    8   offset           Where the stored bytes start in the file; 0 where nothing is stored.
-56    8   constant         The one value of a constant column, its bytes filled up with zeros.
+48    8   offset           Where the stored bytes start in the file; 0 if nothing is stored.
+56    8   constant         The single value of a constant column, padded with zeros.
 ===== === ================ =================================================================================
 
-A *stored* column is `row_count` values of its dtype. A *constant* one has the same value, bit for bit, in every
-row. A *regular* one follows from the open time: `close_time` is the last millisecond of the bar's interval.
+A *stored* column is `row_count` values of its dtype. A *constant* column has the same value, bit for bit, in every
+row. A *regular* column follows from the open time: `close_time` is the last millisecond of the bar's interval.
 
 **Metadata**, UTF-8 JSON: an object with `series` (market, kind, symbol, interval), `sources` and `absences` (see
 `ckvd.model.provenance`), and `writer`, which names the program. The rest of the header is zeros.
 
-**Columns** start at multiples of 4096 where they are at least that long (a page of their own, so that they can be
-advised and given back one by one), else at multiples of 64. Bytes between columns are zeros. The last column ends
-the file. Checksums are CRC-32 as in ZIP and zlib.
+**Columns** of 4096 bytes or more start at multiples of 4096, so that no two of them share a page and each can be
+advised and released alone. Shorter ones start at multiples of 64. Bytes between columns are zeros. The file ends
+with the last column. Checksums are CRC-32 as in ZIP and zlib.
 
 `ckvd.segment.header` turns headers into bytes and back.
 """
@@ -121,12 +121,12 @@ PREAMBLE_STRUCT: Final = struct.Struct("<" + "".join(code for _, code in PREAMBL
 COLUMN_STRUCT: Final = struct.Struct("<" + "".join(code for _, code in COLUMN_ENTRY))
 PREAMBLE_NBYTES: Final = PREAMBLE_STRUCT.size
 COLUMN_ENTRY_NBYTES: Final = COLUMN_STRUCT.size
-# The checksum covers the header from here on; what stands before is compared with the only values it may have.
+# The checksum covers the header from here on. The fields before it are compared with their only valid values.
 CHECKED_FROM: Final = 16
 
 
 class Encoding(IntEnum):
-    """How the values of a column are kept."""
+    """How a segment keeps the values of a column."""
 
     STORED = 0
     CONSTANT = 1
@@ -146,11 +146,11 @@ class ColumnLayout:
     decimals : Decimals or None
         How the cells were written in the source.
     crc32 : int
-        Of the stored bytes.
+        CRC-32 of the stored bytes.
     offset : int
-        Of the stored bytes, from the start of the file.
+        Where the stored bytes start in the file.
     constant : bytes
-        The one value, where the encoding says so.
+        The single value of a constant column; else empty or zeros.
     """
 
     name: str
@@ -163,7 +163,7 @@ class ColumnLayout:
 
     @property
     def constant_value(self) -> np.generic:
-        """The one value, as a scalar of the dtype."""
+        """The single value of a constant column, as a scalar of its dtype."""
         value: np.generic = np.frombuffer(self.constant, self.dtype, 1)[0]
         return value
 

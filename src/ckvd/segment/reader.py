@@ -1,8 +1,8 @@
-"""Reading a segment without copying it: `SegmentReader` and the `MappedRows` it gives.
+"""Reading a segment without copying it: `SegmentReader`, and the `MappedRows` that it gives.
 
-The file is checked, mapped read-only and its descriptor closed, all at construction. A column is
-`numpy.frombuffer` over the map, a range of rows is a slice of it; `numpy.ndarray(buffer=...)` and `numpy.memmap`
-would let the map be closed under a living view, which ends in a segmentation fault, and are not used.
+The constructor checks the header, maps the file read-only and closes its descriptor. A column is `numpy.frombuffer`
+over the map, and a range of rows is a slice of that. The map cannot be closed while an array views it: with
+`numpy.ndarray(buffer=...)` or `numpy.memmap` it could, and using the array would be a segmentation fault.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import sys
 import warnings
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from ckvd.utils.async_cleanup import direct_file_cleanup
 from ckvd.utils.config import SEGMENT_PAGE_NBYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
     from ckvd.lifecycle import Resource
@@ -33,30 +35,32 @@ if TYPE_CHECKING:
     from ckvd.model.provenance import Absence, Source
     from ckvd.model.table import Column, Times
 
-# A map keeps a duplicate of its file's descriptor, unless it is told not to (Python 3.13).
+# A map keeps a duplicate of the file's descriptor, unless it is told not to (Python 3.13).
 _UNTRACKED: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 _OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-# Asked for huge pages (Linux), the kernel reads a file that it has not cached yet in pieces of two megabytes and
-# maps each with one fault. Pieces of a page, once cached, cost every later reader a fault for each sixteen.
+# With huge pages (Linux), the kernel reads an uncached file two megabytes at a time, and maps them with one fault.
+# Once a file is cached in small pages, every later reader pays one fault for each sixteen of them.
 _HUGE_PAGES: Final[int | None] = getattr(mmap, "MADV_HUGEPAGE", None)
 _HUGE_PAGE_NBYTES: Final = 2 << 20
 _GIVE_BACK: Final[int | None] = getattr(mmap, "MADV_DONTNEED", None) if sys.platform == "linux" else None
-# A bar is first looked for this many rows around where it should be if none were missing.
+# A bar is first searched for within this many rows of where it would be if no bars were missing.
 _SEARCH_REACH_ROWS: Final = 1024
+
+_Result = TypeVar("_Result")
 
 
 class MappedRows:
     """Consecutive rows of a mapped segment.
 
-    It holds the map, not the reader: columns taken from it stay valid when the reader is closed and when the file
-    is replaced or removed. The map goes with the last array and the last `MappedRows` that use it.
+    They refer to the map, not to the reader. Columns stay valid when the reader is closed, and when the file is
+    replaced or removed. The map is released with the last array and the last `MappedRows` that use it.
 
     Attributes
     ----------
     header : SegmentHeader
-        Of the whole segment.
+        That of the whole segment.
     start, stop : int
-        The rows, counted in the segment.
+        The first row, and the one after the last, counted from the beginning of the segment.
     """
 
     __slots__ = ("_buffer", "header", "start", "stop")
@@ -72,22 +76,22 @@ class MappedRows:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """Where the rows of the segment came from."""
+        """The sources of the whole segment."""
         return self.header.sources
 
     @property
     def absences(self) -> tuple[Absence, ...]:
-        """Why rows are not in the segment."""
+        """The known reasons why bars are missing in the whole segment."""
         return self.header.absences
 
     def rows(self, start: int, stop: int) -> MappedRows:
-        """Some of these rows, counted from the first of them."""
+        """Some of these rows, counted from the first one here."""
         return MappedRows(self.header, self._buffer, self.start + start, self.start + stop)
 
     def between(self, start_ms: int, end_ms: int) -> MappedRows:
-        """The rows that open in a half-open span of time.
+        """The rows that open from `start_ms` on and before `end_ms`.
 
-        Few pages are touched, however many rows there are: see `_find`.
+        However many rows there are, the search touches few pages: see `_find`.
         """
         open_time = self.stored("open_time")
         if open_time is None:
@@ -96,16 +100,16 @@ class MappedRows:
         return self.rows(start, max(start, self._find(open_time, end_ms)))
 
     def _find(self, open_time: Times, moment_ms: int) -> int:
-        """The first row at or after a moment: `open_time.searchsorted`, beginning where the row should be."""
+        """The first row at or after a moment. Like `open_time.searchsorted`, but it starts from a good guess."""
         header, row_count = self.header, len(open_time)
         length_ms = header.last_open_ms - header.first_open_ms
         if length_ms <= 0 or not row_count:
             return int(open_time.searchsorted(moment_ms))
-        # Bars lie evenly but for holes. The header only makes the guess; the open times themselves confirm it.
+        # Bars are evenly spaced, except for gaps. The header gives only a guess, which the open times confirm.
         guess = (moment_ms - header.first_open_ms) * (header.row_count - 1) // length_ms - self.start
         guess = min(max(guess, 0), row_count)
         if guess < row_count and open_time[guess] == moment_ms:
-            return guess  # open times ascend strictly
+            return guess  # open times ascend strictly, so there is no other
         reach = _SEARCH_REACH_ROWS
         while True:
             low, high = max(guess - reach, 0), min(guess + reach, row_count)
@@ -115,18 +119,18 @@ class MappedRows:
             reach *= 8
 
     def give_back(self) -> None:
-        """Let the system take the memory of the whole segment for something else.
+        """Tell the kernel that the memory of the whole segment is not needed for now.
 
-        Arrays that view it stay valid: what is used again is mapped again.
+        Arrays that view it stay valid: pages that are used again are mapped again.
         """
         _advise(_map_of(self._buffer), _GIVE_BACK)
 
     def layout(self, name: str) -> ColumnLayout | None:
-        """How a column is kept, or None where the segment has no such column."""
+        """The layout of a column, or None if the segment has no such column."""
         return self.header.column(name)
 
     def stored(self, name: str) -> Column | None:
-        """A column as a read-only view of the map, or None where its values are not in the file.
+        """A column as a read-only view of the map, or None if its values are not stored in the file.
 
         Returns
         -------
@@ -143,13 +147,13 @@ class MappedRows:
         return self._buffer[start:stop].view(column.dtype)
 
     def column(self, name: str, interval: Interval) -> Column | None:
-        """A column, whether it is stored or follows from the header.
+        """A column, stored or not.
 
         Returns
         -------
         ndarray, shape (len(self),), or None
-            Read-only. A stored column is a view, a constant one is broadcast from a single value, a regular
-            close time is computed. None where the segment has no such column.
+            Read-only. A stored column is a view of the map, a constant one is broadcast from a single value, and a
+            regular close time is computed. None if the segment has no such column.
         """
         column = self.header.column(name)
         if column is None:
@@ -165,10 +169,10 @@ class MappedRows:
 
 
 class SegmentReader(SyncBlock, AsyncBlock):
-    """A segment, open for reading.
+    """An open segment.
 
-    A context manager of both kinds. Leaving it, or `close`, closes the map at once where no array uses it, and
-    else with the last such array.
+    It is a context manager, synchronous and asynchronous. Leaving it, or `close`, closes the map at once if no
+    array views it, else with the last such array.
 
     Parameters
     ----------
@@ -186,7 +190,7 @@ class SegmentReader(SyncBlock, AsyncBlock):
     CacheError
         It cannot be opened or mapped.
     SegmentForeignError, SegmentVersionError, SegmentCorruptError
-        It is no segment, one of a later version, or damaged.
+        It is damaged, of a later version, or no segment at all.
     """
 
     _map: mmap.mmap | None = None
@@ -194,12 +198,7 @@ class SegmentReader(SyncBlock, AsyncBlock):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        try:
-            self.header, self._map = _map_segment(self.path)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise cannot("be read", self.path, error) from error
+        self.header, self._map = _open(self.path, _map_segment)
         self._buffer = np.frombuffer(self._map, np.uint8)
 
     @property
@@ -217,28 +216,28 @@ class SegmentReader(SyncBlock, AsyncBlock):
 
     @property
     def open_time(self) -> Times:
-        """The open times of all rows, a view; empty where there are none."""
+        """The open times of all rows as a view; empty if there are no rows."""
         stored = self.rows.stored("open_time")
         return np.empty(0, np.int64) if stored is None else stored
 
     def __getitem__(self, name: str) -> Column:
-        """A column of all rows. Raises KeyError where the segment has none of that name."""
+        """A column of all rows. Raises KeyError if the segment has no such column."""
         column = self.rows.column(name, self.header.series.interval)
         if column is None:
             raise KeyError(name)
         return column
 
     def verify(self) -> None:
-        """Compare every stored byte with its checksum, and the zeros between with zeros.
+        """Check the stored bytes against their checksums, and that the padding between is zero.
 
         Raises
         ------
         SegmentCorruptError
             A byte is not what was written.
         """
-        from ckvd.inflate import crc32  # noqa: PLC0415  (whoever only reads need not load isal)
+        from ckvd.inflate import crc32  # noqa: PLC0415  (reading alone should not load isal)
 
-        buffer = self.rows._buffer  # noqa: SLF001  (the two classes are one module's business)
+        buffer = self.rows._buffer  # noqa: SLF001  (both classes belong to this module)
         end = self.header.header_nbytes
         for column in self.header.columns:
             if column.encoding is not Encoding.STORED or not self.header.row_count:
@@ -254,7 +253,7 @@ class SegmentReader(SyncBlock, AsyncBlock):
             end = column.offset + len(stored)
 
     def close(self) -> None:
-        """Release the map, and where arrays keep it, its memory until they are used. Closing twice is quiet."""
+        """Close the map. If arrays view it, only its memory is released until they are used. Safe to repeat."""
         self._buffer = None
         mapped = self._map
         direct_file_cleanup(self, "_map")
@@ -276,38 +275,30 @@ class SegmentReader(SyncBlock, AsyncBlock):
 
 
 def _map_of(buffer: npt.NDArray[np.uint8]) -> mmap.mmap | None:
-    """The map that an array was made of; None for one that is no map's."""
+    """The map that an array views; None for any other array."""
     base: object = buffer.base
     owner = base.obj if isinstance(base, memoryview) else base
     return owner if isinstance(owner, mmap.mmap) else None
 
 
 def _advise(mapped: mmap.mmap | None, advice: int | None) -> None:
-    """Tell the kernel what will become of a map. It may not know the word, and then does what it always does."""
+    """Give the kernel advice about a map. A kernel that refuses it behaves as usual."""
     if mapped is not None and advice is not None:
         with contextlib.suppress(OSError):
             mapped.madvise(advice)
 
 
-def _map_segment(path: str) -> tuple[SegmentHeader, mmap.mmap]:
-    descriptor = os.open(path, _OPEN_FLAGS)
-    try:
-        file_nbytes = os.fstat(descriptor).st_size
-        header = _read_header(descriptor, path, file_nbytes)
-        mapped = mmap.mmap(descriptor, file_nbytes, access=mmap.ACCESS_READ, **_UNTRACKED)
-    finally:
-        os.close(descriptor)
-    if file_nbytes >= _HUGE_PAGE_NBYTES:
-        _advise(mapped, _HUGE_PAGES)
-    return header, mapped
-
-
 def read_segment_header(path: str | os.PathLike[str]) -> SegmentHeader:
-    """Read and check the header of a segment alone, without mapping the file. Errors: see `SegmentReader`."""
+    """Read and check only the header of a segment, without mapping the file. Errors: see `SegmentReader`."""
+    return _open(os.fspath(path), _read_header)
+
+
+def _open(path: str, read: Callable[[int, str, int], _Result]) -> _Result:
+    """Call `read` with the descriptor of a file, its path and its length, and close the descriptor."""
     try:
         descriptor = os.open(path, _OPEN_FLAGS)
         try:
-            return _read_header(descriptor, os.fspath(path), os.fstat(descriptor).st_size)
+            return read(descriptor, path, os.fstat(descriptor).st_size)
         finally:
             os.close(descriptor)
     except FileNotFoundError:
@@ -316,8 +307,16 @@ def read_segment_header(path: str | os.PathLike[str]) -> SegmentHeader:
         raise cannot("be read", path, error) from error
 
 
+def _map_segment(descriptor: int, path: str, file_nbytes: int) -> tuple[SegmentHeader, mmap.mmap]:
+    header = _read_header(descriptor, path, file_nbytes)
+    mapped = mmap.mmap(descriptor, file_nbytes, access=mmap.ACCESS_READ, **_UNTRACKED)
+    if file_nbytes >= _HUGE_PAGE_NBYTES:
+        _advise(mapped, _HUGE_PAGES)
+    return header, mapped
+
+
 def _read_header(descriptor: int, path: str, file_nbytes: int) -> SegmentHeader:
-    # One read holds the whole header of nearly every segment.
+    # Nearly every header fits into one read.
     content = os.read(descriptor, SEGMENT_PAGE_NBYTES)
     header_nbytes = read_header_nbytes(content, path, file_nbytes)
     while len(content) < header_nbytes:
@@ -328,5 +327,5 @@ def _read_header(descriptor: int, path: str, file_nbytes: int) -> SegmentHeader:
     return _decode_header(content[:header_nbytes], path, file_nbytes)
 
 
-# A worker opens the same segments again and again. What was checked is known by all of its bytes.
+# A worker opens the same segments again and again. Equal bytes need to be checked and decoded only once.
 _decode_header: Final = lru_cache(maxsize=1024)(decode_header)

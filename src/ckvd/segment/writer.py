@@ -1,11 +1,12 @@
-"""Writing a segment so that it is there whole or not at all: `SegmentWriter`.
+"""Writing a segment whole or not at all: `SegmentWriter`.
 
 Rows go to a temporary file in the folder of the final one. `publish` writes the header, flushes the file to disk,
-renames it into place and flushes the folder. Whatever happens before that, nothing is left behind.
+renames it into place and flushes the folder. If anything fails before the rename, nothing is left behind.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from ckvd.segment.layout import ColumnLayout, Encoding, place_columns
 from ckvd.utils.async_cleanup import direct_file_cleanup
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ckvd.lifecycle import Resource
     from ckvd.model.market import SeriesKey
@@ -35,23 +36,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SegmentStatement:
-    """What a segment is about to say, apart from its rows.
+    """What the header of a new segment will say, apart from its rows and columns.
 
     Attributes
     ----------
     series : SeriesKey
     span : Span
-        What it speaks of, also where it has no bar.
+        The open times that the segment covers, even if there are no bars.
     revision : int
-        Higher than that of every segment it stands in for.
+        Higher than that of every segment that this one replaces.
     sources : sequence of Source
     absences : sequence of Absence
     is_provisional : bool
-        Whether it is to be replaced when an archive of its span appears.
+        Whether an archive of the span will replace the segment when it appears.
     recheck_ms : int
-        When to ask for its span again; 0 for never.
+        When to ask a source again for absent bars; 0 for never.
     writer : str
-        The program that wrote it.
+        The program that writes the segment.
     """
 
     series: SeriesKey
@@ -65,7 +66,7 @@ class SegmentStatement:
 
 
 def plan_columns(table: KlineTable) -> tuple[ColumnLayout, ...]:
-    """Decide how each column of a table is kept: what is constant or regular needs no bytes."""
+    """Decide how each column of a table is kept. A constant or regular column is not stored."""
     return tuple(_plan_column(name, column, table) for name, column in table.columns.items())
 
 
@@ -75,7 +76,6 @@ def _plan_column(name: str, column: Column, table: KlineTable) -> ColumnLayout:
     if name == "close_time" and np.array_equal(column, regular_close_times(table.open_time, table.series.interval)):
         return ColumnLayout(name, dtype, Encoding.REGULAR, decimals)
     if name != "open_time" and len(column):
-        # Bits are compared, not values: -0.0 equals 0.0 and is another cell.
         bits = bits_of(column)
         if bits[0] == bits[-1] and (bits == bits[0]).all():
             return ColumnLayout(name, dtype, Encoding.CONSTANT, decimals, constant=column[:1].tobytes())
@@ -83,9 +83,9 @@ def _plan_column(name: str, column: Column, table: KlineTable) -> ColumnLayout:
 
 
 class SegmentWriter(SyncBlock, AsyncBlock):
-    """A segment, being written.
+    """A segment that is being written.
 
-    A context manager of both kinds: leaving it without `publish` removes the temporary file.
+    It is a context manager, synchronous and asynchronous. Leaving it without `publish` removes the temporary file.
 
     Parameters
     ----------
@@ -93,14 +93,14 @@ class SegmentWriter(SyncBlock, AsyncBlock):
         The final file. Its folder must exist.
     statement : SegmentStatement
     columns : sequence of ColumnLayout
-        How each column is kept; offsets and checksums are found out here.
+        How each column is kept. The writer determines offsets and checksums.
     row_count : int
-        How many rows will be appended in all.
+        How many rows will be appended in total.
 
     Raises
     ------
     CacheError
-        The temporary file cannot be made.
+        The temporary file cannot be created.
     """
 
     _file: AtomicFile | None = None
@@ -123,11 +123,9 @@ class SegmentWriter(SyncBlock, AsyncBlock):
         self._first_open_ms = 0
         self._last_open_ms = 0
         try:
-            self._file = AtomicFile(self.path)
-            self._file.truncate(self._file_nbytes)
-        except OSError as error:
-            self.close()
-            raise cannot("be written", self.path, error) from error
+            with self._translating_errors():
+                self._file = AtomicFile(self.path)
+                self._file.truncate(self._file_nbytes)
         except BaseException:
             self.close()
             raise
@@ -136,7 +134,7 @@ class SegmentWriter(SyncBlock, AsyncBlock):
     def of_table(
         cls, path: str | os.PathLike[str], statement: SegmentStatement, table: KlineTable
     ) -> SegmentWriter:
-        """A writer to which all rows of a table are already appended."""
+        """Make a writer to which all rows of a table have been appended."""
         writer = cls(path, statement, plan_columns(table), table.row_count)
         try:
             writer.append(table.columns)
@@ -151,15 +149,15 @@ class SegmentWriter(SyncBlock, AsyncBlock):
         Parameters
         ----------
         columns : mapping of str to ndarray, each of shape (n,)
-            Every stored column, with its dtype. Open times follow on those already appended.
+            Every stored column, in its dtype. Open times continue those already appended.
 
         Raises
         ------
         CacheError
             The disk refused.
         ValueError
-            The writer is closed, or the rows are more than were announced, out of order, or not as many
-            in each column.
+            The writer is closed, there are more rows than announced, or rows are out of order or outside the span,
+            or columns differ in length.
         """
         file = self._require_open()
         open_time = columns["open_time"]
@@ -167,15 +165,13 @@ class SegmentWriter(SyncBlock, AsyncBlock):
             return
         self._check_order(open_time)
         self._check_lengths(columns, len(open_time))
-        try:
+        with self._translating_errors():
             self._columns = tuple(
                 self._append_column(file, column, columns[column.name])
                 if column.encoding is Encoding.STORED
                 else column
                 for column in self._columns
             )
-        except OSError as error:
-            raise cannot("be written", self.path, error) from error
         self._rows_written += len(open_time)
         self._last_open_ms = int(open_time[-1])
 
@@ -200,49 +196,45 @@ class SegmentWriter(SyncBlock, AsyncBlock):
             self._first_open_ms = first_ms
 
     def _append_column(self, file: AtomicFile, column: ColumnLayout, values: Column) -> ColumnLayout:
-        from ckvd.inflate import crc32  # noqa: PLC0415  (whoever only reads need not load isal)
+        from ckvd.inflate import crc32  # noqa: PLC0415  (reading alone should not load isal)
 
         content = np.ascontiguousarray(values, column.dtype)
         file.write_at(column.offset + self._rows_written * column.dtype.itemsize, content.data)
         return replace(column, crc32=crc32(content, column.crc32))
 
     def publish(self) -> Path:
-        """Make the segment durable and visible under its final name.
+        """Make the segment durable and visible under its final name, and close the writer.
 
         Returns
         -------
         Path
-            The final file. A file of that name that was there before is replaced.
+            The final file. It replaces an earlier file of that name.
 
         Raises
         ------
         CacheError
-            The disk refused; nothing is left behind.
+            The disk refused, and nothing is left behind. If only the folder cannot be flushed, the file is there.
         ValueError
             Fewer rows were appended than announced, or the writer is closed.
         """
         self.flush()
         self.rename()
-        try:
+        with self._translating_errors():
             flush_folder(self.path.parent)
-        except OSError as error:
-            raise cannot("be written", self.path, error) from error
         return self.path
 
     def flush(self) -> None:
-        """Write the header and flush the file to disk: the first half of `publish`, slow and repeatable."""
+        """Write the header and flush the file to disk. This is the slow part of `publish`, and safe to repeat."""
         file = self._require_open()
         if self._rows_written != self._row_count:
             raise ValueError(f"{self.path.name}: {self._rows_written} rows of {self._row_count} were appended")
-        try:
+        with self._translating_errors():
             file.write_at(0, encode_header(self._header()))
             os.fsync(file.fileno())
-        except OSError as error:
-            raise cannot("be written", self.path, error) from error
 
     @property
     def temporary_path(self) -> Path:
-        """Where the file lies until it is published: after `flush` it is a whole segment.
+        """The temporary file. After `flush` it is a whole segment.
 
         Raises
         ------
@@ -252,7 +244,7 @@ class SegmentWriter(SyncBlock, AsyncBlock):
         return self._require_open().path
 
     def renumber(self, path: str | os.PathLike[str], revision: int) -> None:
-        """Change the revision, and with it the final name; `flush` writes it down.
+        """Change the revision, and with it the final name. `flush` must follow, which writes the revision.
 
         Raises
         ------
@@ -264,11 +256,10 @@ class SegmentWriter(SyncBlock, AsyncBlock):
         self._statement = replace(self._statement, revision=revision)
 
     def rename(self) -> None:
-        """Give a flushed file its final name and close it; `flush_folder` then makes the name durable."""
+        """Give the flushed file its final name and close the writer. `flush_folder` then makes the name durable."""
         try:
-            self._require_open().rename()
-        except OSError as error:
-            raise cannot("be written", self.path, error) from error
+            with self._translating_errors():
+                self._require_open().rename()
         finally:
             self.close()
 
@@ -287,13 +278,20 @@ class SegmentWriter(SyncBlock, AsyncBlock):
             metadata=self._metadata,
         )
 
+    @contextlib.contextmanager
+    def _translating_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise cannot("be written", self.path, error) from error
+
     def _require_open(self) -> AtomicFile:
         if self._file is None:
             raise ValueError(f"{self.path.name}: the writer is closed")
         return self._file
 
     def close(self) -> None:
-        """Close and remove the temporary file, if the segment was not published. Closing twice is quiet."""
+        """Close the file, and remove it unless it was published. Safe to repeat."""
         direct_file_cleanup(self, "_file")
 
     @property

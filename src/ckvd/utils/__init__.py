@@ -1,1 +1,5 @@
-"""The two modules whose place is fixed: `config` (constants) and `async_cleanup` (the release pattern)."""
+"""The two modules whose place is fixed.
+
+- `config`: every constant that can be tuned.
+- `async_cleanup`: the release of resources.
+"""

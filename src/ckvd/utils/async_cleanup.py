@@ -1,19 +1,19 @@
-"""The release pattern, once: how everything that holds a file, a memory map or a client lets go of it.
+"""The release of files, memory maps and clients. Every object that owns one uses this module.
 
 An `__aexit__` is `await direct_resource_cleanup(self, ("_client", "HTTP client", self._client_is_external))`,
-an `__exit__` is `direct_file_cleanup(self, "_columns", "_map")`, and both keep the same order:
+an `__exit__` is `direct_file_cleanup(self, "_columns", "_map")`. Both keep the same order:
 
-1. Every reference is captured, then every attribute is None. Nothing is awaited above this line, so leaving
-   twice, at the same time or without having entered finds nothing to do.
-2. Files and maps are closed, synchronously.
-3. Everything else is closed in the order given, each in a task of its own and within its timeout.
-4. What fails is logged and goes no further. The caller's own cancellation is no failure: it is held until the
-   step's time is spent, and raised when all is done.
-5. Garbage is collected where something that was released is seen to be alive still.
+1. Capture every reference, then set every attribute to None. There is no `await` above this line, so an exit that
+   is repeated, concurrent, or without entry finds nothing to do.
+2. Close files and maps, synchronously.
+3. Close all other resources in the order given, each in its own task and within its timeout.
+4. Log errors and continue. The caller's cancellation is no error: it is deferred until the time of the step is up,
+   and raised when everything is done.
+5. Collect garbage if a released object is still alive.
 
-The invariant: nothing here raises because a resource could not be closed, nothing waits longer than its timeout
-and the grace, and nothing keeps a reference to what it released; only a closer that is still running is kept.
-Of the project, `config` is all that is imported.
+The invariant: nothing here raises because a resource cannot be closed, nothing waits longer than its timeout and
+the grace, and nothing keeps a reference to a released object, except to a closer that is still running. Of the
+project, only `config` is imported.
 """
 
 from __future__ import annotations
@@ -36,37 +36,38 @@ if TYPE_CHECKING:
 
 FileHandle: TypeAlias = mmap.mmap | io.IOBase
 
-# In this order, and on the type: a mock, or a proxy, has every attribute one asks its instance for.
+# Looked up in this order, and on the type: instances of mocks and proxies have every attribute.
 _CLOSERS: Final = ("aclose", "close", "__aexit__")
 _CLOSED_FLAGS: Final = ("closed", "is_closed", "_closed")
 
-# How many suspects may wait for each generation: together they bound the descriptors of garbage. Most wait for the
-# youngest, as collecting ages what is in use; up to the maximum for a full one that was seen to free nothing.
+# How many suspects may wait for a collection of each generation. The sum bounds the file descriptors of garbage.
+# The youngest has the largest number, because each collection moves objects in use to an older generation. The
+# number for a full collection grows up to the maximum while full collections free nothing.
 _PATIENCE: Final = (24, 12, 12)
 _PATIENCE_MAX: Final = 512
-# How long the youngest generation is left alone at least, after it was collected and did not help.
+# The least time between two collections of the youngest generation if the first did not help.
 _PAUSE_MIN_S: Final = 0.005
 
-# The event loop refers to its tasks weakly. Here a closer stays alive until it has ended.
+# The event loop has only weak references to its tasks. These keep closers alive until they end.
 _closing: set[asyncio.Task[None]] = set()
 
 
 async def direct_resource_cleanup(instance: object, *resources: tuple[str, str, bool]) -> None:
-    """Release what an instance holds: the whole `__aexit__` of a class.
+    """Release the resources of an instance: the whole `__aexit__` of a class.
 
     Parameters
     ----------
     instance : object
-        The object that is left. Each attribute named below is None afterwards.
+        The owner. Each attribute named below is None afterwards.
     *resources : tuple of (str, str, bool)
-        The attribute, a label for the log, and whether it was handed in from outside. Files and maps are closed
-        first, the others one after the other in the order given. What came from outside, and what has nothing to
-        close (a dict of arrays that view a map), is dropped before anything is closed.
+        The attribute, a label for the log, and whether somebody else owns the resource. Files and maps are closed
+        first, then the others one by one in the order given. References to resources of somebody else, and to
+        objects without a closer (a dict of arrays that view a map), are dropped before anything is closed.
 
     Raises
     ------
     asyncio.CancelledError
-        When the caller was cancelled meanwhile, after everything has been released.
+        If the caller was cancelled meanwhile, after everything has been released.
     """
     files, others = _capture(instance, resources)
     pinned = _close_files(files)  # Nothing was awaited so far.
@@ -76,19 +77,19 @@ async def direct_resource_cleanup(instance: object, *resources: tuple[str, str, 
         try:
             raise held
         finally:
-            del held  # A frame that an exception came through, and that names it, is a reference cycle.
+            del held  # An exception and a frame of its traceback that refers to it are a reference cycle.
 
 
 def direct_file_cleanup(instance: object, *attributes: str) -> None:
-    """Release the files and maps that an instance holds: the whole `__exit__` or `close()` of a class.
+    """Release the files and maps of an instance: the whole `__exit__` or `close()` of a class.
 
     Parameters
     ----------
     instance : object
-        The object that is left. Each attribute named below is None afterwards.
+        The owner. Each attribute named below is None afterwards.
     *attributes : str
-        Attributes with a file, a memory map, or what views one (an array, a dict of arrays). Files and maps are
-        closed in the order given; all else is dropped before that, and never closed.
+        Attributes with a file, a memory map, or a view of one (an array, a dict of arrays). Files and maps are
+        closed in the order given. References to other objects are dropped first; those are never closed.
     """
     captured = [getattr(instance, name, None) for name in attributes]
     for name in attributes:
@@ -99,7 +100,8 @@ def direct_file_cleanup(instance: object, *attributes: str) -> None:
 
 
 def _warn(message: str, *arguments: object) -> None:
-    import logging  # noqa: PLC0415  (a tenth of what importing the package adds to numpy, for nothing in most processes)
+    # A tenth of the package's import time without numpy, and most processes log nothing here.
+    import logging  # noqa: PLC0415
 
     logging.getLogger(__name__).warning(message, *arguments, stacklevel=2)
 
@@ -107,7 +109,7 @@ def _warn(message: str, *arguments: object) -> None:
 def _capture(
     instance: object, resources: Iterable[tuple[str, str, bool]]
 ) -> tuple[list[FileHandle], list[tuple[object, str]]]:
-    """Take what is owned and can be closed out of the instance: files and maps, and the rest with its labels."""
+    """Set the attributes to None. Return the owned resources: files and maps, and others that have a closer."""
     files: list[FileHandle] = []
     others: list[tuple[object, str]] = []
     for attribute, label, is_external in resources:
@@ -124,7 +126,7 @@ def _capture(
 
 
 def _close_files(files: list[FileHandle]) -> list[weakref.ref[object]]:
-    """Close the files, emptying the list, and return weak references to those that are still pinned."""
+    """Close the files, emptying the list, and return weak references to maps that views keep open."""
     pinned: list[weakref.ref[object]] = []
     while files:
         if not cleanup_file_handle(handle := files.pop(0)):
@@ -135,7 +137,7 @@ def _close_files(files: list[FileHandle]) -> list[weakref.ref[object]]:
 async def _close_others(
     others: list[tuple[object, str]],
 ) -> tuple[list[weakref.ref[object]], asyncio.CancelledError | None]:
-    """Close the rest, emptying the list, and return weak references to it and the cancellation that came."""
+    """Close other resources, emptying the list, and return weak references and the caller's cancellation."""
     closed: list[weakref.ref[object]] = []
     first: asyncio.CancelledError | None = None
     while others:
@@ -147,7 +149,7 @@ async def _close_others(
 
 
 def _timeout_for(resource: object) -> float:
-    """Return the seconds that the kind of the resource is allowed."""
+    """Return the timeout in seconds for this kind of resource."""
     if hasattr(type(resource), "request"):
         return config.HTTP_CLIENT_CLEANUP_TIMEOUT
     if hasattr(type(resource), "fileno"):
@@ -161,19 +163,19 @@ def cleanup_file_handle(handle: FileHandle) -> bool:
     Parameters
     ----------
     handle : mmap.mmap or io.IOBase
-        What to close. A closed one is left as it is.
+        The file or map. It may be closed already.
 
     Returns
     -------
     bool
-        True when it is released. False when views of it are alive: they stay readable, and the memory is
-        unmapped when the last one goes.
+        True if it is closed. False if views of the map are alive: they stay readable, and the memory is unmapped
+        with the last view.
     """
     try:
         handle.close()
     except BufferError:
         return False
-    except Exception as error:  # noqa: BLE001 - whatever a file raises, leaving goes on; it is logged
+    except Exception as error:  # noqa: BLE001 - logged, and the cleanup continues
         _warn("closing %s failed: %s", type(handle).__name__, repr(error))
     return handle.closed
 
@@ -181,19 +183,18 @@ def cleanup_file_handle(handle: FileHandle) -> bool:
 async def cleanup_client(client: object) -> None:
     """Close an HTTP client: one of curl_cffi, or any with `aclose` or `close`.
 
-    Its requests in flight have to be cancelled and awaited before: curl_cffi hands a caller who still waits for
-    one a truncated response and no error.
+    Cancel and await its requests in flight first. Otherwise curl_cffi gives their callers a truncated response and
+    no error.
 
     Parameters
     ----------
     client : object
-        What to close. A client that is closed is left as it is, and one whose loop runs in another thread is
-        closed over there.
+        The client. It may be closed already. If its event loop runs in another thread, it is closed there.
 
     Raises
     ------
     asyncio.CancelledError
-        When the caller was cancelled meanwhile, after the client was closed or its time was up.
+        If the caller was cancelled meanwhile, after the client was closed or its time was up.
     """
     await close_resource_with_timeout(client, "HTTP client", config.HTTP_CLIENT_CLEANUP_TIMEOUT)
 
@@ -201,24 +202,24 @@ async def cleanup_client(client: object) -> None:
 async def close_resource_with_timeout(
     resource: object,
     label: str,
-    timeout: float = config.RESOURCE_CLEANUP_TIMEOUT,  # noqa: ASYNC109 - a budget, not a deadline that raises
+    timeout: float = config.RESOURCE_CLEANUP_TIMEOUT,  # noqa: ASYNC109 - nothing is raised after this time
 ) -> None:
-    """Close one resource in a task of its own, within a time.
+    """Close one resource in its own task, within a timeout.
 
     Parameters
     ----------
     resource : object
-        What to close: the first of `aclose`, `close` and `__aexit__` that its type has is called, and awaited if
-        there is something to await. What it raises is logged.
+        The first of `aclose`, `close` and `__aexit__` that its type has is called, and awaited if the result is
+        awaitable. Its errors are logged.
     label : str
-        What the log calls it.
+        The name of the resource in the log.
     timeout : float
-        Seconds until it is cancelled; `config.CLEANUP_GRACE_S` more until it is left behind.
+        Seconds until the task is cancelled. It is left behind `config.CLEANUP_GRACE_S` later.
 
     Raises
     ------
     asyncio.CancelledError
-        When the caller was cancelled meanwhile: after the resource was closed, or its time was up.
+        If the caller was cancelled meanwhile, after the resource was closed or its time was up.
     """
     held = await _close_within(resource, label, timeout)
     if held is not None:
@@ -229,11 +230,11 @@ async def close_resource_with_timeout(
 
 
 async def _close_within(resource: object, label: str, timeout_s: float) -> asyncio.CancelledError | None:
-    """Close one resource and return the caller's cancellation, if it came meanwhile."""
-    import asyncio  # noqa: PLC0415  (whoever closes asynchronously has loaded it; who only reads need not)
+    """Close one resource and return the caller's cancellation, if there was one meanwhile."""
+    import asyncio  # noqa: PLC0415  (loaded already; readers of segments do not need it)
 
     task = asyncio.get_running_loop().create_task(_call_closer(resource), name=f"closing {label}")
-    if task.done():  # An eager task factory has run it to its end.
+    if task.done():  # With an eager task factory.
         _report(task)
         return None
     _closing.add(task)
@@ -249,19 +250,20 @@ async def _close_within(resource: object, label: str, timeout_s: float) -> async
 
 
 async def _watch(task: asyncio.Task[None], timeout_s: float) -> asyncio.CancelledError | None:
-    """Wait for a task, but no longer than a time, and return the first cancellation that came meanwhile."""
-    import asyncio  # noqa: PLC0415  (whoever closes asynchronously has loaded it; who only reads need not)
+    """Wait for a task until a timeout, and return the first cancellation of the caller meanwhile."""
+    import asyncio  # noqa: PLC0415  (loaded already; readers of segments do not need it)
 
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
     first: asyncio.CancelledError | None = None
     while not task.done():
-        # Once the time is up the loop gets one more turn: if something had stalled it, a healthy task ends now.
+        # When the time is up, the event loop gets one more turn, in which a task ends that only a stalled loop
+        # delayed.
         left = max(deadline - loop.time(), 0.0)
         try:
             await asyncio.wait({task}, timeout=left)
         except asyncio.CancelledError as error:
-            # Its traceback would pin the frames it passed through, and with them what is being released.
+            # The traceback would keep frames alive, and with them the resources to be released.
             first = first or error.with_traceback(None)
         if not left:
             break
@@ -269,8 +271,8 @@ async def _watch(task: asyncio.Task[None], timeout_s: float) -> asyncio.Cancelle
 
 
 async def _call_closer(resource: object) -> None:
-    """Call the closer of a resource, on the loop that the resource belongs to if that one runs elsewhere."""
-    import asyncio  # noqa: PLC0415  (whoever closes asynchronously has loaded it; who only reads need not)
+    """Call the closer of a resource, on the event loop of the resource if that loop runs in another thread."""
+    import asyncio  # noqa: PLC0415  (loaded already; readers of segments do not need it)
 
     if any(getattr(resource, flag, None) is True for flag in _CLOSED_FLAGS):
         return
@@ -288,43 +290,44 @@ async def _call_closer(resource: object) -> None:
 
 
 def _report(task: asyncio.Task[None]) -> None:
-    """Read how a closer ended, so that nobody else complains about it, and log what went wrong."""
+    """Log the error of a closer. This retrieves its exception, so that asyncio does not report it as well."""
     _closing.discard(task)
     if task.cancelled():
         _warn("%s was cancelled before it ended", task.get_name())
     elif (error := task.exception()) is not None:
-        # As text: a log record that keeps the exception keeps its traceback, and all that its frames name.
+        # As text: an exception in a log record would keep its traceback and all objects of its frames alive.
         _warn("%s failed: %s", task.get_name(), repr(error))
 
 
 class _ForcedCollection:
-    """Collects garbage on evidence, and no more often than can be afforded.
+    """Garbage collection if released objects are still alive, within a share of the process's time.
 
-    What lives on after its release is a suspect: it is in a reference cycle, or kept by the caller on purpose.
-    The youngest generation is collected at once, and all of them if that did not help, each as long as it takes
-    but a share of the time. Whatever is alive then, also a cycle that the caller is about to let go of, moves to
-    an older generation. So when there is no time, suspects wait for each generation until they are a handful.
-    What survives a full collection is kept on purpose, and no suspect any more.
+    An object that is alive after its release is a suspect: it is in a reference cycle, or kept by the caller on
+    purpose. The youngest generation is collected at once, and then all generations if that did not help, as long as
+    collections take no more than their share of the time. Survivors move to an older generation, also those of a
+    cycle that the caller is about to drop. So without time to spare, suspects wait for a collection of each
+    generation until there are several. Survivors of a full collection are kept on purpose, and are no suspects.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._suspects: weakref.WeakValueDictionary[int, object] = weakref.WeakValueDictionary()
-        # For each generation: how many suspects survived it, how many may wait for it, and when it has time again.
+        # For each generation: the suspects that survived its collection, how many may wait for the next collection,
+        # and when there is time for it.
         self._survivors = [0, 0, 0]
         self._patience = [*_PATIENCE]
         self._next_s = [-math.inf, math.inf, -math.inf]
         self._lock = threading.Lock()
 
     def settle(self, released: list[weakref.ref[object]]) -> None:
-        """Collect if something that was released is alive, or a suspect is left from before."""
+        """Collect garbage if a released object is alive, or an earlier suspect is left."""
         if not (released or self._suspects) or not config.ENABLE_FORCED_GC:
             return
         for reference in released:
             if (resource := reference()) is not None:
                 self._suspects[id(resource)] = resource
                 del resource
-        # A finalizer that the collector runs may come back here, and so may another thread: one is enough.
+        # A finalizer in this collection or another thread may call this method. One collection at a time is enough.
         if not self._lock.acquire(blocking=False):
             return
         try:

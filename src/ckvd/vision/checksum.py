@@ -1,4 +1,4 @@
-"""CHECKSUM files: 64 hexadecimal digits, two spaces and the file name, mostly without a newline."""
+"""CHECKSUM files: 64 hexadecimal digits, two spaces and the file name, mostly without a newline. Pure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _LINE = re.compile(rb"\s*([0-9a-fA-F]{64})(?:\s+\*?([^\s][^\r\n]*))?\s*")
 
 
 def parse_checksum(content: bytes, file_name: str) -> str:
-    """Read the SHA-256 out of a CHECKSUM file.
+    """Read the SHA-256 in a CHECKSUM file.
 
     Parameters
     ----------
     content : bytes
         The whole file.
     file_name : str
-        The archive it should speak of.
+        The archive that it should name.
 
     Returns
     -------
@@ -27,7 +27,7 @@ def parse_checksum(content: bytes, file_name: str) -> str:
     Raises
     ------
     ArchiveError
-        The file has another form, or speaks of another archive.
+        The file has another form, or names another archive.
     """
     match = _LINE.fullmatch(content)
     if match is None:
@@ -36,5 +36,5 @@ def parse_checksum(content: bytes, file_name: str) -> str:
         )
     digest, named = match.groups()
     if named is not None and named.decode("utf-8", "replace").strip().rpartition("/")[2] != file_name:
-        raise ArchiveError(file_name, f"its CHECKSUM speaks of {named.decode('utf-8', 'replace')!r}")
+        raise ArchiveError(file_name, f"its CHECKSUM is that of {named.decode('utf-8', 'replace')!r}")
     return digest.decode("ascii").lower()

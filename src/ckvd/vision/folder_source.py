@@ -1,7 +1,6 @@
-"""`FolderArchiveSource`: archives from a folder laid out like the publisher's, without a network.
+"""`FolderArchiveSource`: archives from a folder laid out like the publisher's site, without a network.
 
-Files are read in a thread, so that the event loop stays free, and stay where they are. Imports the rooms of
-`archive`.
+Files are read in a thread, so that the event loop stays free. They are never moved or changed.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ckvd.utils.config import FOLDER_BATCH_DAYS_MAX
 from ckvd.vision.checksum import parse_checksum
 from ckvd.vision.listing import ListedFile, listed_archives
 from ckvd.vision.name import archive_folder
-from ckvd.vision.source import AbsentArchive, FetchedArchive, read_pieces
+from ckvd.vision.source import AbsentArchive, FetchedArchive, read_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from ckvd.vision.name import ArchiveName
     from ckvd.vision.source import ListedArchive
 
-_PIECE_NBYTES: Final = 1 << 20
+_CHUNK_NBYTES: Final = 1 << 20
 
 
 class FolderArchiveSource:
@@ -38,7 +37,7 @@ class FolderArchiveSource:
     Parameters
     ----------
     root : path
-        The folder that holds `data/`.
+        The folder that contains `data/`.
     is_checksum_required : bool
         Whether to refuse an archive without a CHECKSUM file.
     """
@@ -47,17 +46,20 @@ class FolderArchiveSource:
         self._root = Path(root)
         self._is_closed = False
         self._is_checksum_required = is_checksum_required
-        self._looking: Batching[ArchiveName, FetchedArchive | AbsentArchive] = Batching(
-            self._look_at_each, choose_small
+        self._verifying: Batching[ArchiveName, FetchedArchive | AbsentArchive] = Batching(
+            self._verify_each, choose_small
         )
 
     @property
     def is_closed(self) -> bool:
-        """Whether it brings nothing any more."""
+        """Whether it was closed."""
         return self._is_closed
 
     def close(self) -> None:
-        """End what is asked of it: the callers get `ClientClosedError`. Nothing is open between two answers."""
+        """Refuse what is asked from now on, and what is under way: its callers get `ClientClosedError`.
+
+        There is nothing to release: no file stays open.
+        """
         self._is_closed = True
 
     def __repr__(self) -> str:
@@ -66,38 +68,20 @@ class FolderArchiveSource:
     async def fetch(
         self,
         name: ArchiveName,
-        folder: Path,  # noqa: ARG002 - for sources that bring a file; here it is there already
+        folder: Path,  # noqa: ARG002 - for sources that download a file
         *,
         on_bytes: Callable[[int], None] | None = None,
     ) -> FetchedArchive | AbsentArchive:
-        """Verify one archive where it lies.
-
-        Raises
-        ------
-        ChecksumMismatchError, ChecksumMissingError, ArchiveError
-            The bytes cannot be believed.
-        NetworkError
-            The file cannot be read, or the folder is no mirror.
-        ClientClosedError
-            The source is closed, or was so meanwhile.
-        """
+        """Verify one archive in its place: see `ArchiveSource.fetch`."""
         self._require_open()
-        fetched = await self._looking.do(name)
+        fetched = await self._verifying.do(name)
         self._require_open()
         if on_bytes is not None and isinstance(fetched, FetchedArchive):
             on_bytes(fetched.nbytes)
         return fetched
 
     async def list_archives(self, series: SeriesKey, cadence: Cadence) -> list[ListedArchive]:
-        """All archives of a series, in the order of their periods.
-
-        Raises
-        ------
-        NetworkError
-            The folder cannot be read, or is no mirror.
-        ClientClosedError
-            The source is closed, or was so meanwhile.
-        """
+        """See `ArchiveSource.list_archives`."""
         self._require_open()
         listed = await asyncio.to_thread(self._list, series, cadence)
         self._require_open()
@@ -107,19 +91,19 @@ class FolderArchiveSource:
         if self._is_closed:
             raise ClientClosedError(f"the client is closed: {self._root}")
 
-    def _look_at_each(self, names: list[ArchiveName]) -> list[FetchedArchive | AbsentArchive | CkvdError]:
-        return [self._look_at(name) for name in names]
+    def _verify_each(self, names: list[ArchiveName]) -> list[FetchedArchive | AbsentArchive | CkvdError]:
+        return [self._outcome(name) for name in names]
 
-    def _look_at(self, name: ArchiveName) -> FetchedArchive | AbsentArchive | CkvdError:
+    def _outcome(self, name: ArchiveName) -> FetchedArchive | AbsentArchive | CkvdError:
         try:
-            return self._find(name)
+            return self._find_and_verify(name)
         except CkvdError as error:
             return error
         except OSError as error:
             return self._unreadable(self._root / name.path, error)
 
-    def _find(self, name: ArchiveName) -> FetchedArchive | AbsentArchive:
-        """Verify an archive under its usual spelling, or for months under another one that it has here."""
+    def _find_and_verify(self, name: ArchiveName) -> FetchedArchive | AbsentArchive:
+        """Verify an archive under its usual spelling, or a month under another spelling that the folder has."""
         try:
             return self._verify(name)
         except FileNotFoundError:
@@ -132,11 +116,11 @@ class FolderArchiveSource:
         path = self._root / name.path
         status = path.stat()
         digest = hashlib.sha256()
-        for piece in read_pieces(path, min(status.st_size + 1, _PIECE_NBYTES)):
-            digest.update(piece)
+        for chunk in read_chunks(path, min(status.st_size + 1, _CHUNK_NBYTES)):
+            digest.update(chunk)
         sha256 = digest.hexdigest()
         try:
-            checksum = b"".join(read_pieces(self._root / name.checksum_path, _PIECE_NBYTES))
+            checksum = b"".join(read_chunks(self._root / name.checksum_path, _CHUNK_NBYTES))
         except FileNotFoundError:
             checksum = None
         if checksum is None and self._is_checksum_required:
@@ -172,7 +156,7 @@ class FolderArchiveSource:
         return listed_archives(files)
 
     def _require_mirror(self) -> None:
-        # A folder that is not mounted has no archives either: that is no reason to believe that there are none.
+        # A folder that is not mounted is empty. That does not mean that there are no archives.
         if not (self._root / "data").is_dir():
             raise NetworkError(str(self._root), "expected a mirror of the archives, found no folder 'data' in it")
 
@@ -181,10 +165,13 @@ class FolderArchiveSource:
 
 
 def choose_small(names: Sequence[ArchiveName]) -> list[int]:
-    """The places of the first name and, where it is a day's, of other days: a hop to a thread takes longer."""
+    """The indices of the names to verify together: the first, with other days if it is that of a day.
+
+    A hop to a thread takes longer than verifying a day.
+    """
     if names[0].period.cadence is Cadence.MONTHLY:
         return [0]
-    days = [place for place, name in enumerate(names) if name.period.cadence is Cadence.DAILY]
+    days = [index for index, name in enumerate(names) if name.period.cadence is Cadence.DAILY]
     return days[:FOLDER_BATCH_DAYS_MAX]
 
 

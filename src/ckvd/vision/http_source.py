@@ -1,7 +1,7 @@
 """`HttpArchiveSource`: archives from the publisher, or a mirror of it behind HTTP.
 
-An archive is believed when its bytes hash to what its CHECKSUM file says. Absence is believed when the server says
-that there is no such file; every other refusal is an error.
+An archive is verified by the SHA-256 in its CHECKSUM file. It is absent only if the server says that there is no
+such file; every other refusal is an error.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 _CHECKSUM_NBYTES_MAX: Final = 4096
 _LISTING_PAGES_MAX: Final = 10_000
 _S3_CODE: Final = re.compile(rb"<Code>\s*(\w+)\s*</Code>")
-# Caches between here and the publisher may hold an archive and the CHECKSUM of its correction.
+# Caches on the way from the publisher may have an archive, and the CHECKSUM of its corrected version.
 _PAST_CACHES: Final = {"Cache-Control": "no-cache"}
 
 
@@ -48,13 +48,13 @@ class HttpArchiveSource:
     Parameters
     ----------
     base_url : str
-        The address of the folder that holds `data/`.
+        The address of the folder that contains `data/`.
     listing_url : str or None
-        The address of the bucket for listings; None where there are none.
+        The address of the bucket for listings; None if there are none.
     transport : Transport
-        It stays the caller's.
+        Not closed here.
     concurrency : int
-        Archives fetched at a time: those after them begin when the CHECKSUMs of these were compared.
+        Archives fetched at a time. The next one begins when the CHECKSUM of one of these was compared.
     is_checksum_required : bool
         Whether to refuse an archive without a CHECKSUM file.
     """
@@ -85,17 +85,9 @@ class HttpArchiveSource:
     async def fetch(
         self, name: ArchiveName, folder: Path, *, on_bytes: Callable[[int], None] | None = None
     ) -> FetchedArchive | AbsentArchive:
-        """DownloadedFile one archive and compare it with its CHECKSUM; both once more if they do not agree.
+        """Download and verify one archive: see `ArchiveSource.fetch`. After an error, no file is left.
 
-        Raises
-        ------
-        ChecksumMismatchError, ChecksumMissingError, ArchiveError
-            The bytes cannot be believed. No file is left.
-        NetworkError
-            It could not be had.
-        CacheError
-            It cannot be written.
-        ClientClosedError
+        If an archive does not match its CHECKSUM, both are downloaded once more.
         """
         async with self._fetching:
             fetched = await self._fetch_spelled(name, folder, on_bytes)
@@ -108,81 +100,70 @@ class HttpArchiveSource:
     ) -> FetchedArchive | AbsentArchive:
         path = folder / f"archive-{secrets.token_hex(8)}.zip.part"
         try:
-            fetched = await self._fetch_verified(name, path, on_bytes)
+            return await self._fetch_verified(name, path, on_bytes)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        return fetched
 
     async def _fetch_verified(
         self, name: ArchiveName, path: Path, on_bytes: Callable[[int], None] | None
     ) -> FetchedArchive | AbsentArchive:
-        """DownloadedFile until archive and CHECKSUM agree, at most twice."""
+        """Download until archive and CHECKSUM match, at most twice."""
         attempt_count = 0
         headers: dict[str, str] = {}
         while True:
-            download = await self._transport.download(
+            file = await self._transport.download(
                 url_of(self._base_url, name.path), path, on_bytes=on_bytes, headers=headers
             )
-            if isinstance(download, Response):
-                return _absent(name, download)
-            attempt_count += download.attempt_count
+            if isinstance(file, Response):
+                return _absent(name, file)
+            attempt_count += file.attempt_count
             try:
-                is_published = await self._compare(name, download, headers)
-            except ChecksumMissingError:
-                raise
-            except ArchiveError as error:
+                is_published = await self._compare(name, file, headers)
+            except (ArchiveError, NetworkError) as error:
                 if on_bytes is not None:
-                    on_bytes(-download.nbytes)
-                if headers:
+                    on_bytes(-file.nbytes)
+                if headers or isinstance(error, (ChecksumMissingError, NetworkError)):
                     raise
                 logger.info("%s; downloading both again", error)
                 headers = _PAST_CACHES
                 continue
-            return _fetched(name, download, is_published=is_published, attempt_count=attempt_count)
+            return _fetched(name, file, is_published=is_published, attempt_count=attempt_count)
 
-    async def _compare(self, name: ArchiveName, download: DownloadedFile, headers: dict[str, str]) -> bool:
-        """Compare an archive with its CHECKSUM; return whether there is one."""
-        answer = await self._transport.get(
+    async def _compare(self, name: ArchiveName, file: DownloadedFile, headers: dict[str, str]) -> bool:
+        """Compare an archive with its CHECKSUM. Return whether there is a CHECKSUM."""
+        response = await self._transport.get(
             url_of(self._base_url, name.checksum_path), headers=headers, nbytes_max=_CHECKSUM_NBYTES_MAX
         )
-        if answer.status == 200:
-            expected = parse_checksum(answer.body, name.file_name)
-            if download.sha256 != expected:
+        if response.status == 200:
+            expected = parse_checksum(response.body, name.file_name)
+            if file.sha256 != expected:
                 raise ChecksumMismatchError(
                     name.path,
                     expected=expected,
-                    found=download.sha256,
+                    found=file.sha256,
                     remedy="both were downloaded twice, and nothing was kept; the publisher may be replacing it: "
                     "try again later",
                 )
-        elif not _is_absence(answer):
-            raise _refusal(answer)
+        elif not _is_absence(response):
+            raise _refusal(response)
         elif self._is_checksum_required:
-            raise ChecksumMissingError(name.path, f"it has no CHECKSUM at {answer.url}, and one is required")
-        return answer.status == 200
+            raise ChecksumMissingError(name.path, f"it has no CHECKSUM at {response.url}, and one is required")
+        return response.status == 200
 
     # --- Listing -------------------------------------------------------------------------------------------
 
     async def list_archives(self, series: SeriesKey, cadence: Cadence) -> list[ListedArchive]:
-        """All archives of a series, in the order of their periods.
-
-        Raises
-        ------
-        NetworkError
-            There is no listing, or it cannot be had.
-        ArchiveError
-            It cannot be understood.
-        """
+        """See `ArchiveSource.list_archives`."""
         if self._listing_url is None:
             raise NetworkError(self._base_url, "this mirror has no listing")
         files: list[ListedFile] = []
         query = {"delimiter": "/", "prefix": archive_folder(series, cadence)}
         for _ in range(_LISTING_PAGES_MAX):
-            answer = await self._transport.get(self._listing_url, query)
-            if answer.status != 200:
-                raise _refusal(answer)
-            page = parse_listing(answer.body, answer.url)
+            response = await self._transport.get(self._listing_url, query)
+            if response.status != 200:
+                raise _refusal(response)
+            page = parse_listing(response.body, response.url)
             files += page.files
             if page.next_marker is None:
                 return listed_archives(files)
@@ -192,10 +173,10 @@ class HttpArchiveSource:
         raise ArchiveError(self._listing_url, f"its listing of {query['prefix']} does not come to an end")
 
     async def _other_spelling(self, name: ArchiveName) -> ArchiveName | None:
-        """The name under which a month is listed, if it is not the one asked for.
+        """The name under which a month is listed, if it differs from this name.
 
-        The listing is asked for once per series, and no more after it failed once: it is a second opinion, and
-        without it the first one stands.
+        The listing is fetched once per series, and not at all after it failed once. Without it the month is absent
+        under its usual name.
         """
         if name.period.cadence is not Cadence.MONTHLY:
             return None
@@ -212,22 +193,20 @@ class HttpArchiveSource:
             self._is_listing_working = False
             logger.info("archives are looked for under their usual names only: %s", error)
             return {}
-        # The usual spelling of a month comes first, and is the one that was asked for in vain.
+        # The last spelling of a month wins. The first is the usual one, under which there was no archive.
         return {archive.name.period: archive.name for archive in archives}
 
 
-def _fetched(
-    name: ArchiveName, download: DownloadedFile, *, is_published: bool, attempt_count: int
-) -> FetchedArchive:
+def _fetched(name: ArchiveName, file: DownloadedFile, *, is_published: bool, attempt_count: int) -> FetchedArchive:
     return FetchedArchive(
         name,
-        download.path,
+        file.path,
         is_temporary=True,
-        nbytes=download.nbytes,
-        sha256=download.sha256,
+        nbytes=file.nbytes,
+        sha256=file.sha256,
         is_checksum_published=is_published,
-        etag=download.headers.get("etag", ""),
-        last_modified=download.headers.get("last-modified", ""),
+        etag=file.headers.get("etag", ""),
+        last_modified=file.headers.get("last-modified", ""),
         attempt_count=attempt_count,
     )
 
@@ -235,30 +214,30 @@ def _fetched(
 # --- Refusals ----------------------------------------------------------------------------------------------
 
 
-def _absent(name: ArchiveName, answer: Response) -> AbsentArchive:
-    if not _is_absence(answer):
-        raise _refusal(answer)
-    return AbsentArchive(name, answer.url)
+def _absent(name: ArchiveName, response: Response) -> AbsentArchive:
+    if not _is_absence(response):
+        raise _refusal(response)
+    return AbsentArchive(name, response.url)
 
 
-def _is_absence(answer: Response) -> bool:
-    """Whether an answer says that there is no such file.
+def _is_absence(response: Response) -> bool:
+    """Whether a response says that there is no such file.
 
-    S3 answers 403 AccessDenied for a missing key too, where the bucket may not be listed; but also for every key
-    where nothing may be read. Nobody can tell these apart, so that is no absence.
+    S3 answers 403 AccessDenied for a missing key in a bucket that may not be listed, but also for every key that
+    may not be read. These cannot be told apart, so that 403 is no absence.
     """
-    code = _s3_code(answer)
-    return code == "NoSuchKey" or (answer.status in (404, 410) and code != "NoSuchBucket")
+    code = _s3_code(response)
+    return code == "NoSuchKey" or (response.status in (404, 410) and code != "NoSuchBucket")
 
 
-def _refusal(answer: Response) -> HttpStatusError:
-    code = _s3_code(answer)
-    reason = f"the server answered {answer.status}{' ' if code else ''}{code}"
+def _refusal(response: Response) -> HttpStatusError:
+    code = _s3_code(response)
+    reason = f"the server answered {response.status}{' ' if code else ''}{code}"
     if code == "AccessDenied":
         reason += ", which may also mean that there is no such file"
-    return HttpStatusError(answer.url, reason, status=answer.status)
+    return HttpStatusError(response.url, reason, status=response.status)
 
 
-def _s3_code(answer: Response) -> str:
-    match = _S3_CODE.search(answer.body)
+def _s3_code(response: Response) -> str:
+    match = _S3_CODE.search(response.body)
     return match[1].decode("ascii", "replace") if match else ""

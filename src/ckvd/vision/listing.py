@@ -1,8 +1,7 @@
 """Listings of a bucket, as S3 writes them (ListObjects, version 1), and the archives they name.
 
 A page is XML in the namespace `http://s3.amazonaws.com/doc/2006-03-01/` and holds at most 1,000 entries; the marker
-of the next page is its `NextMarker`, or the last key or prefix where there is none. Keys may be percent-encoded.
-Everything here is pure; imports `errors`, `archive.name` and `archive.source`.
+of the next page is its `NextMarker`, else its last key or prefix. Keys may be percent-encoded. Pure.
 
 Source: https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjects.html
 """
@@ -32,7 +31,7 @@ class ListedFile:
         Its path under the root of the mirror, not percent-encoded.
     nbytes : int
     etag, last_modified : str
-        As the listing gives them; empty where it does not.
+        As listed; empty if the listing gives none.
     """
 
     key: str
@@ -49,7 +48,7 @@ class ListingPage:
     ----------
     files : tuple of ListedFile
     next_marker : str or None
-        What to ask for the next page with, not percent-encoded; None on the last page.
+        The marker of the next page, not percent-encoded; None on the last page.
     """
 
     files: tuple[ListedFile, ...]
@@ -69,13 +68,12 @@ def parse_listing(content: bytes, where: str) -> ListingPage:
     Raises
     ------
     ArchiveError
-        It is no such page.
+        The content is no page of a listing.
     """
     root = _parse_xml(content, where)
-    if _name(root) != "ListBucketResult":
-        raise ArchiveError(
-            where, f"expected a listing (ListBucketResult), found {_name(root)} {_text(root, 'Code')}"
-        )
+    name = root.tag.rpartition("}")[2]
+    if name != "ListBucketResult":
+        raise ArchiveError(where, f"expected a listing (ListBucketResult), found {name} {_text(root, 'Code')}")
     is_encoded = _text(root, "EncodingType") == "url"
 
     def decode(key: str) -> str:
@@ -88,12 +86,12 @@ def parse_listing(content: bytes, where: str) -> ListingPage:
             _text(entry, "ETag"),
             _text(entry, "LastModified"),
         )
-        for entry in _children(root, "Contents")
+        for entry in root.iterfind("{*}Contents")
     )
     if _text(root, "IsTruncated").lower() != "true":
         return ListingPage(files, None)
-    prefixes = [decode(_text(entry, "Prefix")) for entry in _children(root, "CommonPrefixes")]
-    # Keys come in the order of their UTF-8 bytes, which is that of their code points.
+    prefixes = [decode(_text(entry, "Prefix")) for entry in root.iterfind("{*}CommonPrefixes")]
+    # S3 orders keys by their UTF-8 bytes, which is the order of their code points.
     last = max([file.key for file in files] + prefixes, default="")
     marker = decode(_text(root, "NextMarker")) or last
     if not marker:
@@ -107,13 +105,12 @@ def listed_archives(files: Iterable[ListedFile]) -> list[ListedArchive]:
     Parameters
     ----------
     files : iterable of ListedFile
-        Of one folder or many, in any order. CHECKSUM files are noted beside their archive, all others ignored.
+        In any order, from any number of folders. Files that are neither archives nor CHECKSUMs are ignored.
 
     Returns
     -------
     list of ListedArchive
-        In the order of series and period. Where a period is listed under several spellings, the usual one is
-        first.
+        In the order of series and period. If a period is listed in several spellings, the usual one is first.
     """
     by_path = {unquote(file.key): file for file in files}
     archives = [
@@ -134,7 +131,7 @@ def _place(archive: ListedArchive) -> tuple[object, ...]:
 
 
 class _NoDoctype(ET.TreeBuilder):
-    """Builds a tree of a document that declares nothing, so that there are no entities to expand."""
+    """Build a tree, but refuse a document type: without one there are no entities to expand."""
 
     def doctype(self, name: str, _public: str | None, _system: str | None) -> None:
         raise ET.ParseError(f"it declares a document type {name!r}")
@@ -145,21 +142,14 @@ def _parse_xml(content: bytes, where: str) -> ET.Element:
     try:
         parser.feed(content)
         root: ET.Element = parser.close()
-    except (ET.ParseError, LookupError, ValueError) as error:  # the latter two of an encoding it declares
+    except (ET.ParseError, LookupError, ValueError) as error:  # the last two for an encoding that it declares
         raise ArchiveError(where, f"expected a listing in XML, found {content[:100]!r}: {error}") from None
     return root
 
 
-def _name(element: ET.Element) -> str:
-    return element.tag.rpartition("}")[2]
-
-
-def _children(element: ET.Element, name: str) -> list[ET.Element]:
-    return [child for child in element if _name(child) == name]
-
-
 def _text(element: ET.Element, name: str) -> str:
-    return next((child.text or "" for child in _children(element, name)), "")
+    """The text of its first child of a name, in any namespace; empty if there is none."""
+    return element.findtext(f"{{*}}{name}", "")
 
 
 def _count(text: str, where: str) -> int:

@@ -1,7 +1,7 @@
-"""The identity of an archive, its path under a mirror's root, and back.
+"""The identity of an archive, and its path under the root of a mirror. Pure.
 
 A path is `data/{spot | futures/um | futures/cm}/{monthly | daily}/{kind}/{SYMBOL}/{interval}/{NAME}.zip`. All kinds
-of one contract share the file name; only the folder tells them apart.
+of one contract share the file name and differ in the folder only.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class ArchiveName:
     ----------
     series : SeriesKey
     period : Period
-        The month or day that it holds.
+        The month or day of its bars.
     path : str
-        Its path under the root of a mirror, not percent-encoded. Derived from the other two unless a listing
-        showed it under another spelling (`2020-8` for `2020-08`).
+        Its path under the root of a mirror, not percent-encoded. Made from the other two, unless a listing spells
+        it differently (`2020-8` for `2020-08`).
     """
 
     series: SeriesKey
@@ -53,7 +53,7 @@ class ArchiveName:
         Returns
         -------
         ArchiveName or None
-            None when the path is not that of a kline archive (a CHECKSUM, trades, a kind yet unknown).
+            None if the path is not that of a kline archive (a CHECKSUM, trades, an unknown kind).
         """
         path = unquote(path)
         match = _PATH.fullmatch(path)
@@ -63,7 +63,7 @@ class ArchiveName:
             kind = Kind(match["kind"])
             series = SeriesKey.of(match["symbol"], match["interval"], market=_MARKETS[match["market"]], kind=kind)
             period = Period.of_label(match["period"])
-        except ValueError:  # of the identity, the period or the kind
+        except ValueError:  # an invalid kind, series or period
             return None
         return cls(series, period, path) if period.cadence == match["cadence"] else None
 
@@ -74,7 +74,7 @@ class ArchiveName:
 
     @property
     def checksum_path(self) -> str:
-        """The path of the CHECKSUM file beside it."""
+        """The path of its CHECKSUM file."""
         return self.path + ".CHECKSUM"
 
     def __str__(self) -> str:
@@ -82,11 +82,11 @@ class ArchiveName:
 
 
 def archive_folder(series: SeriesKey, cadence: Cadence) -> str:
-    """The folder of a series' archives under the root of a mirror, with a slash at the end."""
+    """The folder of the archives of a series, under the root of a mirror, with a slash at the end."""
     market = _MARKET_FOLDERS[series.market]
     return f"data/{market}/{cadence}/{series.kind}/{series.symbol}/{series.interval}/"
 
 
 def url_of(base_url: str, path: str) -> str:
-    """The address of a path under a mirror's root, percent-encoded where it is not ASCII."""
+    """The address of a path under the root of a mirror, percent-encoded."""
     return f"{base_url.rstrip('/')}/{quote(path)}"

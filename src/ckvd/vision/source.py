@@ -1,6 +1,6 @@
-"""Where archives come from: what every source of archives can do, and what it answers.
+"""The interface of a source of archives, and what it returns.
 
-A mirror in a folder (`folder_source`) and one behind HTTP (`ckvd.vision.http_source`) are such sources.
+`folder_source` and `http_source` implement it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from ckvd.errors import ArchiveError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,25 +22,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FetchedArchive:
-    """An archive whose bytes are in a local file and hash to what was published.
+    """An archive in a local file. Its bytes match its CHECKSUM, if the source has one.
 
     Attributes
     ----------
     name : ArchiveName
     path : Path
-        The file with its bytes. It belongs to the caller, unless `is_temporary` is false.
+        The file.
     is_temporary : bool
-        Whether the file was made for this call, so that the caller removes it after use.
+        Whether the file was made for the caller, who removes it after use. Other files are not to be changed.
     nbytes : int
-        Its length.
+        The length of the file.
     sha256 : str
-        What its bytes hash to, 64 hexadecimal digits.
+        The SHA-256 of its bytes, 64 hexadecimal digits.
     is_checksum_published : bool
-        False when the source has no CHECKSUM to compare with.
-    etag, last_modified : str or None
-        What the source said of the version; HTTP header text, empty where it said nothing.
+        False if the source has no CHECKSUM to compare with.
+    etag, last_modified : str
+        The version of the file as the source gives it, as the text of HTTP headers; empty if it gives none.
     attempt_count : int
-        How many attempts it took.
+        Attempts that it took.
     """
 
     name: ArchiveName
@@ -51,16 +53,29 @@ class FetchedArchive:
     last_modified: str
     attempt_count: int
 
+    def read_bytes(self) -> bytes:
+        """Read the whole file. A file of a mirror in a folder may vanish after it was verified.
+
+        Raises
+        ------
+        ArchiveError
+            It cannot be read.
+        """
+        try:
+            return b"".join(read_chunks(self.path, self.nbytes + 1))
+        except OSError as error:
+            raise ArchiveError(str(self.path), f"cannot be read: {error.strerror}") from error
+
 
 @dataclass(frozen=True, slots=True)
 class AbsentArchive:
-    """The source answered that it has no such archive.
+    """The source has no such archive, and said so.
 
     Attributes
     ----------
     name : ArchiveName
     where : str
-        The URL or file that was asked for.
+        The URL or file that does not exist.
     """
 
     name: ArchiveName
@@ -69,7 +84,7 @@ class AbsentArchive:
 
 @dataclass(frozen=True, slots=True)
 class ListedArchive:
-    """One line of a source's listing.
+    """An archive in the listing of a source.
 
     Attributes
     ----------
@@ -77,9 +92,9 @@ class ListedArchive:
         With the path as listed, which may differ from the usual spelling.
     nbytes : int
     etag, last_modified : str
-        As the listing gives them; empty where it does not.
+        As listed; empty if the listing gives none.
     has_checksum : bool
-        Whether a CHECKSUM file is listed beside it.
+        Whether its CHECKSUM file is listed too.
     """
 
     name: ArchiveName
@@ -89,51 +104,65 @@ class ListedArchive:
     has_checksum: bool
 
 
-def read_pieces(path: Path, nbytes: int) -> Iterator[bytes]:
-    """The bytes of a file, at most so many at a time, with the fewest system calls.
+def read_chunks(path: Path, nbytes: int) -> Iterator[bytes]:
+    """Read a file with the fewest system calls, at most `nbytes` at a time.
 
-    A file object takes as long to make and to close as a small file takes to read, and each of its nine calls
-    releases the GIL and waits for it again.
+    Opening and closing a file object takes as long as reading a small file, and each of its nine system calls
+    releases the GIL and has to acquire it again.
 
     Raises
     ------
     OSError
-        It cannot be read.
+        The file cannot be read.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
-        while piece := os.read(descriptor, nbytes):
-            yield piece
+        while chunk := os.read(descriptor, nbytes):
+            yield chunk
     finally:
         os.close(descriptor)
 
 
 class ArchiveSource(Protocol):
-    """What can be asked of a source of archives."""
+    """A source of archives. Both methods raise `ClientClosedError` if it is closed, or was closed meanwhile."""
 
     async def fetch(
         self, name: ArchiveName, folder: Path, *, on_bytes: Callable[[int], None] | None = None
     ) -> FetchedArchive | AbsentArchive:
-        """Bring one archive, verified.
+        """Fetch and verify one archive.
 
         Parameters
         ----------
         name : ArchiveName
         folder : Path
-            Where a temporary file may be made. It exists.
+            An existing folder for a temporary file.
         on_bytes : callable, optional
-            Called with the number of bytes that each piece brought, and with a negative number when an attempt
-            is given up and what it brought does not count.
+            Called with the length of each chunk, and with a negative number when an attempt has failed and its
+            bytes do not count.
 
         Raises
         ------
-        ChecksumMismatchError, ChecksumMissingError, ArchiveError
-            The bytes cannot be believed.
+        ChecksumMismatchError
+            The bytes do not match the CHECKSUM.
+        ChecksumMissingError
+            There is no CHECKSUM, and the source requires one.
+        ArchiveError
+            The CHECKSUM is invalid.
         NetworkError
-            It could not be had.
+            The archive is unavailable.
+        CacheError
+            The temporary file cannot be written.
         """
         ...
 
     async def list_archives(self, series: SeriesKey, cadence: Cadence) -> list[ListedArchive]:
-        """All archives of a series, in the order of their periods."""
+        """All archives of a series, in the order of their periods.
+
+        Raises
+        ------
+        NetworkError
+            The source has no listing, or it is unavailable.
+        ArchiveError
+            The listing is invalid.
+        """
         ...

@@ -31,10 +31,10 @@ def venue(tmp_path: Path) -> Iterator[Venue]:
         yield venue
 
 
-def derive(venue: Venue, start: str, end: str) -> ckvd.Klines | ResampledKlines:
+def derive(venue: Venue, start: str, end: str, market: str = "spot") -> ckvd.Klines | ResampledKlines:
     async def run() -> ckvd.Klines | ResampledKlines:
         async with venue.data(use_rest=False) as data:
-            return await data.get_klines("BTCUSDT", "1d", start=start, end=end, derive=True)
+            return await data.get_klines("BTCUSDT", "1d", start=start, end=end, market=market, derive=True)
 
     return asyncio.run(run())
 
@@ -61,3 +61,13 @@ def test_bars_that_are_there_are_not_made(venue: Venue) -> None:
     fetch(venue, "2024-02-01", "2024-03-01", use_rest=False)
     fetch(venue, "2024-02-01", "2024-03-01", DAYS, use_rest=False)
     assert isinstance(derive(venue, "2024-02-01", "2024-03-01"), ckvd.Klines)
+
+
+def test_a_market_without_seconds_is_derived_from_what_it_has(venue: Venue) -> None:
+    futures = SeriesKey.of("BTCUSDT", "1h", market="um")
+    venue.publish(futures, "2024-02", hours("2024-02-01", "2024-03-01"))
+    fetch(venue, "2024-02-01", "2024-03-01", futures, use_rest=False)
+    assert isinstance(derive(venue, "2024-02-01", "2024-03-01", "um"), ResampledKlines)
+    venue.publish(SeriesKey.of("BTCUSDT", "1d", market="um"), "2024-01", make_rows(range(0), DAY_MS))
+    with pytest.raises(ckvd.NotCachedError):
+        derive(venue, "2024-01-01", "2024-01-02", "um")

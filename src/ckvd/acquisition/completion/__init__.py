@@ -23,7 +23,7 @@ from ckvd.acquisition.completion.tail import Filled, Tail
 from ckvd.acquisition.report import CompletionReport
 from ckvd.cache.download_folder import download_folder
 from ckvd.concurrency import run_together
-from ckvd.errors import CacheBusyError, CacheError, CkvdError, ClientClosedError
+from ckvd.errors import FATAL_ERRORS, CacheBusyError, CkvdError
 from ckvd.model.timespan import difference
 from ckvd.utils.config import COMPLETION_ATTEMPTS_MAX
 
@@ -137,7 +137,7 @@ class Completion:
         """Run a step; keep its error for the report, unless no other step could succeed."""
         try:
             return await step
-        except (CacheError, ClientClosedError):
+        except FATAL_ERRORS:
             raise
         except CkvdError as error:
             self._errors.append(error)

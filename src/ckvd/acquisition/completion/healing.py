@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from ckvd.acquisition.completion.scope import inner_seconds, whole_days
 from ckvd.acquisition.completion.shortfalls import Shortfall, find_shortfalls, join_requests, provisional_recheck_ms
 from ckvd.acquisition.ingest import fetch_table
-from ckvd.cache.contents import read_contents
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.resolution import resolve
+from ckvd.cache.rows import read_contents
 from ckvd.concurrency import run_together
 from ckvd.errors import ArchiveError, InvalidSymbolError
 from ckvd.model.calendar import closed_part

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 from ckvd.acquisition.completion.scope import inner_seconds
 from ckvd.acquisition.completion.shortfalls import provisional_recheck_ms, recheck_ms
 from ckvd.acquisition.planning import plan
-from ckvd.cache.contents import read_contents
 from ckvd.cache.coverage import Covered, read_coverage
 from ckvd.cache.resolution import resolve
+from ckvd.cache.rows import read_contents
 from ckvd.errors import InvalidSymbolError
 from ckvd.model.calendar import Cadence, Period, days_of, grid_floor, grid_next, months_of, publication_ms
 from ckvd.model.market import DAY_MS

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from ckvd.cli.cache.audit import audit
-from ckvd.cli.cache.check_lock import check_lock_command
-from ckvd.cli.cache.export import export
-from ckvd.cli.cache.gaps import gaps
-from ckvd.cli.cache.info import info
-from ckvd.cli.cache.list_series import list_command
-from ckvd.cli.cache.lock import lock
-from ckvd.cli.cache.pack import pack
-from ckvd.cli.cache.prune import prune
-from ckvd.cli.cache.quarantine import quarantine
-from ckvd.cli.cache.repair import repair_command
-from ckvd.cli.cache.stats import stats
-from ckvd.cli.cache.verify import verify
+from ckvd.cli.cache.check import audit, quarantine, repair_command, verify
+from ckvd.cli.cache.data import check_lock_command, export, lock
+from ckvd.cli.cache.look import gaps, info, list_command, stats
+from ckvd.cli.cache.space import pack, prune
 
 app = typer.Typer(
     name="cache",
@@ -26,16 +17,19 @@ app = typer.Typer(
     epilog="Exit status: 0 all is well, 1 there are findings or something failed, 2 usage. "
     "What deletes or rewrites only shows what it would do, unless --yes is given.",
 )
-app.command("list")(list_command)
-app.command()(info)
-app.command()(stats)
-app.command()(gaps)
-app.command()(verify)
-app.command("repair")(repair_command)
-app.command()(quarantine)
-app.command()(audit)
-app.command()(pack)
-app.command()(prune)
-app.command()(export)
-app.command()(lock)
-app.command("check-lock")(check_lock_command)
+for _name, _verb in {
+    "list": list_command,
+    "info": info,
+    "stats": stats,
+    "gaps": gaps,
+    "verify": verify,
+    "repair": repair_command,
+    "quarantine": quarantine,
+    "audit": audit,
+    "pack": pack,
+    "prune": prune,
+    "export": export,
+    "lock": lock,
+    "check-lock": check_lock_command,
+}.items():
+    app.command(_name)(_verb)

@@ -1,0 +1,262 @@
+"""The verbs that check a cache and set it right: `verify`, `repair`, `quarantine` and `audit`."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ckvd.cache.folder import CacheFolder
+from ckvd.cli import EXIT_INCOMPLETE
+from ckvd.cli.cache.verb import Result, Selection, YesOption, verb
+from ckvd.cli.options import VisionUrlOption, exit_with
+from ckvd.cli.printing import (
+    attributes_of,
+    complain,
+    count,
+    format_nbytes,
+    print_table,
+    progress_bar,
+    propose,
+    say,
+    track,
+)
+from ckvd.maintenance.audit import ArchiveAudit, Change, audit_cache, audit_days
+from ckvd.maintenance.quarantine import Quarantined, list_quarantine, restore
+from ckvd.maintenance.repair import RepairReport, RepairStep, find_lost, plan_repair, repair
+from ckvd.maintenance.verification import Finding, Severity, Trouble, is_clean, verify_cache
+from ckvd.model.timespan import format_time
+
+if TYPE_CHECKING:
+    from ckvd.api.vision_data_client import VisionDataClient
+
+_EXAMPLES_MAX = 20
+_WAYS_OUT = (
+    "ckvd cache quarantine --restore puts back what was set aside, damaged as it is; "
+    "ckvd cache prune --quarantine gives up what is lost with it"
+)
+
+
+# --- verify ------------------------------------------------------------------------------------------------
+
+
+@verb
+def verify(
+    *,
+    selection: Selection,
+    quick: Annotated[bool, typer.Option("--quick", help="Look at names and headers only.")] = False,
+) -> Result:
+    """Check every checksum, header, order, grid and invariant. Status 1: there are errors or warnings."""
+    findings = _find(selection, is_quick=quick)
+    return Result(findings, partial(_show_findings, findings), is_clean(findings))
+
+
+def _find(selection: Selection, *, is_quick: bool = False) -> list[Finding]:
+    """Verify a cache and show progress."""
+    return list(verify_cache(selection.folder, track(selection.series(), "verifying"), is_quick=is_quick))
+
+
+def _show_findings(findings: list[Finding]) -> None:
+    """Print findings, the worst first, and how many there are."""
+    for severity in Severity:
+        for finding in findings:
+            if finding.severity is severity:
+                say(f"{severity}: {finding.path}: {finding.trouble}: {finding.message}")
+    numbers = {severity: sum(finding.severity is severity for finding in findings) for severity in Severity}
+    say(", ".join(count(number, severity.value) for severity, number in numbers.items()))
+
+
+# --- repair ------------------------------------------------------------------------------------------------
+
+
+@verb
+def repair_command(
+    *,
+    selection: Selection,
+    fetch: Annotated[bool, typer.Option("--fetch/--no-fetch", help="Fetch again what was lost.")] = True,
+    vision_url: VisionUrlOption = None,
+    yes: YesOption = False,
+) -> Result:
+    """Set aside what cannot be believed and fetch it again. Status 1: something is left to do.
+
+    Nothing is deleted: `ckvd cache quarantine` shows what was set aside, and restores it.
+    """
+    findings = _find_what_to_repair(selection)
+    steps = plan_repair(selection.folder, findings)
+    if not yes:
+        return Result(steps, partial(_show_plan, steps), not steps)
+    report = asyncio.run(_repair(selection.folder, findings, vision_url, fetch=fetch))
+    is_repaired = report.is_complete and all(finding.trouble is not Trouble.UNREADABLE for finding in findings)
+    return Result(report, partial(_show_report, report), is_repaired)
+
+
+def _find_what_to_repair(selection: Selection) -> list[Finding]:
+    """Find what is wrong now, and what is still lost of what was set aside before."""
+    folder, chosen = selection.folder, selection.filter
+    # A series of which all that was left is in quarantine may have no folder to verify.
+    is_there = bool(chosen.choose(folder)) or not find_lost(folder, chosen)
+    findings = _find(selection) if is_there else []
+    return findings + find_lost(folder, chosen, findings)
+
+
+async def _repair(
+    folder: CacheFolder, findings: list[Finding], vision_url: str | None, *, fetch: bool
+) -> RepairReport:
+    if not fetch:
+        return await repair(folder, findings)
+    async with _vision(vision_url, folder) as vision:
+        return await repair(folder, findings, vision.archives)
+
+
+def _vision(vision_url: str | None, folder: CacheFolder) -> VisionDataClient:
+    # Loads HTTP, which --help and the other verbs do not need.
+    from ckvd.api.vision_data_client import VisionDataClient  # noqa: PLC0415
+
+    return VisionDataClient(vision_url, cache=folder.root)
+
+
+def _show_plan(steps: tuple[RepairStep, ...]) -> None:
+    for step in steps:
+        lost = ", ".join(map(str, step.lost)) or "nothing: other segments cover it"
+        if step.finding.trouble is Trouble.LOST:
+            say(f"would fetch {lost}, which was lost with {step.finding.path} ({step.finding.message})")
+        else:
+            say(f"would set aside {step.finding.path} ({step.finding.trouble}) and fetch {lost}")
+    nbytes = sum(step.nbytes for step in steps)
+    propose(f"{count(len(steps), 'file')}, {format_nbytes(nbytes)}", is_work_left=bool(steps))
+
+
+def _show_report(report: RepairReport) -> None:
+    for aside in report.quarantined:
+        say(f"set aside {aside.series} {aside.file_name}: {aside.reason}")
+    for path in report.renamed:
+        say(f"named {path} as its header says")
+    for leftover in report.leftovers:
+        say(f"removed the leftover {leftover.path}")
+    for source in report.fetched:
+        say(f"fetched {source.name}")
+    for failure in report.failures:
+        complain(failure)
+    for series, spans in report.unrepaired.items():
+        for span in spans:
+            complain(f"{series}: {span} is lost; try again, or ckvd download")
+    if report.unrepaired:
+        complain(_WAYS_OUT)
+
+
+# --- quarantine --------------------------------------------------------------------------------------------
+
+
+@verb
+def quarantine(
+    *,
+    selection: Selection,
+    restored: Annotated[
+        str | None,
+        typer.Option("--restore", help="Put the file of this name back, or `all`.", show_default=False),
+    ] = None,
+    yes: YesOption = False,
+) -> Result:
+    """Show files that were set aside, with the reason, and restore them.
+
+    `ckvd cache prune --quarantine` deletes them for good.
+    """
+    found = [aside for aside in list_quarantine(selection.folder) if aside.series in selection.filter]
+    if restored is not None:
+        found = [aside for aside in found if restored in ("all", aside.file_name, aside.path.name)]
+        if not found:
+            raise exit_with(EXIT_INCOMPLETE, f"no file {restored!r} is in quarantine")
+        for aside in found if yes else ():
+            restore(selection.folder, aside)
+    names = ("series", "path", "file_name", "reason", "since_ms", "nbytes")
+    document = [attributes_of(aside, *names) for aside in found]
+    return Result(document, partial(_show_quarantine, found, is_restoring=restored is not None, is_done=yes))
+
+
+def _show_quarantine(found: list[Quarantined], *, is_restoring: bool, is_done: bool) -> None:
+    print_table(("series", "file", "size", "since", "reason"), [_quarantine_row(aside) for aside in found])
+    if is_restoring and is_done:
+        say(f"{count(len(found), 'file')} restored")
+    elif is_restoring:
+        propose(f"{count(len(found), 'file')} would be restored", is_work_left=True)
+
+
+def _quarantine_row(aside: Quarantined) -> tuple[object, ...]:
+    since = format_time(aside.since_ms - aside.since_ms % 1000)
+    return str(aside.series), aside.path.name, format_nbytes(aside.nbytes), since, aside.reason
+
+
+# --- audit -------------------------------------------------------------------------------------------------
+
+
+@verb
+def audit(
+    *,
+    selection: Selection,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Fetch every archive, also where the listing shows no change.")
+    ] = False,
+    days: Annotated[
+        bool, typer.Option("--days", help="Compare monthly archives with the daily ones instead.")
+    ] = False,
+    vision_url: VisionUrlOption = None,
+    yes: YesOption = False,
+) -> Result:
+    """Find archives that changed since they were fetched, and which bars; with --yes, store them as they are now.
+
+    Status 1: something changed and was not stored, disagrees, or could not be looked up.
+    """
+    selection.series()
+    found = asyncio.run(_audit(selection, vision_url, thorough=thorough, days=days, fix=yes))
+    is_well = all(one.change is Change.UNCHANGED or one.is_stored for one in found)
+    return Result(found, partial(_show_audits, found), is_well)
+
+
+async def _audit(
+    selection: Selection, vision_url: str | None, *, thorough: bool, days: bool, fix: bool
+) -> list[ArchiveAudit]:
+    folder = selection.folder
+    async with _vision(vision_url, folder) as vision:
+        if days:
+            audits = audit_days(folder, vision.archives, selection.filter)
+        else:
+            audits = audit_cache(folder, vision.archives, selection.filter, is_thorough=thorough, fix=fix)
+        found = []
+        with progress_bar("auditing") as update:
+            async for one in audits:
+                found.append(one)
+                update(description=f"{count(len(found), 'archive')} {one.series}")
+        return found
+
+
+def _show_audits(found: list[ArchiveAudit]) -> None:
+    for one in found:
+        _show_audit(one)
+    numbers = {change: sum(one.change is change for one in found) for change in Change}
+    say(", ".join(f"{number} {change}" for change, number in numbers.items() if number) or "no archives")
+
+
+def _show_audit(one: ArchiveAudit) -> None:
+    if one.change is Change.UNCHANGED:
+        return
+    if one.change in (Change.FAILED, Change.GONE):
+        complain(f"{one.archive or one.series}: {one.change}: {one.message}")
+        return
+    difference = one.difference
+    stored = ", stored" if one.is_stored else ""
+    say(
+        f"{one.archive}: {one.change}{stored}: {difference.changed_count} bars differ, "
+        f"{difference.added_count} added, {difference.removed_count} removed"
+        + (f" ({one.message})" if one.message else "")
+    )
+    for what, opens in (
+        ("differs", difference.changed),
+        ("added", difference.added),
+        ("removed", difference.removed),
+    ):
+        for open_ms in opens[:_EXAMPLES_MAX]:
+            say(f"  {format_time(open_ms)} {what}")
+        if len(opens) > _EXAMPLES_MAX:
+            say(f"  and more that {what}: see --json")

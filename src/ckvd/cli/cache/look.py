@@ -1,0 +1,193 @@
+"""The verbs that show what a cache holds: `list`, `info`, `stats` and `gaps`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Final
+
+import typer
+
+from ckvd.cache.folder import CacheFolder
+from ckvd.cli import EXIT_INCOMPLETE
+from ckvd.cli.cache.verb import Bounds, Result, Selection, verb
+from ckvd.cli.options import IntervalOption, KindOption, MarketOption, exit_with
+from ckvd.cli.printing import count, format_nbytes, print_table, say, track
+from ckvd.maintenance.gap_report import GapReport, MonthFill, fill_by_month, report_gaps
+from ckvd.maintenance.inventory import (
+    CacheTotals,
+    SegmentSummary,
+    SeriesSummary,
+    describe_segments,
+    list_series,
+    summarise_series,
+    total,
+    winning_sources,
+)
+from ckvd.maintenance.verification import Finding, verify_series
+from ckvd.model.market import Kind, Market, SeriesKey
+from ckvd.model.provenance import Reason, narrow
+from ckvd.model.timespan import Span, format_time, union
+
+# How full a month is: nothing, all of it, or tenths of it.
+_EMPTY, _WHOLE = ".", "#"
+_SHARES: Final = "123456789"
+
+
+# --- list --------------------------------------------------------------------------------------------------
+
+
+@verb
+def list_command(*, selection: Selection) -> Result:
+    """List series with span, bars, coverage, size and sources."""
+    summaries = selection.expect_some(list(list_series(selection.folder, selection.filter)))
+    return Result(summaries, partial(_show_list, summaries))
+
+
+def _show_list(summaries: list[SeriesSummary]) -> None:
+    names = ("series", "span", "holes", "bars", "segments", "size", "sources", "provisional")
+    print_table(names, [_series_row(summary) for summary in summaries])
+
+
+def _series_row(summary: SeriesSummary) -> tuple[object, ...]:
+    sources = ", ".join(f"{number} {origin}" for origin, number in summary.origins.items()) or "-"
+    return (
+        str(summary.series),
+        str(summary.span),
+        len(summary.coverage) - 1,
+        summary.bar_count,
+        summary.segment_count,
+        format_nbytes(summary.nbytes),
+        sources,
+        ", ".join(map(str, summary.provisional)) or "-",
+    )
+
+
+# --- info --------------------------------------------------------------------------------------------------
+
+
+@verb
+def info(
+    *,
+    symbol: Annotated[str, typer.Argument(help="A symbol, such as BTCUSDT.", show_default=False)],
+    interval: IntervalOption,
+    market: MarketOption = Market.SPOT,
+    kind: KindOption = Kind.KLINES,
+    folder: CacheFolder,
+) -> Result:
+    """Show one series in full: its segments, where its bars came from, and what its headers say of their state."""
+    series = SeriesKey.of(symbol.upper(), interval, market=market, kind=kind)
+    summary = summarise_series(folder, series)
+    if not summary.segment_count:
+        raise exit_with(EXIT_INCOMPLETE, f"{series} is not in the cache {folder.root}")
+    segments = describe_segments(folder, series)
+    findings = list(verify_series(folder, series, is_quick=True))
+    document = {**summary.to_json(), "segments": segments, "findings": findings}
+    return Result(document, partial(_show_series, summary, segments, findings))
+
+
+def _show_series(summary: SeriesSummary, segments: list[SegmentSummary], findings: list[Finding]) -> None:
+    say(f"{summary.series}: {summary.bar_count:,} bars, {format_nbytes(summary.nbytes)}")
+    for span in summary.coverage:
+        say(f"covers {span}")
+    print_table(("segment", "speaks for", "bars", "size", "state"), [_segment_row(segment) for segment in segments])
+    for source in winning_sources(segments):
+        confirmed = "confirmed" if source.is_checksum_published else "not confirmed"
+        say(f"source {source.name} {source.row_count} rows {source.sha256[:16] or '-'} {confirmed}")
+    for segment in segments:
+        _show_absences(segment)
+    for finding in findings:
+        say(f"{finding.severity}: {finding.path.name}: {finding.message}")
+
+
+def _segment_row(segment: SegmentSummary) -> tuple[object, ...]:
+    state = segment.trouble or ("provisional" if segment.is_provisional else "closed")
+    if segment.recheck_ms:
+        state += f", ask again {format_time(segment.recheck_ms)}"
+    covered = ", ".join(map(str, segment.held)) or "nothing"
+    return segment.name.file_name, covered, segment.row_count, format_nbytes(segment.nbytes), state
+
+
+def _show_absences(segment: SegmentSummary) -> None:
+    for absence in (absence for part in segment.held for absence in narrow(segment.absences, part)):
+        again = f", ask again {format_time(absence.recheck_ms)}" if absence.recheck_ms else ""
+        say(f"absent {absence.span} {absence.reason}{again}")
+
+
+# --- stats -------------------------------------------------------------------------------------------------
+
+
+@verb
+def stats(*, selection: Selection) -> Result:
+    """Show totals by market and interval, the age of the files, and what packing would merge."""
+    selection.series()
+    totals = total(selection.folder, selection.filter)
+    return Result(totals, partial(_show_totals, totals))
+
+
+def _show_totals(totals: CacheTotals) -> None:
+    print_table(
+        ("market", "interval", "series", "segments", "bars", "size"),
+        [(*group, *sums[:3], format_nbytes(sums[3])) for group, sums in sorted(totals.groups.items())],
+    )
+    if totals.groups:
+        oldest, newest = (format_time(ms - ms % 1000) for ms in (totals.oldest_file_ms, totals.newest_file_ms))
+        say(f"written from {oldest} to {newest}")
+    merged = count(totals.packable_segment_count, "segment")
+    say(f"packing would merge {merged} of {format_nbytes(totals.packable_nbytes)}")
+    say(f"packing would remove {format_nbytes(totals.superseded_nbytes)} that newer segments have replaced")
+
+
+# --- gaps --------------------------------------------------------------------------------------------------
+
+
+@verb
+def gaps(
+    *,
+    selection: Selection,
+    bounds: Bounds,
+    calendar: Annotated[bool, typer.Option("--calendar/--no-calendar", help="Show how full each month is.")] = True,
+) -> Result:
+    """Show missing spans with counts and reasons, and a calendar. Status 1: something is not fetched."""
+    wanted = bounds.span
+    reports = []
+    for series in track(selection.series(), "looking for gaps"):
+        covered = union(name.span for name in selection.folder.segments(series))
+        if not covered:
+            continue
+        # An end that was not given is the end of the series; beyond it there are no bars to look at.
+        start_ms = covered[0].start_ms if wanted is None or bounds.start is None else wanted.start_ms
+        end_ms = covered[-1].end_ms if wanted is None or bounds.end is None else wanted.end_ms
+        if start_ms < end_ms:
+            reports.append(report_gaps(selection.folder, series, Span(start_ms, end_ms)))
+    if not reports:
+        raise selection.nothing()
+    is_all_fetched = not any(Reason.NOT_FETCHED in report.bar_counts for report in reports)
+    return Result(reports, partial(_show_gaps, reports, is_calendar_wanted=calendar), is_all_fetched)
+
+
+def _show_gaps(reports: list[GapReport], *, is_calendar_wanted: bool) -> None:
+    for report in reports:
+        sums = ", ".join(f"{number:,} {reason}" for reason, number in report.bar_counts.items())
+        say(f"{report.series} {report.span}: {sums or 'no bar is missing'}")
+        for gap in report.gaps:
+            say(f"  {Span(gap.start_ms, gap.end_ms)} {count(gap.bar_count, 'bar')} {gap.reason}")
+        for line in draw_calendar(fill_by_month(report, report.series.interval)) if is_calendar_wanted else ():
+            say(f"  {line}")
+
+
+def draw_calendar(fills: tuple[MonthFill, ...]) -> list[str]:
+    """A line for each year with a sign for each month: `#` all bars, `.` none, a digit for tenths in between."""
+    years: dict[str, list[str]] = {}
+    for fill in fills:
+        label = format_time(fill.start_ms)
+        months = years.setdefault(label[:4], [" "] * 12)
+        months[int(label[5:7]) - 1] = _sign(fill)
+    return ["     JFMAMJJASOND", *(f"{year} {''.join(months)}" for year, months in years.items())]
+
+
+def _sign(fill: MonthFill) -> str:
+    if fill.bar_count >= fill.expected_count:
+        return _WHOLE
+    if fill.bar_count == 0:
+        return _EMPTY
+    return _SHARES[min(max(10 * fill.bar_count // fill.expected_count, 1), 9) - 1]

@@ -1,0 +1,213 @@
+"""The verbs that save space: `pack` and `prune`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, Final
+
+import typer
+
+from ckvd.cache.folder import CacheFolder
+from ckvd.cache.packing import PackReport, pack_series, survey_packing
+from ckvd.cli import EXIT_USAGE
+from ckvd.cli.cache.verb import Bounds, Result, Selection, YesOption, verb
+from ckvd.cli.options import exit_with
+from ckvd.cli.printing import attributes_of, complain, count, format_nbytes, propose, say, track
+from ckvd.maintenance.leftovers import Leftover, find_leftovers, remove_leftovers
+from ckvd.maintenance.pruning import ALL_TIME, Pruning, carry_out, plan_pruning, plan_pruning_to_size, prune_span
+from ckvd.maintenance.quarantine import Quarantined, discard, list_quarantine
+from ckvd.maintenance.selection import EVERYTHING
+from ckvd.model.timespan import Span, parse_time
+
+_UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+# --- pack --------------------------------------------------------------------------------------------------
+
+
+@verb
+def pack(
+    *,
+    selection: Selection,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Merge whatever fits, also where much is copied for little.")
+    ] = False,
+    yes: YesOption = False,
+) -> Result:
+    """Merge closed history into large segments, and remove what newer segments have replaced.
+
+    Every download does it as well. Status 1: something could not be packed.
+    """
+    work = pack_series if yes else survey_packing
+    reports = [work(selection.folder, key, is_thorough=thorough) for key in track(selection.series(), "packing")]
+    changes = [report for report in reports if report.merges or report.removed or report.refusals]
+    is_well = not any(report.refusals for report in reports)
+    document = [_pack_document(report) for report in changes]
+    return Result(document, partial(_show_packing, changes, is_done=yes), is_well)
+
+
+def _show_packing(reports: list[PackReport], *, is_done: bool) -> None:
+    for report in reports:
+        for merge in report.merges:
+            segments = count(len(merge.inputs), "segment")
+            say(f"{report.series}: {segments} of {merge.row_count:,} bars in {merge.span}")
+        for refusal in report.refusals:
+            complain(refusal)
+    removed = sum(len(report.removed) for report in reports)
+    nbytes = format_nbytes(sum(report.removed_nbytes for report in reports))
+    if is_done:
+        made = sum(len(report.packed) for report in reports)
+        say(f"{count(made, 'segment')} made, {count(removed, 'file')} of {nbytes} removed")
+    else:
+        propose(f"would merge or remove {count(removed, 'file')} of {nbytes}", is_work_left=bool(removed))
+
+
+def _pack_document(report: PackReport) -> dict[str, object]:
+    return {
+        "series": report.series,
+        "merges": [
+            {"span": merge.span, "segment_count": len(merge.inputs), "bar_count": merge.row_count}
+            for merge in report.merges
+        ],
+        "packed": [name.file_name for name in report.packed],
+        "removed": [name.file_name for name in report.removed],
+        **attributes_of(report, "removed_nbytes", "refusals"),
+    }
+
+
+# --- prune -------------------------------------------------------------------------------------------------
+
+
+@verb
+def prune(
+    *,
+    selection: Selection,
+    bounds: Bounds,
+    before: Annotated[
+        str | None, typer.Option("--before", help="Remove bars that open before this moment.", show_default=False)
+    ] = None,
+    max_size: Annotated[
+        str | None,
+        typer.Option(
+            "--max-size", help="Remove what was not read for longest, until this much is left.", show_default=False
+        ),
+    ] = None,
+    leftovers: Annotated[bool, typer.Option("--leftovers", help="Remove what dead processes left behind.")] = False,
+    quarantine: Annotated[bool, typer.Option("--quarantine", help="Delete files that were set aside.")] = False,
+    yes: YesOption = False,
+) -> Result:
+    """Remove series, spans, old bars, what was not read for longest, leftovers or files in quarantine.
+
+    Say what to remove: by symbol, market, kind or interval, by --start and --end or --before, by --max-size, or
+    with --leftovers and --quarantine.
+    """
+    folder = selection.folder
+    span = _span_to_prune(bounds, before, max_size)
+    has_choice = selection.filter != EVERYTHING or span is not None
+    if not (has_choice or max_size or leftovers or quarantine):
+        raise exit_with(
+            EXIT_USAGE, "say what to remove: series, a span, --before, --max-size, --leftovers or --quarantine"
+        )
+    prunings: list[Pruning] = []
+    if max_size is not None:
+        prunings = plan_pruning_to_size(folder, _parse_nbytes(max_size), selection.filter)
+    elif has_choice and (span is not None or not (leftovers or quarantine)):
+        prunings = _plan(selection, span)
+    found = find_leftovers(folder) if leftovers else []
+    aside = [one for one in list_quarantine(folder) if one.series in selection.filter] if quarantine else []
+    removal = _Removal(prunings, found, aside)
+    if yes:
+        removal = _remove(folder, removal, is_to_size=max_size is not None)
+    return Result(_removal_document(removal, is_done=yes), partial(_show_removal, removal, is_done=yes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Removal:
+    """What pruning removes: bars, leftovers of dead processes, and files in quarantine."""
+
+    prunings: list[Pruning]
+    leftovers: list[Leftover]
+    quarantined: list[Quarantined]
+
+    @property
+    def file_count(self) -> int:
+        segment_count = sum(len(pruning.segments) for pruning in self.prunings)
+        return segment_count + len(self.leftovers) + len(self.quarantined)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(one.nbytes for group in (self.prunings, self.leftovers, self.quarantined) for one in group)
+
+
+def _span_to_prune(bounds: Bounds, before: str | None, max_size: str | None) -> Span | None:
+    """The span to remove, None where the options name none. They may not contradict each other."""
+    span = Span(0, parse_time(before)) if before is not None else bounds.span
+    if (before is not None and (bounds.start or bounds.end)) or (max_size and span is not None):
+        raise exit_with(EXIT_USAGE, "choose one of --start/--end, --before and --max-size")
+    return span
+
+
+def _parse_nbytes(text: str) -> int:
+    """A number of bytes such as `500MB` or `1.5 GB`, in powers of a thousand."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)b?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise exit_with(EXIT_USAGE, f"{text!r} is no size: expected a number with B, kB, MB, GB or TB")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def _plan(selection: Selection, span: Span | None) -> list[Pruning]:
+    try:
+        return plan_pruning(selection.folder, selection.filter, ALL_TIME if span is None else span)
+    except ValueError as error:
+        raise exit_with(EXIT_USAGE, str(error)) from None
+
+
+def _remove(folder: CacheFolder, removal: _Removal, *, is_to_size: bool) -> _Removal:
+    """Remove it, and return what was removed: other processes may have written or removed some since the plan."""
+    prunings = [
+        carry_out(folder, pruning) if is_to_size else prune_span(folder, pruning.series, pruning.span)
+        for pruning in track(removal.prunings, "pruning")
+    ]
+    found = remove_leftovers(folder) if removal.leftovers else []
+    for one in removal.quarantined:
+        discard(one)
+    return replace(removal, prunings=prunings, leftovers=found)
+
+
+def _show_removal(removal: _Removal, *, is_done: bool) -> None:
+    did = "removed" if is_done else "would remove"
+    for pruning in removal.prunings:
+        _show_pruning(pruning, did)
+    for leftover in removal.leftovers:
+        say(f"{did} the leftover {leftover.path} ({format_nbytes(leftover.nbytes)})")
+    for one in removal.quarantined:
+        say(f"{did} {one.path} ({format_nbytes(one.nbytes)}) for good")
+    total = f"{did} {count(removal.file_count, 'file')} of {format_nbytes(removal.nbytes)}"
+    propose(total, is_work_left=not is_done and removal.file_count > 0)
+
+
+def _show_pruning(pruning: Pruning, did: str) -> None:
+    files = f"{count(len(pruning.segments), 'file')} of {format_nbytes(pruning.nbytes)}"
+    span = "all" if pruning.span == ALL_TIME else pruning.span or "replaced"
+    rest = f", {count(len(pruning.kept), 'part')} written anew" if pruning.kept else ""
+    say(f"{did} {pruning.series} {span}: {count(pruning.bar_count, 'bar')}, {files}{rest}")
+
+
+def _removal_document(removal: _Removal, *, is_done: bool) -> dict[str, object]:
+    return {
+        "is_done": is_done,
+        "prunings": [
+            {
+                "series": pruning.series,
+                "span": None if pruning.span == ALL_TIME else pruning.span,
+                "segments": [name.file_name for name in pruning.segments],
+                "kept": [winner.span for winner in pruning.kept],
+                **attributes_of(pruning, "bar_count", "nbytes"),
+            }
+            for pruning in removal.prunings
+        ],
+        "leftovers": [attributes_of(leftover, "path", "nbytes") for leftover in removal.leftovers],
+        "quarantine": [attributes_of(one, "path", "nbytes") for one in removal.quarantined],
+    }

@@ -1,0 +1,132 @@
+"""`ckvd cache verify`, `repair`, `quarantine` and `audit`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from ckvd.cache import CacheFolder
+from ckvd.model.market import SeriesKey
+from cli.cache.run import HOURS, MARCH, damage, run, run_any, run_json
+from support.archives import make_archive, path_of
+from support.loopback.mirror import publish
+from support.places import SAMPLES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECONDS = SeriesKey.of("BNBBTC", "1s")
+MONTH = path_of("BTCUSDT", "1h", "2023-03")
+
+
+def test_verify_and_repair_find_and_fix(folder: CacheFolder) -> None:
+    assert run(folder, "verify").endswith("0 errors, 0 warnings, 1 note\n")
+    path = damage(folder)
+    (finding,) = run_json(folder, "verify", status=1)
+    assert finding["trouble"] == "damaged"
+    assert run_json(folder, "verify", "--quick") == []
+    plan = run(folder, "repair", status=1)
+    assert f"would set aside {path}" in plan
+    assert "add --yes" in plan
+    assert path.exists()
+    done = run(folder, "repair", "--vision-url", str(SAMPLES), "--yes")
+    assert "fetched data/spot/monthly/klines/BTCUSDT/1h/BTCUSDT-1h-2023-03.zip" in done
+    run(folder, "verify")
+    (aside,) = run_json(folder, "quarantine")
+    assert aside["file_name"] == path.name
+    assert "would be restored" in run(folder, "quarantine", "--restore", "all")
+    run(folder, "quarantine", "--restore", path.name, "--yes")
+    assert path.exists()
+    run(folder, "quarantine", "--restore", path.name, "--yes", status=1)
+
+
+def test_repair_without_fetching_tells_what_is_lost(folder: CacheFolder) -> None:
+    damage(folder)
+    document = run_json(folder, "repair", "--no-fetch", "--yes", status=1)
+    assert document["unrepaired"] == {str(HOURS): [[MARCH.start_ms, MARCH.end_ms]]}
+
+
+def test_audit_compares_with_the_source(folder: CacheFolder, tmp_path: Path) -> None:
+    assert run(folder, "audit", "--vision-url", str(SAMPLES)).endswith("2 unchanged\n")
+    assert "1 unchanged" in run(folder, "audit", "BTCUSDT", "--days", "--vision-url", str(SAMPLES))
+    mirror = shutil.copytree(SAMPLES, tmp_path / "mirror")
+    (mirror / "data/spot/monthly/klines/BTCUSDT/1h/BTCUSDT-1h-2023-03.zip").unlink()
+    found = run_json(folder, "audit", "BTCUSDT", "--vision-url", str(mirror), status=1)
+    assert found[0]["change"] == "gone"
+
+
+def test_repair_says_what_it_did(folder: CacheFolder) -> None:
+    damaged = damage(folder)
+    (seconds,) = folder.series_path(SECONDS).glob("*.ckvd")
+    misnamed = seconds.rename(seconds.with_name("20230101T000000Z-20230102T000000Z-r7.ckvd"))
+    leftover = folder.root / ".download-x"
+    leftover.mkdir()
+    os.utime(leftover, (1e9, 1e9))
+    plan = run(folder, "repair", "--json", status=1)
+    assert [step["trouble"] for step in json.loads(plan)] == ["swapped", "damaged"]
+    done = run(folder, "repair", "--vision-url", str(SAMPLES), "--yes")
+    assert f"set aside {HOURS} {damaged.name}: " in done
+    assert f"named {seconds} as its header says\n" in done
+    assert f"removed the leftover {leftover}\n" in done
+    assert not misnamed.exists()
+
+
+def test_repair_complains_of_what_the_source_does_not_have(folder: CacheFolder, tmp_path: Path) -> None:
+    damage(folder)
+    mirror = tmp_path / "mirror"
+    (mirror / "data").mkdir(parents=True)
+    result = run_any(folder, "repair", "--vision-url", str(mirror), "--yes")
+    complaints = result.stderr.splitlines()
+    assert all(line.startswith("ckvd: ") for line in complaints)
+    assert f"ckvd: {HOURS}: {MARCH} is lost; try again, or ckvd download" in complaints
+    assert "fetched" not in result.stdout
+
+
+def test_repair_complains_of_an_archive_that_is_none(folder: CacheFolder, tmp_path: Path) -> None:
+    damage(folder)
+    publish(tmp_path / "mirror", MONTH, b"no archive")
+    result = run_any(folder, "repair", "--vision-url", str(tmp_path / "mirror"), "--yes")
+    assert result.stderr.startswith("ckvd: BTCUSDT-1h-2023-03.zip: it is no ZIP")
+
+
+def test_quarantine_shows_what_was_set_aside_and_why(folder: CacheFolder) -> None:
+    assert run(folder, "quarantine") == "series\tfile\tsize\tsince\treason\n"
+    path = damage(folder)
+    run(folder, "repair", "--no-fetch", "--yes", status=1)
+    (line,) = run(folder, "quarantine").splitlines()[1:]
+    assert line.split("\t")[:2] == [str(HOURS), path.name]
+    assert run(folder, "quarantine", "BNB*").splitlines()[1:] == []
+    assert "no file 'x' is in quarantine" in run_any(folder, "quarantine", "--restore", "x").stderr
+    assert "1 file would be restored; add --yes to do it\n" in run(folder, "quarantine", "--restore", "all")
+    assert "1 file restored\n" in run(folder, "quarantine", "--restore", "all", "--yes")
+
+
+def test_audit_shows_which_bars_changed_and_stores_them(folder: CacheFolder, tmp_path: Path) -> None:
+    mirror = shutil.copytree(SAMPLES, tmp_path / "mirror")
+    publish(mirror, MONTH, make_archive(MONTH))
+    shown = run(folder, "audit", "BTCUSDT", "--vision-url", str(mirror), status=1).splitlines()
+    assert shown[0].startswith(f"{MONTH}: changed: 743 bars differ, 1 added, 0 removed (")
+    assert shown[1] == "  2023-03-01 differs"
+    assert shown[20:23] == [
+        "  2023-03-01T19:00Z differs",
+        "  and more that differs: see --json",
+        "  2023-03-24T13:00Z added",
+    ]
+    assert shown[-1] == "1 changed"
+    stored = run(folder, "audit", "BTCUSDT", "--vision-url", str(mirror), "--yes")
+    assert stored.startswith(f"{MONTH}: changed, stored: 743 bars differ")
+    assert run(folder, "audit", "BTCUSDT", "--vision-url", str(mirror)).endswith("1 unchanged\n")
+
+
+def test_audit_complains_of_archives_that_are_gone(folder: CacheFolder, tmp_path: Path) -> None:
+    mirror = shutil.copytree(SAMPLES, tmp_path / "mirror")
+    (mirror / MONTH).unlink()
+    result = run_any(folder, "audit", "--vision-url", str(mirror))
+    assert result.stderr.startswith(f"ckvd: {MONTH}: gone: ")
+    assert result.stdout == "1 unchanged, 1 gone\n"
+
+
+def test_audit_of_no_archives_says_so(tmp_path: Path) -> None:
+    assert run(CacheFolder(tmp_path), "audit", "--vision-url", str(SAMPLES)) == "no archives\n"
