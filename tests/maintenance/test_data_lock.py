@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.cache.packing import pack_series
-from ckvd.errors import DataLockError, NotCachedError
-from ckvd.maintenance.data_lock import Verdict, check_lock, format_lock, hash_span, lock_data, parse_lock
+from ckvd.errors import CacheError, DataLockError, NotCachedError
+from ckvd.maintenance.data_lock import (
+    Verdict,
+    check_lock,
+    format_lock,
+    hash_span,
+    lock_data,
+    parse_lock,
+    write_lock,
+)
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.timespan import Span
 from support.tables import BTCUSDT_1M, regular_table
 
-if TYPE_CHECKING:
-    from pathlib import Path
 HOURS = SeriesKey.of("BTCUSDT", "1h")
 START = Span.of("2023-01-30", "2023-01-31").start_ms
 
@@ -60,6 +67,25 @@ def test_a_span_that_is_not_covered_has_no_hash(tmp_path: Path) -> None:
     SeriesStore(folder, BTCUSDT_1M).put(regular_table(BTCUSDT_1M, day(3)), day(3))
     with pytest.raises(NotCachedError):
         hash_span(folder, BTCUSDT_1M, day(3, 2))
+
+
+def test_a_lock_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "data.lock"
+    write_lock(file, "old")
+    (tmp_path / "link").symlink_to(file)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(CacheError, match=r"data\.lock: cannot be written: File too large"):
+            write_lock(file, "much longer than before")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert file.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.lock", "link"]
+    write_lock(tmp_path / "link", "new")
+    assert file.read_text() == "new"
+    write_lock(Path("/dev/null"), "nothing")
+    assert Path("/dev/null").is_char_device()
 
 
 @pytest.mark.parametrize(

@@ -19,15 +19,17 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ckvd.cache.rows import column_of, stream_rows
-from ckvd.errors import CkvdError, DataLockError, NotCachedError
+from ckvd.errors import CkvdError, DataLockError, NotCachedError, cannot
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.market import SeriesKey
 from ckvd.model.record import Record, as_json
 from ckvd.model.table import CLOSE_TIME_US, OPEN_TIME_US, fields_of
 from ckvd.model.timespan import Span, union
+from ckvd.segment.atomic_file import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder
     from ckvd.maintenance.selection import SeriesFilter
@@ -145,6 +147,8 @@ def lock_data(
 
     Raises
     ------
+    NotCachedError
+        A covered span was unavailable when it was asked for.
     SegmentError, CacheError
         A segment or folder cannot be read.
     """
@@ -161,6 +165,30 @@ def format_lock(hashes: Iterable[ContentHash]) -> str:
     """The text of a data lock."""
     lines = [f"{one.sha256} {one.bar_count} {one.span} {one.series}" for one in hashes]
     return "\n".join([_TITLE, *lines]) + "\n"
+
+
+def write_lock(path: Path, text: str) -> None:
+    """Write the text of a data lock to a file, whole or not at all: half a lock would check half of the data.
+
+    Parameters
+    ----------
+    path : Path
+        A regular file of that name is replaced. Anything else, such as `/dev/stdout`, is written to.
+    text : str
+
+    Raises
+    ------
+    CacheError
+        The file cannot be written.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+            return
+        with atomic_write(path.resolve()) as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise cannot("be written", path, error) from error
 
 
 def parse_lock(text: str, name: str = "the lock") -> list[ContentHash]:

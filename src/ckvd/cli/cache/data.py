@@ -12,9 +12,17 @@ from ckvd.cache.folder import CacheFolder
 from ckvd.cli import EXIT_USAGE
 from ckvd.cli.cache.verb import Bounds, Result, Selection, verb
 from ckvd.cli.options import exit_with
-from ckvd.cli.printing import attributes_of, count, format_nbytes, progress_bar, say, track
+from ckvd.cli.printing import count, format_nbytes, progress_bar, say, track
 from ckvd.errors import ExportError, cannot
-from ckvd.maintenance.data_lock import LockCheck, Verdict, check_lock, format_lock, lock_data, parse_lock
+from ckvd.maintenance.data_lock import (
+    LockCheck,
+    Verdict,
+    check_lock,
+    format_lock,
+    lock_data,
+    parse_lock,
+    write_lock,
+)
 from ckvd.maintenance.export import ExportCut, ExportedFile, ExportFormat, export_series
 from ckvd.maintenance.selection import SeriesFilter
 from ckvd.model.market import SeriesKey
@@ -104,8 +112,7 @@ def lock(
         raise selection.nothing()
     text = format_lock(hashes)
     if is_printed:
-        names = ("series", "span", "bar_count", "sha256")
-        return Result([attributes_of(one, *names) for one in hashes], partial(say, text.removesuffix("\n")))
+        return Result(hashes, partial(say, text.removesuffix("\n")))
     _write(file, text, is_overwriting=overwrite)
     bar_count = sum(one.bar_count for one in hashes)
     line = f"{file}: {count(len(hashes), 'span')}, {count(bar_count, 'bar')}"
@@ -120,13 +127,9 @@ def _refuse_a_symbol(file: Path, folder: CacheFolder) -> None:
 
 
 def _write(file: Path, text: str, *, is_overwriting: bool) -> None:
-    try:
-        with file.open("w" if is_overwriting else "x", encoding="utf-8") as stream:
-            stream.write(text)
-    except FileExistsError:
-        raise _is_there(file) from None
-    except OSError as error:
-        raise cannot("be written", file, error) from error
+    if file.exists() and not is_overwriting:  # since it was looked for
+        raise _is_there(file)
+    write_lock(file, text)
 
 
 def _is_there(file: Path) -> ExportError:

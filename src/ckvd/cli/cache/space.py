@@ -208,6 +208,6 @@ def _removal_document(removal: _Removal, *, is_done: bool) -> dict[str, object]:
             }
             for pruning in removal.prunings
         ],
-        "leftovers": [attributes_of(leftover, "path", "nbytes") for leftover in removal.leftovers],
+        "leftovers": removal.leftovers,
         "quarantine": [attributes_of(one, "path", "nbytes") for one in removal.quarantined],
     }
