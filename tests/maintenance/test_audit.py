@@ -100,7 +100,7 @@ def test_what_was_only_touched_is_fetched_and_the_same(folder: CacheFolder, mirr
     assert (found.change, found.message) == (Change.UNCHANGED, "fetched: its bytes are the same")
 
 
-def test_changed_bars_are_told_and_not_touched_unasked(folder: CacheFolder, mirror: Path) -> None:
+def test_changed_bars_are_reported_and_not_touched_unasked(folder: CacheFolder, mirror: Path) -> None:
     cells = first_cells(mirror / MONTH)
     rewrite(mirror / MONTH, [(b",".join(cells[:2]), cells[0] + b",12345.00000000")], drop_line=5)
     before = folder.segments(HOURS)
@@ -217,7 +217,7 @@ def test_what_others_publish_while_a_correction_is_written_is_kept(
     assert opens_at(folder, MARCH.start_ms) == [12345.0]
 
 
-def test_a_series_that_others_keep_changing_is_said_to_be_busy(
+def test_a_series_that_others_keep_changing_is_busy(
     folder: CacheFolder, mirror: Path, hole_ms: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rewrite(mirror / MONTH)
@@ -235,7 +235,7 @@ def test_a_series_that_others_keep_changing_is_said_to_be_busy(
     assert opens_at(folder, hole_ms) == [7.0]
 
 
-def test_what_the_source_lost_and_what_cannot_be_believed_is_told(folder: CacheFolder, mirror: Path) -> None:
+def test_archives_that_are_gone_or_damaged_are_reported(folder: CacheFolder, mirror: Path) -> None:
     (mirror / (MONTH + ".CHECKSUM")).write_text("0" * 64)
     os.utime(mirror / MONTH, (1_900_000_000, 1_900_000_000))
     (found,) = audit(folder, mirror)
@@ -275,7 +275,7 @@ def test_daily_archives_are_compared_with_the_month(folder: CacheFolder, mirror:
         (("", "Mon, 03 Apr 2023 10:11:12 +99999999999999999999"), ("", "0001-01-01T00:00:00+05:00"), True),
     ],
 )
-def test_the_listing_tells_what_may_have_changed(
+def test_the_listing_shows_what_may_have_changed(
     known: tuple[str, str], listed: tuple[str, str], is_suspect: bool
 ) -> None:
     source = Source(Origin.VISION_MONTHLY, MONTH, 0, 1, etag=known[0], last_modified=known[1])

@@ -1,4 +1,4 @@
-"""A data lock tells whether bars are the same, bit for bit, however they are stored."""
+"""A data lock shows whether bars are the same, bit for bit, however they are stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cache says of itself: summaries, gaps, hashes."""
+"""Summaries of series and segments agree with what is stored."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_series_are_summarised(folder: CacheFolder) -> None:
     assert len(list(list_series(folder))) == 2
 
 
-def test_a_source_counts_once_and_while_it_speaks(folder: CacheFolder) -> None:
+def test_a_source_counts_once_and_where_its_segments_win(folder: CacheFolder) -> None:
     store = SeriesStore(folder, HOURS)
     both = Source(Origin.VISION_MONTHLY, "month", day(0).start_ms, day(2).end_ms)
     for span in (day(0, 3), day(1), day(2)):
@@ -103,7 +103,7 @@ def replace_all(folder: CacheFolder) -> None:
     SeriesStore(folder, HOURS).remove_superseded()
 
 
-def test_what_is_replaced_after_it_was_listed_is_not_unreadable(
+def test_segments_replaced_after_the_listing_are_not_unreadable(
     folder: CacheFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pack_after_listing(monkeypatch, folder, 2)
@@ -115,7 +115,7 @@ def test_what_is_replaced_after_it_was_listed_is_not_unreadable(
 
 
 @pytest.mark.parametrize("look", [summarise_series, describe_segments])
-def test_a_series_that_is_replaced_each_time_is_said_to_be_busy(
+def test_a_series_that_is_replaced_each_time_is_busy(
     folder: CacheFolder, monkeypatch: pytest.MonkeyPatch, look: Callable[[CacheFolder, SeriesKey], object]
 ) -> None:
     pack_after_listing(monkeypatch, folder, CACHE_READ_ATTEMPTS_MAX)
@@ -139,14 +139,14 @@ def test_one_series_is_described_in_full(folder: CacheFolder) -> None:
     segments[0].to_json()
 
 
-def test_a_segment_that_cannot_be_read_is_counted_and_told(folder: CacheFolder) -> None:
+def test_a_segment_that_cannot_be_read_is_counted_and_described(folder: CacheFolder) -> None:
     next(folder.series_path(HOURS).glob("*r2.ckvd")).write_bytes(b"")
     (summary,) = list_series(folder, SeriesFilter(symbols=("BTC*",)))
     assert (summary.segment_count, summary.unreadable_count, summary.bar_count) == (3, 1, 72)
     assert "no segment" in describe_segments(folder, HOURS)[1].trouble
 
 
-def test_totals_tell_what_packing_would_merge(tmp_path: Path) -> None:
+def test_totals_include_what_packing_would_merge(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path / "cache")
     store = SeriesStore(folder, HOURS)
     for number in range(20):

@@ -1,4 +1,4 @@
-"""What a repair could not bring back is said every time, with status 1, until it is back."""
+"""Lost bars are reported by every repair, with status 1, until they are back."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def repair_in_a_process(folder: CacheFolder, before: Callable[[], object] | None
     return Finished(process.returncode, out, err)
 
 
-def assert_said_until_it_is_back(folder: CacheFolder) -> None:
-    """Without a source, with one that lacks it, and unasked: all say that the month is lost. Then it is fetched."""
+def assert_reported_until_it_is_back(folder: CacheFolder) -> None:
+    """Without a source, with one that lacks it, and in a dry run: the month is lost. Then it is fetched."""
     for words in (["--no-fetch"], ["--vision-url", str(folder.root / ".locks")], ["--no-fetch", "ETH*", "BTC*"]):
         again = ckvd(folder, "repair", "--yes", *words)
         assert (again.status, again.out) == (1, "")
@@ -119,7 +119,7 @@ def test_a_file_system_that_refuses_the_segment(folder: CacheFolder) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
 
     assert_refused(repair_in_a_process(folder, limit), "too large; the file system or a limit")
-    assert_said_until_it_is_back(folder)
+    assert_reported_until_it_is_back(folder)
 
 
 @contextlib.contextmanager
@@ -145,7 +145,7 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
         filler.write_bytes(b"x" * (shutil.disk_usage(disk).free - 30_000))
         assert_refused(repair_in_a_process(folder), "No space left on device; make room on the disk")
         filler.unlink()
-        assert_said_until_it_is_back(folder)
+        assert_reported_until_it_is_back(folder)
 
 
 def test_a_disk_that_is_read_only_loses_nothing(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_folder_whose_rights_forbid_it(foreign_folder: CacheFolder) -> None:
 
     (said,) = run_in_child(work).lines
     assert_refused(Finished(**json.loads(said)), "Permission denied; its owner or its rights forbid it")
-    assert_said_until_it_is_back(foreign_folder)
+    assert_reported_until_it_is_back(foreign_folder)
 
 
 def test_a_file_that_cannot_be_set_aside_after_one_that_was(foreign_folder: CacheFolder) -> None:
@@ -205,7 +205,7 @@ def test_a_file_that_cannot_be_set_aside_after_one_that_was(foreign_folder: Cach
     assert path.exists()
     prune = ckvd(foreign_folder, "prune", "--market", "um", "--yes")
     assert prune.status == 0
-    assert_said_until_it_is_back(foreign_folder)
+    assert_reported_until_it_is_back(foreign_folder)
 
 
 @pytest.mark.parametrize("has_older", [False, True], ids=["alone", "above an older month"])
@@ -240,11 +240,11 @@ def test_a_kill_at_any_step_of_a_repair(folder: CacheFolder, tmp_path: Path, has
         again = ckvd(cache, "repair", "--yes", "--no-fetch")
         assert (again.status, again.err.startswith(LOST)) == (1, True), steps[number]
         assert bool(again.out) != is_whole
-        assert_said_until_it_is_back(cache)
+        assert_reported_until_it_is_back(cache)
     assert 0 < lost_count < len(telling(steps))
 
 
-def test_it_is_said_in_json_as_well(folder: CacheFolder) -> None:
+def test_json_reports_it_as_well(folder: CacheFolder) -> None:
     ckvd(folder, "repair", "--yes", "--no-fetch")
     (aside,) = json.loads(ckvd(folder, "quarantine", "--json").out)
     (step,) = json.loads(ckvd(folder, "repair", "--json").out)

@@ -1,4 +1,4 @@
-"""What is pruned is gone, what is not stays as it was, and nothing old speaks again."""
+"""Pruned bars are gone, all others stay as they were, and older bars never win again."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> CacheFolder:
     return CacheFolder(tmp_path / "cache")
 
 
-def test_a_plan_tells_and_changes_nothing(folder: CacheFolder) -> None:
+def test_a_plan_changes_nothing(folder: CacheFolder) -> None:
     put(folder, day(0, 10))
     put(folder, day(2, 3))
     (pruning,) = plan_pruning(folder, span=day(0, 4))
@@ -114,7 +114,7 @@ def bars(folder: CacheFolder, span: Span) -> int:
         return len(cache.read_series(HOURS, span, missing="ignore"))
 
 
-def test_to_a_size_what_speaks_for_nothing_goes_before_bars(folder: CacheFolder) -> None:
+def test_to_a_size_superseded_segments_go_before_bars(folder: CacheFolder) -> None:
     put(folder, day(20))
     paths = [put(folder, day(number)) for number in range(4)]
     newest = put(folder, day(0, 4))

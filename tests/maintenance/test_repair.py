@@ -118,14 +118,14 @@ def test_a_segment_of_another_series_goes_home(folder: CacheFolder) -> None:
     assert bars(folder) == before
 
 
-def test_without_a_source_what_was_lost_is_told(folder: CacheFolder) -> None:
+def test_without_a_source_lost_spans_are_reported(folder: CacheFolder) -> None:
     flip(segment_paths(folder)[0], -1)
     report = asyncio.run(repair(folder, look(folder)))
     assert report.unrepaired == {HOURS: (Span.of("2024-12-01", "2025-01-01"),)}
     assert not report.is_complete
 
 
-def test_a_source_that_lacks_the_archive_is_told(folder: CacheFolder, tmp_path: Path) -> None:
+def test_what_the_source_lacks_is_reported(folder: CacheFolder, tmp_path: Path) -> None:
     flip(segment_paths(folder)[0], -1)
     (tmp_path / "empty" / "data").mkdir(parents=True)
     report = mend(folder, FolderArchiveSource(tmp_path / "empty"))
@@ -139,7 +139,7 @@ def test_a_source_that_cannot_be_reached_is_asked_once_for_a_month(folder: Cache
     assert refetched.unfetched == (Span.of("2024-12-01", "2025-01-01"),)
 
 
-def test_what_stands_beneath_damage_is_not_believed(folder: CacheFolder) -> None:
+def test_segments_under_a_damaged_one_are_not_believed(folder: CacheFolder) -> None:
     december = Span.of("2024-12-01", "2025-01-01")
     before = bars(folder)
     (old, _) = segment_paths(folder)

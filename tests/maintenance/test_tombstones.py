@@ -1,4 +1,4 @@
-"""Where a file was set aside nothing older speaks, whatever cuts a repair short, and the span is asked for."""
+"""Where a file was set aside older segments never win, however a repair ends, and the span is asked for."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def folder(tmp_path: Path) -> CacheFolder:
     return cache
 
 
-def test_without_a_source_nothing_older_speaks_and_the_span_is_asked_for(folder: CacheFolder) -> None:
+def test_without_a_source_older_bars_are_hidden_and_the_span_is_asked_for(folder: CacheFolder) -> None:
     report = mend(folder)
     assert report.unrepaired == {HOURS: (day(1),)}
     with pytest.raises(NotCachedError) as caught:
@@ -84,13 +84,13 @@ def test_without_a_source_nothing_older_speaks_and_the_span_is_asked_for(folder:
     assert list(verify_cache(folder)) == []
 
 
-def test_what_a_source_does_not_have_stays_to_be_asked_for(folder: CacheFolder, tmp_path: Path) -> None:
+def test_spans_that_a_source_lacks_are_still_asked_for(folder: CacheFolder, tmp_path: Path) -> None:
     (tmp_path / "empty" / "data").mkdir(parents=True)
     assert mend(folder, FolderArchiveSource(tmp_path / "empty")).unrepaired == {HOURS: (day(1),)}
     assert asked_for(folder) == (day(1),)
 
 
-def test_a_download_brings_what_a_repair_without_a_source_left(tmp_path: Path) -> None:
+def test_a_download_fetches_what_a_repair_without_a_source_left(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path / "cache")
     put(folder, DECEMBER, OLD)
     flip(put(folder, DECEMBER, NEW))
@@ -105,7 +105,7 @@ def test_a_download_brings_what_a_repair_without_a_source_left(tmp_path: Path) -
     assert not {OLD, NEW} & closes(folder, DECEMBER)
 
 
-def test_what_was_fetched_again_stands_above_what_stood_in_for_it(tmp_path: Path) -> None:
+def test_a_fetched_segment_wins_over_the_tombstone(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path / "cache")
     put(folder, DECEMBER, OLD)
     flip(put(folder, DECEMBER, NEW))
@@ -142,14 +142,14 @@ def test_a_kill_at_any_step_leaves_the_damage_or_a_span_that_is_asked_for(tmp_pa
         assert asked_for(cache) == (day(1),), steps[number]
 
 
-def test_nothing_stands_in_where_nothing_older_would_speak(tmp_path: Path) -> None:
+def test_there_is_no_tombstone_where_nothing_older_would_win(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path / "cache")
     flip(put(folder, day(1), NEW))
     assert mend(folder).unrepaired == {HOURS: (day(1),)}
     assert folder.segments(HOURS) == []
 
 
-def test_segments_that_get_their_names_back_speak_above_older_ones(tmp_path: Path) -> None:
+def test_segments_that_get_their_names_back_win_over_older_ones(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path / "cache")
     put(folder, DECEMBER, OLD)
     one, other = put(folder, day(1), NEW), put(folder, day(2), 3.0)
@@ -165,7 +165,7 @@ def test_segments_that_get_their_names_back_speak_above_older_ones(tmp_path: Pat
     assert sorted(folder.segments(HOURS)) == sorted(before)
 
 
-def test_an_older_segment_that_bore_the_name_of_a_newer_one_does_not_speak_for_it(tmp_path: Path) -> None:
+def test_an_older_segment_with_the_name_of_a_newer_one_does_not_win_in_its_place(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path / "cache")
     one, other = put(folder, day(1), OLD), put(folder, day(1), NEW)
     one.replace(other)
@@ -176,7 +176,7 @@ def test_an_older_segment_that_bore_the_name_of_a_newer_one_does_not_speak_for_i
         closes(folder, day(1))
 
 
-def test_what_is_restored_speaks_again_where_nothing_newer_was_lost(tmp_path: Path) -> None:
+def test_a_restored_segment_wins_again_where_nothing_newer_was_lost(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path / "cache")
     put(folder, DECEMBER, OLD)
     one = put(folder, day(1, 3), NEW)
@@ -193,11 +193,11 @@ def test_what_is_restored_speaks_again_where_nothing_newer_was_lost(tmp_path: Pa
     assert len(folder.segments(HOURS)) == 3
 
 
-def test_only_what_older_segments_would_speak_for_is_stood_in_for() -> None:
+def test_only_spans_that_older_segments_would_win_are_hidden() -> None:
     name = SegmentName(day(2, 4), 5)
-    beneath, above, beside = SegmentName(day(0, 3), 2), SegmentName(day(4), 7), SegmentName(day(6), 1)
+    under, above, beside = SegmentName(day(0, 3), 2), SegmentName(day(4), 7), SegmentName(day(6), 1)
     assert spans_to_hide(name, [name, above, beside]) == ()
-    assert spans_to_hide(name, [name, beneath, above, beside]) == (day(2, 2),)
+    assert spans_to_hide(name, [name, under, above, beside]) == (day(2, 2),)
     assert spans_to_hide(name, [name], [SegmentName(day(0, 9), 6)]) == ()
     assert spans_to_hide(name, [name], [SegmentName(day(0, 9), 3)]) == (day(2, 4),)
     month = SegmentName(day(0, 9), 1)

@@ -156,9 +156,9 @@ def lock_data(
         if on_series is not None:
             on_series(series)
         for covered in union(name.span for name in folder.segments(series)):
-            part = covered if span is None else covered.intersection(span)
-            if part:
-                yield hash_span(folder, series, part)
+            wanted = covered if span is None else covered.intersection(span)
+            if wanted:
+                yield hash_span(folder, series, wanted)
 
 
 def format_lock(hashes: Iterable[ContentHash]) -> str:

@@ -1,4 +1,4 @@
-"""What is exported is what was published, byte for byte where the format allows it."""
+"""Each file has the bars of its span, whole and in order, and none is replaced unasked."""
 
 from __future__ import annotations
 
