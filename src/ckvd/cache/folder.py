@@ -66,8 +66,14 @@ class SegmentName:
     @property
     def file_name(self) -> str:
         """The name of the file."""
-        start, end = (_format_second(moment_ms) for moment_ms in (self.span.start_ms, self.span.end_ms))
-        return f"{start}-{end}-r{self.revision}{SEGMENT_SUFFIX}"
+        return _format_name(self)
+
+
+# Formatting takes some thirty times as long as looking it up, and a listing needs a name more than once.
+@lru_cache(maxsize=1 << 14)
+def _format_name(name: SegmentName) -> str:
+    start, end = (_format_second(moment_ms) for moment_ms in (name.span.start_ms, name.span.end_ms))
+    return f"{start}-{end}-r{name.revision}{SEGMENT_SUFFIX}"
 
 
 def _format_second(moment_ms: int) -> str:

@@ -12,7 +12,6 @@ import sys
 import threading
 import weakref
 from collections import OrderedDict
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ckvd.errors import CacheBusyError, SegmentCorruptError
@@ -102,12 +101,7 @@ def _require_name(header: SegmentHeader, path: str, series: SeriesKey, name: Seg
 
 def _path_of(folder: CacheFolder, series: SeriesKey, name: SegmentName) -> str:
     # The text of a series is its path below the root. A string is joined faster than a Path.
-    return f"{folder.root}/{series}/{_file_name(name)}"
-
-
-@lru_cache(maxsize=1 << 14)
-def _file_name(name: SegmentName) -> str:
-    return name.file_name
+    return f"{folder.root}/{series}/{name.file_name}"
 
 
 # Before Python 3.13 each map holds a file descriptor, of which a process has about a thousand.
