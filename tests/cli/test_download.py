@@ -83,7 +83,7 @@ def test_what_a_wrong_mirror_did_not_have_is_asked_for_where_that_is_wished(samp
     again = download(samples, "BTCUSDT", *MARCH)
     assert (again.status, again.err.splitlines()[-1]) == (
         1,
-        "ckvd: it could not be had before, and is asked for again in time; --refresh asks at once",
+        "ckvd: unavailable before, and asked for again when its time has come; --refresh asks at once",
     )
     refreshed = download(samples, "BTCUSDT", *MARCH, "--refresh")
     assert (refreshed.status, refreshed.err) == (0, "1/1 spot/klines/BTCUSDT/1h 2023-03 stored\n")

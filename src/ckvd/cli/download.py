@@ -61,7 +61,7 @@ def download(
         bool, typer.Option("--require-checksum", help="Refuse archives without a CHECKSUM file.")
     ] = False,
     refresh: Annotated[
-        bool, typer.Option("--refresh", help="Ask again at once for what could not be had before.")
+        bool, typer.Option("--refresh", help="Ask again at once for what was unavailable before.")
     ] = False,
 ) -> None:
     """Download klines into the cache; what is there already is not fetched again."""
@@ -71,7 +71,7 @@ def download(
         report = _run(_download(series, Span.of(start, end), cache, sources, refresh, on_progress))
     _print_report(report)
     if not (report.is_complete or report.archives or refresh):
-        complain("it could not be had before, and is asked for again in time; --refresh asks at once")
+        complain("unavailable before, and asked for again when its time has come; --refresh asks at once")
     if not (report.is_complete and report.is_closed):
         raise typer.Exit(EXIT_INCOMPLETE)
 

@@ -69,7 +69,7 @@ class Completion:
 
         Raises
         ------
-        CacheError, ClientClosedError
+        CacheError, ClientClosedError, DependencyError
             No other step could succeed.
         """
         filled = await self._fill(excluded)
