@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ckvd
+from ckvd.errors import HttpStatusError, SegmentCorruptError
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.timespan import Span, parse_time
 from support.loopback.reply import Reply
@@ -141,6 +143,23 @@ def test_one_unknown_symbol_does_not_lose_the_others(venue: Venue) -> None:
     assert report.missing[SeriesKey.of("NOSUCHUSDT", "1h")] == (Span.of("2024-02-01", "2024-03-01"),)
     assert any("NOSUCHUSDT" in str(error) or "Invalid symbol" in str(error) for error in report.errors)
     assert_equal(fetch(venue, "2024-02-01", "2024-03-01", offline=True), rows)
+
+
+def test_a_damaged_segment_whose_archive_is_refused_does_not_lose_other_symbols(venue: Venue) -> None:
+    other = SeriesKey.of("ETHUSDT", "1h")
+    rows = hours("2024-02-01", "2024-03-01")
+    venue.publish(HOURS, "2024-02", rows)
+    venue.publish(other, "2024-02", [*rows[:500], *rows[501:]])
+    venue.exchange.publish(HOURS, rows)
+    venue.exchange.publish(other, rows)
+    ensure(venue, ["BTCUSDT"], "2024-02-01", "2024-03-01")
+    (segment,) = venue.cache_path.rglob("*.ckvd")
+    os.truncate(segment, segment.stat().st_size // 2)
+    venue.mirror.script("data/spot/monthly/klines/BTCUSDT/1h/BTCUSDT-1h-2024-02.zip", Reply(403, b"no"))
+    report = ensure(venue, ["BTCUSDT", "ETHUSDT"], "2024-02-01", "2024-03-01")
+    assert [type(error) for error in report.errors] == [HttpStatusError, SegmentCorruptError]
+    assert report.missing == {HOURS: (Span.of("2024-02-01", "2024-03-01"),), other: ()}
+    assert_equal(fetch(venue, "2024-02-01", "2024-03-01", other, offline=True), rows)
 
 
 def test_a_failed_archive_alone_is_fetched_by_the_next_call(venue: Venue) -> None:

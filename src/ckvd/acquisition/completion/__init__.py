@@ -6,7 +6,7 @@ or as an absence with a reason.
 Other writers may publish at the same time. Bars are stored only where the segments that win are still those that
 were read; elsewhere the span is looked at again.
 
-- `scope`: what is being completed, and with which sources.
+- `scope`: what to complete with which sources, and the outcome of a span.
 - `tail`: what no archive covers, from the REST interface.
 - `healing`: the holes of archives, from daily archives and the REST interface.
 - `shortfalls`: which missing bars to look up elsewhere, and when to ask again. Pure.
@@ -15,11 +15,12 @@ were read; elsewhere the span is looked at again.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ckvd.acquisition.completion.healing import Healed, Healing
+from ckvd.acquisition.completion.healing import Healing
 from ckvd.acquisition.completion.reasons import Reasons
-from ckvd.acquisition.completion.tail import Filled, Tail
+from ckvd.acquisition.completion.tail import Tail
 from ckvd.acquisition.report import CompletionReport
 from ckvd.cache.download_folder import download_folder
 from ckvd.concurrency import run_together
@@ -28,10 +29,9 @@ from ckvd.model.timespan import difference
 from ckvd.utils.config import COMPLETION_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
-    from ckvd.acquisition.completion.scope import Scope
-    from ckvd.acquisition.completion.shortfalls import Shortfall
+    from ckvd.acquisition.completion.scope import Completed, Scope
     from ckvd.model.timespan import Span
     from ckvd.vision.source import ArchiveSource
 
@@ -72,53 +72,43 @@ class Completion:
         CacheError, ClientClosedError, DependencyError
             No other step could succeed.
         """
-        filled = await self._fill(excluded)
-        healed = await self._heal(excluded)
+        done = await self._until_undisturbed(partial(self._fill, excluded))
+        done += await self._until_undisturbed(partial(self._heal, excluded))
         return CompletionReport(
             self._scope.series,
-            rest_bar_count=sum(one.bar_count for one in filled) + sum(one.bar_count for one in healed),
-            conflict_open_times=tuple(sorted({moment for one in healed for moment in one.conflict_open_times})),
+            rest_bar_count=sum(one.rest_bar_count for one in done),
+            conflict_open_times=tuple(sorted({moment for one in done for moment in one.conflict_open_times})),
             errors=tuple(self._errors),
-            has_changed=any(one.is_stored for one in filled) or any(one.is_stored and one.span for one in healed),
+            has_changed=any(one.is_stored and one.span for one in done),
             open_from_ms=self._tail.open_from_ms,
         )
 
-    async def _fill(self, excluded: Sequence[Span]) -> list[Filled]:
-        """Store the tail; look again at spans that other writers changed meanwhile."""
-        found: list[Filled] = []
-        left_out = excluded
+    async def _until_undisturbed(
+        self, step: Callable[[Sequence[Span]], Coroutine[Any, Any, list[Completed]]]
+    ) -> list[Completed]:
+        """Run a step, again for the spans that other writers changed meanwhile."""
+        found: list[Completed] = []
+        spans = [self._scope.span]
         for _ in range(COMPLETION_ATTEMPTS_MAX):
-            spans = await self._contain(self._tail.spans_to_fill(left_out)) or []
-            results = await run_together([self._contain(self._tail.fill(span)) for span in spans])
-            found += [result for result in results if result is not None]
-            disturbed = [
-                span for span, result in zip(spans, results, strict=True) if result and not result.is_stored
-            ]
-            if not disturbed:
+            done = await step(spans)
+            found += done
+            spans = [one.span for one in done if not one.is_stored]
+            if not spans:
                 return found
-            left_out = [*excluded, *difference([self._scope.span], disturbed)]
-        self._errors.append(self._disturbed())
+        reason = f"its segments were changed {COMPLETION_ATTEMPTS_MAX} times while they were completed; try again"
+        self._errors.append(CacheBusyError(str(self._scope.folder.series_path(self._scope.series)), reason))
         return found
 
-    async def _heal(self, excluded: Sequence[Span]) -> list[Healed]:
-        """Look up what is short; look again at spans that other writers changed meanwhile."""
-        found: list[Healed] = []
-        shortfalls = await self._healing.shortfalls(excluded)
-        for _ in range(COMPLETION_ATTEMPTS_MAX):
-            healed = await self._heal_once(shortfalls) if shortfalls else []
-            found += healed
-            disturbed = [one.span for one in healed if not one.is_stored]
-            if not disturbed:
-                return found
-            shortfalls = [
-                shortfall
-                for shortfall in await self._healing.shortfalls(excluded)
-                if any(map(shortfall.span.overlaps, disturbed))
-            ]
-        self._errors.append(self._disturbed())
-        return found
+    async def _fill(self, excluded: Sequence[Span], within: Sequence[Span]) -> list[Completed]:
+        left_out = [*excluded, *difference([self._scope.span], within)]
+        spans = await self._contain(self._tail.spans_to_fill(left_out)) or []
+        filled = await run_together([self._contain(self._tail.fill(span)) for span in spans])
+        return [one for one in filled if one is not None]
 
-    async def _heal_once(self, shortfalls: Sequence[Shortfall]) -> list[Healed]:
+    async def _heal(self, excluded: Sequence[Span], within: Sequence[Span]) -> list[Completed]:
+        shortfalls = await self._contain(self._healing.shortfalls(excluded, within))
+        if not shortfalls:
+            return []
         with download_folder(self._scope.folder) as place:
             gathered = await run_together(
                 [self._contain(self._healing.read_archived(shortfall, place)) for shortfall in shortfalls]
@@ -126,12 +116,6 @@ class Completion:
         archived = [bars for bars in gathered if bars is not None]
         self._errors += [bars.error for bars in archived if bars.error is not None]
         return await self._contain(self._healing.heal(archived)) or []
-
-    def _disturbed(self) -> CacheBusyError:
-        return CacheBusyError(
-            str(self._scope.folder.series_path(self._scope.series)),
-            f"its segments were changed {COMPLETION_ATTEMPTS_MAX} times while they were completed; try again",
-        )
 
     async def _contain(self, step: Coroutine[Any, Any, _T]) -> _T | None:
         """Run a step; keep its error for the report, unless no other step could succeed."""

@@ -9,7 +9,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ckvd.acquisition.completion.scope import inner_seconds, whole_days
+from ckvd.acquisition.completion.scope import Completed, inner_seconds, whole_days
 from ckvd.acquisition.completion.shortfalls import Shortfall, find_shortfalls, join_requests, provisional_recheck_ms
 from ckvd.acquisition.ingest import fetch_table
 from ckvd.cache.coverage import read_coverage
@@ -88,28 +88,6 @@ class _RestBars:
         return Span(span.start_ms, min(ends_ms, default=span.end_ms))
 
 
-@dataclass(frozen=True, slots=True)
-class Healed:
-    """The outcome of a shortfall.
-
-    Attributes
-    ----------
-    span : Span
-        The span that was to be stored anew.
-    is_stored : bool
-        False where another writer changed the span meanwhile: it is to be looked at again.
-    bar_count : int
-        Bars that the REST interface added.
-    conflict_open_times : tuple of int
-        Open times at which sources disagree, in milliseconds.
-    """
-
-    span: Span
-    is_stored: bool
-    bar_count: int = 0
-    conflict_open_times: tuple[int, ...] = ()
-
-
 class Healing:
     """The short days of a span.
 
@@ -125,10 +103,20 @@ class Healing:
         self._archives = archives
         self._reasons = reasons
 
-    async def shortfalls(self, excluded: Sequence[Span]) -> list[Shortfall]:
-        """The shortfalls that not every source was asked for, those that overlap `excluded` left out."""
+    async def shortfalls(self, excluded: Sequence[Span], within: Sequence[Span]) -> list[Shortfall]:
+        """The shortfalls that not every source was asked for: those that overlap `within`, and not `excluded`.
+
+        Raises
+        ------
+        SegmentError, CacheError
+            The cache cannot be read.
+        """
         found = await asyncio.to_thread(self._find_shortfalls)
-        return [shortfall for shortfall in found if not any(shortfall.span.overlaps(span) for span in excluded)]
+        return [
+            shortfall
+            for shortfall in found
+            if any(map(shortfall.span.overlaps, within)) and not any(map(shortfall.span.overlaps, excluded))
+        ]
 
     def _find_shortfalls(self) -> tuple[Shortfall, ...]:
         series, wanted, now_ms = self._scope.series, self._scope.span, self._scope.now_ms
@@ -195,7 +183,7 @@ class Healing:
             damaged=tuple(damaged),
         )
 
-    async def heal(self, archived: Sequence[ArchivedBars]) -> list[Healed]:
+    async def heal(self, archived: Sequence[ArchivedBars]) -> list[Completed]:
         """Ask the REST interface for what all archives lack, and store every shortfall anew.
 
         Raises
@@ -227,13 +215,13 @@ class Healing:
         unanswered = difference(spans, [answer.span for answer in answers])
         return _RestBars(tuple(answers), unanswered)
 
-    async def _heal_one(self, archived: ArchivedBars, rest_bars: _RestBars) -> Healed:
+    async def _heal_one(self, archived: ArchivedBars, rest_bars: _RestBars) -> Completed:
         span = inner_seconds(rest_bars.answered_part(archived.shortfall.span))
         winners = resolve(span, archived.segments)
         if difference([span], [winner.span for winner in winners]):
-            return Healed(span, is_stored=False)  # a part of it was removed before it was read
+            return Completed(span, is_stored=False)  # a part of it was removed before it was read
         if not span:
-            return Healed(span, is_stored=True)
+            return Completed(span, is_stored=True)
         tables = [rows_within(table, span) for table in archived.tables]
         answered = [rows_within(answer.table, span) for answer in rest_bars.answers]
         merged = merge_tables(self._scope.series, [*tables, *answered])
@@ -256,9 +244,9 @@ class Healing:
             recheck_ms=self._recheck_ms(merged.table, absences, span, is_provisional=archived.is_provisional),
         )
         if path is None:
-            return Healed(span, is_stored=False)
+            return Completed(span, is_stored=False)
         conflicts = tuple(merged.conflict_open_times.tolist())
-        return Healed(span, is_stored=True, bar_count=sum(kept_counts), conflict_open_times=conflicts)
+        return Completed(span, is_stored=True, rest_bar_count=sum(kept_counts), conflict_open_times=conflicts)
 
     def _recheck_ms(
         self, table: KlineTable, absences: Sequence[Absence], span: Span, *, is_provisional: bool

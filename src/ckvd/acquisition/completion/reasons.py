@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
 from ckvd.acquisition.completion.shortfalls import Listing, explain
@@ -37,8 +38,9 @@ class Reasons:
         self._asking = asyncio.Lock()
         self._is_listing_known = False
         self._listing: Listing | None = None
-        self._ended_ms: int | None = None
-        self._last_known_ms = 0
+        # Some bar opens at or after the first, and none at or after the second.
+        self._last_known_ms: int = 0
+        self._ended_ms: float = math.inf
 
     async def listing(self) -> Listing | None:
         """When the series began; None where that is unknown. The REST interface is asked once.
@@ -113,32 +115,32 @@ class Reasons:
         return explain(
             gaps,
             listing=listing,
-            last_open_ms=await self._last_open_before(last.start_ms) if may_have_ended else None,
+            ended_ms=last.start_ms if may_have_ended and await self._has_ended(last.start_ms) else None,
             damaged=damaged,
             now_ms=self._scope.now_ms,
             was_rest_asked=self._scope.rest is not None,
         )
 
-    async def _last_open_before(self, moment_ms: int) -> int | None:
-        """`moment_ms - 1` where the series has no bar from `moment_ms` on; else None."""
+    async def _has_ended(self, moment_ms: int) -> bool:
+        """Whether the series has no bar from a moment on; False where that is unknown."""
         if self._scope.rest is None:
-            return None
+            return False
         async with self._asking:
-            is_answered = moment_ms <= self._last_known_ms or (self._ended_ms or moment_ms + 1) <= moment_ms
-            if not is_answered:
-                await self._ask_whether_ended(moment_ms)
-        return moment_ms - 1 if self._ended_ms is not None and self._ended_ms <= moment_ms else None
+            if self._last_known_ms < moment_ms < self._ended_ms:
+                following_ms = await self._ask_for_first_from(self._scope.rest, moment_ms)
+                if following_ms is None:
+                    self._ended_ms = moment_ms
+                else:
+                    self._last_known_ms = max(self._last_known_ms, following_ms)
+        return self._ended_ms <= moment_ms
 
-    async def _ask_whether_ended(self, moment_ms: int) -> None:
-        assert self._scope.rest is not None
+    async def _ask_for_first_from(self, rest: RestDataClient, moment_ms: int) -> int | None:
+        """When the first bar opens at or after a moment; None if there is none."""
         try:
-            following_ms = await self._scope.rest.first_open_ms(self._scope.series, moment_ms)
+            following_ms = await rest.first_open_ms(self._scope.series, moment_ms)
         except InvalidSymbolError:
             following_ms = None
         if following_ms is None:
             # Archives may have bars that the exchange has forgotten.
             following_ms = await asyncio.to_thread(self._first_cached_ms, moment_ms)
-        if following_ms is None:
-            self._ended_ms = moment_ms
-        else:
-            self._last_known_ms = max(self._last_known_ms, following_ms)
+        return following_ms

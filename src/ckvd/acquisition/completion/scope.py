@@ -1,4 +1,4 @@
-"""What is being completed, and with which sources: `Scope`, which all steps of a completion share."""
+"""What all steps of a completion share: `Scope`, what to complete with which sources, and `Completed`."""
 
 from __future__ import annotations
 
@@ -47,6 +47,28 @@ class Scope:
     def store(self) -> SeriesStore:
         """Where bars are stored."""
         return SeriesStore(self.folder, self.series)
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The outcome of one span.
+
+    Attributes
+    ----------
+    span : Span
+        What was to be stored; empty where there was nothing to store.
+    is_stored : bool
+        False where another writer changed the span meanwhile: it is to be looked at again.
+    rest_bar_count : int
+        Bars that the REST interface added.
+    conflict_open_times : tuple of int
+        Open times at which sources disagree, in milliseconds.
+    """
+
+    span: Span
+    is_stored: bool
+    rest_bar_count: int = 0
+    conflict_open_times: tuple[int, ...] = ()
 
 
 def whole_days(span: Span) -> Span:

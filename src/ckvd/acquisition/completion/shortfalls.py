@@ -163,9 +163,19 @@ def recheck_ms(span: Span, now_ms: int) -> int:
 
 def provisional_recheck_ms(span: Span, now_ms: int) -> int:
     """When the archive of provisional bars may exist: at its publication, or later if that has passed."""
-    last_day = Period((span.end_ms - 1) // DAY_MS * DAY_MS, Cadence.DAILY)
-    published_ms = publication_ms(last_day)
+    published_ms = _publication_ms(span)
     return published_ms if published_ms > now_ms else recheck_ms(span, now_ms)
+
+
+def _publication_ms(span: Span) -> int:
+    """When the archive of the last day of a span is published."""
+    return publication_ms(Period((span.end_ms - 1) // DAY_MS * DAY_MS, Cadence.DAILY))
+
+
+def explain_without_rest(span: Span, now_ms: int) -> Absence:
+    """Why bars are missing that no archive covers, where only archives may be asked."""
+    reason = Reason.NOT_PUBLISHED if _publication_ms(span) > now_ms else Reason.NOT_IN_ARCHIVE
+    return Absence(span.start_ms, span.end_ms, reason, provisional_recheck_ms(span, now_ms))
 
 
 def damaged_recheck_ms(now_ms: int) -> int:
@@ -177,7 +187,7 @@ def explain(
     gaps: Iterable[Gap],
     *,
     listing: Listing | None,
-    last_open_ms: int | None,
+    ended_ms: int | None,
     damaged: Sequence[Span],
     now_ms: int,
     was_rest_asked: bool,
@@ -189,8 +199,8 @@ def explain(
     gaps : iterable of Gap
     listing : Listing or None
         When the series began; None where that is unknown.
-    last_open_ms : int or None
-        The last bar that the series ever had; None where that is unknown.
+    ended_ms : int or None
+        From here on the series has no bar; None where that is unknown.
     damaged : sequence of Span
         Spans of archives that cannot be believed.
     now_ms : int
@@ -219,9 +229,7 @@ def explain(
                 absences.append(Absence(before.start_ms, before.end_ms, Reason.BEFORE_LISTING, later_ms))
             after = Span(before.end_ms, span.end_ms)
             if after:
-                absences.append(
-                    _explain_listed(after, listing, last_open_ms, now_ms, was_rest_asked=was_rest_asked)
-                )
+                absences.append(_explain_listed(after, listing, ended_ms, now_ms, was_rest_asked=was_rest_asked))
     return tuple(sorted(absences, key=lambda absence: absence.start_ms))
 
 
@@ -234,10 +242,10 @@ def _lost_with(damaged: Sequence[Span], listing: Listing | None) -> tuple[Span, 
 
 
 def _explain_listed(
-    span: Span, listing: Listing | None, last_open_ms: int | None, now_ms: int, *, was_rest_asked: bool
+    span: Span, listing: Listing | None, ended_ms: int | None, now_ms: int, *, was_rest_asked: bool
 ) -> Absence:
     later_ms = recheck_ms(span, now_ms)
-    if last_open_ms is not None and span.start_ms > last_open_ms:
+    if ended_ms is not None and span.start_ms >= ended_ms:
         return Absence(span.start_ms, span.end_ms, Reason.AFTER_DELISTING, later_ms)
     if not was_rest_asked:
         return Absence(span.start_ms, span.end_ms, Reason.NOT_IN_ARCHIVE, later_ms)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ckvd.acquisition.completion.scope import inner_seconds
-from ckvd.acquisition.completion.shortfalls import provisional_recheck_ms, recheck_ms
-from ckvd.acquisition.planning import plan
-from ckvd.cache.coverage import Covered, read_coverage
+from ckvd.acquisition.completion.scope import Completed, inner_seconds
+from ckvd.acquisition.completion.shortfalls import explain_without_rest, provisional_recheck_ms
+from ckvd.cache.coverage import read_coverage
 from ckvd.cache.resolution import resolve
 from ckvd.cache.rows import read_contents
 from ckvd.errors import InvalidSymbolError
-from ckvd.model.calendar import Cadence, Period, days_of, grid_floor, grid_next, months_of, publication_ms
+from ckvd.model.calendar import days_of, grid_floor, grid_next, months_of
 from ckvd.model.market import DAY_MS
-from ckvd.model.provenance import Absence, Reason, earliest_recheck_ms, narrow
+from ckvd.model.provenance import Reason, earliest_recheck_ms, narrow
 from ckvd.model.table import empty_table, merge_tables, rows_within
 from ckvd.model.timespan import Span, difference, union
 from ckvd.utils.config import CLOCK_AHEAD_MAX_MS
@@ -26,34 +24,11 @@ if TYPE_CHECKING:
     from ckvd.acquisition.completion.reasons import Reasons
     from ckvd.acquisition.completion.scope import Scope
     from ckvd.cache.folder import SegmentName
-    from ckvd.model.provenance import Source
+    from ckvd.model.provenance import Absence, Source
     from ckvd.model.table import KlineTable
 
 # A span up to this long is stored day by day, so that each day is replaced when its archive appears.
 _DAILY_SPANS_MAX_MS: Final = 8 * DAY_MS
-
-
-class _Everything:
-    """Every period: all archives were asked for already."""
-
-    def __contains__(self, _period: object) -> bool:
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class Filled:
-    """The outcome of a span.
-
-    Attributes
-    ----------
-    is_stored : bool
-        False where another writer changed the span meanwhile: it is to be looked at again.
-    bar_count : int
-        Bars that the REST interface added.
-    """
-
-    is_stored: bool
-    bar_count: int = 0
 
 
 class Tail:
@@ -110,21 +85,26 @@ class Tail:
         ]
         # Where a damaged month is covered in part, only days are asked for: bars that no day has are still lost.
         self._damaged = union([*scope.damaged, *found])
-        firm = [held for held in covered if held.is_answered]
+        # What was unavailable without the REST interface may be available with it.
+        firm = [
+            held.span
+            for held in covered
+            if not held.is_due(scope.now_ms)
+            and (
+                held.is_answered
+                or (not scope.refresh and (scope.rest is None or any(map(held.span.overlaps, found))))
+            )
+        ]
         if scope.rest is None:
-            firm += [Covered(span) for span in found]
-        if not scope.refresh:
-            # What was unavailable without the REST interface may be available with it.
-            is_kept = [scope.rest is None or any(map(held.span.overlaps, found)) for held in covered]
-            firm += [held for held, kept in zip(covered, is_kept, strict=True) if kept and not held.is_answered]
-        return plan(scope.series, scope.span, firm, now_ms=scope.now_ms, unavailable=_Everything()).unplanned
+            firm += found
+        return difference([scope.span], firm)
 
     def _cut(self, span: Span) -> list[Span]:
         is_daily = span.length_ms <= _DAILY_SPANS_MAX_MS and self._scope.series.interval.has_daily_archives
         periods = days_of(span) if is_daily else months_of(span)
         return [period.span.intersection(span) for period in periods]
 
-    async def fill(self, span: Span) -> Filled:
+    async def fill(self, span: Span) -> Completed:
         """Store a span, as bars or as an absence.
 
         Raises
@@ -133,14 +113,14 @@ class Tail:
             The REST interface did not answer, or its answer cannot be believed.
         """
         if self._scope.rest is None:
-            return Filled(await asyncio.to_thread(self._put_absences, span, (self._unavailable(span),)))
+            absence = explain_without_rest(span, self._scope.now_ms)
+            return Completed(span, await asyncio.to_thread(self._put_absences, span, (absence,)))
         listing = await self._reasons.listing()
         is_before = listing is not None and span.end_ms <= listing.first_open_ms
         span, table, sources = self._nothing(span) if is_before else await self._fetch(span)
         absences = await self._reasons.explain(span, table.open_time, self._damaged)
-        if span and not await asyncio.to_thread(self._store, span, table, sources, absences):
-            return Filled(is_stored=False)
-        return Filled(is_stored=True, bar_count=table.row_count)
+        is_stored = not span or await asyncio.to_thread(self._store, span, table, sources, absences)
+        return Completed(span, is_stored, table.row_count if is_stored else 0)
 
     async def _fetch(self, span: Span) -> tuple[Span, KlineTable, Sequence[Source]]:
         """Ask for a span. The answer may cover less of it, by the clock of the exchange."""
@@ -219,14 +199,6 @@ class Tail:
             recheck_ms=due_ms or provisional_recheck_ms(span, self._scope.now_ms),
         )
         return path is not None
-
-    def _unavailable(self, span: Span) -> Absence:
-        """Why a span is missing where only archives may be asked."""
-        last_day = Period((span.end_ms - 1) // DAY_MS * DAY_MS, Cadence.DAILY)
-        published_ms = publication_ms(last_day)
-        if published_ms > self._scope.now_ms:
-            return Absence(span.start_ms, span.end_ms, Reason.NOT_PUBLISHED, published_ms)
-        return Absence(span.start_ms, span.end_ms, Reason.NOT_IN_ARCHIVE, recheck_ms(span, self._scope.now_ms))
 
     def _put_absences(self, span: Span, absences: Sequence[Absence]) -> bool:
         """Store why a span has no bars; False where another writer changed it meanwhile."""
