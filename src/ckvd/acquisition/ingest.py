@@ -71,21 +71,13 @@ def read_archives(
         for fetched, content in zip(archives, contents, strict=True)
         if not isinstance(content, ArchiveError)
     ]
-    decoded = iter(
-        decode_archives(
-            [content for _, content in readable],
-            [expected_of(fetched.name) for fetched, _ in readable],
-            workspace,
-        )
-    )
-    found: list[ReadArchive | ArchiveError] = []
-    for fetched, content in zip(archives, contents, strict=True):
-        outcome = content if isinstance(content, ArchiveError) else next(decoded)
-        if isinstance(outcome, ArchiveError):
-            found.append(outcome)
-        else:
-            found.append(ReadArchive(source_of(fetched, outcome), outcome.table))
-    return found
+    expected = [expected_of(fetched.name) for fetched, _ in readable]
+    decoded = iter(decode_archives([content for _, content in readable], expected, workspace))
+    outcomes = [content if isinstance(content, ArchiveError) else next(decoded) for content in contents]
+    return [
+        outcome if isinstance(outcome, ArchiveError) else ReadArchive(_source_of(fetched, outcome), outcome.table)
+        for fetched, outcome in zip(archives, outcomes, strict=True)
+    ]
 
 
 def _read_and_remove(fetched: FetchedArchive) -> bytes | ArchiveError:
@@ -103,7 +95,7 @@ def expected_of(name: ArchiveName) -> Expected:
     return Expected(name.series, name.period.span, name.file_name)
 
 
-def source_of(fetched: FetchedArchive, decoded: DecodedRows) -> Source:
+def _source_of(fetched: FetchedArchive, decoded: DecodedRows) -> Source:
     """Where the bars of an archive came from, and what was unusual about it."""
     span = fetched.name.period.span
     conflicts = decoded.conflict_open_times
