@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckvd.acquisition.planning import Plan, plan
+from ckvd.acquisition.planning import plan
 from ckvd.cache.coverage import Covered
 from ckvd.model.calendar import Period, closed_part, days_of, months_of, publication_ms
 from ckvd.model.market import Interval, SeriesKey
 from ckvd.model.timespan import Span
-from support.models import DAY_MS, EPOCH, HOUR_MS, MILLISECOND, bar_end, moments_of, ms, runs_of, utc
+from support.models import DAY_MS, EPOCH, HOUR_MS, MILLISECOND, bar_end, moments_of, ms, utc
 from support.strategies import moments, spans
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Situation:
     unavailable: frozenset[Period]
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> tuple[Period, ...]:
         series = SeriesKey.of("BTCUSDT", self.interval)
         return plan(
             series,
@@ -101,57 +101,36 @@ def situations(draw: st.DrawFn) -> Situation:
 
 @SOME
 @given(situations())
-def test_every_wanted_closed_moment_is_covered_or_in_one_step_or_unplanned(situation: Situation) -> None:
-    found = situation.plan
-    parts = [slots_of([part]) for part in (*(period.span for period in found.archives), *found.unplanned)]
-    together: set[int] = set().union(*parts)
-    assert sum(map(len, parts)) == len(together), "no two of them share a moment"
-    assert situation.needed <= together
-    assert slots_of(found.unplanned) <= situation.needed, "nothing else is asked for"
+def test_archives_are_in_order_of_time_and_no_two_share_a_moment(situation: Situation) -> None:
+    for one, other in pairwise(situation.plan):
+        assert one.span.end_ms <= other.span.start_ms
 
 
 @SOME
 @given(situations())
 def test_nothing_is_fetched_that_is_covered(situation: Situation) -> None:
-    assert not slots_of(period.span for period in situation.plan.archives) & situation.firm
+    assert not slots_of(period.span for period in situation.plan) & situation.firm
 
 
 @SOME
 @given(situations())
 def test_every_archive_brings_something_that_is_needed(situation: Situation) -> None:
-    for period in situation.plan.archives:
+    for period in situation.plan:
         assert slots_of([period.span]) & situation.needed
 
 
 @SOME
 @given(situations())
 def test_no_archive_is_planned_before_it_can_be_there_or_known_not_to_be(situation: Situation) -> None:
-    for period in situation.plan.archives:
+    for period in situation.plan:
         assert publication_ms(period) <= situation.now_ms
         assert period not in situation.unavailable
 
 
 @SOME
 @given(situations())
-def test_archives_and_what_is_left_are_in_order_of_time_and_as_long_as_can_be(situation: Situation) -> None:
-    found = situation.plan
-    for one, other in pairwise(found.archives):
-        assert one.span.end_ms <= other.span.start_ms
-    assert found.unplanned == runs_of(slots_of(found.unplanned), SLOT_MS)
-
-
-@SOME
-@given(situations())
-def test_what_is_needed_and_in_no_archive_is_unplanned(situation: Situation) -> None:
-    found = situation.plan
-    brought = slots_of(period.span for period in found.archives)
-    assert found.unplanned == runs_of(situation.needed - brought, SLOT_MS)
-
-
-@SOME
-@given(situations())
 def test_a_month_is_one_archive_where_none_of_it_is_there_and_days_where_some_is(situation: Situation) -> None:
-    planned = set(situation.plan.archives)
+    planned = set(situation.plan)
     needed, firm = situation.needed, situation.firm
     for month in MONTHS:
         slots = slots_of([month.span])
@@ -169,7 +148,7 @@ def test_a_month_is_one_archive_where_none_of_it_is_there_and_days_where_some_is
 @given(situations())
 def test_a_plan_that_was_carried_out_leaves_nothing_to_do(situation: Situation) -> None:
     found = situation.plan
-    done = [Covered(archive.span) for archive in found.archives]
+    done = [Covered(archive.span) for archive in found]
     again = Situation(
         situation.interval,
         situation.wanted,
@@ -177,7 +156,7 @@ def test_a_plan_that_was_carried_out_leaves_nothing_to_do(situation: Situation) 
         situation.now_ms,
         situation.unavailable,
     ).plan
-    assert again == Plan((), found.unplanned)
+    assert again == ()
 
 
 # --- Publication -------------------------------------------------------------------------------------------
@@ -225,12 +204,11 @@ def periods(*labels: str) -> tuple[Period, ...]:
     return tuple(Period.of_label(label) for label in labels)
 
 
-def test_closed_months_come_by_month_the_current_one_by_day_and_the_tail_is_unplanned() -> None:
+def test_closed_months_come_by_month_the_current_one_by_day_and_the_tail_not_at_all() -> None:
     now_ms = ms(2024, 3, 6, 9, 30)
     wanted = Span(ms(2024, 1, 15), ms(2024, 4, 1))
-    assert plan(BTCUSDT_1M, wanted, [], now_ms=now_ms) == Plan(
-        periods("2024-01", "2024-02", "2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04", "2024-03-05"),
-        (Span(ms(2024, 3, 6), now_ms),),
+    assert plan(BTCUSDT_1M, wanted, [], now_ms=now_ms) == periods(
+        "2024-01", "2024-02", "2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04", "2024-03-05"
     )
 
 
@@ -238,23 +216,23 @@ def test_days_stand_in_for_a_month_that_is_late_or_absent() -> None:
     february = [f"2024-02-{day:02}" for day in range(1, 30)]
     wanted = Span(ms(2024, 2, 1), ms(2024, 3, 1))
     late = plan(BTCUSDT_1M, wanted, [], now_ms=ms(2024, 3, 3, 9))
-    assert late.archives == periods(*february)
+    assert late == periods(*february)
     absent = frozenset([Period.of_label("2024-02")])
-    assert plan(BTCUSDT_1M, wanted, [], now_ms=LONG_AFTER_MS, unavailable=absent).archives == periods(*february)
+    assert plan(BTCUSDT_1M, wanted, [], now_ms=LONG_AFTER_MS, unavailable=absent) == periods(*february)
 
 
 def test_days_complete_a_month_of_which_a_part_is_there() -> None:
     wanted = Span(ms(2024, 2, 1), ms(2024, 3, 1))
     covered = [Covered(Span(ms(2024, 2, 3), ms(2024, 3, 1)))]
     found = plan(BTCUSDT_1M, wanted, covered, now_ms=LONG_AFTER_MS)
-    assert found == Plan(periods("2024-02-01", "2024-02-02"), ())
+    assert found == periods("2024-02-01", "2024-02-02")
 
 
-def test_what_is_left_of_a_day_that_is_partly_there_is_unplanned() -> None:
+def test_what_is_left_of_a_day_that_is_partly_there_is_in_no_plan() -> None:
     day = Span(ms(2024, 2, 3), ms(2024, 2, 4))
     covered = [Covered(Span(day.start_ms, ms(2024, 2, 3, 10)))]
     found = plan(BTCUSDT_1M, day, covered, now_ms=LONG_AFTER_MS)
-    assert found == Plan((), (Span(ms(2024, 2, 3, 10), day.end_ms),))
+    assert found == ()
 
 
 @pytest.mark.parametrize("interval", ["3d", "1w", "1mo"])
@@ -262,25 +240,18 @@ def test_long_bars_have_no_daily_archives(interval: str) -> None:
     wanted = Span(ms(2024, 2, 1), ms(2024, 3, 1))
     absent = frozenset([Period.of_label("2024-02")])
     found = plan(SeriesKey.of("BTCUSDT", interval), wanted, [], now_ms=LONG_AFTER_MS, unavailable=absent)
-    assert found == Plan((), (wanted,))
+    assert found == ()
 
 
 @pytest.mark.parametrize("now_ms", [ms(2024, 2, 1), ms(2024, 2, 1) - 1, 0])
 def test_nothing_is_asked_of_the_future(now_ms: int) -> None:
     wanted = Span(ms(2024, 2, 1), ms(2024, 3, 1))
-    assert plan(BTCUSDT_1M, wanted, [], now_ms=now_ms) == Plan((), ())
-
-
-def test_a_bar_that_has_not_closed_is_not_asked_for() -> None:
-    hourly = SeriesKey.of("BTCUSDT", "1h")
-    wanted = Span(ms(2024, 2, 1), ms(2024, 3, 1))
-    found = plan(hourly, wanted, [], now_ms=ms(2024, 2, 1, 2, 59))
-    assert found.unplanned == (Span(ms(2024, 2, 1), ms(2024, 2, 1, 2)),)
+    assert plan(BTCUSDT_1M, wanted, [], now_ms=now_ms) == ()
 
 
 def test_nothing_is_planned_for_an_empty_span() -> None:
     moment_ms = ms(2024, 2, 1)
-    assert plan(BTCUSDT_1M, Span(moment_ms, moment_ms), [], now_ms=LONG_AFTER_MS) == Plan((), ())
+    assert plan(BTCUSDT_1M, Span(moment_ms, moment_ms), [], now_ms=LONG_AFTER_MS) == ()
 
 
 @pytest.mark.parametrize(("recheck_ms", "is_due"), [(0, False), (999, True), (1000, True), (1001, False)])
@@ -291,5 +262,5 @@ def test_what_is_to_be_asked_for_again_counts_as_covered_until_then(recheck_ms: 
 def test_a_month_is_fetched_again_when_all_that_is_known_of_it_is_due() -> None:
     wanted = Span(ms(2024, 2, 1), ms(2024, 3, 1))
     covered = [Covered(wanted, recheck_ms=ms(2024, 6, 1))]
-    assert plan(BTCUSDT_1M, wanted, covered, now_ms=ms(2024, 6, 1) - 1) == Plan((), ())
-    assert plan(BTCUSDT_1M, wanted, covered, now_ms=ms(2024, 6, 1)) == Plan(periods("2024-02"), ())
+    assert plan(BTCUSDT_1M, wanted, covered, now_ms=ms(2024, 6, 1) - 1) == ()
+    assert plan(BTCUSDT_1M, wanted, covered, now_ms=ms(2024, 6, 1)) == periods("2024-02")

@@ -17,7 +17,7 @@ from ckvd.cache.coverage import Covered, read_coverage, uncovered_spans
 from ckvd.cache.download_folder import download_folder
 from ckvd.cache.packing import pack_series
 from ckvd.concurrency import run_together
-from ckvd.errors import FATAL_ERRORS, CacheBusyError, CacheError, CkvdError, ClientClosedError, NetworkError
+from ckvd.errors import FATAL_ERRORS, CacheBusyError, CacheError, CkvdError, NetworkError
 from ckvd.model.calendar import Cadence, Period
 from ckvd.utils.config import LISTING_WORTH_ARCHIVES_MIN
 from ckvd.vision.name import ArchiveName
@@ -97,7 +97,7 @@ class Download:
             if self._refresh:
                 covered = [held for held in covered if held.is_answered]
             covered += [Covered(failed) for failed in published.given_up]
-            periods = plan(series, span, covered, now_ms=self._now_ms, unavailable=published).archives
+            periods = plan(series, span, covered, now_ms=self._now_ms, unavailable=published)
             if not periods:
                 return reports
             if len(periods) >= LISTING_WORTH_ARCHIVES_MIN and not published.is_listed:
@@ -115,7 +115,7 @@ class Download:
                 continue
             try:
                 listed = await self._source.list_archives(series, cadence)
-            except ClientClosedError:
+            except FATAL_ERRORS:
                 raise
             except CkvdError:
                 continue

@@ -421,7 +421,7 @@ class _Refetching:
             plan(self._series, span, covered, now_ms=self._present_ms, unavailable=self._outcomes)
             for span in difference(self._lost, stored)
         )
-        return list(dict.fromkeys(period for one in plans for period in one.archives))
+        return list(dict.fromkeys(period for one in plans for period in one))
 
     async def _fetch_one(self, period: Period, place: Path) -> None:
         outcome: Source | str | None = None
