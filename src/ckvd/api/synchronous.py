@@ -88,23 +88,21 @@ def get_klines(
     `on_progress` is called in another thread than the waiting one. The options are those of
     `CryptoKlineVisionData`; the other parameters, the result and the errors are those of its `get_klines`.
     """
-
-    async def run() -> Klines | ResampledKlines:
-        async with CryptoKlineVisionData(**options) as data:
-            return await data.get_klines(
-                symbol,
-                interval,
-                start=start,
-                end=end,
-                market=market,
-                kind=kind,
-                missing=missing,
-                derive=derive,
-                refresh=refresh,
-                on_progress=on_progress,
-            )
-
-    return run_synchronously(run)
+    return _run(
+        options,
+        lambda data: data.get_klines(
+            symbol,
+            interval,
+            start=start,
+            end=end,
+            market=market,
+            kind=kind,
+            missing=missing,
+            derive=derive,
+            refresh=refresh,
+            on_progress=on_progress,
+        ),
+    )
 
 
 def ensure(
@@ -120,38 +118,41 @@ def ensure(
     **options: Unpack[DataOptions],
 ) -> DownloadReport:
     """Fetch what the cache lacks of a span, synchronously: see `get_klines`, and `CryptoKlineVisionData.ensure`."""
-
-    async def run() -> DownloadReport:
-        async with CryptoKlineVisionData(**options) as data:
-            return await data.ensure(
-                symbols,
-                interval,
-                start=start,
-                end=end,
-                market=market,
-                kind=kind,
-                refresh=refresh,
-                on_progress=on_progress,
-            )
-
-    return run_synchronously(run)
+    return _run(
+        options,
+        lambda data: data.ensure(
+            symbols,
+            interval,
+            start=start,
+            end=end,
+            market=market,
+            kind=kind,
+            refresh=refresh,
+            on_progress=on_progress,
+        ),
+    )
 
 
-def run_synchronously(make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-    """Run a coroutine to its end in an event loop of its own.
+def _run(options: DataOptions, call: Callable[[CryptoKlineVisionData], Coroutine[Any, Any, _T]]) -> _T:
+    """Call a client and close it, in an event loop of its own.
 
     Where a loop runs in this thread already, the new one runs in another thread, which is joined.
     """
+
+    async def run() -> _T:
+        async with CryptoKlineVisionData(**options) as data:
+            return await call(data)
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(make())
+        return asyncio.run(run())
     results: list[_T] = []
     errors: list[BaseException] = []
 
     def work() -> None:
         try:
-            results.append(asyncio.run(make()))
+            results.append(asyncio.run(run()))
         except BaseException as error:  # noqa: BLE001  (raised again in the waiting thread)
             errors.append(error)
 
