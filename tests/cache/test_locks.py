@@ -13,7 +13,7 @@ import pytest
 
 from ckvd.cache import CacheFolder, SeriesStore, locks
 from ckvd.cache.folder import SegmentName
-from ckvd.cache.locks import FileLock, SeriesLock, describe_holder, is_free, lock_reach
+from ckvd.cache.locks import FileLock, SeriesLock, describe_holder, is_free, local_lock_file_system
 from ckvd.errors import CacheBusyError, CacheError
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
@@ -272,23 +272,20 @@ def test_a_file_system_without_locks_is_refused_with_a_remedy(
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "reaches_others", "is_shared"),
+    ("kind", "options", "reaches_others"),
     [
-        ("ext4", "rw,relatime", True, False),
-        ("nfs4", "rw,vers=4.2,local_lock=none", True, True),
-        ("nfs", "rw,vers=3,nolock,local_lock=all", False, True),
-        ("nfs", "rw,local_lock=flock", False, True),
-        ("cifs", "rw,nobrl", False, True),
-        ("fuse.sshfs", "rw", False, True),
+        ("ext4", "rw,relatime", True),
+        ("nfs4", "rw,vers=4.2,local_lock=none", True),
+        ("nfs", "rw,vers=3,nolock,local_lock=all", False),
+        ("nfs", "rw,local_lock=flock", False),
+        ("cifs", "rw,nobrl", False),
+        ("fuse.sshfs", "rw", False),
     ],
 )
-def test_the_mount_tells_how_far_locks_reach(
-    tmp_path: Path, kind: str, options: str, reaches_others: bool, is_shared: bool
-) -> None:
+def test_the_mount_tells_how_far_locks_reach(tmp_path: Path, kind: str, options: str, reaches_others: bool) -> None:
     place = os.path.realpath(tmp_path)
     mounts = f"/dev/root / ext4 rw 0 0\nserver:/x {place} {kind} {options} 0 0\nproc /proc proc rw 0 0\n"
-    reach = lock_reach(tmp_path / "cache", mounts)
-    assert (reach.file_system, reach.reaches_others, reach.is_shared) == (kind, reaches_others, is_shared)
+    assert local_lock_file_system(tmp_path / "cache", mounts) == (None if reaches_others else kind)
 
 
 def test_a_holder_without_a_name_is_described_as_such() -> None:

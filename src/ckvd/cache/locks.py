@@ -6,8 +6,8 @@ ends it.
 - Threads exclude each other too: each lock opens the file anew. They wait for each other without polling.
 - A forked child holds no lock: it closes its copies of the descriptors at once.
 - On NFS, Linux turns `flock` into a lock on the server, so that machines exclude each other. On a mount with
-  `nolock` or `local_lock=flock`, and over sshfs, locks reach only this machine; `lock_reach` tells. A file system
-  without locks is an error.
+  `nolock` or `local_lock=flock`, and over sshfs, locks reach only this machine; `local_lock_file_system` tells. A
+  file system without locks is an error.
 - Without `flock` (Windows), only the threads of one process exclude each other.
 
 `SeriesLock` excludes other writers of one series. Each series has a lock file of its own, outside of its folder. So
@@ -23,7 +23,6 @@ import json
 import os
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakValueDictionary
@@ -281,12 +280,7 @@ class SeriesLock(FileLock):
     timeout_s : float
         How long to wait.
 
-    Raises
-    ------
-    CacheBusyError
-        Another writer of the series held the lock until the timeout.
-    CacheError
-        The lock file cannot be made, or the file system has no locks.
+    Errors: see `FileLock`.
     """
 
     def __init__(self, folder: CacheFolder, series: SeriesKey, *, timeout_s: float = SERIES_LOCK_TIMEOUT_S) -> None:
@@ -318,25 +312,6 @@ class SeriesLock(FileLock):
 # --- How far locks reach -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class LockReach:
-    """How far the locks in a folder reach.
-
-    Attributes
-    ----------
-    file_system : str
-        Its type, as mounted; empty if unknown.
-    is_shared : bool
-        Whether other machines may use the folder too.
-    reaches_others : bool
-        Whether locks exclude writers on other machines; true if the folder is not shared.
-    """
-
-    file_system: str
-    is_shared: bool
-    reaches_others: bool
-
-
 # By type of a shared file system: the mount options with which locks stay on this machine.
 _LOCAL_OPTIONS: Final = {
     "nfs": ("nolock", "local_lock=all", "local_lock=flock"),
@@ -347,8 +322,8 @@ _LOCAL_OPTIONS: Final = {
 _NEVER_SHARED_LOCKS: Final = ("fuse.sshfs", "fuse.rclone", "fuse.s3fs", "9p")
 
 
-def lock_reach(folder: Path, mounts: str | None = None) -> LockReach:
-    """Find out how far locks in a folder reach.
+def local_lock_file_system(folder: Path, mounts: str | None = None) -> str | None:
+    """The type of a shared file system on which locks exclude no writers on other machines.
 
     Parameters
     ----------
@@ -356,12 +331,17 @@ def lock_reach(folder: Path, mounts: str | None = None) -> LockReach:
         It need not exist.
     mounts : str, optional
         The table of mounts, by default from Linux (`/proc/self/mounts`). Elsewhere nothing is known.
+
+    Returns
+    -------
+    str or None
+        None where locks reach every machine that uses the folder, as far as is known.
     """
     if mounts is None:
         try:
             mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
         except OSError:
-            return LockReach("", is_shared=False, reaches_others=True)
+            return None
     place = os.path.realpath(folder)
     best = ("", "", "")
     for line in mounts.splitlines():
@@ -373,8 +353,7 @@ def lock_reach(folder: Path, mounts: str | None = None) -> LockReach:
         if is_above and len(point) >= len(best[0]):
             best = (point, fields[2], fields[3])
     _, kind, options = best
-    is_shared = kind in _LOCAL_OPTIONS or kind in _NEVER_SHARED_LOCKS
     is_local = kind in _NEVER_SHARED_LOCKS or any(
         option in options.split(",") for option in _LOCAL_OPTIONS.get(kind, ())
     )
-    return LockReach(kind, is_shared, reaches_others=not (is_shared and is_local))
+    return kind if is_local else None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from ckvd.cache.folder import parse_segment_name
-from ckvd.cache.locks import lock_reach
+from ckvd.cache.locks import local_lock_file_system
 from ckvd.cache.rows import column_of
 from ckvd.errors import CacheError, SegmentError, SegmentForeignError, SegmentVersionError, cannot
 from ckvd.maintenance.leftovers import find_leftovers
@@ -137,11 +137,9 @@ def verify_cache(
 
 def _verify_folder(folder: CacheFolder) -> Iterator[Finding]:
     """Check the cache as a whole: how far locks reach, and leftovers."""
-    reach = lock_reach(folder.root)
-    if not reach.reaches_others:
-        message = (
-            f"{reach.file_system} as mounted here excludes no writers on other machines: let one machine write"
-        )
+    file_system = local_lock_file_system(folder.root)
+    if file_system is not None:
+        message = f"{file_system} as mounted here excludes no writers on other machines: let one machine write"
         yield Finding(Severity.WARNING, Trouble.LOCAL_LOCKS, folder.root, message)
     for leftover in find_leftovers(folder):
         message = f"{leftover.nbytes} bytes that a process left behind; ckvd cache prune --leftovers removes it"
