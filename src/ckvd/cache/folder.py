@@ -139,13 +139,7 @@ class CacheFolder:
         return self.root / LOCKS_FOLDER / name
 
     def make_series_path(self, series: SeriesKey) -> Path:
-        """Make the folder of a series, durably.
-
-        Raises
-        ------
-        CacheError
-            It cannot be made.
-        """
+        """Make the folder of a series. Errors: see `make_path`."""
         return self.make_path(self.series_path(series))
 
     def make_path(self, path: Path) -> Path:

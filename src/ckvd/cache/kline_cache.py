@@ -212,8 +212,7 @@ class KlineCache(SyncBlock, AsyncBlock):
         self, series: SeriesKey, span: Span, *, missing: Literal["raise", "ignore"] = "raise"
     ) -> Klines:
         """`read`, by key and span."""
-        if self._open_segments is None:
-            raise ValueError(f"the cache {self.folder.root} is closed")
+        self._require_open()
         return look_again(self.folder, series, partial(self._read, series, span, missing))
 
     def _read(self, series: SeriesKey, span: Span, missing: Literal["raise", "ignore"]) -> Klines:
@@ -235,12 +234,15 @@ class KlineCache(SyncBlock, AsyncBlock):
         return winners, uncovered
 
     def _open_rows(self, series: SeriesKey, winner: Winner) -> MappedRows:
+        rows = self._require_open().rows(series, winner.segment)
+        span = winner.span
+        return rows if span == winner.segment.span else rows.between(span.start_ms, span.end_ms)
+
+    def _require_open(self) -> OpenSegments:
         open_segments = self._open_segments  # another thread may close the cache meanwhile
         if open_segments is None:
             raise ValueError(f"the cache {self.folder.root} is closed")
-        rows = open_segments.rows(series, winner.segment)
-        span = winner.span
-        return rows if span == winner.segment.span else rows.between(span.start_ms, span.end_ms)
+        return open_segments
 
     def _not_cached(self, series: SeriesKey, span: Span, uncovered: Sequence[Span]) -> NotCachedError:
         shown = ", ".join(map(str, uncovered[:5])) + (

@@ -1,8 +1,8 @@
 """Opening segments by name, while others may be changing the series; `OpenSegments` keeps them open between reads.
 
-A segment is listed by its name and opened a moment later. It may have been packed or pruned between the two. Its
-replacement is there by then, so a reader that looks again finds it. And a file may have been renamed: a header that
-does not match the name is an error, and the segment is not used.
+A segment may be packed or pruned after it was listed and before it is opened. Its replacement is there by then, so
+a reader that lists again finds it. A file may also have been renamed: a header that does not match the name is an
+error, and the segment is not used.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Found = TypeVar("Found")
 
 
 def look_again(folder: CacheFolder, series: SeriesKey, look: Callable[[], Found]) -> Found:
-    """Look at the segments of a series, again if one of them went meanwhile: at one state of the series.
+    """Read the segments of a series as they are at one moment. Try again if one of them vanishes meanwhile.
 
     Parameters
     ----------
@@ -173,8 +173,9 @@ class OpenSegments:
         """Release every segment that no array uses. Closing twice is quiet."""
         with self._lock:
             self._is_closed = True
-        while self._readers:
-            self._readers.popitem()[1].close()
+            readers, self._readers = self._readers, OrderedDict()
+        for reader in readers.values():
+            reader.close()
 
     def renew_lock(self) -> None:
         """Replace the lock in a forked child: a thread of the parent may have held it, and does not exist here."""
