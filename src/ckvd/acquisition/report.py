@@ -98,8 +98,7 @@ class CompletionReport:
 
     def closed_part(self, span: Span) -> Span:
         """The part of a span whose bars are closed by the clock of the exchange, as far as that is known."""
-        end_ms = span.end_ms if self.open_from_ms is None else min(span.end_ms, self.open_from_ms)
-        return Span(span.start_ms, max(span.start_ms, end_ms))
+        return span if self.open_from_ms is None else span.intersection(Span(0, self.open_from_ms))
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ class _RestBars:
     answers : tuple of RestAnswer
     unanswered : tuple of Span
         Spans that it was asked for and did not answer, because they are not closed by the clock of the exchange.
+        In order.
     """
 
     answers: tuple[RestAnswer, ...] = ()
@@ -84,12 +85,12 @@ class _RestBars:
 
     def answered_part(self, span: Span) -> Span:
         """The beginning of a span, up to its first unanswered moment."""
-        ends_ms = [max(span.start_ms, left.start_ms) for left in self.unanswered if left.overlaps(span)]
-        return Span(span.start_ms, min(ends_ms, default=span.end_ms))
+        end_ms = next((left.start_ms for left in self.unanswered if left.overlaps(span)), span.end_ms)
+        return span.intersection(Span(0, end_ms))
 
 
 class Healing:
-    """The short days of a span.
+    """Completes the short days of a span.
 
     Parameters
     ----------
@@ -189,7 +190,7 @@ class Healing:
         Raises
         ------
         CkvdError
-            The REST interface did not answer. Nothing was stored.
+            The REST interface did not answer. What was stored by then stays.
         """
         gaps = union(gap for bars in archived for gap in self._gaps_of(bars))
         rest_bars = await self._ask_rest(gaps)

@@ -38,14 +38,11 @@ class Shortfall:
     ----------
     span : Span
         What is stored anew: the covered part of a day, or the gap itself where bars are longer than a day.
-    gaps : tuple of Gap
-        The missing bars in it.
     daily : Period or None
         The daily archive to look into first.
     """
 
     span: Span
-    gaps: tuple[Gap, ...]
     daily: Period | None
 
 
@@ -119,29 +116,29 @@ def find_shortfalls(
         for gap in gaps
         if gap.reason is Reason.NOT_FETCHED or (gap.reason is Reason.NOT_IN_ARCHIVE and use_rest)
     ]
-    shortfalls: dict[Span, list[Gap]] = {}
+    # By span, whether no archive of the day was asked for some of its bars.
+    found: dict[Span, bool] = {}
     for gap in unasked:
         # The last bar of a gap may end after the covered part; it opens within.
         part = next(part for part in covered if gap.start_ms in part)
         periods = [day.span for day in days_of(gap.span)] if interval.has_daily_archives else [gap.span]
         for period in periods:
             if period.overlaps(part):
-                shortfalls.setdefault(period.intersection(part), []).append(gap)
+                span = period.intersection(part)
+                found[span] = found.get(span, False) or gap.reason is Reason.NOT_FETCHED
     return tuple(
-        Shortfall(span, tuple(found), _daily_archive(span, found, interval, months, now_ms))
-        for span, found in shortfalls.items()
+        Shortfall(span, _daily_archive(span, interval, months, now_ms) if is_unasked else None)
+        for span, is_unasked in found.items()
     )
 
 
-def _daily_archive(
-    span: Span, gaps: Iterable[Gap], interval: Interval, months: Sequence[Span], now_ms: int
-) -> Period | None:
+def _daily_archive(span: Span, interval: Interval, months: Sequence[Span], now_ms: int) -> Period | None:
+    """The daily archive of a span in a day, if it may be published and the bars came from a monthly one."""
     if not interval.has_daily_archives:
         return None
     (day,) = days_of(span)
-    is_unasked = any(gap.reason is Reason.NOT_FETCHED for gap in gaps)
     is_of_month = any(month.overlaps(day.span) for month in months)
-    return day if is_unasked and is_of_month and publication_ms(day) <= now_ms else None
+    return day if is_of_month and publication_ms(day) <= now_ms else None
 
 
 def join_requests(spans: Iterable[Span], interval: Interval) -> tuple[Span, ...]:
@@ -178,11 +175,6 @@ def explain_without_rest(span: Span, now_ms: int) -> Absence:
     return Absence(span.start_ms, span.end_ms, reason, provisional_recheck_ms(span, now_ms))
 
 
-def damaged_recheck_ms(now_ms: int) -> int:
-    """When to ask again for a damaged archive: it exists, and may be repaired at any time."""
-    return now_ms + _RECHECK_FIRST_MS
-
-
 def explain(
     gaps: Iterable[Gap],
     *,
@@ -213,23 +205,19 @@ def explain(
         In order of time. Within a damaged archive only the time before a listing in the same period counts as
         "before listing": an archive from before the listing means that there were bars.
     """
-    absences: list[Absence] = []
-    lost = _lost_with(damaged, listing)
-    for gap in gaps:
-        known = difference([gap.span], lost)
-        for span in difference([gap.span], known):
-            recheck = damaged_recheck_ms(now_ms)
-            absences.append(Absence(span.start_ms, span.end_ms, Reason.ARCHIVE_DAMAGED, recheck))
-        for span in known:
-            began_ms = span.start_ms if listing is None else listing.first_open_ms
-            before = Span(span.start_ms, max(span.start_ms, min(span.end_ms, began_ms)))
-            if listing is not None and before:
-                is_settled = listing.is_certain and not any(before.overlaps(period) for period in damaged)
-                later_ms = 0 if is_settled else recheck_ms(before, now_ms)
-                absences.append(Absence(before.start_ms, before.end_ms, Reason.BEFORE_LISTING, later_ms))
-            after = Span(before.end_ms, span.end_ms)
-            if after:
-                absences.append(_explain_listed(after, listing, ended_ms, now_ms, was_rest_asked=was_rest_asked))
+    spans = [gap.span for gap in gaps]
+    known = difference(spans, _lost_with(damaged, listing))
+    listed = known if listing is None else difference(known, [Span(0, listing.first_open_ms)])
+    absences = [
+        # The archive exists, and may be repaired at any time.
+        Absence(span.start_ms, span.end_ms, Reason.ARCHIVE_DAMAGED, now_ms + _RECHECK_FIRST_MS)
+        for span in difference(spans, known)
+    ]
+    for span in difference(known, listed):
+        is_settled = listing is not None and listing.is_certain and not any(map(span.overlaps, damaged))
+        later_ms = 0 if is_settled else recheck_ms(span, now_ms)
+        absences.append(Absence(span.start_ms, span.end_ms, Reason.BEFORE_LISTING, later_ms))
+    absences += [_explain_listed(span, listing, ended_ms, now_ms, was_rest_asked=was_rest_asked) for span in listed]
     return tuple(sorted(absences, key=lambda absence: absence.start_ms))
 
 
