@@ -354,4 +354,4 @@ class RestAnswerError(NetworkError, ValueError):
 
 
 FATAL_ERRORS: Final = (CacheError, ClientClosedError, DependencyError)
-"""After one of these no other archive or series can succeed: code that contains errors lets them through."""
+"""After one of these no other archive or series can succeed: code that collects errors raises them."""

@@ -1,8 +1,8 @@
 """From fetched archives to bars, and to segments in the cache.
 
 `read_archives` is the one reader of fetched archives: whoever wants their bars goes through it, to store them
-(`GroupCommit`), or to compare and merge them (`fetch_table`). An archive that vanished, cannot be read or cannot be
-believed is an `ArchiveError` of that archive alone.
+(`GroupCommit`), or to compare and merge them (`fetch_table`). An archive that vanished, cannot be read or is
+invalid is an `ArchiveError` of that archive alone.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def read_archives(
     Returns
     -------
     list of ReadArchive or ArchiveError
-        For each archive its bars, or why it cannot be read or believed.
+        For each archive its bars, or why it cannot be used.
     """
     contents = [_read_and_remove(fetched) for fetched in archives]
     readable = [
@@ -131,7 +131,7 @@ async def fetch_table(source: ArchiveSource, name: ArchiveName, place: Path) -> 
     Raises
     ------
     ArchiveError
-        It cannot be read or believed.
+        It cannot be read or is invalid.
     NetworkError, CacheError, ClientClosedError
         It cannot be fetched: see `ArchiveSource.fetch`.
     """
@@ -165,7 +165,7 @@ def ingest_archives(
     Returns
     -------
     list of Source or ArchiveError
-        For each archive where its bars came from, which are durable, or why it cannot be read or believed.
+        For each archive where its bars came from, which are durable, or why it cannot be used.
 
     Raises
     ------
@@ -220,7 +220,7 @@ class GroupCommit:
         Raises
         ------
         ArchiveError
-            It cannot be read or believed.
+            It cannot be read or is invalid.
         CacheError
             It cannot be stored.
         """

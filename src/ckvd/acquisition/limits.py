@@ -1,4 +1,4 @@
-"""How much of an ingest may be under way at a time: `IngestLimits`, the one place that says so.
+"""How much of an ingest may be under way at a time: `IngestLimits`, which holds all limits.
 
 An archive passes five limits on its way from the source to the cache, and holds each until it has passed:
 

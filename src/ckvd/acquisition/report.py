@@ -111,7 +111,7 @@ class DownloadReport:
     span : Span
         What was asked for.
     archives : tuple of ArchiveReport
-        Every archive that was asked for, in order. Archives that the cache had before are not among them.
+        Every archive that was asked for, in order. Archives that were in the cache before are not among them.
     missing : mapping of SeriesKey to tuple of Span
         What the cache still does not cover of the span, without bars that are not closed yet.
     completions : tuple of CompletionReport
@@ -134,7 +134,7 @@ class DownloadReport:
 
     @property
     def failed(self) -> tuple[ArchiveReport, ...]:
-        """Archives that were not downloaded or cannot be believed."""
+        """Archives that were not downloaded or are invalid."""
         return tuple(archive for archive in self.archives if archive.outcome is Outcome.FAILED)
 
     @property

@@ -1,4 +1,4 @@
-"""The doors for fetching.
+"""The entry points for fetching.
 
 - `crypto_kline_vision_data`: `CryptoKlineVisionData`, the klines of a span from cache, archives and REST.
 - `vision_data_client`: `VisionDataClient`, archives into the cache.

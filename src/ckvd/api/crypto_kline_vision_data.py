@@ -1,6 +1,6 @@
 """`CryptoKlineVisionData`: the klines of a span, from the cache, from Vision archives, and from the REST interface.
 
-In that order: only what the one lacks is asked of the next.
+In that order: each is asked only for what the one before lacks.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class CryptoKlineVisionData(ConnectionHolder):
             Something was not fetched, or the cache lacks it and the client is offline. The first failure is its
             cause.
         IdentityError, TimeError
-            The series or the span make no sense.
+            The series or the span is invalid.
         SegmentError, CacheError
             The cache cannot be used.
         """
@@ -225,7 +225,7 @@ class CryptoKlineVisionData(ConnectionHolder):
         Raises
         ------
         IdentityError, TimeError
-            The series or the span make no sense.
+            The series or the span is invalid.
         CacheError
             The cache folder cannot be used.
         ClientClosedError

@@ -1,6 +1,6 @@
 """`VisionDataClient`: archives of Binance Vision into the cache.
 
-It holds the source of archives and releases it. `ckvd.acquisition.download` is one download.
+It owns the source of archives. `ckvd.acquisition.download` runs one download.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class VisionDataClient(ConnectionHolder):
         Raises
         ------
         IdentityError, TimeError
-            The series or the span make no sense.
+            The series or the span is invalid.
         CacheError
             The cache folder cannot be written. What was stored before stays.
         ClientClosedError

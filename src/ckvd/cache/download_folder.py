@@ -1,7 +1,7 @@
 """`download_folder`: a folder for archives that are being downloaded. It is removed with all that is in it.
 
-The folder is locked while its process is at work. So maintenance removes folders that dead processes left, and no
-others, whatever the clock says.
+The folder stays locked while its process uses it. So maintenance removes only folders that dead processes left,
+whatever the clock says.
 """
 
 from __future__ import annotations

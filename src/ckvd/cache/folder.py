@@ -9,8 +9,8 @@
     .download-<random>/                                   archives that are being downloaded
         .lock                                             locked while that process is at work
 
-The name of a segment tells its span and revision, so that only the segments of a read are opened. The header tells
-the same, and a segment whose header and name differ is refused.
+The name of a segment gives its span and revision, so that a read opens no other segments than it needs. The header
+gives the same, and a segment whose header and name differ is refused.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class CacheFolder:
         file_names = _list(path)
         if len(file_names) > LISTING_ATOMIC_NAMES_MAX:
             # Listing a long folder takes several system calls. A segment that replaces others might be added where
-            # the listing has been, and the others removed where it comes next. Two equal listings missed nothing.
+            # the listing has been, and the others removed where it comes next. Two equal listings are complete.
             file_names = _list_twice(path, file_names)
         return [name for name in map(parse_segment_name, file_names) if name is not None]
 

@@ -121,8 +121,8 @@ class KlineCache(SyncBlock, AsyncBlock):
             reads the file again.
 
             A segment without a bar in the span yields no block, and neither does a span that the cache does not
-            cover. So the spans of blocks need not touch, and `missing` of each is empty. `read` of the same span
-            tells both: its `missing` and `gaps` load no column but the open times.
+            cover. So the spans of blocks need not be adjacent, and `missing` of each is empty. `missing` and
+            `gaps` of `read` tell what is not there; they load no column but the open times.
 
         Raises
         ------
@@ -263,7 +263,7 @@ class KlineCache(SyncBlock, AsyncBlock):
         return union(segment.span for segment in self.folder.segments(series))
 
     def close(self) -> None:
-        """Release every segment that no array uses. Closing twice is quiet."""
+        """Release every segment that no array uses. Closing twice does nothing."""
         open_segments, self._open_segments = self._open_segments, None
         if open_segments is not None:
             open_segments.close()

@@ -13,7 +13,8 @@ ends it.
 `SeriesLock` excludes other writers of one series. Each series has a lock file of its own, outside of its folder. So
 writers of different series never wait for each other, and the folder of a series can be removed. The file keeps the
 last revision that was taken, so that the revision of a pruned segment is not taken again: readers rely on a name
-meaning the same bytes for ever. A cache that was copied without its lock files goes on from its segments.
+meaning the same bytes for ever. In a cache that was copied without its lock files, the next revision follows from
+the segments.
 """
 
 from __future__ import annotations

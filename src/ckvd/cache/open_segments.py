@@ -170,7 +170,7 @@ class OpenSegments:
             raise ValueError(f"the cache {self._folder.root} is closed")
 
     def close(self) -> None:
-        """Release every segment that no array uses. Closing twice is quiet."""
+        """Release every segment that no array uses. Closing twice does nothing."""
         with self._lock:
             self._is_closed = True
             readers, self._readers = self._readers, OrderedDict()

@@ -89,7 +89,7 @@ def survey_packing(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool 
 def pack_series(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool = False) -> PackReport:
     """Merge segments as planned, and remove those that are superseded.
 
-    This is safe at any time: readers and writers go on meanwhile. Arrays that view a removed segment stay valid.
+    This is safe at any time: readers and writers need not stop. Arrays that view a removed segment stay valid.
 
     Parameters
     ----------

@@ -70,12 +70,12 @@ def _sweep(span: Span, met: Sequence[SegmentName]) -> list[Winner]:
 
 
 def is_answered(header: SegmentHeader) -> bool:
-    """Whether a segment has bars or says that there are none; False where it only says that none were available."""
+    """Whether a segment has bars, or records that none exist; False where it records that bars were unavailable."""
     return header.row_count > 0 or all(absence.reason.is_answer for absence in header.absences)
 
 
 def unavailable_spans(winners: Sequence[Winner], parts: Sequence[MappedRows]) -> tuple[Span, ...]:
-    """Where the segment that wins only says that bars were unavailable when it was written."""
+    """Where the segment that wins only records that bars were unavailable."""
     return union(
         winner.span
         for winner, rows in zip(winners, parts, strict=True)

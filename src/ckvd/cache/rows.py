@@ -1,7 +1,7 @@
 """The rows of a span across segments: mapped, in chunks, in one table, or with their provenance (`Contents`).
 
-All segments of a span are mapped before the first row is given. So the rows are one state of the cache, whatever is
-packed or pruned meanwhile. A map that nobody touches costs no memory.
+All segments of a span are mapped before the first row is returned. So the rows are one state of the cache, whatever
+is packed or pruned meanwhile. A map that nobody touches costs no memory.
 """
 
 from __future__ import annotations

@@ -54,9 +54,9 @@ class ArchivedBars:
     is_provisional : bool
         Whether some bars are to be replaced when an archive appears.
     damaged : tuple of Span
-        Spans of archives that cannot be believed.
+        Spans of damaged archives.
     error : ArchiveError or None
-        Why the daily archive cannot be believed.
+        What is wrong with the daily archive.
     """
 
     shortfall: Shortfall
@@ -152,7 +152,7 @@ class Healing:
         Raises
         ------
         CkvdError
-            The archive may exist and was not fetched; or it cannot be believed, and no other source may be asked.
+            The archive may exist and was not fetched; or it is damaged, and no other source may be asked.
         """
         cached = await asyncio.to_thread(self._read_cached, shortfall)
         if shortfall.daily is None:

@@ -26,7 +26,7 @@ _ENDED_AFTER_MS = DAY_MS
 
 
 class Reasons:
-    """Why bars of one series are not there.
+    """Why bars of one series are missing.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class Reasons:
         open_time : ndarray of int64
             The bars that exist, milliseconds, ascending.
         damaged : sequence of Span
-            Spans of archives that cannot be believed.
+            Spans of damaged archives.
         """
         gaps = find_gaps(open_time, [span], self._scope.series.interval)
         if not gaps:

@@ -30,7 +30,7 @@ class Scope:
     now_ms : int
         The present.
     damaged : tuple of Span
-        Spans of archives that this download could not believe.
+        Spans of archives that this download found damaged.
     refresh : bool
         Ask again now for all that was unavailable, and not only for what is due.
     """

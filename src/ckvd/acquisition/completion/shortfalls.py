@@ -2,7 +2,7 @@
 
 The bars of an archive are counted against the grid. A short day is looked up in its daily archive, if a monthly one
 was short, and then in the REST interface. What no source has becomes an absence with a reason and a time to ask
-again, so that it is not asked for in vain.
+again, so that requests are not repeated for nothing.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Listing:
     first_open_ms : int
         When its first bar opened.
     is_certain : bool
-        Whether the exchange says so. If not, earlier bars may exist.
+        Whether the exchange confirms it. If not, earlier bars may exist.
     """
 
     first_open_ms: int
@@ -85,7 +85,7 @@ def find_shortfalls(
         is known of what is beyond, such as the rest of a day that is not over.
     interval : Interval
     wanted : Span
-        Where bars are missed.
+        Where bars are wanted.
     sources, absences : sequence
         What is known of the span so far.
     now_ms : int
@@ -194,7 +194,7 @@ def explain(
     ended_ms : int or None
         From here on the series has no bar; None where that is unknown.
     damaged : sequence of Span
-        Spans of archives that cannot be believed.
+        Spans of damaged archives.
     now_ms : int
     was_rest_asked : bool
         Whether the REST interface was among the sources.

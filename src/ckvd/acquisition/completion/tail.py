@@ -63,7 +63,7 @@ class Tail:
         wanted = difference(await asyncio.to_thread(self._find_uncovered), excluded)
         listing = await self._reasons.listing() if wanted else None
         begins_ms = 0 if listing is None else grid_floor(listing.first_open_ms, self._scope.series.interval)
-        # All time before the listing is one span. What damaged archives may have is kept apart, because it is asked
+        # All time before the listing is one span. Spans of damaged archives are kept apart, because they are asked
         # for again.
         intact = difference(wanted, self._damaged)
         listed = difference(intact, [Span(0, begins_ms)])
@@ -110,7 +110,7 @@ class Tail:
         Raises
         ------
         CkvdError
-            The REST interface did not answer, or its answer cannot be believed.
+            The REST interface did not answer, or its answer is invalid.
         """
         if self._scope.rest is None:
             absence = explain_without_rest(span, self._scope.now_ms)
@@ -136,7 +136,7 @@ class Tail:
         return answered, rows_within(answer.table, answered), answer.sources
 
     def _note_open(self, from_ms: int) -> None:
-        """Note that bars still form at the exchange, unless its clock differs by too much to be believed."""
+        """Note that bars still form at the exchange, unless the clocks differ by more than is plausible."""
         if from_ms >= grid_floor(self._scope.now_ms - CLOCK_AHEAD_MAX_MS, self._scope.series.interval):
             self.open_from_ms = min(from_ms, self.open_from_ms or from_ms)
 
