@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ckvd.acquisition.completion.reasons import Reasons
     from ckvd.acquisition.completion.scope import Scope
+    from ckvd.cache.coverage import Covered
     from ckvd.cache.folder import SegmentName
     from ckvd.model.provenance import Absence, Source
     from ckvd.model.table import KlineTable
@@ -85,16 +86,15 @@ class Tail:
         ]
         # Where a damaged month is covered in part, only days are asked for: bars that no day has are still lost.
         self._damaged = union([*scope.damaged, *found])
-        # What was unavailable without the REST interface may be available with it.
-        firm = [
-            held.span
-            for held in covered
-            if not held.is_due(scope.now_ms)
-            and (
-                held.is_answered
-                or (not scope.refresh and (scope.rest is None or any(map(held.span.overlaps, found))))
-            )
-        ]
+
+        def is_firm(held: Covered) -> bool:
+            if held.is_due(scope.now_ms):
+                return False
+            # What was unavailable without the REST interface may be available with it.
+            is_kept = not scope.refresh and (scope.rest is None or any(map(held.span.overlaps, found)))
+            return held.is_answered or is_kept
+
+        firm = [held.span for held in covered if is_firm(held)]
         if scope.rest is None:
             firm += found
         return difference([scope.span], firm)
