@@ -133,7 +133,7 @@ async def fetch_table(source: ArchiveSource, name: ArchiveName, place: Path) -> 
     ArchiveError
         It cannot be read or is invalid.
     NetworkError, CacheError, ClientClosedError
-        It cannot be fetched: see `ArchiveSource.fetch`.
+        See `ArchiveSource.fetch`.
     """
     fetched = await source.fetch(name, place)
     if isinstance(fetched, AbsentArchive):

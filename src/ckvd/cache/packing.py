@@ -66,13 +66,7 @@ class PackReport:
 
 
 def survey_packing(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool = False) -> PackReport:
-    """Plan packing, and change nothing.
-
-    Raises
-    ------
-    CacheError
-        The folder cannot be read.
-    """
+    """Plan packing, and change nothing. Errors: see `pack_series`."""
     segments = folder.segments(series)
     merges = plan_packing(_read_inputs(folder, series, segments), is_thorough=is_thorough)
     # Merges supersede the segments that win nowhere outside of them. These would be removed as well.
@@ -175,7 +169,7 @@ def merge_segments(store: SeriesStore, merge: Merge) -> SegmentName | None:
     SegmentError
         A segment is damaged; nothing was published.
     CacheBusyError, CacheError
-        The series is locked, or the disk refused.
+        See `pack_series`.
     """
     headers = [read_named_header(store.folder, store.series, item.winner.segment) for item in merge.inputs]
     known = [(header, item.span) for header, item in zip(headers, merge.inputs, strict=True)]
@@ -222,13 +216,7 @@ def _stored_columns(rows: MappedRows, columns: Sequence[ColumnLayout], series: S
 
 
 def _compare(made: Path, store: SeriesStore, merge: Merge) -> None:
-    """Compare every cell of a segment that was written with the inputs it was made from.
-
-    Raises
-    ------
-    SegmentCorruptError
-        The disk did not keep what was written.
-    """
+    """Refuse a segment as corrupt unless each of its cells equals that of the inputs it was made from."""
     with SegmentReader(made) as packed:
         packed.verify()
         names = [column.name for column in packed.header.columns]

@@ -105,13 +105,7 @@ class Healing:
         self._reasons = reasons
 
     async def shortfalls(self, excluded: Sequence[Span], within: Sequence[Span]) -> list[Shortfall]:
-        """The shortfalls that not every source was asked for: those that overlap `within`, and not `excluded`.
-
-        Raises
-        ------
-        SegmentError, CacheError
-            The cache cannot be read.
-        """
+        """The shortfalls that not every source was asked for: those that overlap `within`, and not `excluded`."""
         found = await asyncio.to_thread(self._find_shortfalls)
         return [
             shortfall
