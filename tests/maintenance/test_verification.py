@@ -79,6 +79,15 @@ def test_impossible_bars_are_warned_of_and_odd_ones_noted(tmp_path: Path) -> Non
     assert list(verify_cache(cache, is_quick=True)) == []
 
 
+def test_bars_near_the_largest_double_are_finite(tmp_path: Path) -> None:
+    cache = CacheFolder(tmp_path / "cache")
+    day = Span.of("2024-01-01", "2024-01-02")
+    names = ("open", "high", "low", "close", "volume", "quote_volume")
+    columns = dict.fromkeys(names, 1e308) | {"taker_buy_volume": 0.0, "taker_buy_quote_volume": 0.0}
+    SeriesStore(cache, BTCUSDT_1M).put(regular_table(BTCUSDT_1M, day, **columns), day)
+    assert look(cache) == []
+
+
 def test_two_segments_of_one_revision_and_strangers_are_found(folder: CacheFolder) -> None:
     one = segment_paths(folder)[0]
     revision = one.stem.rpartition("-")[2]
