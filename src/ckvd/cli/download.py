@@ -1,4 +1,4 @@
-"""`ckvd download`: bring klines into the cache, show how far it is, and stop in order at Ctrl-C."""
+"""`ckvd download`: bring klines into the cache, show progress, and stop cleanly at Ctrl-C."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class _Sources:
 
 
 def _run(download: Coroutine[Any, Any, DownloadReport]) -> DownloadReport:
-    """Run a download. Ctrl-C cancels it; a second one changes nothing, while asyncio would raise wherever it is."""
+    """Run a download. Ctrl-C cancels it, and a second Ctrl-C does nothing. With asyncio it would raise anywhere."""
 
     async def run() -> DownloadReport:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()

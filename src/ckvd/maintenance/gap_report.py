@@ -1,6 +1,6 @@
 """The gap report: which bars of a series are missing, why, and how full each month is.
 
-Segments are read one by one, so that memory stays flat: no column is gathered.
+Segments are read one by one, and no column is gathered, so memory stays flat.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _gaps_of(folder: CacheFolder, series: SeriesKey, winner: Winner) -> tuple[Ga
 
 
 def _join(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
-    """Gaps in order; gaps that a seam between segments had cut are one again."""
+    """Sort gaps, and join those that a boundary between segments has split."""
     joined: list[Gap] = []
     for gap in sorted(gaps, key=lambda gap: gap.start_ms):
         before = joined[-1] if joined else None

@@ -44,13 +44,7 @@ class Leftover:
 
 
 def find_leftovers(folder: CacheFolder, *, at_ms: int | None = None) -> list[Leftover]:
-    """Find what dead processes left behind.
-
-    Parameters
-    ----------
-    folder : CacheFolder
-    at_ms : int, optional
-        The present.
+    """Find what dead processes left behind. The present is `at_ms`, or else now.
 
     Raises
     ------

@@ -48,7 +48,7 @@ class Pruning:
     segments : tuple of SegmentName
         Segments to remove.
     kept : tuple of Winner
-        Their winning parts outside of the span, to be written anew.
+        Their winning parts outside of the span, which are copied into new segments.
     bar_count : int
         Bars that are removed.
     nbytes : int
@@ -90,14 +90,9 @@ def plan_pruning(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING, span: S
 def plan_pruning_to_size(folder: CacheFolder, nbytes_max: int, chosen: SeriesFilter = EVERYTHING) -> list[Pruning]:
     """Plan what to remove so that the chosen series take at most `nbytes_max`. `carry_out` does it.
 
-    Superseded segments go first, then the least recently read. Segments that overlap go together, so that no file
-    is written anew. How precise the order is depends on the file system: most record a read once a day, and those
-    mounted with `noatime` never; then the age of the file counts.
-
-    Raises
-    ------
-    SegmentError, CacheError
-        A segment or folder cannot be read.
+    Superseded segments go first, then the least recently read. Segments that overlap go together, so nothing has to
+    be copied. How precise the order is depends on the file system: most record a read once a day, and those mounted
+    with `noatime` never; then the age of the file counts. Errors: see `plan_pruning`.
     """
     replaced: list[Pruning] = []
     candidates: list[_Group] = []
@@ -162,7 +157,7 @@ def carry_out(folder: CacheFolder, pruning: Pruning) -> Pruning:
     Returns
     -------
     Pruning
-        What was removed: nothing where an older segment has come back that would win then.
+        What was removed: nothing if an older segment is back, which would win then.
 
     Raises
     ------
@@ -275,7 +270,7 @@ def _measure(folder: CacheFolder, series: SeriesKey, names: Iterable[SegmentName
 
 
 def _keep(store: SeriesStore, winner: Winner) -> bool:
-    """Write a winning part of a segment anew; false where it does not win there any more."""
+    """Copy a winning part of a segment into a new one. False if the segment is gone or does not win there."""
     file = store.folder.series_path(store.series) / winner.segment.file_name
     try:
         row_count = count_rows(file, winner.span)
