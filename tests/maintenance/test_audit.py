@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ckvd.api.vision_data_client import VisionDataClient
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore, fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.errors import CacheBusyError
@@ -25,6 +24,7 @@ from ckvd.model.timespan import Span
 from ckvd.vision.folder_source import FolderArchiveSource
 from ckvd.vision.name import ArchiveName
 from ckvd.vision.source import ListedArchive
+from maintenance.caches import download
 from support.places import SAMPLES
 from support.tables import make_table
 
@@ -46,14 +46,7 @@ def mirror(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, mirror: Path) -> CacheFolder:
-    cache = CacheFolder(tmp_path / "cache")
-
-    async def download() -> None:
-        async with VisionDataClient(mirror, cache=cache.root) as vision:
-            await vision.download_series([HOURS], MARCH)
-
-    asyncio.run(download())
-    return cache
+    return download(tmp_path / "cache", HOURS, MARCH, mirror)
 
 
 def audit(folder: CacheFolder, mirror: Path, *, is_thorough: bool = False, fix: bool = False) -> list[ArchiveAudit]:

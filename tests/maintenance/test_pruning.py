@@ -17,20 +17,16 @@ from ckvd.errors import CacheBusyError
 from ckvd.maintenance.pruning import carry_out, plan_pruning, plan_pruning_to_size, prune_span
 from ckvd.maintenance.selection import SeriesFilter
 from ckvd.maintenance.verification import verify_cache
-from ckvd.model.market import DAY_MS, HOUR_MS, SeriesKey
+from ckvd.model.market import HOUR_MS, SeriesKey
 from ckvd.model.timespan import Span, difference
 from ckvd.segment.reader import read_segment_header
+from maintenance.caches import day
 from support.tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 HOURS = SeriesKey.of("BTCUSDT", "1h")
-START = Span.of("2023-01-01", "2023-01-02").start_ms
-
-
-def day(number: int, count: int = 1) -> Span:
-    return Span(START + number * DAY_MS, START + (number + count) * DAY_MS)
 
 
 def put(folder: CacheFolder, span: Span, series: SeriesKey = HOURS, **columns: float) -> Path:

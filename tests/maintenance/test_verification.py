@@ -5,27 +5,17 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-import pytest
-
 from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.maintenance.verification import Finding, Severity, Trouble, is_clean, verify_cache
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
+from maintenance.caches import segment_paths
 from support.tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 HOURS = SeriesKey.of("BTCUSDT", "1h", market="um")
 MONTHS = Span.of("2024-12-01", "2025-02-01")
-
-
-@pytest.fixture
-def folder(two_months: CacheFolder) -> CacheFolder:
-    return two_months
-
-
-def segment_paths(folder: CacheFolder) -> list[Path]:
-    return sorted(folder.series_path(HOURS).glob("*.ckvd"))
 
 
 def look(folder: CacheFolder) -> list[Finding]:
