@@ -203,8 +203,11 @@ def resample(klines: SourceBars, interval: str) -> ResampledKlines:
     counts = np.diff(starts)
     is_there = counts > 0
     starts, counts, opens, ends = starts[:-1][is_there], counts[is_there], edges[:-1][is_there], edges[1:][is_there]
-    columns = _aggregate(klines, starts, counts) | {"open_time": opens}
-    columns = {name: columns[name] for name in klines.column_names}
+    # Threads would gain nothing: `reduceat` does not release the GIL, and everything else waits for memory.
+    columns = {
+        name: opens if name == "open_time" else _RULES.get(name, sum_runs)(klines[name], starts, counts)
+        for name in klines.column_names
+    }
     complete = _filled_slots(open_time, starts, counts, klines.series.interval) == _slot_count(opens, ends, source)
     for array in (*columns.values(), counts, complete):
         array.flags.writeable = False
@@ -261,15 +264,6 @@ def _is_any_closer(open_time: Times, step_ms: int) -> bool:
 
 
 # --- The cells of each longer bar --------------------------------------------------------------------------
-
-
-def _aggregate(klines: SourceBars, starts: Times, counts: Times) -> dict[str, Column]:
-    # Threads would gain nothing: `reduceat` does not release the GIL, and everything else waits for memory.
-    return {
-        name: _RULES.get(name, sum_runs)(klines[name], starts, counts)
-        for name in klines.column_names
-        if name != "open_time"
-    }
 
 
 def _last(column: Column, starts: Times, counts: Times) -> Column:

@@ -78,8 +78,6 @@ class RepairReport(Record):
 
     Attributes
     ----------
-    steps : tuple of RepairStep
-        The plan.
     quarantined : tuple of Quarantined
         Files that were set aside; `restore` puts them back.
     renamed : tuple of Path
@@ -93,7 +91,6 @@ class RepairReport(Record):
         Why files were not set aside or renamed.
     """
 
-    steps: tuple[RepairStep, ...]
     quarantined: tuple[Quarantined, ...]
     renamed: tuple[Path, ...]
     refetched: tuple[Refetched, ...]
@@ -281,7 +278,6 @@ async def repair(
     if any(finding.trouble is Trouble.LEFTOVER for finding in findings):
         leftovers = tuple(remove_leftovers(folder, at_ms=present_ms))
     return RepairReport(
-        steps,
         tuple(moved for _, moved in quarantined if moved.path.exists()),
         tuple(renamed),
         tuple(refetched),
