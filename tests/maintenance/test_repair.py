@@ -88,7 +88,7 @@ def test_swapped_files_get_their_names_back_without_a_source(folder: CacheFolder
     assert list_quarantine(folder) == []
 
 
-def test_a_segment_of_another_series_goes_home(folder: CacheFolder) -> None:
+def test_a_segment_in_the_folder_of_another_series_is_moved_back(folder: CacheFolder) -> None:
     before = bars(folder)
     elsewhere = SeriesKey.of("ETHUSDT", "1h", market="um")
     folder.make_series_path(elsewhere)
@@ -105,7 +105,7 @@ def test_without_a_source_lost_spans_are_reported(folder: CacheFolder) -> None:
     assert not report.is_complete
 
 
-def test_what_the_source_lacks_is_reported(folder: CacheFolder, tmp_path: Path) -> None:
+def test_spans_that_the_source_lacks_are_reported(folder: CacheFolder, tmp_path: Path) -> None:
     flip(segment_paths(folder)[0])
     (tmp_path / "empty" / "data").mkdir(parents=True)
     report = mend(folder, tmp_path / "empty")
@@ -119,7 +119,7 @@ def test_a_source_that_cannot_be_reached_is_asked_once_for_a_month(folder: Cache
     assert refetched.unfetched == (Span.of("2024-12-01", "2025-01-01"),)
 
 
-def test_segments_under_a_damaged_one_are_not_believed(folder: CacheFolder) -> None:
+def test_older_segments_under_a_damaged_one_do_not_win(folder: CacheFolder) -> None:
     december = Span.of("2024-12-01", "2025-01-01")
     before = bars(folder)
     (old, _) = segment_paths(folder)

@@ -1,7 +1,7 @@
 """Keeping a cache correct: looking at it, checking and repairing it, making room in it, and taking data out of it.
 
 Functions take a `CacheFolder`, mostly with a `SeriesFilter`, and return dataclasses; the command line only prints
-them. A function that changes files has another beside it that shows what it would change.
+them. Beside most functions that change files stands one that only shows the change.
 
 - `selection`: `SeriesFilter`, which series to work on.
 - `inventory`: what a cache has: summaries of series and segments, totals.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DAY = Span.of("2024-01-01", "2024-01-02")
 
 
-def test_what_is_there_is_not_overwritten_unasked(folder: CacheFolder, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten_by_default(folder: CacheFolder, tmp_path: Path) -> None:
     path = export_one(folder, tmp_path, ExportFormat.CSV)
     with pytest.raises(ExportError, match="is there already"):
         export_one(folder, tmp_path, ExportFormat.CSV)
