@@ -170,11 +170,7 @@ def format_lock(hashes: Iterable[ContentHash]) -> str:
 def write_lock(path: Path, text: str) -> None:
     """Write the text of a data lock to a file, whole or not at all: half a lock would check half of the data.
 
-    Parameters
-    ----------
-    path : Path
-        A regular file of that name is replaced. Anything else, such as `/dev/stdout`, is written to.
-    text : str
+    A regular file of that name is replaced. Anything else, such as `/dev/stdout`, is written to.
 
     Raises
     ------
@@ -192,13 +188,7 @@ def write_lock(path: Path, text: str) -> None:
 
 
 def parse_lock(text: str, name: str = "the lock") -> list[ContentHash]:
-    """Read the text of a data lock.
-
-    Parameters
-    ----------
-    text : str
-    name : str
-        Its name in errors, such as the path of the file.
+    """Read the text of a data lock. Errors call it `name`, such as the path of the file.
 
     Raises
     ------

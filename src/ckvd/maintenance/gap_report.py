@@ -79,14 +79,7 @@ class MonthFill:
 
 
 def report_gaps(folder: CacheFolder, series: SeriesKey, span: Span | None = None) -> GapReport:
-    """Find the missing bars of a series.
-
-    Parameters
-    ----------
-    folder : CacheFolder
-    series : SeriesKey
-    span : Span, optional
-        The span to search; by default from the first covered moment to the last.
+    """Find the missing bars of a series in a span, by default from its first covered moment to its last.
 
     Raises
     ------

@@ -31,13 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A file or folder that a process left behind.
-
-    Attributes
-    ----------
-    path : Path
-    nbytes : int
-    """
+    """A file or folder that a process left behind, and its size."""
 
     path: Path
     nbytes: int

@@ -50,14 +50,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RepairStep(Record):
-    """One file to set aside, or one span to fetch again whose file was set aside before.
+    """One file to set aside, or one span to fetch again whose file was set aside earlier.
 
     Attributes
     ----------
     finding : Finding
     series : SeriesKey
     lost : tuple of Span
-        The spans in which the file wins; or the span that was lost before.
+        The spans in which the file wins; or the span that was lost earlier.
     nbytes : int
         Of the file.
     """
@@ -150,14 +150,7 @@ class Refetched:
 
 
 def plan_repair(folder: CacheFolder, findings: Iterable[Finding]) -> tuple[RepairStep, ...]:
-    """Plan a repair. It changes nothing.
-
-    Parameters
-    ----------
-    folder : CacheFolder
-    findings : iterable of Finding
-        From `verify_cache` and `find_lost`.
-    """
+    """Plan the repair of findings from `verify_cache` and `find_lost`. It changes nothing."""
     steps: dict[tuple[Path, Span | None], RepairStep] = {}
     for finding in findings:
         series, span, place = finding.series, finding.span, (finding.path, finding.span)

@@ -52,13 +52,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A cache, and which of its series to work on.
-
-    Attributes
-    ----------
-    folder : CacheFolder
-    filter : SeriesFilter
-    """
+    """A cache, and which of its series to work on."""
 
     folder: CacheFolder
     filter: SeriesFilter
@@ -125,12 +119,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The options --start and --end, as they were given.
-
-    Attributes
-    ----------
-    start, end : str or None
-    """
+    """The options --start and --end, as they were given."""
 
     start: Annotated[
         str | None,

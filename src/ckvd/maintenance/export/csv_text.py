@@ -35,8 +35,7 @@ _CellFormat: TypeAlias = "str | Callable[[float], str]"
 # Spot archives are in microseconds from this moment on.
 _MICROSECONDS_FROM_MS: Final = parse_time("2025-01-01")
 _TIMES: Final = {0: OPEN_TIME_US, 6: CLOSE_TIME_US}
-# Archives of every market that have a header line have this one: coin-margined ones call base volumes quote
-# volumes.
+# The header line is the same in every market: coin-margined archives call base volumes quote volumes.
 _HEADER: Final = (",".join(QUOTE_FIELDS) + "\n").encode("ascii")
 
 
