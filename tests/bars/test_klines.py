@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bars.block import Block
 from ckvd.bars.klines import Klines
 from ckvd.errors import CkvdError, ColumnError
 from ckvd.model.market import Interval, Kind, SeriesKey
@@ -23,28 +22,8 @@ from support.models import MINUTE_MS, bar_end, bar_start
 from support.strategies import segment_spans, series_keys, tables
 from support.tables import BTCUSDT_1M, make_table, regular_table, same_bits
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ckvd.model.table import Column
-
 COIN_1M = SeriesKey.of("BTCUSD_PERP", "1m", market="cm")
 HOUR = Span(0, 60 * MINUTE_MS)
-
-
-@dataclass(frozen=True)
-class Block:
-    """Rows of a table instead of a mapped segment."""
-
-    table: KlineTable
-    sources: Sequence[Source] = ()
-    absences: Sequence[Absence] = ()
-
-    def __len__(self) -> int:
-        return self.table.row_count
-
-    def column(self, name: str, interval: Interval) -> Column | None:
-        return self.table.columns.get(name)
 
 
 def minute_table(*minutes: int, series: SeriesKey = BTCUSDT_1M) -> KlineTable:

@@ -82,7 +82,7 @@ def test_every_cell_is_that_of_a_dict_of_the_bars(data: st.DataObject, interval:
 
 
 @pytest.mark.usefixtures("cells_min")
-def test_a_symbol_that_is_not_cached_is_an_error_or_a_column_of_nan_as_asked(tmp_path: Path) -> None:
+def test_an_uncached_symbol_is_an_error_or_a_column_of_nan(tmp_path: Path) -> None:
     put(tmp_path, hours("AUSDT"), DAY)
     with open_cache(tmp_path) as cache:
         with pytest.raises(NotCachedError, match="BUSDT"):

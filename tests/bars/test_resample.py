@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bars.block import Block
 from ckvd.acquisition.ingest import expected_of
 from ckvd.bars.klines import Klines
 from ckvd.bars.resample import BarLength
@@ -44,22 +45,8 @@ NESTING = [
 ]  # fmt: skip
 
 
-class TableRows:
-    """The rows of a table, as a block of `Klines`."""
-
-    def __init__(self, table: KlineTable) -> None:
-        self._table = table
-        self.sources = self.absences = ()
-
-    def __len__(self) -> int:
-        return self._table.row_count
-
-    def column(self, name: str, interval: Interval) -> Column | None:
-        return self._table.columns.get(name)
-
-
 def klines_of(table: KlineTable, span: Span) -> Klines:
-    return Klines(table.series, span, [TableRows(table)])
+    return Klines(table.series, span, [Block(table)])
 
 
 def series_of(interval: Interval) -> SeriesKey:

@@ -65,7 +65,7 @@ def download(site: DownloadSite, *arguments: str) -> Finished:
 # --- What is said ------------------------------------------------------------------------------------------
 
 
-def test_what_was_stored_is_counted_on_standard_output_and_told_line_by_line_on_standard_error(
+def test_totals_go_to_standard_output_and_each_archive_to_standard_error(
     samples: DownloadSite,
 ) -> None:
     finished = command.run(*arguments_of(samples, "BTCUSDT", *MARCH), home=samples.cache.parent)
@@ -75,7 +75,7 @@ def test_what_was_stored_is_counted_on_standard_output_and_told_line_by_line_on_
     assert len(samples.read("BTCUSDT", "1h", "2023-03-01", "2023-04-01")) == 743
 
 
-def test_what_a_wrong_mirror_did_not_have_is_asked_for_where_that_is_wished(samples: DownloadSite) -> None:
+def test_refresh_asks_again_for_what_a_wrong_mirror_lacked(samples: DownloadSite) -> None:
     empty = samples.cache.parent / "empty"
     (empty / "data").mkdir(parents=True)
     wrong = ("--cache", str(samples.cache), "--vision-url", str(empty), "--no-rest")
@@ -89,7 +89,7 @@ def test_what_a_wrong_mirror_did_not_have_is_asked_for_where_that_is_wished(samp
     assert (refreshed.status, refreshed.err) == (0, "1/1 spot/klines/BTCUSDT/1h 2023-03 stored\n")
 
 
-def test_what_is_there_is_not_asked_for_again(samples: DownloadSite) -> None:
+def test_cached_bars_are_not_requested_again(samples: DownloadSite) -> None:
     day = ("BNBBTC", "--interval", "1s", "--start", "2023-01-01", "--end", "2023-01-02")
     assert download(samples, *day).status == 0
     samples.forget_requests()
@@ -106,7 +106,7 @@ def test_what_is_there_is_not_asked_for_again(samples: DownloadSite) -> None:
         ("2023-03-01", "2023-03-01", "2023-03-01..2023-03-01 is empty"),
     ],
 )
-def test_a_span_without_a_closed_bar_is_no_success(
+def test_a_span_without_a_closed_bar_is_an_error(
     samples: DownloadSite, start: str, end: str, said: str, option: str
 ) -> None:
     finished = download(samples, "BTCUSDT", "--interval", "1m", "--start", start, "--end", end, option)
@@ -114,7 +114,7 @@ def test_a_span_without_a_closed_bar_is_no_success(
     assert samples.mirror.server.requests == []
 
 
-def test_what_nobody_has_is_named_with_status_1_and_the_others_are_stored(samples: DownloadSite) -> None:
+def test_unknown_symbols_are_named_with_status_1_and_the_others_are_stored(samples: DownloadSite) -> None:
     finished = download(samples, "NOSUCHUSDT", "BTCUSDT", "币安人生USDT", *MARCH, "--jobs", "2")
     assert finished.status == 1
     assert finished.out.startswith("1 archives stored")
@@ -126,7 +126,7 @@ def test_what_nobody_has_is_named_with_status_1_and_the_others_are_stored(sample
     assert samples.mirror.server.peak_concurrency <= 2
 
 
-def test_an_archive_that_cannot_be_believed_is_named_with_status_1(half_year: DownloadSite) -> None:
+def test_an_archive_with_a_wrong_checksum_is_named_with_status_1(half_year: DownloadSite) -> None:
     path = path_of("BTCUSDT", "1d", "2022-03")
     publish(half_year.root, path, make_archive(path), digest="0" * 64)
     finished = download(half_year, *HALF_YEAR)
@@ -159,7 +159,7 @@ def test_a_missing_checksum_is_refused_where_one_is_required(
     assert "2022-06-01..2022-07-01 is not in the cache" in finished.err
 
 
-def test_what_was_refused_is_asked_for_the_next_time(half_year: DownloadSite, june: tuple[str, ...]) -> None:
+def test_a_refused_archive_is_requested_the_next_time(half_year: DownloadSite, june: tuple[str, ...]) -> None:
     """The archive is there: the cache may not record it as absent."""
     assert download(half_year, *june, "--require-checksum").status == 1
     finished = download(half_year, *june)
@@ -176,7 +176,7 @@ def test_a_cache_that_cannot_be_written_is_named_with_status_1(samples: Download
     assert line.startswith(f"ckvd: {home}/file/klines: cannot be ")
 
 
-def test_what_is_said_comes_from_the_report(monkeypatch: pytest.MonkeyPatch, samples: DownloadSite) -> None:
+def test_messages_come_from_the_report(monkeypatch: pytest.MonkeyPatch, samples: DownloadSite) -> None:
     hours, span = SeriesKey.of("BTCUSDT", "1h"), Span.of("2023-03-01", "2023-04-01")
     march = Period.of_label("2023-03")
     source = Source(Origin.VISION_MONTHLY, "a.zip", span.start_ms, span.end_ms, duplicate_row_count=2)
@@ -211,7 +211,7 @@ def test_what_is_said_comes_from_the_report(monkeypatch: pytest.MonkeyPatch, sam
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other platforms keep caches elsewhere")
-def test_the_environment_stands_in_for_options_and_the_platform_for_both(tmp_path: Path) -> None:
+def test_places_come_from_options_or_the_environment_or_the_platform(tmp_path: Path) -> None:
     arguments = ("download", "BTCUSDT", *MARCH, "--no-rest")
     mirror = {"CKVD_VISION_URL": str(SAMPLES)}
     assert command.run(*arguments, home=tmp_path, CKVD_CACHE_DIR=str(tmp_path / "named"), **mirror).status == 0
@@ -220,7 +220,7 @@ def test_the_environment_stands_in_for_options_and_the_platform_for_both(tmp_pat
     assert roots == {".cache/ckvd", "named"}
 
 
-def test_a_folder_that_is_no_mirror_is_an_error_and_no_absence(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_mirror_is_an_error_and_not_an_absence(tmp_path: Path) -> None:
     finished = command.run("download", "BTCUSDT", *MARCH, "--no-rest", "--cache", "klines", home=tmp_path)
     assert finished.status == 1
     assert "no-mirror: expected a mirror of the archives" in finished.err
@@ -235,7 +235,7 @@ def test_an_address_that_is_not_http_is_wrong_usage(tmp_path: Path, is_option: b
     assert list(tmp_path.iterdir()) == []
 
 
-def test_offline_nothing_is_asked_and_what_lacks_is_named(samples: DownloadSite) -> None:
+def test_offline_nothing_is_requested_and_missing_spans_are_named(samples: DownloadSite) -> None:
     finished = download(samples, "BTCUSDT", *MARCH, "--offline")
     assert finished.status == 1
     assert "2023-03-01..2023-04-01 is not in the cache" in finished.err
@@ -261,7 +261,7 @@ def test_progress_in_a_terminal_is_that_of_the_download(
     assert changes[-1]["completed"] == (SAMPLES / path_of("BTCUSDT", "1h", "2023-03")).stat().st_size
 
 
-def test_a_terminal_shows_a_bar_that_goes_when_all_is_done(half_year: DownloadSite) -> None:
+def test_a_terminal_shows_a_bar_that_is_erased_at_the_end(half_year: DownloadSite) -> None:
     home = half_year.cache.parent
     gate, path = Gate(), path_of("BTCUSDT", "1d", "2022-06")
     half_year.mirror.script(path, Reply(200, make_archive(path), head_gate=gate))
@@ -360,7 +360,7 @@ run()
 """
 
 
-def test_ctrl_c_again_lets_what_is_under_way_end_in_order(half_year: DownloadSite) -> None:
+def test_a_second_ctrl_c_lets_the_cleanup_finish(half_year: DownloadSite) -> None:
     hold_june(half_year)
     home = half_year.cache.parent
     with (

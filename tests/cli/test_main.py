@@ -212,7 +212,7 @@ run()
 @pytest.mark.parametrize(
     "module", ["ckvd.cli.app", "typer", "ckvd.cli.cache.app", "rich.console", "ckvd.api.crypto_kline_vision_data"]
 )
-def test_ctrl_c_while_the_command_is_loaded_is_what_it_is_later(tmp_path: Path, module: str) -> None:
+def test_ctrl_c_while_the_command_is_loaded_is_reported_as_later(tmp_path: Path, module: str) -> None:
     words = ("download", "BTCUSDT", "-i", "1h", *SPAN, "--offline", "--cache", "klines")
     with command.interruptible():
         finished = subprocess.run(
@@ -242,7 +242,7 @@ FULL_DEVICE = Path("/dev/full")
         ("cache", "list", "--cache", ".", "--json"),
     ],
 )
-def test_output_that_nobody_takes_is_one_line_and_status_1(tmp_path: Path, words: Sequence[str]) -> None:
+def test_output_to_a_full_device_ends_with_one_line_and_status_1(tmp_path: Path, words: Sequence[str]) -> None:
     with (
         FULL_DEVICE.open("w", encoding="utf-8") as full,
         command.started(*words, home=tmp_path, stdout=full) as process,
@@ -264,7 +264,7 @@ def test_a_command_that_cannot_even_complain_ends_with_status_1(tmp_path: Path) 
 
 @pytest.mark.skipif(not FULL_DEVICE.exists(), reason="this system has no device that is always full")
 @pytest.mark.parametrize("is_complaint_lost", [False, True])
-def test_what_a_full_disk_did_not_take_is_discarded(is_complaint_lost: bool) -> None:
+def test_output_that_a_full_disk_refused_is_discarded(is_complaint_lost: bool) -> None:
     """Python writes it again when the stream is closed: that would raise here."""
     with (
         FULL_DEVICE.open("w", encoding="utf-8") as out,
@@ -277,7 +277,7 @@ def test_what_a_full_disk_did_not_take_is_discarded(is_complaint_lost: bool) -> 
 
 
 @pytest.mark.parametrize("closed", ["stdout", "stderr"])
-def test_a_reader_who_left_is_no_error(tmp_path: Path, closed: str) -> None:
+def test_a_closed_pipe_is_not_an_error(tmp_path: Path, closed: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:

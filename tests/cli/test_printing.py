@@ -85,7 +85,7 @@ def test_complaints_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize(("is_work_left", "hint"), [(True, "; add --yes to do it"), (False, "")])
-def test_what_would_be_done_is_said_with_the_option_that_does_it(
+def test_a_plan_names_the_option_that_carries_it_out(
     capsys: pytest.CaptureFixture[str], is_work_left: bool, hint: str
 ) -> None:
     printing.propose("would remove 1 file", is_work_left=is_work_left)
@@ -144,7 +144,7 @@ def test_without_a_terminal_no_progress_is_shown(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr() == ("", "")
 
 
-def test_on_a_terminal_what_is_done_is_counted_and_the_bar_goes() -> None:
+def test_on_a_terminal_progress_is_counted_and_then_erased() -> None:
     with terminal() as screen:
         assert list(printing.track(["a", "b"], "looking [1m]")) == ["a", "b"]
     assert "looking [1m]" in screen.getvalue()
@@ -154,14 +154,14 @@ def test_on_a_terminal_what_is_done_is_counted_and_the_bar_goes() -> None:
 
 
 @pytest.mark.parametrize(("is_in_bytes", "has_bar"), [(True, True), (False, False)])
-def test_what_has_no_known_end_shows_where_it_is(is_in_bytes: bool, has_bar: bool) -> None:
+def test_progress_without_a_known_total_shows_the_description(is_in_bytes: bool, has_bar: bool) -> None:
     with terminal() as screen, printing.progress_bar("downloading", is_in_bytes=is_in_bytes) as update:
         update(description="5 of 6 archives", completed=1_500, total=3_000 if is_in_bytes else None)
     assert "5 of 6 archives" in screen.getvalue()
     assert ("1.5/3.0 kB" in screen.getvalue()) == has_bar
 
 
-def test_a_bar_goes_where_the_work_fails() -> None:
+def test_a_progress_bar_is_erased_when_the_work_fails() -> None:
     with terminal() as screen:
         with pytest.raises(ZeroDivisionError):
             print([1 / item for item in printing.track([1, 0], "dividing")])

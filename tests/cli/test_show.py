@@ -116,7 +116,7 @@ def test_a_damaged_segment_is_named(home: Path) -> None:
     assert "Traceback" not in finished.err
 
 
-def test_a_reader_who_has_seen_enough_is_no_error(home: Path) -> None:
+def test_a_pipe_closed_early_is_not_an_error(home: Path) -> None:
     arguments = ("show", *OUTAGE, "--rows", "0", "--cache", "klines")
     with command.started(*arguments, home=home) as process:
         assert process.stdout is not None

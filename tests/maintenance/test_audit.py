@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ckvd.api.vision_data_client import VisionDataClient
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore, fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.errors import CacheBusyError
@@ -25,6 +24,7 @@ from ckvd.model.timespan import Span
 from ckvd.vision.folder_source import FolderArchiveSource
 from ckvd.vision.name import ArchiveName
 from ckvd.vision.source import ListedArchive
+from maintenance.caches import download
 from support.places import SAMPLES
 from support.tables import make_table
 
@@ -46,14 +46,7 @@ def mirror(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, mirror: Path) -> CacheFolder:
-    cache = CacheFolder(tmp_path / "cache")
-
-    async def download() -> None:
-        async with VisionDataClient(mirror, cache=cache.root) as vision:
-            await vision.download_series([HOURS], MARCH)
-
-    asyncio.run(download())
-    return cache
+    return download(tmp_path / "cache", HOURS, MARCH, mirror)
 
 
 def audit(folder: CacheFolder, mirror: Path, *, is_thorough: bool = False, fix: bool = False) -> list[ArchiveAudit]:
@@ -89,18 +82,18 @@ def first_cells(path: Path) -> list[bytes]:
         return archive.read(archive.namelist()[0]).split(b"\n")[0].split(b",")
 
 
-def test_what_did_not_change_is_not_fetched(folder: CacheFolder, mirror: Path) -> None:
+def test_an_unchanged_archive_is_not_fetched(folder: CacheFolder, mirror: Path) -> None:
     (found,) = audit(folder, mirror)
     assert (found.archive, found.change, found.message) == (MONTH, Change.UNCHANGED, "")
 
 
-def test_what_was_only_touched_is_fetched_and_the_same(folder: CacheFolder, mirror: Path) -> None:
+def test_an_archive_with_only_a_new_time_is_fetched_and_found_unchanged(folder: CacheFolder, mirror: Path) -> None:
     os.utime(mirror / MONTH, (1_900_000_000, 1_900_000_000))
     (found,) = audit(folder, mirror)
     assert (found.change, found.message) == (Change.UNCHANGED, "fetched: its bytes are the same")
 
 
-def test_changed_bars_are_reported_and_not_touched_unasked(folder: CacheFolder, mirror: Path) -> None:
+def test_changed_bars_are_only_reported_without_fix(folder: CacheFolder, mirror: Path) -> None:
     cells = first_cells(mirror / MONTH)
     rewrite(mirror / MONTH, [(b",".join(cells[:2]), cells[0] + b",12345.00000000")], drop_line=5)
     before = folder.segments(HOURS)
@@ -115,7 +108,7 @@ def test_changed_bars_are_reported_and_not_touched_unasked(folder: CacheFolder, 
     found.to_json()
 
 
-def test_changed_archives_are_stored_when_asked(folder: CacheFolder, mirror: Path) -> None:
+def test_changed_archives_are_stored_with_fix(folder: CacheFolder, mirror: Path) -> None:
     cells = first_cells(mirror / MONTH)
     rewrite(mirror / MONTH, [(b",".join(cells[:2]), cells[0] + b",12345.00000000")])
     (found,) = audit(folder, mirror, fix=True)
@@ -186,7 +179,7 @@ def correct_while(folder: CacheFolder, mirror: Path, meanwhile: Callable[[], Non
     return asyncio.run(run())
 
 
-def test_what_others_publish_while_an_archive_is_fetched_is_kept(
+def test_bars_that_others_publish_while_an_archive_is_fetched_are_kept(
     folder: CacheFolder, mirror: Path, hole_ms: int
 ) -> None:
     rewrite(mirror / MONTH)
@@ -196,7 +189,7 @@ def test_what_others_publish_while_an_archive_is_fetched_is_kept(
     assert opens_at(folder, hole_ms) == [7.0]
 
 
-def test_what_others_publish_while_a_correction_is_written_is_kept(
+def test_bars_that_others_publish_while_a_correction_is_written_are_kept(
     folder: CacheFolder, mirror: Path, hole_ms: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cells = first_cells(mirror / MONTH)

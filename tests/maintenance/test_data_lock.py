@@ -20,16 +20,11 @@ from ckvd.maintenance.data_lock import (
     parse_lock,
     write_lock,
 )
-from ckvd.model.market import DAY_MS, SeriesKey
-from ckvd.model.timespan import Span
+from ckvd.model.market import SeriesKey
+from maintenance.caches import day
 from support.tables import BTCUSDT_1M, regular_table
 
 HOURS = SeriesKey.of("BTCUSDT", "1h")
-START = Span.of("2023-01-30", "2023-01-31").start_ms
-
-
-def day(number: int, count: int = 1) -> Span:
-    return Span(START + number * DAY_MS, START + (number + count) * DAY_MS)
 
 
 def test_a_hash_does_not_depend_on_segments(tmp_path: Path) -> None:

@@ -8,19 +8,15 @@ import numpy as np
 
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.maintenance.gap_report import fill_by_month, report_gaps
-from ckvd.model.market import DAY_MS, Interval, SeriesKey
+from ckvd.model.market import Interval, SeriesKey
 from ckvd.model.provenance import Absence, Reason
 from ckvd.model.timespan import Span
+from maintenance.caches import day
 from support.tables import BTCUSDT_1M, make_table, regular_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 HOURS = SeriesKey.of("BTCUSDT", "1h")
-START = Span.of("2023-01-30", "2023-01-31").start_ms
-
-
-def day(number: int, count: int = 1) -> Span:
-    return Span(START + number * DAY_MS, START + (number + count) * DAY_MS)
 
 
 def test_gaps_agree_with_what_is_read(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from ckvd.model.market import DAY_MS, Market, SeriesKey
 from ckvd.model.provenance import Absence, Origin, Reason, Source, narrow
 from ckvd.model.timespan import Span
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
+from maintenance.caches import day
 from support.tables import make_table, regular_table
 
 if TYPE_CHECKING:
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
     from ckvd.cache.folder import SegmentName
 
 HOURS = SeriesKey.of("BTCUSDT", "1h")
-START = Span.of("2023-01-30", "2023-01-31").start_ms
-
-
-def day(number: int, count: int = 1) -> Span:
-    return Span(START + number * DAY_MS, START + (number + count) * DAY_MS)
 
 
 def source(span: Span) -> Source:

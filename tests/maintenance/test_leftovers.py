@@ -56,7 +56,7 @@ def test_a_download_at_work_is_no_leftover_whatever_the_clock_says(folder: Cache
     assert list(folder.root.iterdir()) == []
 
 
-def test_what_a_killed_download_leaves_goes_a_minute_later(folder: CacheFolder) -> None:
+def test_leftovers_of_a_killed_download_are_removed_after_a_minute(folder: CacheFolder) -> None:
     def work(say: Callable[[str], None]) -> None:
         with download_folder(folder) as place:
             (place / "archive.zip.part").write_bytes(b"123")

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ckvd.api.vision_data_client import VisionDataClient
 from ckvd.cache import CacheFolder
 from ckvd.cache.coverage import uncovered_spans
 from ckvd.maintenance.repair import repair
@@ -25,6 +24,7 @@ from ckvd.maintenance.verification import is_clean, verify_cache
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, now_ms
 from ckvd.vision.folder_source import FolderArchiveSource
+from maintenance.caches import download
 from support import command
 from support.command import Finished
 from support.forked import at_step, die, run_in_child, steps_of, telling
@@ -40,14 +40,6 @@ LOST = f"ckvd: {HOURS}: {MARCH} is lost; try again, or ckvd download"
 NOBODY = 65_534
 
 
-def fill(folder: CacheFolder, series: SeriesKey = HOURS, span: Span = MARCH) -> None:
-    async def download() -> None:
-        async with VisionDataClient(SAMPLES, cache=folder.root) as vision:
-            await vision.download_series([series], span)
-
-    asyncio.run(download())
-
-
 def damage(folder: CacheFolder, series: SeriesKey = HOURS) -> Path:
     (path,) = folder.series_path(series).glob("*.ckvd")
     path.write_bytes(path.read_bytes()[:-1])
@@ -57,8 +49,7 @@ def damage(folder: CacheFolder, series: SeriesKey = HOURS) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path) -> CacheFolder:
     """A month, which is damaged."""
-    cache = CacheFolder(tmp_path / "cache")
-    fill(cache)
+    cache = download(tmp_path / "cache", HOURS, MARCH)
     damage(cache)
     return cache
 
@@ -138,8 +129,7 @@ def small_disk(place: Path) -> Iterator[Path]:
 
 def test_a_disk_that_is_full(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
-        folder = CacheFolder(disk / "cache")
-        fill(folder)
+        folder = download(disk / "cache", HOURS, MARCH)
         damage(folder)
         filler = disk / "filler"
         filler.write_bytes(b"x" * (shutil.disk_usage(disk).free - 30_000))
@@ -150,8 +140,7 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_read_only_loses_nothing(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
-        folder = CacheFolder(disk / "cache")
-        fill(folder)
+        folder = download(disk / "cache", HOURS, MARCH)
         path = damage(folder)
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         for _ in range(2):
@@ -168,8 +157,7 @@ def foreign_folder() -> Iterator[CacheFolder]:
     if os.getuid() != 0:
         pytest.skip("only root can become somebody else")
     with tempfile.TemporaryDirectory() as name:
-        folder = CacheFolder(Path(name) / "cache")
-        fill(folder)
+        folder = download(Path(name) / "cache", HOURS, MARCH)
         damage(folder)
         Path(name).chmod(0o755)
         (folder.root / ".quarantine").mkdir()
@@ -191,7 +179,7 @@ def test_a_folder_whose_rights_forbid_it(foreign_folder: CacheFolder) -> None:
 
 def test_a_file_that_cannot_be_set_aside_after_one_that_was(foreign_folder: CacheFolder) -> None:
     other = SeriesKey.of("BTCUSDT", "1h", market="um")
-    fill(foreign_folder, other, Span.of("2024-12-01", "2025-01-01"))
+    download(foreign_folder.root, other, Span.of("2024-12-01", "2025-01-01"))
     path = damage(foreign_folder, other)
     for lock in (foreign_folder.root / ".locks").iterdir():
         lock.chmod(0o666)
@@ -272,7 +260,7 @@ def test_the_ways_out_that_it_names(folder: CacheFolder, words: tuple[str, ...],
 
 
 def test_only_the_series_that_are_meant(folder: CacheFolder) -> None:
-    fill(folder, SeriesKey.of("BTCUSDT", "1h", market="um"), Span.of("2024-12-01", "2025-01-01"))
+    download(folder.root, SeriesKey.of("BTCUSDT", "1h", market="um"), Span.of("2024-12-01", "2025-01-01"))
     ckvd(folder, "repair", "--yes", "--no-fetch")
     assert ckvd(folder, "repair", "--market", "um", "--yes", "--no-fetch") == Finished(0, "", "")
 

@@ -17,20 +17,16 @@ from ckvd.errors import CacheBusyError
 from ckvd.maintenance.pruning import carry_out, plan_pruning, plan_pruning_to_size, prune_span
 from ckvd.maintenance.selection import SeriesFilter
 from ckvd.maintenance.verification import verify_cache
-from ckvd.model.market import DAY_MS, HOUR_MS, SeriesKey
+from ckvd.model.market import HOUR_MS, SeriesKey
 from ckvd.model.timespan import Span, difference
 from ckvd.segment.reader import read_segment_header
+from maintenance.caches import day
 from support.tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 HOURS = SeriesKey.of("BTCUSDT", "1h")
-START = Span.of("2023-01-01", "2023-01-02").start_ms
-
-
-def day(number: int, count: int = 1) -> Span:
-    return Span(START + number * DAY_MS, START + (number + count) * DAY_MS)
 
 
 def put(folder: CacheFolder, span: Span, series: SeriesKey = HOURS, **columns: float) -> Path:
@@ -143,7 +139,7 @@ def test_to_a_size_no_file_counts_twice_and_none_is_written_anew(folder: CacheFo
     assert not any(pruning.kept for pruning in prunings)
 
 
-def test_to_a_size_only_what_was_planned_goes(folder: CacheFolder) -> None:
+def test_to_a_size_only_planned_segments_are_removed(folder: CacheFolder) -> None:
     put(folder, day(0, 4))
     put(folder, day(1))
     (pruning,) = plan_pruning_to_size(folder, 0)
@@ -156,7 +152,7 @@ def test_to_a_size_only_what_was_planned_goes(folder: CacheFolder) -> None:
     assert bars(folder, day(0, 4)) == 2 * 24
 
 
-def test_to_a_size_nothing_goes_above_a_segment_that_came_back(folder: CacheFolder) -> None:
+def test_to_a_size_nothing_is_removed_above_a_restored_segment(folder: CacheFolder) -> None:
     old = put(folder, day(0), open=1.0)
     content = old.read_bytes()
     old.unlink()
@@ -169,7 +165,7 @@ def test_to_a_size_nothing_goes_above_a_segment_that_came_back(folder: CacheFold
 
 
 @pytest.mark.parametrize("span", [day(0, 12), day(0, 3)])
-def test_what_was_packed_since_it_was_listed_is_pruned_as_well(
+def test_segments_packed_after_the_listing_are_pruned_too(
     folder: CacheFolder, monkeypatch: pytest.MonkeyPatch, span: Span
 ) -> None:
     for number in range(12):

@@ -16,6 +16,7 @@ from ckvd.maintenance.quarantine import discard, list_quarantine, quarantine_fil
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.segment.atomic_file import flush_folder
+from maintenance.caches import segment_paths
 from support.tables import regular_table
 
 if TYPE_CHECKING:
@@ -30,10 +31,6 @@ def folder(tmp_path: Path) -> CacheFolder:
     for month in MONTHS:
         SeriesStore(cache, HOURS).put(regular_table(HOURS, month), month)
     return cache
-
-
-def segment_paths(folder: CacheFolder) -> list[Path]:
-    return sorted(folder.series_path(HOURS).glob("*.ckvd"))
 
 
 def set_aside_all(folder: CacheFolder) -> None:

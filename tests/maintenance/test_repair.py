@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,12 +9,12 @@ import pytest
 from ckvd.cache import CacheFolder, KlineCache
 from ckvd.cache.folder import SegmentName
 from ckvd.maintenance.quarantine import list_quarantine
-from ckvd.maintenance.repair import RepairReport, repair
+from ckvd.maintenance.repair import plan_repair
 from ckvd.maintenance.verification import Finding, Severity, Trouble, is_clean, verify_cache
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.segment.writer import SegmentStatement, SegmentWriter
-from ckvd.vision.folder_source import FolderArchiveSource
+from maintenance.caches import flip, mend, segment_paths
 from support.places import SAMPLES
 from support.tables import regular_table
 
@@ -26,33 +25,14 @@ HOURS = SeriesKey.of("BTCUSDT", "1h", market="um")
 MONTHS = Span.of("2024-12-01", "2025-02-01")
 
 
-@pytest.fixture
-def folder(two_months: CacheFolder) -> CacheFolder:
-    return two_months
-
-
-def segment_paths(folder: CacheFolder) -> list[Path]:
-    return sorted(folder.series_path(HOURS).glob("*.ckvd"))
-
-
 def look(folder: CacheFolder) -> list[Finding]:
     return list(verify_cache(folder))
-
-
-def mend(folder: CacheFolder, source: FolderArchiveSource | None = None) -> RepairReport:
-    return asyncio.run(repair(folder, look(folder), source or FolderArchiveSource(SAMPLES)))
 
 
 def bars(folder: CacheFolder) -> dict[str, bytes]:
     with KlineCache(folder.root) as cache:
         klines = cache.read_series(HOURS, MONTHS)
         return {name: column.tobytes() for name, column in klines.as_dict().items()}
-
-
-def flip(path: Path, position: int, bit: int = 0) -> None:
-    content = bytearray(path.read_bytes())
-    content[position] ^= 1 << bit
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize("position", [0, 9, 50, 200, 600, 5000, -1])
@@ -62,7 +42,7 @@ def test_a_damaged_byte_is_repaired_from_the_source(folder: CacheFolder, positio
     flip(victim, position)
     damaged = victim.read_bytes()
     assert not is_clean(look(folder))
-    report = mend(folder)
+    report = mend(folder, SAMPLES)
     assert report.is_complete
     assert [source.name.rpartition("/")[2] for source in report.refetched[0].stored] == ["BTCUSDT-1h-2025-01.zip"]
     assert look(folder) == []
@@ -89,7 +69,7 @@ def test_a_truncated_empty_or_foreign_file_is_repaired(
     victim.write_bytes(victim.read_bytes()[:-8] if content is None else content)
     (finding,) = look(folder)
     assert (finding.severity, finding.trouble) == (Severity.ERROR, trouble)
-    assert mend(folder).is_complete
+    assert mend(folder, SAMPLES).is_complete
     assert bars(folder) == before
 
 
@@ -100,7 +80,7 @@ def test_swapped_files_get_their_names_back_without_a_source(folder: CacheFolder
     other.rename(one)
     (tmp_path / "x").rename(other)
     assert [finding.trouble for finding in look(folder)] == [Trouble.SWAPPED] * 2
-    report = asyncio.run(repair(folder, look(folder)))
+    report = mend(folder)
     assert report.is_complete
     assert sorted(report.renamed) == [one, other]
     assert look(folder) == []
@@ -108,38 +88,38 @@ def test_swapped_files_get_their_names_back_without_a_source(folder: CacheFolder
     assert list_quarantine(folder) == []
 
 
-def test_a_segment_of_another_series_goes_home(folder: CacheFolder) -> None:
+def test_a_segment_in_the_folder_of_another_series_is_moved_back(folder: CacheFolder) -> None:
     before = bars(folder)
     elsewhere = SeriesKey.of("ETHUSDT", "1h", market="um")
     folder.make_series_path(elsewhere)
     lost = segment_paths(folder)[0]
     lost.rename(folder.series_path(elsewhere) / lost.name)
-    assert asyncio.run(repair(folder, look(folder))).renamed == (lost,)
+    assert mend(folder).renamed == (lost,)
     assert bars(folder) == before
 
 
 def test_without_a_source_lost_spans_are_reported(folder: CacheFolder) -> None:
-    flip(segment_paths(folder)[0], -1)
-    report = asyncio.run(repair(folder, look(folder)))
+    flip(segment_paths(folder)[0])
+    report = mend(folder)
     assert report.unrepaired == {HOURS: (Span.of("2024-12-01", "2025-01-01"),)}
     assert not report.is_complete
 
 
-def test_what_the_source_lacks_is_reported(folder: CacheFolder, tmp_path: Path) -> None:
-    flip(segment_paths(folder)[0], -1)
+def test_spans_that_the_source_lacks_are_reported(folder: CacheFolder, tmp_path: Path) -> None:
+    flip(segment_paths(folder)[0])
     (tmp_path / "empty" / "data").mkdir(parents=True)
-    report = mend(folder, FolderArchiveSource(tmp_path / "empty"))
+    report = mend(folder, tmp_path / "empty")
     assert report.unrepaired == {HOURS: (Span.of("2024-12-01", "2025-01-01"),)}
 
 
 def test_a_source_that_cannot_be_reached_is_asked_once_for_a_month(folder: CacheFolder, tmp_path: Path) -> None:
-    flip(segment_paths(folder)[0], -1)
-    (refetched,) = mend(folder, FolderArchiveSource(tmp_path / "nowhere")).refetched
+    flip(segment_paths(folder)[0])
+    (refetched,) = mend(folder, tmp_path / "nowhere").refetched
     assert len(refetched.failures) == 1
     assert refetched.unfetched == (Span.of("2024-12-01", "2025-01-01"),)
 
 
-def test_segments_under_a_damaged_one_are_not_believed(folder: CacheFolder) -> None:
+def test_older_segments_under_a_damaged_one_do_not_win(folder: CacheFolder) -> None:
     december = Span.of("2024-12-01", "2025-01-01")
     before = bars(folder)
     (old, _) = segment_paths(folder)
@@ -148,8 +128,8 @@ def test_segments_under_a_damaged_one_are_not_believed(folder: CacheFolder) -> N
     path = folder.series_path(HOURS) / newer.file_name
     with SegmentWriter.of_table(path, SegmentStatement(HOURS, december, 9), table) as writer:
         writer.publish()
-    flip(path, -1)
-    report = mend(folder)
+    flip(path)
+    report = mend(folder, SAMPLES)
     assert report.is_complete
     assert old.exists()
     assert len(report.refetched[0].stored) == 1
@@ -162,5 +142,6 @@ def test_a_segment_of_a_later_version_stays_where_it_is(folder: CacheFolder) -> 
     flip(path, 20)
     (finding,) = look(folder)
     assert finding.trouble is Trouble.LATER_VERSION
-    assert mend(folder).steps == ()
+    assert plan_repair(folder, [finding]) == ()
+    assert mend(folder, SAMPLES).quarantined == ()
     assert path.exists()

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ckvd.api.vision_data_client import VisionDataClient
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.coverage import uncovered_spans
 from ckvd.cache.folder import SegmentName
 from ckvd.cache.packing import pack_series
 from ckvd.errors import NotCachedError
 from ckvd.maintenance.quarantine import list_quarantine, quarantine_file, restore
-from ckvd.maintenance.repair import RepairReport, repair
+from ckvd.maintenance.repair import repair
 from ckvd.maintenance.tombstones import spans_to_hide
 from ckvd.maintenance.verification import verify_cache
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.timespan import Span, now_ms
-from ckvd.vision.folder_source import FolderArchiveSource
+from maintenance.caches import download, flip, mend
 from support.forked import at_step, die, run_in_child, steps_of, telling, void
 from support.places import SAMPLES
 from support.tables import regular_table
@@ -43,16 +42,6 @@ def put(folder: CacheFolder, span: Span, close: float) -> Path:
     columns = dict.fromkeys(("open", "high", "low", "close", "volume", "quote_volume"), close)
     table = regular_table(HOURS, span, taker_buy_volume=0.0, taker_buy_quote_volume=0.0, **columns)
     return SeriesStore(folder, HOURS).put(table, span)
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
-def mend(folder: CacheFolder, source: FolderArchiveSource | None = None) -> RepairReport:
-    return asyncio.run(repair(folder, list(verify_cache(folder)), source))
 
 
 def closes(folder: CacheFolder, span: Span) -> set[float]:
@@ -86,7 +75,7 @@ def test_without_a_source_older_bars_are_hidden_and_the_span_is_asked_for(folder
 
 def test_spans_that_a_source_lacks_are_still_asked_for(folder: CacheFolder, tmp_path: Path) -> None:
     (tmp_path / "empty" / "data").mkdir(parents=True)
-    assert mend(folder, FolderArchiveSource(tmp_path / "empty")).unrepaired == {HOURS: (day(1),)}
+    assert mend(folder, tmp_path / "empty").unrepaired == {HOURS: (day(1),)}
     assert asked_for(folder) == (day(1),)
 
 
@@ -95,12 +84,7 @@ def test_a_download_fetches_what_a_repair_without_a_source_left(tmp_path: Path) 
     put(folder, DECEMBER, OLD)
     flip(put(folder, DECEMBER, NEW))
     mend(folder)
-
-    async def download() -> None:
-        async with VisionDataClient(SAMPLES, cache=folder.root) as vision:
-            await vision.download_series([HOURS], DECEMBER)
-
-    asyncio.run(download())
+    download(folder.root, HOURS, DECEMBER)
     assert asked_for(folder) == ()
     assert not {OLD, NEW} & closes(folder, DECEMBER)
 
@@ -109,7 +93,7 @@ def test_a_fetched_segment_wins_over_the_tombstone(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path / "cache")
     put(folder, DECEMBER, OLD)
     flip(put(folder, DECEMBER, NEW))
-    assert mend(folder, FolderArchiveSource(SAMPLES)).is_complete
+    assert mend(folder, SAMPLES).is_complete
     assert not {OLD, NEW} & closes(folder, DECEMBER)
     pack_series(folder, HOURS)
     assert len(folder.segments(HOURS)) == 1

@@ -5,27 +5,17 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-import pytest
-
 from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.maintenance.verification import Finding, Severity, Trouble, is_clean, verify_cache
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
+from maintenance.caches import segment_paths
 from support.tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 HOURS = SeriesKey.of("BTCUSDT", "1h", market="um")
 MONTHS = Span.of("2024-12-01", "2025-02-01")
-
-
-@pytest.fixture
-def folder(two_months: CacheFolder) -> CacheFolder:
-    return two_months
-
-
-def segment_paths(folder: CacheFolder) -> list[Path]:
-    return sorted(folder.series_path(HOURS).glob("*.ckvd"))
 
 
 def look(folder: CacheFolder) -> list[Finding]:
@@ -77,6 +67,15 @@ def test_impossible_bars_are_warned_of_and_odd_ones_noted(tmp_path: Path) -> Non
         (Severity.NOTE, Trouble.OFF_GRID, 1),
     }
     assert list(verify_cache(cache, is_quick=True)) == []
+
+
+def test_bars_near_the_largest_double_are_finite(tmp_path: Path) -> None:
+    cache = CacheFolder(tmp_path / "cache")
+    day = Span.of("2024-01-01", "2024-01-02")
+    names = ("open", "high", "low", "close", "volume", "quote_volume")
+    columns = dict.fromkeys(names, 1e308) | {"taker_buy_volume": 0.0, "taker_buy_quote_volume": 0.0}
+    SeriesStore(cache, BTCUSDT_1M).put(regular_table(BTCUSDT_1M, day, **columns), day)
+    assert look(cache) == []
 
 
 def test_two_segments_of_one_revision_and_strangers_are_found(folder: CacheFolder) -> None:

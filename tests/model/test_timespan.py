@@ -119,7 +119,7 @@ def test_text_that_is_no_time_is_refused_with_an_example(value: str) -> None:
     "value",
     [None, True, False, 1.7e12, float("nan"), dt.time(12), np.float64(1.7e12), np.datetime64("NaT", "ms"), b"now"],
 )
-def test_what_is_no_time_at_all_is_refused(value: object) -> None:
+def test_other_types_are_refused(value: object) -> None:
     with pytest.raises(TimeError, match="is no time"):
         parse_time(value)  # type: ignore[arg-type]
 

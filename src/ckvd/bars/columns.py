@@ -33,8 +33,8 @@ _REMEDIES: Final = {
 class NamedColumns:
     """Columns as attributes (`bars.close`) and items (`bars["close"]`), with the key access of a dict.
 
-    Iteration yields the names, `in` tests for a name, and `dict(bars)` has all columns by name. It is no `Mapping`,
-    because `len` is the number of rows.
+    Iteration yields the names, `in` tests for a name, and `dict(bars)` has all columns by name. It is not a
+    `Mapping`, because `len` is the number of rows.
     """
 
     __slots__ = ()
@@ -61,13 +61,13 @@ class NamedColumns:
         return self.column_names
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        """An array of one cell, the object itself. Otherwise numpy and pandas would make an array of the names."""
+        """An array with the object itself as its only cell. Otherwise numpy would make an array of the names."""
         array = np.empty((), object)
         array[()] = self
         return array
 
     def __getattr__(self, name: str) -> Any:
-        # Other names must not look at the object: `copy` asks for some before it sets the attributes.
+        # `copy` looks up other names before it sets the attributes that `__getitem__` needs.
         if name in COLUMN_DTYPES:
             try:
                 return self[name]

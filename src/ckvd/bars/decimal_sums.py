@@ -2,12 +2,12 @@
 
 Sums are those of the published decimals. Prices and volumes are published with up to eight digits after the decimal
 point. Adding them as doubles gives a wrong last digit half of the time. Three methods give the sum of the decimals,
-or of the doubles if those are no such decimals. Each is used where the one before it fails:
+or of the doubles if the cells are not such decimals. Each is used where the one before it fails:
 
 1. The plain sum is rounded to a multiple of 1e-8. If the sum is small, its error is less than half of 1e-8, and the
    result is the decimal sum.
 2. The cells are rounded to multiples of 1e-8 and added as integers, without an error.
-3. If that differs from the plain sum, the cells are no such decimals. Each is split into a coarse part, which adds
+3. If that differs from the plain sum, the cells are not such decimals. Each is split into a coarse part, which adds
    up exactly, and a remainder so small that its rounding errors do not matter.
 """
 
@@ -106,7 +106,7 @@ def _float_sums(values: Floats, starts: Times, counts: Times) -> Floats:
     sums = np.where(is_plain, np.rint(plain * _DECIMAL_SCALE) / _DECIMAL_SCALE, _as_decimals(totals))
     is_right = (np.abs(sums - plain) <= _PLAIN_SUM_ERROR * np.abs(plain)) | is_special
     if not is_right.all():
-        # These runs have cells that are no decimals of eight digits, or are too large.
+        # These runs have cells with more than eight digits, or too large ones.
         (wrong,) = np.nonzero(~is_right)
         rows, firsts = _rows_of_runs(starts[wrong], counts[wrong])
         sums[wrong] = _split_sums(values[rows], firsts, counts[wrong])
@@ -114,7 +114,7 @@ def _float_sums(values: Floats, starts: Times, counts: Times) -> Floats:
 
 
 def _whole_sums(values: Floats, starts: Times, counts: Times, buffer: Floats) -> Times:
-    """Round cells to multiples of 1e-8 and sum those exactly. Wrong if the cells are no such decimals below 2**25.
+    """Round cells to multiples of 1e-8 and sum those exactly. Wrong if a cell has more digits, or is 2**25 or more.
 
     Below 2**25, the double nearest to a decimal differs from it by less than 0.2 * 1e-8. Scaling adds an error of
     at most 0.25 * 1e-8, so that the sum of both is rounded away.

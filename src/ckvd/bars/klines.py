@@ -178,8 +178,7 @@ class Klines(BarColumns):
     @cached_property
     def flags(self) -> npt.NDArray[np.uint8]:
         """The sum of the `BarFlag` of each bar; 0 for a usual bar."""
-        has_volume = self.series.kind is Kind.KLINES
-        volume = self.volume if has_volume else None
+        volume = self.volume if self.series.kind is Kind.KLINES else None
         return bar_flags(self.open_time, self.close_time, volume, self.series.interval)
 
     @property

@@ -1,9 +1,9 @@
 """Resampling bars to longer bars: `resample`, and its result `ResampledKlines`. Pure.
 
 A longer bar is made of the source bars that *open* in it, and labelled by its open time. There is no look-ahead and
-no filling, and without source bars there is no longer bar. Open is that of the first source bar, close price and
-close time are those of the last, high and low are their highest and lowest prices, all other columns are sums. Bars
-with missing source bars are marked.
+no filling: a longer bar without source bars is left out. The open is that of the first source bar, close and close
+time are those of the last, high and low are the highest and lowest price, and all other columns are sums. Longer
+bars that lack source bars are marked.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class BarLength:
         Raises
         ------
         IdentityError
-            The text is no length.
+            The text is not a length.
         """
         match = re.fullmatch(r"(\d{1,6})(s|m|h|d|w|mo|M)", str(text), re.ASCII)
         if match is None or int(match[1]) == 0:
@@ -116,7 +116,7 @@ class SourceBars(Protocol):
 class ResampledKlines(BarColumns):
     """Longer bars made of shorter bars. Columns are accessed by name and made into tables as those of `Klines`.
 
-    `source_count` and `complete` are no columns. To have them in a table, add them, as in
+    `source_count` and `complete` are not columns. To have them in a table, add them, as in
     `frame["complete"] = bars.complete`.
 
     Attributes
@@ -184,7 +184,7 @@ def resample(klines: SourceBars, interval: str) -> ResampledKlines:
     Raises
     ------
     IdentityError
-        The interval is no length, or no whole multiple of that of the source bars.
+        The interval is not a length, or not a whole multiple of that of the source bars.
     """
     source, target = BarLength.of(klines.series.interval), BarLength.of(interval)
     if not target.holds_whole(source):
@@ -203,8 +203,11 @@ def resample(klines: SourceBars, interval: str) -> ResampledKlines:
     counts = np.diff(starts)
     is_there = counts > 0
     starts, counts, opens, ends = starts[:-1][is_there], counts[is_there], edges[:-1][is_there], edges[1:][is_there]
-    columns = _aggregate(klines, starts, counts) | {"open_time": opens}
-    columns = {name: columns[name] for name in klines.column_names}
+    # Threads would gain nothing: `reduceat` does not release the GIL, and everything else waits for memory.
+    columns = {
+        name: opens if name == "open_time" else _RULES.get(name, sum_runs)(klines[name], starts, counts)
+        for name in klines.column_names
+    }
     complete = _filled_slots(open_time, starts, counts, klines.series.interval) == _slot_count(opens, ends, source)
     for array in (*columns.values(), counts, complete):
         array.flags.writeable = False
@@ -261,15 +264,6 @@ def _is_any_closer(open_time: Times, step_ms: int) -> bool:
 
 
 # --- The cells of each longer bar --------------------------------------------------------------------------
-
-
-def _aggregate(klines: SourceBars, starts: Times, counts: Times) -> dict[str, Column]:
-    # Threads would gain nothing: `reduceat` does not release the GIL, and everything else waits for memory.
-    return {
-        name: _RULES.get(name, sum_runs)(klines[name], starts, counts)
-        for name in klines.column_names
-        if name != "open_time"
-    }
 
 
 def _last(column: Column, starts: Times, counts: Times) -> Column:

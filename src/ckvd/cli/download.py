@@ -1,4 +1,4 @@
-"""`ckvd download`: bring klines into the cache, show how far it is, and stop in order at Ctrl-C."""
+"""`ckvd download`: bring klines into the cache, show progress, and stop cleanly at Ctrl-C."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -66,9 +64,17 @@ def download(
 ) -> None:
     """Download klines into the cache; what is there already is not fetched again."""
     series = [SeriesKey.of(symbol, interval, market=market, kind=kind) for symbol in dict.fromkeys(symbols)]
-    sources = _Sources(vision_url, rest_url, not no_rest, offline, jobs, require_checksum)
+    options = {
+        "cache": cache,
+        "vision_url": vision_url,
+        "rest_url": rest_url,
+        "use_rest": not no_rest,
+        "offline": offline,
+        "concurrency": jobs,
+        "is_checksum_required": require_checksum,
+    }
     with _show_progress() as on_progress:
-        report = _run(_download(series, Span.of(start, end), cache, sources, refresh, on_progress))
+        report = _run(_download(series, Span.of(start, end), options, refresh, on_progress))
     _print_report(report)
     if not (report.is_complete or report.archives or refresh):
         complain("unavailable before, and asked for again when its time has come; --refresh asks at once")
@@ -76,20 +82,8 @@ def download(
         raise typer.Exit(EXIT_INCOMPLETE)
 
 
-@dataclass(frozen=True, slots=True)
-class _Sources:
-    """Where to download from and how: the options in the words of `CryptoKlineVisionData`."""
-
-    vision_url: str | None
-    rest_url: str | None
-    use_rest: bool
-    offline: bool
-    concurrency: int
-    is_checksum_required: bool
-
-
 def _run(download: Coroutine[Any, Any, DownloadReport]) -> DownloadReport:
-    """Run a download. Ctrl-C cancels it; a second one changes nothing, while asyncio would raise wherever it is."""
+    """Run a download. Ctrl-C cancels it, and a second Ctrl-C does nothing. With asyncio it would raise anywhere."""
 
     async def run() -> DownloadReport:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -118,15 +112,14 @@ def _run(download: Coroutine[Any, Any, DownloadReport]) -> DownloadReport:
 async def _download(
     series: list[SeriesKey],
     span: Span,
-    cache: Path | None,
-    sources: _Sources,
+    options: dict[str, Any],
     refresh: bool,
     on_progress: Callable[[Progress], None],
 ) -> DownloadReport:
     # Loads HTTP, which --help and the other verbs do not need.
     from ckvd.api.crypto_kline_vision_data import CryptoKlineVisionData  # noqa: PLC0415
 
-    async with CryptoKlineVisionData(cache=cache, **asdict(sources)) as data:
+    async with CryptoKlineVisionData(**options) as data:
         return await data.ensure_series(series, span, refresh=refresh, on_progress=on_progress)
 
 

@@ -16,13 +16,7 @@ from ckvd.model.market import Interval, Kind, Market, parse_interval
 
 
 def interval_of(name: str) -> Interval:
-    """The interval of a name; the exchange's `1M` is understood as well.
-
-    Raises
-    ------
-    typer.BadParameter
-        The name is unknown.
-    """
+    """Parse an interval as `parse_interval` does. Raises typer.BadParameter if the name is unknown."""
     try:
         return parse_interval(name)
     except IdentityError as error:

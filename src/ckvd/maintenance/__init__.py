@@ -1,13 +1,13 @@
 """Keeping a cache correct: looking at it, checking and repairing it, making room in it, and taking data out of it.
 
 Functions take a `CacheFolder`, mostly with a `SeriesFilter`, and return dataclasses; the command line only prints
-them. Whatever changes files has a function beside it that plans the change.
+them. Beside most functions that change files stands one that only shows the change.
 
-- `selection`: `SeriesFilter`, the series that are meant.
+- `selection`: `SeriesFilter`, which series to work on.
 - `inventory`: what a cache has: summaries of series and segments, totals.
 - `gap_report`: missing bars and their reasons, and how full each month is.
 - `verification`: what is wrong with a cache, as `Finding`s.
-- `repair`: setting right what verification found, and fetching again what was lost.
+- `repair`: setting damaged files aside, and fetching again what was lost.
 - `quarantine`: setting files aside with a reason, and restoring them.
 - `tombstones`: empty segments that hide older ones where a segment was set aside.
 - `audit`: comparing a cache with its source, whose archives may have changed.

@@ -1,8 +1,7 @@
 """The audit: comparing a cache with its source, which corrects archives in place, mostly unannounced.
 
-The listing of the source shows which archives may have changed since they were fetched, by their ETag, else by
-their time of modification. Those are fetched again. If their bytes differ, they are compared with the cache bar by
-bar.
+The listing of the source shows which archives may have changed since they were fetched: by ETag, or else by time of
+modification. Those are fetched again. If their bytes differ, they are compared with the cache bar by bar.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ class Change(StrEnum):
     UNCHANGED = "unchanged"
     CHANGED = "changed"
     GONE = "gone"  # the source does not have it any more
-    DISAGREES = "disagrees"  # a daily archive has other bars than the monthly one
-    FAILED = "failed"  # it was not looked up, not fetched or not believed
+    DISAGREES = "disagrees"  # the bars of a daily archive differ from those of the monthly one
+    FAILED = "failed"  # it was not listed, not fetched or not valid
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +109,12 @@ async def audit_cache(
     with download_folder(folder) as place:
         audit = _Audit(folder, source, place)
         for series in chosen.choose(folder):
-            cached = await asyncio.to_thread(list_cached_archives, folder, series)
             listings: dict[Cadence, dict[str, ListedArchive] | str] = {}
-            for archive in cached:
-                cadence = archive.cadence
-                if cadence not in listings:
-                    listings[cadence] = await _list(source, series, cadence)
-                yield await audit.look_up(series, archive, listings[cadence], is_thorough=is_thorough, fix=fix)
+            for archive in await asyncio.to_thread(list_cached_archives, folder, series):
+                if archive.cadence not in listings:
+                    listings[archive.cadence] = await _list(source, series, archive.cadence)
+                listed = listings[archive.cadence]
+                yield await audit.look_up(series, archive, listed, is_thorough=is_thorough, fix=fix)
 
 
 async def audit_days(
@@ -148,8 +146,8 @@ async def audit_days(
                 continue
             for day in listed.values():
                 spans = [span.intersection(day.name.period.span) for month in months for span in month.spans]
-                if any(spans):
-                    yield await audit.look_up_day(day.name, [span for span in spans if span])
+                if spans := list(filter(None, spans)):
+                    yield await audit.look_up_day(day.name, spans)
 
 
 async def _list(source: ArchiveSource, series: SeriesKey, cadence: Cadence) -> dict[str, ListedArchive] | str:
@@ -198,7 +196,7 @@ class _Audit:
                 difference = compare_spans(self.folder, cached.spans, table, cached.others)
             return ArchiveAudit(series, path, Change.CHANGED, difference, fix, suspicion or "its bytes are others")
 
-        return await self._fetch_and(compare, listed[path].name, path)
+        return await self._fetch_and(compare, listed[path].name)
 
     async def look_up_day(self, name: ArchiveName, spans: Sequence[Span]) -> ArchiveAudit:
         """Compare a daily archive with the bars of some spans of its day."""
@@ -208,21 +206,21 @@ class _Audit:
             change = Change.DISAGREES if difference else Change.UNCHANGED
             return ArchiveAudit(name.series, name.path, change, difference)
 
-        return await self._fetch_and(compare, name, name.path)
+        return await self._fetch_and(compare, name)
 
     async def _fetch_and(
-        self, compare: Callable[[Source, KlineTable], ArchiveAudit], name: ArchiveName, path: str
+        self, compare: Callable[[Source, KlineTable], ArchiveAudit], name: ArchiveName
     ) -> ArchiveAudit:
         """Fetch an archive and compare its bars in a thread. An archive that fails does not end the audit."""
         try:
             fetched = await fetch_table(self.source, name, self.place)
             if fetched is None:
-                return ArchiveAudit(name.series, path, Change.GONE, message="listed, and not there")
+                return ArchiveAudit(name.series, name.path, Change.GONE, message="listed, and not there")
             return await asyncio.to_thread(compare, fetched.source, fetched.table)
         except FATAL_ERRORS:
             raise
         except CkvdError as error:
-            return ArchiveAudit(name.series, path, Change.FAILED, message=str(error))
+            return ArchiveAudit(name.series, name.path, Change.FAILED, message=str(error))
 
 
 def suspect(known: Source, listed: ListedArchive) -> str:

@@ -54,7 +54,7 @@ class BarDifference(Record):
         )
 
     def without_removed(self) -> BarDifference:
-        """The same, but for the bars that only the first table has."""
+        """The same without the bars that only the first table has."""
         return replace(self, removed=(), removed_count=0)
 
 

@@ -67,10 +67,7 @@ class CachedArchive:
 def list_cached_archives(folder: CacheFolder, series: SeriesKey) -> list[CachedArchive]:
     """List the archives that bars of a series came from and that still win somewhere, in order of time.
 
-    Raises
-    ------
-    CacheError
-        The folder cannot be listed, or its segments were replaced each time before they were read.
+    Errors: see `summarise_series`.
     """
     described = describe_segments(folder, series)
     by_name: dict[str, list[Source]] = {}
@@ -95,7 +92,7 @@ def list_cached_archives(folder: CacheFolder, series: SeriesKey) -> list[CachedA
 def compare_spans(
     folder: CacheFolder, spans: Iterable[Span], table: KlineTable, others: Sequence[Source] = ()
 ) -> BarDifference:
-    """Compare the cached bars of some spans with those of an archive.
+    """Compare the cached bars of some spans with those of an archive. Errors: see `open_rows`.
 
     Parameters
     ----------
@@ -104,14 +101,7 @@ def compare_spans(
     table : KlineTable
         The bars of the archive.
     others : sequence of Source
-        Other sources of the cached bars. Where there is one, bars that the archive lacks are no difference.
-
-    Raises
-    ------
-    SegmentError, CacheError
-        A segment cannot be used.
-    NotCachedError
-        The cache does not cover a span any more.
+        Other sources of the cached bars. Where there is one, bars that the archive lacks do not count.
     """
     difference = BarDifference()
     for span in spans:
@@ -121,9 +111,9 @@ def compare_spans(
 
 
 def replace_archive(folder: CacheFolder, name: str, found: Source, table: KlineTable) -> BarDifference:
-    """Replace the bars of all other versions of an archive in the cache with those of the version at hand.
+    """Replace the cached bars of other versions of an archive with those of a given version.
 
-    Bars that other writers publish meanwhile are kept: the series is read again until no other write came between.
+    Bars that other writers publish meanwhile are kept: the series is read again until no other write interferes.
 
     Parameters
     ----------
@@ -131,7 +121,7 @@ def replace_archive(folder: CacheFolder, name: str, found: Source, table: KlineT
     name : str
         The path of the archive.
     found : Source
-        The version at hand.
+        The given version.
     table : KlineTable
         Its bars.
 
@@ -143,7 +133,7 @@ def replace_archive(folder: CacheFolder, name: str, found: Source, table: KlineT
     Raises
     ------
     CacheBusyError
-        Others kept changing the series. What was replaced before stays.
+        Others kept changing the series. Spans that were replaced before stay replaced.
     SegmentError, CacheError
         A segment cannot be used, or the cache cannot be written.
     """

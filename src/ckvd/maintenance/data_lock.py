@@ -12,6 +12,7 @@ microseconds, which segments leave out, are hashed as if they were stored.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from ckvd.maintenance.selection import SeriesFilter
 
 
-_ALGORITHM: Final = "sha256"
 _TITLE: Final = "# ckvd data lock, version 1: SHA-256, bars, span, series"
 
 
@@ -69,14 +69,14 @@ def hash_span(folder: CacheFolder, series: SeriesKey, span: Span) -> ContentHash
         A segment cannot be used.
     """
     names = (*fields_of(series), OPEN_TIME_US, CLOSE_TIME_US)
-    hashes = {name: hashlib.new(_ALGORITHM) for name in names}
+    hashes = {name: hashlib.sha256() for name in names}
     bar_count = 0
     for rows in stream_rows(folder, series, span):
         for name, column_hash in hashes.items():
             column_hash.update(np.ascontiguousarray(column_of(rows, name, series)).data)
         bar_count += len(rows)
         del rows
-    whole = hashlib.new(_ALGORITHM)
+    whole = hashlib.sha256()
     for name, column_hash in hashes.items():
         whole.update(f"{name} {column_hash.hexdigest()}\n".encode())
     return ContentHash(series, span, bar_count, whole.hexdigest())
@@ -141,14 +141,14 @@ def lock_data(
     folder : CacheFolder
     chosen : SeriesFilter
     span : Span, optional
-        Leave out the bars outside of it.
+        Leave out bars outside of it.
     on_series : callable, optional
         Called with each series before it is read.
 
     Raises
     ------
     NotCachedError
-        A covered span was unavailable when it was asked for.
+        Bars of a covered span were unavailable when they were asked for.
     SegmentError, CacheError
         A segment or folder cannot be read.
     """
@@ -170,11 +170,7 @@ def format_lock(hashes: Iterable[ContentHash]) -> str:
 def write_lock(path: Path, text: str) -> None:
     """Write the text of a data lock to a file, whole or not at all: half a lock would check half of the data.
 
-    Parameters
-    ----------
-    path : Path
-        A regular file of that name is replaced. Anything else, such as `/dev/stdout`, is written to.
-    text : str
+    A regular file of that name is replaced. Anything else, such as `/dev/stdout`, is written to.
 
     Raises
     ------
@@ -192,13 +188,7 @@ def write_lock(path: Path, text: str) -> None:
 
 
 def parse_lock(text: str, name: str = "the lock") -> list[ContentHash]:
-    """Read the text of a data lock.
-
-    Parameters
-    ----------
-    text : str
-    name : str
-        Its name in errors, such as the path of the file.
+    """Read the text of a data lock. Errors call it `name`, such as the path of the file.
 
     Raises
     ------
@@ -226,25 +216,15 @@ def _parse_line(line: str) -> ContentHash:
     parts = series.split("/")
     if not is_span or len(parts) != 4:
         raise ValueError(f"{span[:80]!r} and {series[:80]!r} are no span and series")
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise ValueError(f"{sha256[:80]!r} is no SHA-256 of 64 hexadecimal digits")
     market, kind, symbol, interval = parts
     key = SeriesKey.of(symbol, interval, market=market, kind=kind)
-    return ContentHash(key, Span.of(start, end), int(bar_count), _check_digest(sha256))
-
-
-def _check_digest(text: str) -> str:
-    if len(text) != 64 or set(text) - set("0123456789abcdef"):
-        raise ValueError(f"{text[:80]!r} is no SHA-256 of 64 hexadecimal digits")
-    return text
+    return ContentHash(key, Span.of(start, end), int(bar_count), sha256)
 
 
 def check_lock(folder: CacheFolder, expected: Iterable[ContentHash]) -> Iterator[LockCheck]:
-    """Compare a cache with a data lock, line by line.
-
-    Raises
-    ------
-    CacheError
-        The folder cannot be listed.
-    """
+    """Compare a cache with a data lock, line by line."""
     for line in expected:
         try:
             found = hash_span(folder, line.series, line.span)

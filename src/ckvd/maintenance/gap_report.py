@@ -1,6 +1,6 @@
 """The gap report: which bars of a series are missing, why, and how full each month is.
 
-Segments are read one by one, so that memory stays flat: no column is gathered.
+Segments are read one by one, and no column is gathered, so memory stays flat.
 """
 
 from __future__ import annotations
@@ -79,14 +79,7 @@ class MonthFill:
 
 
 def report_gaps(folder: CacheFolder, series: SeriesKey, span: Span | None = None) -> GapReport:
-    """Find the missing bars of a series.
-
-    Parameters
-    ----------
-    folder : CacheFolder
-    series : SeriesKey
-    span : Span, optional
-        The span to search; by default from the first covered moment to the last.
+    """Find the missing bars of a series in a span, by default from its first covered moment to its last.
 
     Raises
     ------
@@ -119,7 +112,7 @@ def _gaps_of(folder: CacheFolder, series: SeriesKey, winner: Winner) -> tuple[Ga
 
 
 def _join(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
-    """Gaps in order; gaps that a seam between segments had cut are one again."""
+    """Sort gaps, and join those that a boundary between segments has split."""
     joined: list[Gap] = []
     for gap in sorted(gaps, key=lambda gap: gap.start_ms):
         before = joined[-1] if joined else None

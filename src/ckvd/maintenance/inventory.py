@@ -112,7 +112,7 @@ class SegmentSummary(Record):
     trouble: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object: its fields, the name as what it says."""
+        """A JSON object: its fields, and for the name what it is made of."""
         document = fields_as_json(self)
         del document["name"]
         name = {"file_name": self.name.file_name, "revision": self.name.revision, "span": as_json(self.name.span)}
@@ -277,11 +277,14 @@ def total(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING) -> CacheTotals
     packable_nbytes = packable_count = superseded_nbytes = 0
     for summary in list_series(folder, chosen):
         series = summary.series
-        sums = groups.get((series.market.value, series.interval.value), (0, 0, 0, 0))
-        added = (1, summary.segment_count, summary.bar_count, summary.nbytes)
-        groups[series.market.value, series.interval.value] = (
-            sums[0] + added[0], sums[1] + added[1], sums[2] + added[2], sums[3] + added[3],
-        )  # fmt: skip
+        group = (series.market.value, series.interval.value)
+        count, segment_count, bar_count, nbytes = groups.get(group, (0, 0, 0, 0))
+        groups[group] = (
+            count + 1,
+            segment_count + summary.segment_count,
+            bar_count + summary.bar_count,
+            nbytes + summary.nbytes,
+        )
         files_ms += [summary.oldest_file_ms, summary.newest_file_ms]
         survey = survey_packing(folder, series)
         dead_nbytes = folder.nbytes_of(series, superseded(folder.segments(series)))

@@ -31,26 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A file or folder that a process left behind.
-
-    Attributes
-    ----------
-    path : Path
-    nbytes : int
-    """
+    """A file or folder that a process left behind, and its size."""
 
     path: Path
     nbytes: int
 
 
 def find_leftovers(folder: CacheFolder, *, at_ms: int | None = None) -> list[Leftover]:
-    """Find what dead processes left behind.
-
-    Parameters
-    ----------
-    folder : CacheFolder
-    at_ms : int, optional
-        The present.
+    """Find what dead processes left behind. The present is `at_ms`, or else now.
 
     Raises
     ------

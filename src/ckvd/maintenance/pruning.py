@@ -23,7 +23,7 @@ from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.timespan import Span, difference
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Container, Iterable
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder, SegmentName
@@ -48,13 +48,11 @@ class Pruning:
     segments : tuple of SegmentName
         Segments to remove.
     kept : tuple of Winner
-        Their winning parts outside of the span, to be written anew.
+        Their winning parts outside of the span, which are copied into new segments.
     bar_count : int
         Bars that are removed.
     nbytes : int
         Bytes of the segments.
-    last_read_ms : int
-        When one of them was last read, if the file system records that.
     """
 
     series: SeriesKey
@@ -63,7 +61,6 @@ class Pruning:
     kept: tuple[Winner, ...]
     bar_count: int
     nbytes: int
-    last_read_ms: int = 0
 
 
 def plan_pruning(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING, span: Span = ALL_TIME) -> list[Pruning]:
@@ -90,42 +87,32 @@ def plan_pruning(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING, span: S
 def plan_pruning_to_size(folder: CacheFolder, nbytes_max: int, chosen: SeriesFilter = EVERYTHING) -> list[Pruning]:
     """Plan what to remove so that the chosen series take at most `nbytes_max`. `carry_out` does it.
 
-    Superseded segments go first, then the least recently read. Segments that overlap go together, so that no file
-    is written anew. How precise the order is depends on the file system: most record a read once a day, and those
-    mounted with `noatime` never; then the age of the file counts.
-
-    Raises
-    ------
-    SegmentError, CacheError
-        A segment or folder cannot be read.
+    Superseded segments go first, then the least recently read. Segments that overlap go together, so nothing has to
+    be copied. How precise the order is depends on the file system: most record a read once a day, and those mounted
+    with `noatime` never; then the age of the file counts. Errors: see `plan_pruning`.
     """
     replaced: list[Pruning] = []
     candidates: list[_Group] = []
     total = 0
     for series in chosen.choose(folder):
         segments = folder.segments(series)
-        dead = _plan_superseded(folder, series, segments)
-        groups = _groups_of(folder, series, [name for name in segments if name not in dead.segments])
-        total += dead.nbytes + sum(group.nbytes for group in groups)
+        dead = tuple(superseded(segments))
+        dead_nbytes = folder.nbytes_of(series, dead)
+        groups = _groups_of(folder, series, [name for name in segments if name not in dead])
+        total += dead_nbytes + sum(group.nbytes for group in groups)
         candidates += groups
-        if dead.segments:
-            replaced.append(dead)
+        if dead:
+            replaced.append(Pruning(series, _NOTHING, dead, (), 0, dead_nbytes))
     prunings = []
     if total > nbytes_max:
         prunings += replaced
-        total -= sum(dead.nbytes for dead in replaced)
+        total -= sum(pruning.nbytes for pruning in replaced)
     for group in sorted(candidates):
         if total <= nbytes_max:
             break
         prunings.append(_plan_series(folder, group.series, group.span, group.segments))
         total -= group.nbytes
     return prunings
-
-
-def _plan_superseded(folder: CacheFolder, series: SeriesKey, segments: Sequence[SegmentName]) -> Pruning:
-    found = tuple(superseded(segments))
-    nbytes, last_read_ms = _measure(folder, series, found)
-    return Pruning(series, _NOTHING, found, (), 0, nbytes, last_read_ms)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -151,8 +138,11 @@ def _groups_of(folder: CacheFolder, series: SeriesKey, segments: Iterable[Segmen
             end_ms = name.span.end_ms
     groups = []
     for names in grouped:
-        nbytes, last_read_ms = _measure(folder, series, names)
-        groups.append(_Group(last_read_ms, series, hull(names), tuple(names), nbytes))
+        statuses = folder.statuses(series, names)
+        # A segment that was only written counts as read then.
+        read_ms = max((int(max(status.st_atime, status.st_mtime) * 1000) for status in statuses), default=0)
+        nbytes = sum(status.st_size for status in statuses)
+        groups.append(_Group(read_ms, series, hull(names), tuple(names), nbytes))
     return groups
 
 
@@ -162,7 +152,7 @@ def carry_out(folder: CacheFolder, pruning: Pruning) -> Pruning:
     Returns
     -------
     Pruning
-        What was removed: nothing where an older segment has come back that would win then.
+        What was removed: nothing if an older segment is back, which would win then.
 
     Raises
     ------
@@ -249,8 +239,7 @@ def _plan_series(
     path = folder.series_path(series)
     removed = [(winner.segment, winner.span.intersection(span)) for winner in winners]
     bar_count = sum(_count_unread(path / name.file_name, within) for name, within in removed if within)
-    nbytes, last_read_ms = _measure(folder, series, touched)
-    return Pruning(series, span, touched, kept, bar_count, nbytes, last_read_ms)
+    return Pruning(series, span, touched, kept, bar_count, folder.nbytes_of(series, touched))
 
 
 def _count_unread(file: Path, span: Span) -> int:
@@ -267,15 +256,8 @@ def _count_unread(file: Path, span: Span) -> int:
     return 0
 
 
-def _measure(folder: CacheFolder, series: SeriesKey, names: Iterable[SegmentName]) -> tuple[int, int]:
-    """How many bytes some segments have, and when one of them was last read or written."""
-    statuses = folder.statuses(series, names)
-    times_ms = [int(max(status.st_atime, status.st_mtime) * 1000) for status in statuses]
-    return sum(status.st_size for status in statuses), max(times_ms, default=0)
-
-
 def _keep(store: SeriesStore, winner: Winner) -> bool:
-    """Write a winning part of a segment anew; false where it does not win there any more."""
+    """Copy a winning part of a segment into a new one. False if the segment is gone or does not win there."""
     file = store.folder.series_path(store.series) / winner.segment.file_name
     try:
         row_count = count_rows(file, winner.span)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ckvd.cache.folder import CacheFolder
 
-# Stored reasons name tombstones so: they were once called stand-ins.
+# The key in stored reasons: tombstones were once called stand-ins.
 _TOMBSTONES_KEY: Final = "stand_ins"
 
 
@@ -72,7 +72,7 @@ def quarantine_file(
 ) -> Quarantined | None:
     """Set a file of a series aside.
 
-    A process that dies here leaves the file in place or its span to be fetched, and never older bars.
+    If the process dies here, the file is still in place, or its span is due to be fetched. Older bars never win.
 
     Parameters
     ----------
@@ -80,11 +80,11 @@ def quarantine_file(
     series : SeriesKey
     file_name, reason : str
     condition : callable
-        Called with the series locked: whether the file is still to be set aside.
+        Called with the series locked: whether to set the file aside after all.
     returning : iterable of SegmentName
         Segments of the series that will be restored later.
     at_ms : int, optional
-        The present. The lost span is to be asked for from then on.
+        The present. From then on the lost span is due to be fetched.
 
     Returns
     -------
@@ -144,13 +144,7 @@ def _move_aside(source: Path, quarantined: Quarantined) -> bool:
 
 
 def list_quarantine(folder: CacheFolder) -> list[Quarantined]:
-    """All files in quarantine, in order of series and name.
-
-    Raises
-    ------
-    CacheError
-        The folder cannot be read.
-    """
+    """All files in quarantine, in order of series and name. Raises CacheError if the folder cannot be read."""
     root = folder.root / QUARANTINE_FOLDER
     try:
         reasons = sorted(root.glob(f"*/*/*/*/*{QUARANTINE_REASON_SUFFIX}"))
@@ -200,13 +194,7 @@ def restore(folder: CacheFolder, quarantined: Quarantined, file_name: str | None
 
 
 def discard(quarantined: Quarantined) -> None:
-    """Delete a file in quarantine for good.
-
-    Raises
-    ------
-    CacheError
-        It cannot be deleted.
-    """
+    """Delete a file in quarantine for good. Raises CacheError if that is impossible."""
     try:
         quarantined.path.unlink(missing_ok=True)
         _reason_path(quarantined.path).unlink(missing_ok=True)

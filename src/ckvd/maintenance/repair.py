@@ -1,10 +1,10 @@
-"""Repair: setting right what verification found, and fetching again what was lost.
+"""Repair: setting damaged files aside, and fetching again what was lost.
 
-A file that cannot be believed is set aside, never deleted, and older bars do not win in its place. A segment with
-the name of another one gets its own name back. Spans that the cache has lost are fetched again from a source.
+A damaged file is never deleted, and older bars do not win in its place. A segment with the name of another one gets
+its own name back. Spans that the cache has lost are fetched again from a source.
 
-A span stays lost while a file in quarantine covers it and the cache does not. `find_lost` tells from the files
-alone, so it does not matter how an earlier repair ended: without a source, at a full disk, or killed.
+A span stays lost while a file in quarantine covers it and the cache does not. `find_lost` sees that from the files
+alone, so it does not matter how an earlier repair ended: without a source, on a full disk, or killed.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RepairStep(Record):
-    """One file to set aside, or one span to fetch again whose file was set aside before.
+    """One file to set aside, or one span to fetch again whose file was set aside earlier.
 
     Attributes
     ----------
     finding : Finding
     series : SeriesKey
     lost : tuple of Span
-        The spans in which the file wins; or the span that was lost before.
+        The spans in which the file wins; or the span that was lost earlier.
     nbytes : int
         Of the file.
     """
@@ -68,7 +68,7 @@ class RepairStep(Record):
     nbytes: int
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object: that of the finding, with what is lost and the size of the file."""
+        """A JSON object: the finding, the lost spans, and the size of the file."""
         return {**self.finding.to_json(), "lost": as_json(self.lost), "nbytes": self.nbytes}
 
 
@@ -78,8 +78,6 @@ class RepairReport(Record):
 
     Attributes
     ----------
-    steps : tuple of RepairStep
-        The plan.
     quarantined : tuple of Quarantined
         Files that were set aside; `restore` puts them back.
     renamed : tuple of Path
@@ -93,7 +91,6 @@ class RepairReport(Record):
         Why files were not set aside or renamed.
     """
 
-    steps: tuple[RepairStep, ...]
     quarantined: tuple[Quarantined, ...]
     renamed: tuple[Path, ...]
     refetched: tuple[Refetched, ...]
@@ -113,7 +110,7 @@ class RepairReport(Record):
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """Why files were not set aside or renamed, and archives were not fetched, believed or stored."""
+        """Why files were not set aside or renamed, and archives not fetched, not valid or not stored."""
         return (*self.refusals, *(failure for one in self.refetched for failure in one.failures))
 
     def to_json(self) -> dict[str, Any]:
@@ -138,7 +135,7 @@ class Refetched:
     stored : tuple of Source
         Archives that were fetched and are stored now.
     failures : tuple of str
-        Why archives were not fetched, believed or stored.
+        Why archives were not fetched, not valid or not stored.
     unfetched : tuple of Span
         What is still lost.
     """
@@ -153,14 +150,7 @@ class Refetched:
 
 
 def plan_repair(folder: CacheFolder, findings: Iterable[Finding]) -> tuple[RepairStep, ...]:
-    """Plan a repair. It changes nothing.
-
-    Parameters
-    ----------
-    folder : CacheFolder
-    findings : iterable of Finding
-        From `verify_cache` and `find_lost`.
-    """
+    """Plan the repair of findings from `verify_cache` and `find_lost`. It changes nothing."""
     steps: dict[tuple[Path, Span | None], RepairStep] = {}
     for finding in findings:
         series, span, place = finding.series, finding.span, (finding.path, finding.span)
@@ -195,7 +185,7 @@ def find_lost(
     folder : CacheFolder
     chosen : SeriesFilter
     findings : iterable of Finding
-        From `verify_cache`. The spans that repairing them concerns are left out.
+        From `verify_cache`. The spans that their repair covers are left out.
     at_ms : int, optional
         The present: bars that are not closed yet are not lost.
 
@@ -239,7 +229,7 @@ async def repair(
     *,
     at_ms: int | None = None,
 ) -> RepairReport:
-    """Repair what can be repaired. What the disk refuses is in the report, as is everything that is still lost.
+    """Repair what can be repaired. The report has what the disk refused, and what is still lost.
 
     Parameters
     ----------
@@ -281,7 +271,6 @@ async def repair(
     if any(finding.trouble is Trouble.LEFTOVER for finding in findings):
         leftovers = tuple(remove_leftovers(folder, at_ms=present_ms))
     return RepairReport(
-        steps,
         tuple(moved for _, moved in quarantined if moved.path.exists()),
         tuple(renamed),
         tuple(refetched),
@@ -331,7 +320,7 @@ def _rename_swapped(folder: CacheFolder, quarantined: Iterable[tuple[RepairStep,
 
 
 def _withdraw_tombstones(folder: CacheFolder, quarantined: Iterable[Quarantined]) -> None:
-    """Remove the tombstones above the segments that have their names back, unless a newer segment was lost."""
+    """Remove the tombstones over segments that have their names back, unless a newer segment was lost."""
     for moved in quarantined:
         name = parse_segment_name(moved.file_name)
         if name is not None and moved.tombstones:
@@ -340,7 +329,7 @@ def _withdraw_tombstones(folder: CacheFolder, quarantined: Iterable[Quarantined]
 
 
 def _home_of(path: Path) -> tuple[SeriesKey, SegmentName] | None:
-    """The series and name that the header of a misnamed segment says; None where it is damaged as well."""
+    """The series and name in the header of a misnamed segment; None if it is damaged as well."""
     try:
         header = read_segment_header(path)
         series, name = header.series, SegmentName(header.span, header.revision)
@@ -356,7 +345,7 @@ def _lost_now(
     quarantined: Iterable[tuple[RepairStep, Quarantined]],
     present_ms: int,
 ) -> dict[SeriesKey, tuple[Span, ...]]:
-    """The spans of the files that are not in place any more, where the cache has no bars now."""
+    """The spans of files that are gone or set aside, where the cache does not cover them now."""
     spans: dict[SeriesKey, list[Span]] = {}
     for step in steps:
         if step.finding.trouble is Trouble.LOST or not step.finding.path.exists():
@@ -372,8 +361,8 @@ def _lost_now(
 class _Refetching:
     """Fetching the lost spans of one series again. It is run once.
 
-    Archives are chosen as for a download, except that spans which the cache still has are not fetched again, and
-    that segments under the lost ones are not believed.
+    Archives are chosen as for a download, with two exceptions: spans that the cache still has are not fetched
+    again, and older segments that cover a lost span do not count.
     """
 
     def __init__(
@@ -392,13 +381,7 @@ class _Refetching:
         self._outcomes: dict[Period, Source | str | None] = {}
 
     async def run(self) -> Refetched:
-        """Fetch and store archives until nothing is lost or no other archive can help.
-
-        Raises
-        ------
-        ClientClosedError
-            The source was closed.
-        """
+        """Fetch and store archives until nothing is lost or no other archive can help."""
         failures = []
         try:
             with download_folder(self._folder) as place:

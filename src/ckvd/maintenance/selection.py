@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SeriesFilter:
-    """Which series are meant. An empty field means all.
+    """Which series to work on: those that match every field. An empty field matches all.
 
     Attributes
     ----------
@@ -38,13 +38,7 @@ class SeriesFilter:
         )
 
     def choose(self, folder: CacheFolder) -> list[SeriesKey]:
-        """The series of a cache that are meant, in order.
-
-        Raises
-        ------
-        CacheError
-            The folder cannot be listed.
-        """
+        """The series of a cache that match, in order. Raises CacheError if the folder cannot be listed."""
         return [series for series in folder.series() if series in self]
 
 

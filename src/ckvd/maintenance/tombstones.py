@@ -1,8 +1,8 @@
 """Tombstones: empty segments that hide older ones where a segment was set aside.
 
 Without a tombstone the older segments would win again, although the segment that was set aside had replaced their
-bars. A tombstone has the highest revision, no rows, and one absence: the span is not fetched, and to be asked for
-at once. It is removed when the file that was set aside is back.
+bars. A tombstone has the highest revision, no rows, and one absence: the span is not fetched, and due at once. It
+is removed when the file that was set aside is back.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def publish_tombstones(
     spans : iterable of Span
         From `spans_to_hide`.
     at_ms : int
-        When the spans are to be asked for.
+        When the spans are due to be fetched.
 
     Raises
     ------
@@ -94,12 +94,9 @@ def publish_tombstones(
 def withdraw_tombstones(
     folder: CacheFolder, series: SeriesKey, name: SegmentName, tombstones: Iterable[SegmentName]
 ) -> None:
-    """Remove the tombstones of a segment, except where one older than it would then win. The caller holds the lock.
+    """Remove the tombstones of a segment, except where a segment older than it would then win.
 
-    Raises
-    ------
-    CacheError
-        The folder cannot be read or written.
+    The caller holds the lock. Raises CacheError if the folder cannot be read or written.
     """
     for tombstone in tombstones:
         segments = folder.segments(series)

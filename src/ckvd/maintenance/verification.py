@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 class Severity(StrEnum):
     """How bad a finding is."""
 
-    ERROR = "error"  # bars cannot be read or believed
+    ERROR = "error"  # bars cannot be read or trusted
     WARNING = "warning"  # bars can be read, and somebody should look
     NOTE = "note"  # worth knowing; the cache is in order
 
@@ -58,10 +58,10 @@ class Trouble(StrEnum):
     LATER_VERSION = "later version"  # written by a later ckvd, or on a machine of another byte order
     UNREADABLE = "unreadable"  # the system refuses to read it
     UNORDERED = "unordered"  # open times do not ascend, or lie outside of the span
-    SAME_REVISION = "same revision"  # two segments cover a moment, and neither is newer
+    SAME_REVISION = "same revision"  # two segments overlap, and neither is newer
     IMPOSSIBLE_BARS = "impossible bars"  # as published: a high that is not the highest, and the like
     OFF_GRID = "off the grid"  # as published: bars that open or close off the grid
-    STRANGER = "stranger"  # a file with another name in the folder of a series
+    STRANGER = "stranger"  # a file in the folder of a series without the name of a segment
     LOST = "lost"  # a file in quarantine covers it, and the cache does not (`repair.find_lost`)
     LEFTOVER = "leftover"  # of a process that died
     LOCAL_LOCKS = "local locks"  # locks do not exclude writers on other machines
@@ -228,14 +228,7 @@ def _check_order(reader: SegmentReader) -> Iterator[_Remark]:
         return
     if not len(opens):
         return
-    unordered = sum(
-        int(
-            np.count_nonzero(
-                opens[start + 1 : start + 1 + MAINTENANCE_CHUNK_ROWS] <= opens[start:-1][:MAINTENANCE_CHUNK_ROWS]
-            )
-        )
-        for start in range(0, len(opens) - 1, MAINTENANCE_CHUNK_ROWS)
-    )
+    unordered = int(np.count_nonzero(opens[1:] <= opens[:-1]))
     if unordered:
         yield Severity.ERROR, Trouble.UNORDERED, f"{unordered} bars do not open after the one before", unordered
     first_ms, last_ms = int(opens[0]), int(opens[-1])
@@ -276,7 +269,7 @@ def _broken_rules(rows: MappedRows, series: SeriesKey) -> dict[str, npt.NDArray[
         "a high that is not the highest": (high < first) | (high < last) | (high < low),
         "a low that is not the lowest": (low > first) | (low > last),
         "closes before it opens": closes < opens,
-        "a number that is not finite": ~np.isfinite(first + high + low + last + volume + value),
+        "a number that is not finite": ~np.isfinite([first, high, low, last, volume, value]).all(axis=0),
     }
     if series.kind is Kind.KLINES:
         broken |= {

@@ -1,4 +1,4 @@
-"""The calendar: the months and days that archives are cut by, the grid that bars open on, and when both are final.
+"""The calendar: the months and days of archives, the grid of bars, and when bars are closed and archives published.
 
 Regular bars open at multiples of their interval since the epoch; bars of a week open on Mondays, bars of a month on
 the first. Everything here is pure, and all times are integer milliseconds since 1970-01-01 UTC.
@@ -6,6 +6,7 @@ the first. Everything here is pure, and all times are integer milliseconds since
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import re
 from dataclasses import dataclass
@@ -65,15 +66,12 @@ class Period:
         TimeError
             The label is neither a month nor a day.
         """
-        match = re.fullmatch(r"(\d{4})-(\d{1,2})(?:-(\d{1,2}))?", label, re.ASCII)
-        try:
-            if match is None:
-                raise ValueError  # noqa: TRY301  (one message for both faults)
-            year, month, day = (int(part) if part else None for part in match.groups())
-            start = dt.date(year or 0, month or 0, 1 if day is None else day)
-        except ValueError:
-            raise TimeError(f"{label!r} is no archive period: expected YYYY-MM or YYYY-MM-DD") from None
-        return cls(_ms_of(start), Cadence.MONTHLY if day is None else Cadence.DAILY)
+        if match := re.fullmatch(r"(\d{4})-(\d{1,2})(?:-(\d{1,2}))?", label, re.ASCII):
+            year, month, day = match.groups()
+            with contextlib.suppress(ValueError):
+                start = dt.date(int(year), int(month), int(day or 1))
+                return cls(_ms_of(start), Cadence.DAILY if day else Cadence.MONTHLY)
+        raise TimeError(f"{label!r} is no archive period: expected YYYY-MM or YYYY-MM-DD")
 
     @property
     def span(self) -> Span:
@@ -132,7 +130,7 @@ def _month_bounds_ms(day_number: int) -> tuple[int, int]:
 
 
 def grid_origin_ms(interval: Interval) -> int:
-    """A grid point: of intervals of fixed length, all others are a whole number of intervals away from it."""
+    """A grid point. All others are a whole number of intervals away, if the interval has a fixed length."""
     return _FIRST_MONDAY_MS if interval is Interval.W1 else 0
 
 

@@ -102,7 +102,7 @@ def parse_interval(value: str) -> Interval:
     return Interval.MO1 if value == "1M" else _choose(Interval, value, "interval")
 
 
-def _validate_symbol(symbol: object) -> str:
+def _validate_symbol(symbol: object) -> None:
     if not isinstance(symbol, str):
         raise IdentityError(f"a symbol is text, found {type(symbol).__name__}: {symbol!r}")
     if not 1 <= len(symbol) <= SYMBOL_LENGTH_MAX:
@@ -119,7 +119,6 @@ def _validate_symbol(symbol: object) -> str:
         raise IdentityError(f"symbol {symbol!r} is not in Unicode normal form C: normalise it first")
     if symbol != symbol.upper():
         raise IdentityError(f"symbol {symbol!r} has lower-case letters: did you mean {symbol.upper()!r}?")
-    return symbol
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -155,7 +154,7 @@ class SeriesKey:
         Raises
         ------
         IdentityError
-            The market, kind or interval is unknown, they do not go together, or the symbol is no safe folder name.
+            The market, kind or interval is unknown, they do not fit together, or the symbol cannot name a folder.
         """
         return cls(_choose(Market, market, "market"), _choose(Kind, kind, "kind"), symbol, parse_interval(interval))
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from ckvd.model.timespan import Span, format_time
+from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -156,7 +156,7 @@ def narrow(items: Iterable[_Spanning], span: Span) -> list[_Spanning]:
 
 
 def earliest_recheck_ms(absences: Iterable[Absence]) -> int:
-    """When to ask the sources again for the first of some absences; 0 for never."""
+    """The earliest time to ask the sources again about an absence; 0 for never."""
     return min((absence.recheck_ms for absence in absences if absence.recheck_ms), default=0)
 
 
@@ -187,4 +187,4 @@ class Gap:
 
     def __str__(self) -> str:
         bars = "1 bar" if self.bar_count == 1 else f"{self.bar_count} bars"
-        return f"{format_time(self.start_ms)}..{format_time(self.end_ms)} {bars} {self.reason}"
+        return f"{self.span} {bars} {self.reason}"

@@ -1,7 +1,7 @@
 """Values as JSON: `Record`, a mixin for dataclasses, and `as_json` for everything in them.
 
 It makes the documents that the command line prints. Times are milliseconds. The JSON in the headers of segments is
-a format of its own: `Source` and `Absence` write it themselves, and appear in documents as they do there.
+another format: `Source` and `Absence` write it themselves, and look the same in documents.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def as_json(value: Any) -> Any:
     raise TypeError(f"no JSON is defined for {type(value).__name__}: {value!r}")
 
 
-# The first that fits counts: many enums are text as well, and a series is a dataclass.
+# The first match counts: many enums are strings too, and a series is a dataclass.
 _ENCODERS: Final[tuple[tuple[Any, Callable[[Any], Any]], ...]] = (
     (Enum, lambda value: value.value),
     ((bool, int, float, str, type(None)), lambda value: value),

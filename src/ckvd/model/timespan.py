@@ -24,9 +24,8 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
 # A time outside these years is probably in the wrong unit (seconds or microseconds).
 _YEAR_MIN, _YEAR_MAX = 1970, 2200
-_TIME_MIN_MS: Final = 0
+_TIME_MAX_MS: Final = (dt.datetime(_YEAR_MAX, 1, 1, tzinfo=dt.UTC) - _EPOCH) // _MILLISECOND
 _EXPECTED: Final = "expected an ISO date, a datetime or integer milliseconds"
-_TIME_MAX_MS: Final = int((dt.datetime(_YEAR_MAX, 1, 1, tzinfo=dt.UTC) - _EPOCH) / _MILLISECOND)
 
 
 def parse_time(value: TimeLike) -> int:
@@ -45,10 +44,10 @@ def parse_time(value: TimeLike) -> int:
     Raises
     ------
     TimeError
-        The value is no time, is finer than a millisecond, or lies outside the years 1970 to 2200.
+        The value is not a time, is finer than a millisecond, or lies outside the years 1970 to 2200.
     """
     moment_ms = _to_ms(value)
-    if not _TIME_MIN_MS <= moment_ms <= _TIME_MAX_MS:
+    if not 0 <= moment_ms <= _TIME_MAX_MS:
         raise TimeError(
             f"time {value!r} lies outside the years {_YEAR_MIN} to {_YEAR_MAX}: integers are milliseconds"
         )
@@ -100,13 +99,12 @@ def _text_to_ms(text: str) -> int:
         # `fromisoformat` silently drops digits after the sixth.
         raise TimeError(f"time {text!r} is finer than a millisecond: round it first")
     try:
-        return _to_ms(dt.datetime.fromisoformat(text))
-    except ValueError as error:
-        if isinstance(error, TimeError):
-            raise
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
         raise TimeError(
             f"{text!r} is no time: expected an ISO date or time such as 2024-01-31 or 2024-01-31T12:00Z"
         ) from None
+    return _to_ms(moment)
 
 
 def now_ms() -> int:

@@ -7,7 +7,7 @@ an `__exit__` is `direct_file_cleanup(self, "_columns", "_map")`. Both keep the 
    is repeated, concurrent, or without entry finds nothing to do.
 2. Close files and maps, synchronously.
 3. Close all other resources in the order given, each in its own task and within its timeout.
-4. Log errors and continue. The caller's cancellation is no error: it is deferred until the time of the step is up,
+4. Log errors and continue. The caller's cancellation is not an error: it is deferred until the step's time is up,
    and raised when everything is done.
 5. Collect garbage if a released object is still alive.
 
@@ -61,7 +61,7 @@ async def direct_resource_cleanup(instance: object, *resources: tuple[str, str, 
         The owner. Each attribute named below is None afterwards.
     *resources : tuple of (str, str, bool)
         The attribute, a label for the log, and whether somebody else owns the resource. Files and maps are closed
-        first, then the others one by one in the order given. References to resources of somebody else, and to
+        first, then the others one by one in the order given. References to resources with another owner, and to
         objects without a closer (a dict of arrays that view a map), are dropped before anything is closed.
 
     Raises
@@ -306,7 +306,7 @@ class _ForcedCollection:
     purpose. The youngest generation is collected at once, and then all generations if that did not help, as long as
     collections take no more than their share of the time. Survivors move to an older generation, also those of a
     cycle that the caller is about to drop. So without time to spare, suspects wait for a collection of each
-    generation until there are several. Survivors of a full collection are kept on purpose, and are no suspects.
+    generation until there are several. Survivors of a full collection are kept on purpose, and are not suspects.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -42,7 +42,7 @@ def test_verify_and_repair_find_and_fix(folder: CacheFolder) -> None:
     run(folder, "quarantine", "--restore", path.name, "--yes", status=1)
 
 
-def test_repair_without_fetching_tells_what_is_lost(folder: CacheFolder) -> None:
+def test_repair_without_fetching_reports_lost_spans(folder: CacheFolder) -> None:
     damage(folder)
     document = run_json(folder, "repair", "--no-fetch", "--yes", status=1)
     assert document["unrepaired"] == {str(HOURS): [[MARCH.start_ms, MARCH.end_ms]]}
@@ -57,7 +57,7 @@ def test_audit_compares_with_the_source(folder: CacheFolder, tmp_path: Path) -> 
     assert found[0]["change"] == "gone"
 
 
-def test_repair_says_what_it_did(folder: CacheFolder) -> None:
+def test_repair_prints_each_change(folder: CacheFolder) -> None:
     damaged = damage(folder)
     (seconds,) = folder.series_path(SECONDS).glob("*.ckvd")
     misnamed = seconds.rename(seconds.with_name("20230101T000000Z-20230102T000000Z-r7.ckvd"))
@@ -73,7 +73,7 @@ def test_repair_says_what_it_did(folder: CacheFolder) -> None:
     assert not misnamed.exists()
 
 
-def test_repair_complains_of_what_the_source_does_not_have(folder: CacheFolder, tmp_path: Path) -> None:
+def test_repair_complains_of_spans_that_the_source_lacks(folder: CacheFolder, tmp_path: Path) -> None:
     damage(folder)
     mirror = tmp_path / "mirror"
     (mirror / "data").mkdir(parents=True)
@@ -84,7 +84,7 @@ def test_repair_complains_of_what_the_source_does_not_have(folder: CacheFolder, 
     assert "fetched" not in result.stdout
 
 
-def test_repair_complains_of_an_archive_that_is_none(folder: CacheFolder, tmp_path: Path) -> None:
+def test_repair_complains_of_an_invalid_archive(folder: CacheFolder, tmp_path: Path) -> None:
     damage(folder)
     publish(tmp_path / "mirror", MONTH, b"no archive")
     result = run_any(folder, "repair", "--vision-url", str(tmp_path / "mirror"), "--yes")

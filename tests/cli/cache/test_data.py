@@ -71,7 +71,7 @@ def test_a_lock_tells_whether_bars_are_the_same(folder: CacheFolder, tmp_path: P
     run(folder, "check-lock", str(tmp_path / "none"), status=1)
 
 
-def test_a_lock_replaces_a_file_only_where_it_is_told_to(folder: CacheFolder, tmp_path: Path) -> None:
+def test_a_lock_replaces_a_file_only_with_overwrite(folder: CacheFolder, tmp_path: Path) -> None:
     strategy = tmp_path / "strategy.py"
     strategy.write_text("print('years of work')\n", encoding="utf-8")
     result = run_any(folder, "lock", str(strategy))

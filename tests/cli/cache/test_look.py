@@ -54,7 +54,7 @@ def test_gaps_show_spans_and_a_calendar(folder: CacheFolder) -> None:
 
 
 @pytest.mark.parametrize("span", [("--start", "2023-04-01"), ("--end", "2023-03-01")])
-def test_gaps_beyond_the_ends_of_a_series_are_not_said_to_be_none(
+def test_a_span_outside_of_a_series_is_not_reported_as_without_gaps(
     folder: CacheFolder, span: tuple[str, ...]
 ) -> None:
     assert "nothing of that is in the cache" in run_any(folder, "gaps", "BTCUSDT", *span).stderr
@@ -78,7 +78,7 @@ def test_info_shows_the_findings_of_a_quick_look(folder: CacheFolder) -> None:
     assert lines[-1].startswith("note: notes.txt: ")
 
 
-def test_info_tells_when_a_segment_is_to_be_asked_for_again(tmp_path: Path) -> None:
+def test_info_shows_when_a_segment_is_due_again(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path / "cache")
     absence = Absence(DAY.start_ms, DAY.end_ms, Reason.NOT_FETCHED, MARCH.end_ms)
     SeriesStore(folder, HOURS).put(

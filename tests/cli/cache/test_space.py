@@ -86,7 +86,7 @@ def test_pack_names_each_merge_and_what_it_refuses(tmp_path: Path) -> None:
         (("--before", "2023-03-01T00:00:00.5Z"), "segments start and end on whole seconds"),
     ],
 )
-def test_prune_refuses_what_it_cannot_mean(folder: CacheFolder, options: tuple[str, ...], said: str) -> None:
+def test_prune_refuses_contradictory_options(folder: CacheFolder, options: tuple[str, ...], said: str) -> None:
     result = run_any(folder, "prune", *options, status=2)
     assert result.stdout == ""
     assert result.stderr.startswith(f"ckvd: {said}")

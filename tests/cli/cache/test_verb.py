@@ -46,7 +46,7 @@ WORDS_OF_CHECKS = {
 
 
 @pytest.mark.parametrize("verb", WORDS_OF_CHECKS)
-def test_what_is_not_in_the_cache_is_no_success(
+def test_a_filter_that_matches_nothing_is_an_error(
     folder: CacheFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

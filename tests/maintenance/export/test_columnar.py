@@ -10,23 +10,13 @@ import pytest
 
 from ckvd.cache import CacheFolder, KlineCache
 from ckvd.errors import ExportError
-from ckvd.maintenance.export import ExportFormat, export_series
+from ckvd.maintenance.export import ExportFormat
 from ckvd.model.timespan import Span
+from maintenance.caches import export_one
 from support.tables import BTCUSDT_1M
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.fixture
-def folder(two_days: CacheFolder) -> CacheFolder:
-    return two_days
-
-
-def export_one(folder: CacheFolder, target: Path, file_format: ExportFormat) -> Path:
-    (exported,) = export_series(folder, BTCUSDT_1M, target, file_format=file_format)
-    assert exported.path.name == f"BTCUSDT-1m-2024-12-31-2025-01-02.{file_format}"
-    return exported.path
 
 
 @pytest.mark.parametrize("file_format", [ExportFormat.ARROW, ExportFormat.PARQUET])

@@ -11,6 +11,7 @@ from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.errors import CacheError, ExportError, NotCachedError
 from ckvd.maintenance.export import ExportCut, ExportFormat, export_series
 from ckvd.model.timespan import Span
+from maintenance.caches import export_one
 from support.tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:
@@ -19,18 +20,7 @@ if TYPE_CHECKING:
 DAY = Span.of("2024-01-01", "2024-01-02")
 
 
-@pytest.fixture
-def folder(two_days: CacheFolder) -> CacheFolder:
-    return two_days
-
-
-def export_one(folder: CacheFolder, target: Path, file_format: ExportFormat) -> Path:
-    (exported,) = export_series(folder, BTCUSDT_1M, target, file_format=file_format)
-    assert exported.path.name == f"BTCUSDT-1m-2024-12-31-2025-01-02.{file_format}"
-    return exported.path
-
-
-def test_what_is_there_is_not_overwritten_unasked(folder: CacheFolder, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten_by_default(folder: CacheFolder, tmp_path: Path) -> None:
     path = export_one(folder, tmp_path, ExportFormat.CSV)
     with pytest.raises(ExportError, match="is there already"):
         export_one(folder, tmp_path, ExportFormat.CSV)

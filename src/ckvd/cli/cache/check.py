@@ -1,4 +1,4 @@
-"""The verbs that check a cache and set it right: `verify`, `repair`, `quarantine` and `audit`."""
+"""The verbs that check and repair a cache: `verify`, `repair`, `quarantine` and `audit`."""
 
 from __future__ import annotations
 
@@ -93,9 +93,9 @@ def repair_command(
 
 
 def _find_what_to_repair(selection: Selection) -> list[Finding]:
-    """Find what is wrong now, and what is still lost of what was set aside before."""
+    """Find what is wrong now, and which spans are still lost since an earlier repair."""
     folder, chosen = selection.folder, selection.filter
-    # A series of which all that was left is in quarantine may have no folder to verify.
+    # If all segments of a series are in quarantine, it may have no folder to verify.
     is_there = bool(chosen.choose(folder)) or not find_lost(folder, chosen)
     findings = _find(selection) if is_there else []
     return findings + find_lost(folder, chosen, findings)

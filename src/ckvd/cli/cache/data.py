@@ -68,7 +68,7 @@ def export(
 
 
 def _covered(folder: CacheFolder, series: SeriesKey, wanted: Span | None) -> tuple[Span, ...]:
-    """What the cache covers of a span with an open end, which is the end of the series."""
+    """What the cache covers of a span of which one bound or both were not given."""
     covered = union(name.span for name in folder.segments(series))
     return (
         covered if wanted is None else tuple(part.intersection(wanted) for part in covered if part.overlaps(wanted))
@@ -97,8 +97,8 @@ def lock(
     """Write the content hash of every series and span to a small text file. It does not depend on segments."""
     is_printed = str(file) == "-"
     _refuse_a_symbol(file, selection.folder)
-    if not (overwrite or is_printed) and file.exists():
-        raise _is_there(file)
+    is_replacing = overwrite or is_printed
+    _refuse_to_replace(file, is_replacing=is_replacing)
     with progress_bar("hashing") as update:
         hashes = list(
             lock_data(
@@ -113,27 +113,23 @@ def lock(
     text = format_lock(hashes)
     if is_printed:
         return Result(hashes, partial(say, text.removesuffix("\n")))
-    _write(file, text, is_overwriting=overwrite)
+    _refuse_to_replace(file, is_replacing=is_replacing)  # it may be there by now
+    write_lock(file, text)
     bar_count = sum(one.bar_count for one in hashes)
     line = f"{file}: {count(len(hashes), 'span')}, {count(bar_count, 'bar')}"
     return Result({"path": file, "span_count": len(hashes), "bar_count": bar_count}, partial(say, line))
 
 
 def _refuse_a_symbol(file: Path, folder: CacheFolder) -> None:
-    """Refuse a file that is called like a symbol: it was left out, and everything would be pinned."""
+    """Refuse a file named like a symbol: the file was forgotten, and the lock would pin all symbols."""
     if SeriesFilter(symbols=(str(file),)).choose(folder):
         message = f"{file} is a symbol of the cache {folder.root}: name the file first, such as {file}.lock"
         raise exit_with(EXIT_USAGE, message)
 
 
-def _write(file: Path, text: str, *, is_overwriting: bool) -> None:
-    if file.exists() and not is_overwriting:  # since it was looked for
-        raise _is_there(file)
-    write_lock(file, text)
-
-
-def _is_there(file: Path) -> ExportError:
-    return ExportError(f"{file} is there already: choose another name, or add --overwrite")
+def _refuse_to_replace(file: Path, *, is_replacing: bool) -> None:
+    if file.exists() and not is_replacing:
+        raise ExportError(f"{file} is there already: choose another name, or add --overwrite")
 
 
 # --- check-lock --------------------------------------------------------------------------------------------

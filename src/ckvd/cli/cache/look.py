@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
@@ -27,11 +27,6 @@ from ckvd.maintenance.verification import Finding, verify_series
 from ckvd.model.market import Kind, Market, SeriesKey
 from ckvd.model.provenance import Reason, narrow
 from ckvd.model.timespan import Span, format_time, union
-
-# How full a month is: nothing, all of it, or tenths of it.
-_EMPTY, _WHOLE = ".", "#"
-_SHARES: Final = "123456789"
-
 
 # --- list --------------------------------------------------------------------------------------------------
 
@@ -154,7 +149,7 @@ def gaps(
         covered = union(name.span for name in selection.folder.segments(series))
         if not covered:
             continue
-        # An end that was not given is the end of the series; beyond it there are no bars to look at.
+        # A bound that was not given is that of the series.
         start_ms = covered[0].start_ms if wanted is None or bounds.start is None else wanted.start_ms
         end_ms = covered[-1].end_ms if wanted is None or bounds.end is None else wanted.end_ms
         if start_ms < end_ms:
@@ -187,7 +182,5 @@ def draw_calendar(fills: tuple[MonthFill, ...]) -> list[str]:
 
 def _sign(fill: MonthFill) -> str:
     if fill.bar_count >= fill.expected_count:
-        return _WHOLE
-    if fill.bar_count == 0:
-        return _EMPTY
-    return _SHARES[min(max(10 * fill.bar_count // fill.expected_count, 1), 9) - 1]
+        return "#"
+    return str(max(10 * fill.bar_count // fill.expected_count, 1)) if fill.bar_count else "."

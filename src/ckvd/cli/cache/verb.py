@@ -52,13 +52,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A cache, and which of its series are meant.
-
-    Attributes
-    ----------
-    folder : CacheFolder
-    filter : SeriesFilter
-    """
+    """A cache, and which of its series to work on."""
 
     folder: CacheFolder
     filter: SeriesFilter
@@ -103,11 +97,11 @@ class Selection:
         return cls(folder, filter_)
 
     def series(self) -> list[SeriesKey]:
-        """The series that are meant, in order; see `expect_some`."""
+        """The series that the filter matches, in order; see `expect_some`."""
         return self.expect_some(self.filter.choose(self.folder))
 
     def expect_some(self, found: list[_T]) -> list[_T]:
-        """Return what was found, unchanged. Checking nothing, and so finding nothing wrong, is no success.
+        """Return what was found, unchanged. To check nothing, and so find nothing wrong, is not a success.
 
         Raises
         ------
@@ -119,18 +113,13 @@ class Selection:
         return found
 
     def nothing(self) -> typer.Exit:
-        """Complain that the cache has nothing of what is meant, and return what to raise."""
+        """Complain that the cache has nothing that the filter matches, and return what to raise."""
         return exit_with(EXIT_INCOMPLETE, f"nothing of that is in the cache {self.folder.root}")
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The options --start and --end, as they were given.
-
-    Attributes
-    ----------
-    start, end : str or None
-    """
+    """The options --start and --end, as they were given."""
 
     start: Annotated[
         str | None,
@@ -152,7 +141,7 @@ class Bounds:
         Raises
         ------
         TimeError
-            A bound is no time, or the end comes before the start.
+            A bound is not a time, or the end comes before the start.
         """
         if self.start is None and self.end is None:
             return None
@@ -162,7 +151,7 @@ class Bounds:
         )
 
 
-# What builds values of these types, and its parameters: options, but for `folder`.
+# For each type, the callable that builds it, and its parameters: options, except for `folder`.
 _BUILDERS: Final[dict[Any, tuple[Callable[..., Any], tuple[Parameter, ...]]]] = {
     kind: (build, tuple(signature(build, eval_str=True).parameters.values()))
     for kind, build in ((Selection, Selection.of_options), (Bounds, Bounds))

@@ -2,8 +2,8 @@
 
 A cell is written with as many digits as its column had in the archive. While doubles are closer to each other than
 one unit of the last digit, rounding restores every digit. Beyond that (from 2^26 on, for eight digits) the shortest
-text that means the double is padded with zeros. Where several texts of as many digits mean the same double, as
-always above 2^53 units of the last digit, the original text cannot be told: such cells are counted.
+text that means the double is padded with zeros. Where several texts with as many digits mean the same double, as
+always above 2^53 units of the last digit, the original text cannot be recovered: such cells are counted.
 """
 
 from __future__ import annotations
@@ -35,19 +35,12 @@ _CellFormat: TypeAlias = "str | Callable[[float], str]"
 # Spot archives are in microseconds from this moment on.
 _MICROSECONDS_FROM_MS: Final = parse_time("2025-01-01")
 _TIMES: Final = {0: OPEN_TIME_US, 6: CLOSE_TIME_US}
-# Archives of every market that have a header line have this one: coin-margined ones call base volumes quote
-# volumes.
+# The header line is the same in every market: coin-margined archives call base volumes quote volumes.
 _HEADER: Final = (",".join(QUOTE_FIELDS) + "\n").encode("ascii")
 
 
 def write_csv(file: IO[bytes], chunks: Iterable[MappedRows], series: SeriesKey, *, has_header: bool) -> int:
-    """Write rows.
-
-    Returns
-    -------
-    int
-        How many cells have a double that several texts of as many digits mean.
-    """
+    """Write rows, and return how many cells may have other digits than their source: see the module."""
     if has_header:
         file.write(_HEADER)
     inexact_count = 0
@@ -114,12 +107,12 @@ def cell_format(decimals: Decimals | None, market: Market, largest: float = 0.0)
 
 
 def rounding_max(digits: int) -> float:
-    """The power of two up to which doubles are at least as close to each other as numbers of so many digits."""
+    """The power of two up to which doubles are at least as dense as decimals with so many digits."""
     return 2.0 ** (math.floor(52 - digits * math.log2(10)) + 1)
 
 
 def count_ambiguous(values: npt.NDArray[np.float64], digits: int) -> int:
-    """Count the values that several numbers of so many digits behind the point mean."""
+    """Count the values that several decimals with so many digits after the point are rounded to."""
     large = np.abs(values[np.abs(values) >= rounding_max(digits)])
     unit = 10.0**digits
     nearest = np.rint(large * unit)
@@ -140,7 +133,7 @@ def _trim(text: str, count_max: int) -> str:
 
 
 def in_microseconds(opens: Times, sources: Sequence[Source], series: SeriesKey) -> npt.NDArray[np.bool_]:
-    """For each bar, whether an archive gives its times in microseconds. Where it came from one, as that did."""
+    """For each bar, whether its archive has times in microseconds. Others follow their market and year."""
     is_spot = series.market is Market.SPOT
     is_us = (opens >= _MICROSECONDS_FROM_MS) & is_spot
     for source in sources:

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import IO, TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.rows import chunks_of, open_rows
 from ckvd.errors import CacheError, ExportError, cannot
-from ckvd.maintenance.export.columnar import columns_to_write, write_arrow, write_npz, write_parquet
+from ckvd.maintenance.export.columnar import write_arrow, write_npz
 from ckvd.maintenance.export.csv_text import write_csv
-from ckvd.model.calendar import Period, days_of, months_of
+from ckvd.model.calendar import days_of, months_of
 from ckvd.model.record import Record
 from ckvd.model.timespan import Span, format_time, union
 from ckvd.segment.atomic_file import atomic_write
-from ckvd.utils.config import EXPORT_GROUP_ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder
     from ckvd.model.market import SeriesKey
     from ckvd.segment.reader import MappedRows
-
-_Write: TypeAlias = "Callable[[IO[bytes]], int]"
 
 
 class ExportFormat(StrEnum):
@@ -115,7 +112,7 @@ def export_series(
             if path.exists() and not is_overwriting:
                 raise ExportError(f"{path} is there already: remove it, or say that it may be overwritten")
             blocks = open_rows(folder, series, in_file)
-            inexact_count = _write_file(path, _writer_of(file_format, blocks, series, in_file))
+            inexact_count = _write_file(path, file_format, blocks, series, in_file)
             bar_count = sum(map(len, blocks))
             del blocks
             yield ExportedFile(path, series, in_file, bar_count, path.stat().st_size, inexact_count)
@@ -127,27 +124,30 @@ def _cut(span: Span, cut: ExportCut) -> Iterator[tuple[str, Span]]:
         start, end = (format_time(moment_ms).replace(":", "") for moment_ms in (span.start_ms, span.end_ms))
         yield f"{start}-{end}", span
         return
-    periods: Iterator[Period] = months_of(span) if cut is ExportCut.MONTH else days_of(span)
-    for period in periods:
+    for period in months_of(span) if cut is ExportCut.MONTH else days_of(span):
         yield period.label, period.span.intersection(span)
 
 
-def _writer_of(file_format: ExportFormat, blocks: Sequence[MappedRows], series: SeriesKey, span: Span) -> _Write:
-    names = columns_to_write(blocks, series)
-
-    def write(file: IO[bytes]) -> int:
-        match file_format:
-            case ExportFormat.CSV:
-                return write_csv(file, chunks_of(blocks), series, has_header=_has_header(blocks, span))
-            case ExportFormat.ARROW:
-                write_arrow(file, chunks_of(blocks, EXPORT_GROUP_ROWS), names, series)
-            case ExportFormat.PARQUET:
-                write_parquet(file, chunks_of(blocks, EXPORT_GROUP_ROWS), names, series)
-            case ExportFormat.NPZ:
-                write_npz(file, blocks, names, series)
-        return 0
-
-    return write
+def _write_file(
+    path: Path, file_format: ExportFormat, blocks: Sequence[MappedRows], series: SeriesKey, span: Span
+) -> int:
+    """Write a file whole or not at all. Return how many cells are inexact."""
+    inexact_count = 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            if file_format is ExportFormat.CSV:
+                inexact_count = write_csv(file, chunks_of(blocks), series, has_header=_has_header(blocks, span))
+            elif file_format is ExportFormat.NPZ:
+                write_npz(file, blocks, series)
+            else:
+                write_arrow(file, blocks, series, is_parquet=file_format is ExportFormat.PARQUET)
+            fault_points.reach(Step.EXPORTED)
+    except CacheError:
+        raise
+    except OSError as error:
+        raise cannot("be written", path, error) from error
+    return inexact_count
 
 
 def _has_header(blocks: Sequence[MappedRows], span: Span) -> bool:
@@ -155,17 +155,3 @@ def _has_header(blocks: Sequence[MappedRows], span: Span) -> bool:
     sources = (source for rows in blocks for source in rows.sources if source.span.overlaps(span))
     first = min(sources, key=lambda source: source.start_ms, default=None)
     return first is not None and first.has_header
-
-
-def _write_file(path: Path, write: _Write) -> int:
-    """Write a file whole or not at all."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
-            result = write(file)
-            fault_points.reach(Step.EXPORTED)
-    except CacheError:
-        raise
-    except OSError as error:
-        raise cannot("be written", path, error) from error
-    return result
