@@ -6,6 +6,7 @@ Files are read in a thread, so that the event loop stays free. They are never mo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 from email.utils import formatdate
@@ -146,9 +147,14 @@ class FolderArchiveSource:
     def _list(self, series: SeriesKey, cadence: Cadence) -> list[ListedArchive]:
         self._require_mirror()
         folder = archive_folder(series, cadence)
+        files = []
         try:
             with os.scandir(self._root / folder) as entries:
-                files = [_listed(folder, entry) for entry in entries if entry.is_file()]
+                for entry in entries:
+                    # A file may vanish meanwhile, as a temporary file of rsync does. The others are still there.
+                    with contextlib.suppress(FileNotFoundError):
+                        if entry.is_file():
+                            files.append(_listed(folder, entry))
         except FileNotFoundError:
             return []
         except OSError as error:
