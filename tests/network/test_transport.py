@@ -373,9 +373,15 @@ def files_no_longer_than(nbytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("length", [300_000, 2000], ids=["while it comes", "when the file is closed"])
-def test_a_disk_that_refuses_is_an_error_of_the_disk_and_not_tried_again(length: int, path: Path) -> None:
-    server = scripted(Reply(200, BODY[:length]))
+@pytest.mark.parametrize(
+    ("status", "length"),
+    [(200, 300_000), (200, 2000), (404, 2000)],
+    ids=["while it comes", "when the file is closed", "when a refusal is read back"],
+)
+def test_a_disk_that_refuses_is_an_error_of_the_disk_and_not_tried_again(
+    status: int, length: int, path: Path
+) -> None:
+    server = scripted(Reply(status, BODY[:length]))
     with (
         files_no_longer_than(1000),
         pytest.raises(CacheError, match=r"x\.part: cannot be written with what is downloaded: .*; ") as e,
