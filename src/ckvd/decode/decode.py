@@ -166,12 +166,12 @@ def _to_ms(moments: Times, regular_us: int) -> tuple[Times, npt.NDArray[np.int16
     is_us = moments >= _MICROSECONDS_MIN
     if not np.any(is_us):
         return moments, None, "ms"
-    if np.all(is_us):
-        unit, moments_us = "us", moments
-    else:
-        unit, moments_us = "mixed", np.where(is_us, moments, moments * 1000 + regular_us)
-    moments_ms = moments_us // 1000
-    within_us = (moments_us - moments_ms * 1000).astype(np.int16)
+    moments_ms = moments // 1000
+    within_us = (moments - moments_ms * 1000).astype(np.int16)
+    unit = "us"
+    if not np.all(is_us):
+        unit, moments_ms = "mixed", np.where(is_us, moments_ms, moments)
+        within_us[~is_us] = regular_us
     return moments_ms, None if np.all(within_us == regular_us) else within_us, unit
 
 
