@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An attempt that brought no response, or a response that asks to come back later.
+    """An attempt that brought no response, or a response that asks for another attempt later.
 
     Attributes
     ----------

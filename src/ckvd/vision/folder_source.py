@@ -41,30 +41,26 @@ class FolderArchiveSource:
         The folder that contains `data/`.
     is_checksum_required : bool
         Whether to refuse an archive without a CHECKSUM file.
+
+    Attributes
+    ----------
+    is_closed : bool
     """
 
     def __init__(self, root: str | os.PathLike[str], *, is_checksum_required: bool = False) -> None:
         self._root = Path(root)
-        self._is_closed = False
+        self.is_closed = False
         self._is_checksum_required = is_checksum_required
         self._verifying: Batching[ArchiveName, FetchedArchive | AbsentArchive] = Batching(
             self._verify_each, choose_small
         )
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether it was closed."""
-        return self._is_closed
-
     def close(self) -> None:
-        """Refuse what is asked from now on, and what is under way: its callers get `ClientClosedError`.
-
-        There is nothing to release: no file stays open.
-        """
-        self._is_closed = True
+        """Refuse new calls. Those under way raise `ClientClosedError`. No file stays open, so none is closed."""
+        self.is_closed = True
 
     def __repr__(self) -> str:
-        return f"<FolderArchiveSource: {'closed' if self._is_closed else self._root}>"
+        return f"<FolderArchiveSource: {'closed' if self.is_closed else self._root}>"
 
     async def fetch(
         self,
@@ -89,7 +85,7 @@ class FolderArchiveSource:
         return listed
 
     def _require_open(self) -> None:
-        if self._is_closed:
+        if self.is_closed:
             raise ClientClosedError(f"the client is closed: {self._root}")
 
     def _verify_each(self, names: list[ArchiveName]) -> list[FetchedArchive | AbsentArchive | CkvdError]:
@@ -101,7 +97,7 @@ class FolderArchiveSource:
         except CkvdError as error:
             return error
         except OSError as error:
-            return self._unreadable(self._root / name.path, error)
+            return _unreadable(self._root / name.path, error)
 
     def _find_and_verify(self, name: ArchiveName) -> FetchedArchive | AbsentArchive:
         """Verify an archive under its usual spelling, or a month under another spelling that the folder has."""
@@ -158,16 +154,13 @@ class FolderArchiveSource:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise self._unreadable(self._root / folder, error) from error
+            raise _unreadable(self._root / folder, error) from error
         return listed_archives(files)
 
     def _require_mirror(self) -> None:
         # A folder that is not mounted is empty. That does not mean that there are no archives.
         if not (self._root / "data").is_dir():
             raise NetworkError(str(self._root), "expected a mirror of the archives, found no folder 'data' in it")
-
-    def _unreadable(self, path: Path, error: OSError) -> NetworkError:
-        return NetworkError(str(path), f"cannot read it: {error.strerror}")
 
 
 def choose_small(names: Sequence[ArchiveName]) -> list[int]:
@@ -179,6 +172,10 @@ def choose_small(names: Sequence[ArchiveName]) -> list[int]:
         return [0]
     days = [index for index, name in enumerate(names) if name.period.cadence is Cadence.DAILY]
     return days[:FOLDER_BATCH_DAYS_MAX]
+
+
+def _unreadable(path: Path, error: OSError) -> NetworkError:
+    return NetworkError(str(path), f"cannot read it: {error.strerror}")
 
 
 def _listed(folder: str, entry: os.DirEntry[str]) -> ListedFile:

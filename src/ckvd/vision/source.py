@@ -93,15 +93,12 @@ class ListedArchive:
     nbytes : int
     etag, last_modified : str
         As listed; empty if the listing gives none.
-    has_checksum : bool
-        Whether its CHECKSUM file is listed too.
     """
 
     name: ArchiveName
     nbytes: int
     etag: str
     last_modified: str
-    has_checksum: bool
 
 
 def read_chunks(path: Path, nbytes: int) -> Iterator[bytes]:
