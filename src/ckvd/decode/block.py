@@ -267,17 +267,7 @@ def _read_integers(rows: _Rows, separator: int, out: Column) -> None:
 def _read_alike(rows: _Rows, separator: int, out: Column) -> Decimals | None:
     """Read neighbouring decimal fields that all have the layout of the first field in the first row.
 
-    Parameters
-    ----------
-    rows : _Rows
-    separator : int
-        The character that follows each of them.
-    out : ndarray of float64, shape (fields, n)
-
-    Returns
-    -------
-    Decimals or None
-        None if a layout differs: then the cursors have not moved.
+    `out` has shape (fields, n). If a layout differs, the result is None, and no cursor has moved.
     """
     pitch = rows.first_width() + 1
     if not 0 < pitch <= _ALIKE_NBYTES_MAX:

@@ -152,16 +152,9 @@ def decode_rows(rows: RawRows, expected: Expected) -> DecodedRows:
 
 
 def _to_ms(moments: Times, regular_us: int) -> tuple[Times, npt.NDArray[np.int16] | None, str]:
-    """Convert times to milliseconds.
+    """Convert times to milliseconds, rounded down. Return them, the microseconds within each, and the cells' unit.
 
-    Returns
-    -------
-    ndarray of int64
-        Milliseconds, rounded down.
-    ndarray of int16 or None
-        Microseconds within the millisecond, `regular_us` for cells in milliseconds; None if all are `regular_us`.
-    str
-        The unit of the cells.
+    A cell in milliseconds has `regular_us` microseconds. If all have, None stands for them.
     """
     is_us = moments >= _MICROSECONDS_MIN
     if not np.any(is_us):

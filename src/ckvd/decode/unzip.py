@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-# The most that a byte of deflate can inflate to: a match takes two bits at least, and 258 bytes at most.
+# The most bytes that a byte of deflate can inflate to: a match takes at least two bits and gives at most 258 bytes.
 _RATIO_MAX: Final = 1032
 # What one call of the inflater takes and gives: enough to hide its cost, and small enough for the level-2 cache.
 _INPUT_CHUNK_NBYTES: Final = 256 << 10
