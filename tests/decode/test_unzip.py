@@ -165,8 +165,6 @@ def test_a_changed_cell_is_refused() -> None:
 
 
 def test_a_stream_that_breaks_off_is_refused() -> None:
-    packed = zlib.compressobj(9, zlib.DEFLATED, -15).compress(b"")
-    assert packed == b""
     content = patched(make_zip(), CENTRAL_PACKED, "<I", 30)
     assert "stop after" in refusal(content)
 

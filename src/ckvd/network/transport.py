@@ -166,9 +166,8 @@ class Transport(ConnectionHolder):
 
         Parameters
         ----------
-        url : str
-        params : mapping of str to str or int, optional
-            The query, not percent-encoded.
+        url, params
+            See `request`.
         headers : mapping of str to str, optional
         nbytes_max : int
             The longest body to take, after decoding.

@@ -32,7 +32,7 @@ class Page:
     Attributes
     ----------
     span : Span
-        The span that it covers: that of its request, without what was left to other pages.
+        The span that it covers: that of its request, without the parts left to other pages.
     rows : RawRows
     url : str
     name : str

@@ -203,13 +203,7 @@ class SegmentReader(SyncBlock, AsyncBlock):
 
     @property
     def rows(self) -> MappedRows:
-        """All rows.
-
-        Raises
-        ------
-        ValueError
-            The reader is closed.
-        """
+        """All rows. Raises ValueError if the reader is closed."""
         if self._buffer is None:
             raise ValueError(f"{self.path}: the reader is closed")
         return MappedRows(self.header, self._buffer, 0, self.header.row_count)

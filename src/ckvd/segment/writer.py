@@ -230,25 +230,15 @@ class SegmentWriter(SyncBlock, AsyncBlock):
 
     @property
     def temporary_path(self) -> Path:
-        """The temporary file. After `flush` it is a whole segment.
-
-        Raises
-        ------
-        ValueError
-            The writer is closed.
-        """
+        """The temporary file. After `flush` it is a whole segment. Raises ValueError if the writer is closed."""
         return self._require_open().path
 
     def renumber(self, path: str | os.PathLike[str], revision: int) -> None:
         """Change the revision, and with it the final name. `flush` must follow, which writes the revision.
 
-        Raises
-        ------
-        ValueError
-            The writer is closed.
+        Raises ValueError if the writer is closed.
         """
-        self._require_open().set_final(Path(path))
-        self.path = Path(path)
+        self.path = self._require_open().final = Path(path)
         self._statement = replace(self._statement, revision=revision)
 
     def rename(self) -> None:
