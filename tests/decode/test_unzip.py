@@ -105,7 +105,7 @@ def test_a_zip_behind_other_bytes_is_found() -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"PK", b"<html>404</html>", make_zip()[:-30], make_zip()[30:], bytes(1000)]
 )
-def test_what_is_no_zip_is_refused(content: bytes) -> None:
+def test_bytes_that_are_no_zip_are_refused(content: bytes) -> None:
     assert "no ZIP" in refusal(content) or "truncated" in refusal(content)
 
 

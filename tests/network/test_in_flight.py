@@ -81,7 +81,7 @@ def test_a_closed_one_refuses_and_makes_nothing() -> None:
     asyncio.run(main())
 
 
-def test_a_request_deaf_to_cancellation_holds_up_neither_its_caller_nor_the_closing() -> None:
+def test_a_request_that_ignores_cancellation_delays_neither_its_caller_nor_closing() -> None:
     async def main() -> None:
         release = asyncio.Event()
 
@@ -212,7 +212,7 @@ def test_closing_from_another_thread_ends_requests_where_they_run() -> None:
     assert [type(outcome) for outcome in outcomes] == [ClientClosedError]
 
 
-def test_its_repr_tells_how_it_stands() -> None:
+def test_the_representation_tells_the_state() -> None:
     async def main() -> None:
         requests = RequestsInFlight()
         caller = asyncio.create_task(requests.run(forever, "x"))

@@ -149,7 +149,7 @@ def test_a_small_encoded_body_cannot_grow_beyond_its_bound() -> None:
     ],
     ids=["500", "429", "one byte short", "short", "no body", "reset", "short chunks", "reset in chunks"],
 )
-def test_what_is_broken_twice_and_then_fine_is_fine(broken: Reply, path: Path) -> None:
+def test_two_failures_and_then_a_response_give_the_response(broken: Reply, path: Path) -> None:
     assert run(scripted(broken, broken, Reply(200, BODY)), get).body == BODY
     seen: list[int] = []
     found = run(scripted(broken, broken, Reply(200, BODY)), download_to(path, seen))
@@ -167,7 +167,7 @@ def test_what_is_broken_twice_and_then_fine_is_fine(broken: Reply, path: Path) -
         (Reply(200, BODY, sent_nbytes=1000, ending=Ending.RESET), "reset|Recv failure|299000"),
     ],
 )
-def test_what_stays_broken_is_an_error_after_the_last_attempt(broken: Reply, reason: str, path: Path) -> None:
+def test_a_lasting_failure_is_an_error_after_the_last_attempt(broken: Reply, reason: str, path: Path) -> None:
     for main in (get, download_to(path)):
         server = scripted(broken)
         with pytest.raises(NetworkError, match=rf"/x: .*({reason}).*\(attempt 3, the last\)"):

@@ -209,7 +209,7 @@ def test_a_missing_checksum_is_refused_where_one_is_required(site: Site) -> None
     assert site.fetched_files == []
 
 
-def test_a_checksum_that_cannot_be_had_is_not_a_missing_one(site: Site) -> None:
+def test_an_unavailable_checksum_is_not_a_missing_one(site: Site) -> None:
     publish(site.root, NAME.path, BYTES)
     site.mirror.script(NAME.checksum_path, *[Reply(503)] * 3)
     with pytest.raises(HttpStatusError):

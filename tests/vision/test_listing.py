@@ -128,7 +128,7 @@ def test_a_last_page_has_no_next_marker_whatever_else_it_says() -> None:
         (b"\xff\xfe<", "listing in XML"),
     ],
 )
-def test_what_is_no_page_is_refused_with_where_and_why(content: bytes, reason: str) -> None:
+def test_bytes_that_are_no_page_are_refused_with_where_and_why(content: bytes, reason: str) -> None:
     with pytest.raises(ArchiveError, match=reason) as caught:
         parse_listing(content, "http://bucket/?prefix=x")
     assert caught.value.archive == "http://bucket/?prefix=x"

@@ -282,7 +282,7 @@ def _read_alike(rows: _Rows, separator: int, out: Column) -> Decimals | None:
 
 
 def _write_alike(words: Words, count: int, separator: int, out: Column) -> _Tail | None:
-    """Write decimals with `count` digits before the point, 1 to 7; None if what follows has not the same layout."""
+    """Write decimals with `count` digits before the point, 1 to 7; None if the rest differs in layout."""
     split = split_alike(words, count)
     tail = _Tail.of(split[1:], separator)
     if tail is not None:

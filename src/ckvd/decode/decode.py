@@ -154,7 +154,7 @@ def decode_rows(rows: RawRows, expected: Expected) -> DecodedRows:
 def _to_ms(moments: Times, regular_us: int) -> tuple[Times, npt.NDArray[np.int16] | None, str]:
     """Convert times to milliseconds, rounded down. Return them, the microseconds within each, and the cells' unit.
 
-    A cell in milliseconds has `regular_us` microseconds. If all have, None stands for them.
+    A cell in milliseconds has `regular_us` microseconds. None stands for microseconds that all are `regular_us`.
     """
     is_us = moments >= _MICROSECONDS_MIN
     if not np.any(is_us):

@@ -230,7 +230,7 @@ def find_line_ends(csv: bytes | memoryview, begin: int = 0) -> Times:
         found.append(_true_places(is_newline) + start)
         count += len(found[-1])
         if count > (start + len(chunk) - begin) // _ROW_NBYTES_MIN + 2:
-            break  # these are more lines than rows could fit in: one will be refused, whatever follows
+            break  # too many lines for so few bytes: one will be refused, whatever follows
     ends = np.concatenate(found)
     if begin < len(text) and text[-1] != _NEWLINE:
         ends = np.append(ends, len(text))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # The most bytes that a byte of deflate can inflate to: a match takes at least two bits and gives at most 258 bytes.
 _RATIO_MAX: Final = 1032
-# What one call of the inflater takes and gives: enough to hide its cost, and small enough for the level-2 cache.
+# The input and output of one inflate call: large enough to hide its cost, small enough for the level-2 cache.
 _INPUT_CHUNK_NBYTES: Final = 256 << 10
 _OUTPUT_CHUNK_NBYTES: Final = 1 << 20
 # zipfile trusts many of the numbers in a directory. If they are damaged, it raises these besides BadZipFile.

@@ -58,7 +58,7 @@ class RestAnswer:
     Attributes
     ----------
     span : Span
-        The span that the answer covers: the one that was asked for, as far as its bars were closed when the
+        The span that the answer covers: the requested one, up to the first bar that may not have closed when the
         exchange answered. In this span the exchange has the bars of the table and no others. After it, nothing is
         known.
     table : KlineTable

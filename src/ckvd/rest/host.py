@@ -45,16 +45,16 @@ class _Stop:
         """The error of a request that is not sent."""
         refusal = self.refusal
         reason = f"not sent: {refusal.reason}"
-        status, code, said = refusal.status, refusal.code, refusal.message
+        status, code, message = refusal.status, refusal.code, refusal.message
         if isinstance(refusal, BannedError):
-            return BannedError(url, reason, until_ms=refusal.until_ms, status=status, code=code, message=said)
+            return BannedError(url, reason, until_ms=refusal.until_ms, status=status, code=code, message=message)
         pause_s = refusal.retry_after_s
-        return RateLimitError(url, reason, retry_after_s=pause_s, status=status, code=code, message=said)
+        return RateLimitError(url, reason, retry_after_s=pause_s, status=status, code=code, message=message)
 
 
 @dataclass(frozen=True, slots=True)
 class _FailedAttempt:
-    """An attempt without rows: what to raise if it was the last, and what the retry policy asks about it."""
+    """An attempt without rows: the error to raise if it was the last, and the failure for the retry policy."""
 
     error: NetworkError
     failure: Failure

@@ -3,11 +3,11 @@
 Both take this machine's time from a monotonic clock.
 
 A response gives its time in whole seconds (`Date`). It was made between the sending of the request and the receipt
-of the response, so that each response bounds the difference of the two clocks from both sides.
+of the response, so each response bounds the difference of the two clocks from both sides.
 
 The exchange adds up the weights of all requests from one IP address in each minute of its own clock, and returns
 the sum with each response. Here a request counts from before it is sent. While it is under way it is unknown in
-which minute the exchange counts it, so that it counts in every minute. Once there is a response, the sum in it
+which minute the exchange counts it, so it counts in every minute. Once there is a response, the sum in it
 includes the request. A new minute begins when it has certainly begun at the exchange.
 
 The invariant: the weight sent in a minute, as the exchange counts it, never exceeds the weight counted against that
@@ -54,7 +54,7 @@ class ServerClock:
         Returns
         -------
         bool
-            Whether the host's clock may show an earlier time than `earliest_s` has said: a clock was set or drifts,
+            Whether the host's clock may show an earlier time than `earliest_s` returned: a clock was set or drifts,
             or the guess was too high.
         """
         least_s, most_s = date_s - received_s, date_s + 1 - sent_s
@@ -153,7 +153,7 @@ class WeightBudget:
             if window < self._window:
                 if not is_set_back:
                     return  # The exchange counted it in a window that is over.
-                # The window was begun too early: the one before goes on, and counts what was sent since too.
+                # The window began too early here. The one before goes on, and counts requests sent since.
                 self._window = window
         self.used = self.used + weight if used is None else max(self.used, used)
 

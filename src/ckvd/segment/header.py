@@ -88,7 +88,7 @@ class ColumnTable(Sequence[ColumnLayout]):
 
 @dataclass(frozen=True, slots=True)
 class SegmentHeader:
-    """What a segment says about itself. `ckvd.segment.layout` explains the fields.
+    """The header of a segment. `ckvd.segment.layout` explains the fields.
 
     Attributes
     ----------

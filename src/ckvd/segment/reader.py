@@ -227,7 +227,7 @@ class SegmentReader(SyncBlock, AsyncBlock):
         Raises
         ------
         SegmentCorruptError
-            A byte is not what was written.
+            A byte differs from what was written.
         """
         from ckvd.inflate import crc32  # noqa: PLC0415  (reading alone should not load isal)
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SegmentStatement:
-    """What the header of a new segment will say, apart from its rows and columns.
+    """The header of a new segment, apart from its rows and columns.
 
     Attributes
     ----------

@@ -220,7 +220,7 @@ def _is_absence(response: Response) -> bool:
     """Whether a response says that there is no such file.
 
     S3 answers 403 AccessDenied for a missing key in a bucket that may not be listed, but also for every key that
-    may not be read. These cannot be told apart, so that 403 is no absence.
+    may not be read. The two look alike, so 403 is no absence.
     """
     code = _s3_code(response)
     return code == "NoSuchKey" or (response.status in (404, 410) and code != "NoSuchBucket")
