@@ -122,6 +122,12 @@ def test_the_value_of_each_cell_tells_its_unit() -> None:
     assert CLOSE_TIME_US not in decoded.table.columns
 
 
+def test_a_huge_negative_time_beside_microseconds_is_refused() -> None:
+    """1000 times this number is the time of the first minute, but for a multiple of 2**64."""
+    with pytest.raises(ArchiveError, match="open_time lies outside"):
+        decode([row(0).replace(str(START_MS), str(START_MS - 2**61), 1), row(1, unit=1000)])
+
+
 @given(st.lists(st.tuples(st.integers(0, 1439), st.booleans(), st.integers(0, 999), st.integers(0, 999))))
 def test_no_microsecond_is_lost(bars: list[tuple[int, bool, int, int]]) -> None:
     bars = list({bar[0]: bar for bar in bars}.values())

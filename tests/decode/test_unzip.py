@@ -105,7 +105,7 @@ def test_a_zip_behind_other_bytes_is_found() -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"PK", b"<html>404</html>", make_zip()[:-30], make_zip()[30:], bytes(1000)]
 )
-def test_what_is_no_zip_is_refused(content: bytes) -> None:
+def test_bytes_that_are_no_zip_are_refused(content: bytes) -> None:
     assert "no ZIP" in refusal(content) or "truncated" in refusal(content)
 
 
@@ -165,8 +165,6 @@ def test_a_changed_cell_is_refused() -> None:
 
 
 def test_a_stream_that_breaks_off_is_refused() -> None:
-    packed = zlib.compressobj(9, zlib.DEFLATED, -15).compress(b"")
-    assert packed == b""
     content = patched(make_zip(), CENTRAL_PACKED, "<I", 30)
     assert "stop after" in refusal(content)
 

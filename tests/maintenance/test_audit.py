@@ -273,4 +273,4 @@ def test_the_listing_shows_what_may_have_changed(
 ) -> None:
     source = Source(Origin.VISION_MONTHLY, MONTH, 0, 1, etag=known[0], last_modified=known[1])
     name = ArchiveName(HOURS, Period.of_label("2023-03"))
-    assert bool(suspect(source, ListedArchive(name, 1, listed[0], listed[1], has_checksum=True))) == is_suspect
+    assert bool(suspect(source, ListedArchive(name, 1, listed[0], listed[1]))) == is_suspect

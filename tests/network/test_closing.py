@@ -14,6 +14,8 @@ from curl_cffi import AsyncSession
 from ckvd.errors import ClientClosedError
 from ckvd.network.retry import RetryPolicy
 from ckvd.network.transport import Transport
+from support import leaks
+from support.closers import run
 from support.loopback.reply import Framing, Gate
 from support.loopback.server import LoopbackServer, Reply
 from support.stopwatch import Stopwatch
@@ -27,10 +29,6 @@ HALF = Reply(200, BODY, sent_nbytes=500_000, body_gate=Gate())
 HALF_CHUNKED = Reply(200, BODY, sent_nbytes=500_000, body_gate=Gate(), framing=Framing.CHUNKED)
 
 is_proc_there = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts descriptors in /proc")
-
-
-def descriptor_count() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def start(count: int, make: Callable[[int], Coroutine[Any, Any, Any]]) -> list[asyncio.Task[Any]]:
@@ -55,11 +53,11 @@ def test_leaving_under_eight_requests_is_quick_and_leaves_nothing(reply: Reply, 
         assert await outcomes(callers) == [ClientClosedError] * 8
         assert asyncio.all_tasks() == {asyncio.current_task()}
         await asyncio.to_thread(server.wait_until_idle)
-        assert descriptor_count() == before
+        assert leaks.count_descriptors() == before
 
     with LoopbackServer(lambda _: reply) as server:
         asyncio.run(asyncio.to_thread(int))
-        before = descriptor_count() + 3  # the event loop has a selector and a pair of sockets
+        before = leaks.count_descriptors() + 3  # the event loop has a selector and a pair of sockets
         asyncio.run(main())
     assert list(tmp_path.iterdir()) == []
 
@@ -185,7 +183,6 @@ def test_eager_tasks_make_no_difference(tmp_path: Path) -> None:
     replies = [Reply(200, b"fine"), SILENT, HALF]
 
     async def main() -> None:
-        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
         async with Transport() as transport:
             assert (await transport.get(server.url)).body == b"fine"
             callers = start(1, lambda _: transport.get(server.url))
@@ -194,7 +191,7 @@ def test_eager_tasks_make_no_difference(tmp_path: Path) -> None:
         assert await outcomes(callers) == [ClientClosedError] * 2
 
     with LoopbackServer(lambda _: replies.pop(0)) as server:
-        asyncio.run(main())
+        run(main, is_eager=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -207,8 +204,8 @@ def test_a_hundred_transports_and_loops_take_no_descriptor_more() -> None:
     with LoopbackServer(lambda _: Reply(200, b"x")) as server:
         asyncio.run(main())
         server.wait_until_idle()
-        before = descriptor_count()
+        before = leaks.count_descriptors()
         for _ in range(100):
             asyncio.run(main())
         server.wait_until_idle()
-        assert descriptor_count() == before
+        assert leaks.count_descriptors() == before

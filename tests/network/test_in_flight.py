@@ -1,18 +1,14 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
-from typing import TYPE_CHECKING
 
 import pytest
 
 from ckvd.errors import ClientClosedError
 from ckvd.network.in_flight import RequestsInFlight
+from support.closers import TASK_FACTORIES, run
 from support.stopwatch import Stopwatch
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 async def forever() -> None:
@@ -29,24 +25,7 @@ def tasks_but_this() -> set[asyncio.Task[object]]:
     return {task for task in asyncio.all_tasks() if task is not current}
 
 
-def run(main: Callable[[], object], *, is_eager: bool = False) -> None:
-    async def under_factory() -> None:
-        if is_eager:
-            asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
-        await main()  # type: ignore[misc]
-
-    asyncio.run(under_factory())
-
-
-eagerness = pytest.mark.parametrize(
-    "is_eager",
-    [
-        False,
-        pytest.param(
-            True, marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
-        ),
-    ],
-)
+eagerness = pytest.mark.parametrize("is_eager", TASK_FACTORIES)
 
 
 @eagerness
@@ -102,7 +81,7 @@ def test_a_closed_one_refuses_and_makes_nothing() -> None:
     asyncio.run(main())
 
 
-def test_a_request_deaf_to_cancellation_holds_up_neither_its_caller_nor_the_closing() -> None:
+def test_a_request_that_ignores_cancellation_delays_neither_its_caller_nor_closing() -> None:
     async def main() -> None:
         release = asyncio.Event()
 
@@ -233,7 +212,7 @@ def test_closing_from_another_thread_ends_requests_where_they_run() -> None:
     assert [type(outcome) for outcome in outcomes] == [ClientClosedError]
 
 
-def test_its_repr_tells_how_it_stands() -> None:
+def test_the_representation_tells_the_state() -> None:
     async def main() -> None:
         requests = RequestsInFlight()
         caller = asyncio.create_task(requests.run(forever, "x"))

@@ -75,16 +75,16 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "x.part"
 
 
-# --- Answers -----------------------------------------------------------------------------------------------
+# --- Responses ---------------------------------------------------------------------------------------------
 
 
-def test_an_answer_has_a_status_headers_in_lower_case_and_a_body() -> None:
-    answer = run(scripted(Reply(200, BODY, {"X-Thing": "Yes"})), get)
-    assert (answer.status, answer.headers["x-thing"], answer.body) == (200, "Yes", BODY)
+def test_a_response_has_a_status_headers_in_lower_case_and_a_body() -> None:
+    response = run(scripted(Reply(200, BODY, {"X-Thing": "Yes"})), get)
+    assert (response.status, response.headers["x-thing"], response.body) == (200, "Yes", BODY)
 
 
 @pytest.mark.parametrize("status", [204, 304, 400, 403, 404, 418, 451])
-def test_a_status_that_asks_for_no_other_attempt_is_an_answer(status: int) -> None:
+def test_a_status_that_asks_for_no_other_attempt_is_a_response(status: int) -> None:
     server = scripted(Reply(status, b"" if status in (204, 304) else b"why"))
     assert run(server, get).status == status
     assert len(server.requests) == 1
@@ -97,7 +97,7 @@ def test_a_query_is_percent_encoded() -> None:
     assert "prefix=data/%E5%B8%81%20%26%3D&limit=5" in server.requests[0].target
 
 
-def test_an_encoded_body_is_decoded_and_its_length_is_that_on_the_line() -> None:
+def test_an_encoded_body_is_decoded_and_its_content_length_counts_encoded_bytes() -> None:
     server = scripted(Reply(200, gzip.compress(BODY * 2), {"Content-Encoding": "gzip"}))
     assert run(server, get).body == BODY * 2
 
@@ -149,7 +149,7 @@ def test_a_small_encoded_body_cannot_grow_beyond_its_bound() -> None:
     ],
     ids=["500", "429", "one byte short", "short", "no body", "reset", "short chunks", "reset in chunks"],
 )
-def test_what_is_broken_twice_and_then_fine_is_fine(broken: Reply, path: Path) -> None:
+def test_two_failures_and_then_a_response_give_the_response(broken: Reply, path: Path) -> None:
     assert run(scripted(broken, broken, Reply(200, BODY)), get).body == BODY
     seen: list[int] = []
     found = run(scripted(broken, broken, Reply(200, BODY)), download_to(path, seen))
@@ -167,7 +167,7 @@ def test_what_is_broken_twice_and_then_fine_is_fine(broken: Reply, path: Path) -
         (Reply(200, BODY, sent_nbytes=1000, ending=Ending.RESET), "reset|Recv failure|299000"),
     ],
 )
-def test_what_stays_broken_is_an_error_after_the_last_attempt(broken: Reply, reason: str, path: Path) -> None:
+def test_a_lasting_failure_is_an_error_after_the_last_attempt(broken: Reply, reason: str, path: Path) -> None:
     for main in (get, download_to(path)):
         server = scripted(broken)
         with pytest.raises(NetworkError, match=rf"/x: .*({reason}).*\(attempt 3, the last\)"):
@@ -198,8 +198,8 @@ def test_a_server_that_asks_for_a_pause_gets_it(pause: str) -> None:
     text = format_datetime(now + timedelta(seconds=7), usegmt=True) if pause == "date" else pause
     headers = {"Retry-After": text, "Date": format_datetime(now, usegmt=True)}
     waits = Waits()
-    answer = run(scripted(Reply(429, b"", headers), Reply(200, b"ok")), get, retry=RetryPolicy(), sleep=waits)
-    assert answer.body == b"ok"
+    response = run(scripted(Reply(429, b"", headers), Reply(200, b"ok")), get, retry=RetryPolicy(), sleep=waits)
+    assert response.body == b"ok"
     assert len(waits.seconds) == 1
     assert 7.0 <= waits.seconds[0] <= 7.5
 
@@ -264,12 +264,12 @@ def test_waiting_for_a_place_in_the_queue_is_no_stall(is_external: bool) -> None
     pending = list(gates)
 
     async def main(transport: Transport, url: str) -> None:
-        answers = [asyncio.create_task(transport.get(url)) for _ in gates]
+        responses = [asyncio.create_task(transport.get(url)) for _ in gates]
         for count, gate in enumerate(gates, 1):
             await asyncio.to_thread(server.wait_for_requests, count)
             await asyncio.sleep(0.1)
             gate.open()
-        assert [answer.status for answer in await asyncio.gather(*answers)] == [200] * 4
+        assert [response.status for response in await asyncio.gather(*responses)] == [200] * 4
 
     server = LoopbackServer(lambda _: Reply(200, head_gate=pending.pop(0)))
     if is_external:
@@ -291,15 +291,15 @@ def test_connections_are_used_again() -> None:
     assert (len(server.requests), server.connection_count) == (30, 1)
 
 
-def test_no_more_requests_are_on_the_line_than_allowed() -> None:
+def test_no_more_requests_are_sent_at_a_time_than_allowed() -> None:
     gate = Gate()
 
     async def main(transport: Transport, url: str) -> None:
-        answers = [asyncio.create_task(transport.get(url)) for _ in range(20)]
+        responses = [asyncio.create_task(transport.get(url)) for _ in range(20)]
         await asyncio.to_thread(server.wait_for_requests, 3)
         assert repr(transport) == "<Transport: 20 of 3 requests under way>"
         gate.open()
-        await asyncio.gather(*answers)
+        await asyncio.gather(*responses)
 
     server = LoopbackServer(lambda _: Reply(200, head_gate=gate))
     run(server, main, concurrency=3)
@@ -328,8 +328,8 @@ def test_a_redirect_is_followed_over_http_and_nowhere_else(is_external: bool, tm
     with pytest.raises(NetworkError):
         run(server, get, session=session)
     assert server.count("/x") == 1
-    answer = run(LoopbackServer(redirect), lambda transport, url: transport.get(url + "/y"), session=session)
-    assert (answer.url[-2:], answer.body) == ("/z", b"there")
+    response = run(LoopbackServer(redirect), lambda transport, url: transport.get(url + "/y"), session=session)
+    assert (response.url[-2:], response.body) == ("/z", b"there")
 
 
 def test_a_redirect_that_never_ends_is_an_error() -> None:
@@ -353,11 +353,11 @@ def test_an_address_that_is_not_of_http_is_refused(url: str, path: Path) -> None
 
 def test_a_refused_download_is_a_response_and_leaves_no_file(path: Path) -> None:
     seen: list[int] = []
-    answer = run(scripted(Reply(404, b"no such key" * 10_000)), download_to(path, seen))
-    assert isinstance(answer, Response)
-    assert answer.status == 404
-    assert answer.body.startswith(b"no such key")
-    assert len(answer.body) <= 64 << 10
+    response = run(scripted(Reply(404, b"no such key" * 10_000)), download_to(path, seen))
+    assert isinstance(response, Response)
+    assert response.status == 404
+    assert response.body.startswith(b"no such key")
+    assert len(response.body) <= 64 << 10
     assert sum(seen) == 0
     assert not path.exists()
 
@@ -373,9 +373,15 @@ def files_no_longer_than(nbytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("length", [300_000, 2000], ids=["while it comes", "when the file is closed"])
-def test_a_disk_that_refuses_is_an_error_of_the_disk_and_not_tried_again(length: int, path: Path) -> None:
-    server = scripted(Reply(200, BODY[:length]))
+@pytest.mark.parametrize(
+    ("status", "length"),
+    [(200, 300_000), (200, 2000), (404, 2000)],
+    ids=["while it comes", "when the file is closed", "when a refusal is read back"],
+)
+def test_a_disk_that_refuses_is_an_error_of_the_disk_and_not_tried_again(
+    status: int, length: int, path: Path
+) -> None:
+    server = scripted(Reply(status, BODY[:length]))
     with (
         files_no_longer_than(1000),
         pytest.raises(CacheError, match=r"x\.part: cannot be written with what is downloaded: .*; ") as e,
@@ -424,8 +430,8 @@ def test_a_session_from_outside_is_used_and_never_closed() -> None:
 
 
 def test_a_session_set_to_raise_for_statuses_still_answers() -> None:
-    answer = run(scripted(Reply(404, b"gone")), get, session=lambda: AsyncSession(raise_for_status=True))
-    assert (answer.status, answer.body) == (404, b"gone")
+    response = run(scripted(Reply(404, b"gone")), get, session=lambda: AsyncSession(raise_for_status=True))
+    assert (response.status, response.body) == (404, b"gone")
 
 
 @pytest.mark.parametrize(
@@ -433,7 +439,7 @@ def test_a_session_set_to_raise_for_statuses_still_answers() -> None:
     [Reply(200, BODY, head_gate=Gate()), Reply(200, BODY, sent_nbytes=1000, body_gate=Gate())],
     ids=["before the head", "in mid-body"],
 )
-def test_a_session_closed_by_its_owner_under_a_request_yields_no_answer(reply: Reply, path: Path) -> None:
+def test_a_session_closed_by_its_owner_under_a_request_yields_no_response(reply: Reply, path: Path) -> None:
     async def main() -> None:
         session = AsyncSession[Any]()
         transport = Transport(session, retry=AT_ONCE)

@@ -60,7 +60,7 @@ def test_fifty_tasks_never_exceed_the_limit() -> None:
     assert len(account.weights) <= -(-300 // (48 - 2 * 16))
 
 
-def test_fifty_tasks_never_exceed_the_limit_by_the_clock_on_the_wall() -> None:
+def test_fifty_tasks_never_exceed_the_limit_by_the_real_clock() -> None:
     async def main() -> list[int]:
         async with RestDataClient(
             base_url=exchange.url, weight_limits={"um": 100}, weight_window_s=1.0, concurrency=16
@@ -75,7 +75,7 @@ def test_fifty_tasks_never_exceed_the_limit_by_the_clock_on_the_wall() -> None:
     assert max(account.weights.values()) <= 80
 
 
-def test_what_other_processes_use_is_left_to_them() -> None:
+def test_weight_used_by_other_processes_is_respected() -> None:
     time = VirtualTime(NOW_MS)
 
     async def main() -> None:
@@ -111,7 +111,7 @@ def test_markets_have_limits_of_their_own() -> None:
 # --- 429 ---------------------------------------------------------------------------------------------------
 
 
-def test_after_a_429_everybody_waits_as_long_as_is_asked_for() -> None:
+def test_after_a_429_every_task_waits_as_long_as_the_server_asks() -> None:
     time = VirtualTime(NOW_MS)
     came_ms: list[int] = []
 
@@ -175,7 +175,7 @@ def test_an_outage_lasts_as_long_as_the_exchange_says() -> None:
 
 
 @pytest.mark.parametrize(("retry_after", "request_count"), [("7", 3), ("121", 1)])
-def test_patience_ends(retry_after: str, request_count: int) -> None:
+def test_attempts_end(retry_after: str, request_count: int) -> None:
     time = VirtualTime(NOW_MS)
 
     async def main() -> None:
@@ -191,7 +191,7 @@ def test_patience_ends(retry_after: str, request_count: int) -> None:
         assert exchange.request_count == request_count
 
 
-def test_a_pause_that_is_too_long_is_told_to_all_and_not_waited_for() -> None:
+def test_a_pause_that_is_too_long_is_an_error_for_every_task_at_once() -> None:
     time = VirtualTime(NOW_MS)
 
     async def main() -> None:
@@ -282,7 +282,7 @@ def test_a_ban_ends_when_the_later_of_both_says(retry_after: str, message: str, 
         asyncio.run(main())
 
 
-def test_who_does_not_heed_the_limit_is_banned() -> None:
+def test_a_client_that_ignores_the_limit_is_banned() -> None:
     """The other tests rely on it: the exchange of these tests bans as the real one does."""
     time = VirtualTime(NOW_MS)
 
@@ -319,7 +319,7 @@ def test_closing_ends_those_who_wait_for_the_next_minute() -> None:
         asyncio.run(main())
 
 
-def test_who_gives_up_waiting_leaves_the_others_in_order() -> None:
+def test_a_cancelled_waiter_leaves_the_others_in_order() -> None:
     time = VirtualTime(NOW_MS)
     is_awake = asyncio.Event()
 

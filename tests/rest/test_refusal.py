@@ -107,7 +107,7 @@ def test_other_errors_carry_code_and_message(status: int, code: int, message: st
     assert f"{status}, code {code}: {message}" in str(error)
 
 
-def test_a_refused_region_is_told_the_way_out() -> None:
+def test_a_refusal_of_the_region_says_what_to_do() -> None:
     body = error_body(0, "Service unavailable from a restricted location according to 'b. Eligibility'.")
     error = refusal(451, body)
     assert type(error) is RegionRefusedError
@@ -148,13 +148,13 @@ def test_a_status_without_a_code_is_the_status(body: bytes) -> None:
     ],
     ids=["500", "503", "408", "reset", "cut short"],
 )
-def test_what_may_pass_is_tried_again(step: Reply) -> None:
+def test_a_transient_failure_is_tried_again(step: Reply) -> None:
     answer, request_count = ask(step, step, attempts_max=3)
     assert answer.table.row_count == 60
     assert answer.request_count == request_count == 3
 
 
-def test_patience_ends_with_the_last_error() -> None:
+def test_the_last_attempt_raises_its_own_error() -> None:
     with pytest.raises(HttpStatusError, match="found status 502"):
         ask(Reply(500), Reply(502), attempts_max=2)
     with pytest.raises(ExchangeError, match="-1001"):
@@ -163,7 +163,7 @@ def test_patience_ends_with_the_last_error() -> None:
         ask(Reply(200, ending=Ending.RESET, sent_nbytes=0, body=b"[]"))
 
 
-def test_what_will_not_pass_is_asked_for_once() -> None:
+def test_a_permanent_error_is_not_tried_again() -> None:
     with pytest.raises(ExchangeError):
         ask(Reply(400, error_body(-1120, "Invalid interval.")), attempts_max=5)
 

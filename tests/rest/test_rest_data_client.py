@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ckvd.errors import ClientClosedError
+from ckvd.errors import ClientClosedError, RestAnswerError
 from ckvd.model.market import Interval, Kind, SeriesKey
 from ckvd.model.provenance import Origin
 from ckvd.model.timespan import Span, union
@@ -119,6 +119,16 @@ def test_premiums_below_zero_and_bare_numbers_keep_their_text() -> None:
             found = [answer.table.columns[name].tolist() for name in ("open", "high", "low", "close")]
             assert found == [[float(cell)] for cell in cells]
             assert (answer.table.decimals["open"].least, answer.table.decimals["open"].most) == (8, 8)
+
+
+def test_an_impossible_close_time_is_blamed_on_its_row_in_its_page() -> None:
+    span = Span(ms(2024, 5, 1), ms(2024, 5, 3))
+    rows = make_rows(range(span.start_ms, span.end_ms, MINUTE_MS), MINUTE_MS)
+    rows[1500] = make_row(open_ms_of(rows[1500]), -1)
+    with exchange_at(NOW_MS, {SPOT: rows}) as exchange, pytest.raises(RestAnswerError) as caught:
+        fetch(exchange, SPOT, span)
+    assert caught.value.row == 501
+    assert f"startTime={open_ms_of(rows[999]) + 1}&" in caught.value.url
 
 
 # --- The last bar ------------------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ def changed(field: int, cell: object) -> list[Any]:
         changed(11, "0\n"),
         changed(11, "0\r"),
         changed(1, "٣"),
+        changed(1, "\ud800"),
     ],
     ids=repr,
 )

@@ -101,11 +101,11 @@ def test_it_interrupts_when_it_is_interrupted_while_leaving(subject: Subject) ->
     )
 
 
-def test_it_ends_those_who_wait_for_an_answer(silent: Subject) -> None:
+def test_it_ends_those_who_wait_for_a_response(silent: Subject) -> None:
     unanswered.ends_those_who_wait_for_an_answer(silent)
 
 
-def test_it_ends_more_callers_than_the_line_has_places(silent: Subject) -> None:
+def test_it_ends_more_callers_than_there_are_slots(silent: Subject) -> None:
     unanswered.ends_those_who_wait_for_an_answer(silent, 40)
 
 

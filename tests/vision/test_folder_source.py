@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from ckvd.vision.source import AbsentArchive, FetchedArchive
 from support.loopback.mirror import publish
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 BTC = SeriesKey.of("BTCUSDT", "1m")
@@ -122,12 +124,30 @@ def test_a_series_is_listed_by_cadence_in_order(tmp_path: Path) -> None:
     (tmp_path / names[0].path).with_name("folder.zip").mkdir()
     source = FolderArchiveSource(tmp_path)
     listed = asyncio.run(source.list_archives(series, Cadence.MONTHLY))
-    assert [(one.name, one.nbytes, one.has_checksum) for one in listed] == [
-        (names[0], len(BYTES), True),
-        (names[1], len(BYTES), False),
-    ]
+    assert [(one.name, one.nbytes) for one in listed] == [(names[0], len(BYTES)), (names[1], len(BYTES))]
     assert [one.name for one in asyncio.run(source.list_archives(series, Cadence.DAILY))] == names[2:]
     assert asyncio.run(source.list_archives(BTC, Cadence.DAILY)) == []
+
+
+def test_a_file_that_vanishes_while_its_folder_is_listed_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So does a temporary file of rsync: it is renamed after its name was read, and before its length is."""
+    publish(tmp_path, NAME.path, BYTES)
+    temporary = (tmp_path / NAME.path).with_name(".BTCUSDT-1m-2024-02.zip.Ab12Cd")
+    temporary.write_bytes(b"")
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def scan(folder: Path) -> Iterator[list[os.DirEntry[str]]]:
+        with scandir(folder) as entries:
+            found = list(entries)
+        temporary.unlink()
+        yield found
+
+    monkeypatch.setattr(os, "scandir", scan)
+    listed = asyncio.run(FolderArchiveSource(tmp_path).list_archives(BTC, Cadence.MONTHLY))
+    assert [one.name for one in listed] == [NAME]
 
 
 def test_the_event_loop_is_free_while_a_file_is_read(tmp_path: Path) -> None:

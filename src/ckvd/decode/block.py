@@ -267,17 +267,7 @@ def _read_integers(rows: _Rows, separator: int, out: Column) -> None:
 def _read_alike(rows: _Rows, separator: int, out: Column) -> Decimals | None:
     """Read neighbouring decimal fields that all have the layout of the first field in the first row.
 
-    Parameters
-    ----------
-    rows : _Rows
-    separator : int
-        The character that follows each of them.
-    out : ndarray of float64, shape (fields, n)
-
-    Returns
-    -------
-    Decimals or None
-        None if a layout differs: then the cursors have not moved.
+    `out` has shape (fields, n). If a layout differs, the result is None, and no cursor has moved.
     """
     pitch = rows.first_width() + 1
     if not 0 < pitch <= _ALIKE_NBYTES_MAX:
@@ -292,7 +282,7 @@ def _read_alike(rows: _Rows, separator: int, out: Column) -> Decimals | None:
 
 
 def _write_alike(words: Words, count: int, separator: int, out: Column) -> _Tail | None:
-    """Write decimals with `count` digits before the point, 1 to 7; None if what follows has not the same layout."""
+    """Write decimals with `count` digits before the point, 1 to 7; None if the rest differs in layout."""
     split = split_alike(words, count)
     tail = _Tail.of(split[1:], separator)
     if tail is not None:

@@ -152,26 +152,19 @@ def decode_rows(rows: RawRows, expected: Expected) -> DecodedRows:
 
 
 def _to_ms(moments: Times, regular_us: int) -> tuple[Times, npt.NDArray[np.int16] | None, str]:
-    """Convert times to milliseconds.
+    """Convert times to milliseconds, rounded down. Return them, the microseconds within each, and the cells' unit.
 
-    Returns
-    -------
-    ndarray of int64
-        Milliseconds, rounded down.
-    ndarray of int16 or None
-        Microseconds within the millisecond, `regular_us` for cells in milliseconds; None if all are `regular_us`.
-    str
-        The unit of the cells.
+    A cell in milliseconds has `regular_us` microseconds. None stands for microseconds that all are `regular_us`.
     """
     is_us = moments >= _MICROSECONDS_MIN
     if not np.any(is_us):
         return moments, None, "ms"
-    if np.all(is_us):
-        unit, moments_us = "us", moments
-    else:
-        unit, moments_us = "mixed", np.where(is_us, moments, moments * 1000 + regular_us)
-    moments_ms = moments_us // 1000
-    within_us = (moments_us - moments_ms * 1000).astype(np.int16)
+    moments_ms = moments // 1000
+    within_us = (moments - moments_ms * 1000).astype(np.int16)
+    unit = "us"
+    if not np.all(is_us):
+        unit, moments_ms = "mixed", np.where(is_us, moments_ms, moments)
+        within_us[~is_us] = regular_us
     return moments_ms, None if np.all(within_us == regular_us) else within_us, unit
 
 

@@ -53,17 +53,9 @@ smallest: Final[Callable[..., Any]] = np.minimum.reduce
 
 
 def _values_of(words: Words) -> npt.NDArray[np.int32]:
-    """Return the numbers that words of eight digits spell.
+    """Return the numbers that words of eight digits spell, as a view of `words`, which is overwritten.
 
-    Parameters
-    ----------
-    words : ndarray of uint64, shape (..., n)
-        Digits; zero bytes count as the digit 0. Overwritten.
-
-    Returns
-    -------
-    ndarray of int32, shape (..., n)
-        A view into `words`.
+    Zero bytes count as the digit 0.
     """
     np.bitwise_and(words, _DIGIT_VALUES, out=words)
     for lanes, (weights, width) in ((words.view(np.uint16), _JOIN_BYTES), (words.view(np.uint32), _JOIN_PAIRS)):

@@ -109,13 +109,7 @@ def parse_line(line: bytes) -> tuple[list[int | float], list[Decimals | None]]:
 
 
 def parse_integer(text: bytes) -> int:
-    """Parse an integer of 64 bits: decimal digits with an optional minus.
-
-    Raises
-    ------
-    ValueError
-        The text is anything else.
-    """
+    """Parse an integer of 64 bits: decimal digits with an optional minus. Anything else is a ValueError."""
     match = _INTEGER.fullmatch(text)
     if match is None:
         raise ValueError("expected an integer")
@@ -128,10 +122,7 @@ def parse_integer(text: bytes) -> int:
 def parse_decimal(text: bytes) -> tuple[float, int]:
     """Parse a finite decimal number, and count the digits after its point when written without an exponent.
 
-    Raises
-    ------
-    ValueError
-        The text is anything else.
+    Anything else is a ValueError.
     """
     match = _DECIMAL.fullmatch(text)
     if match is None:
@@ -185,7 +176,7 @@ def parse_rows(csv: bytes | memoryview, label: str, *, ends: Times | None = None
     decimals: list[Decimals | None] = [None] * FIELD_COUNT
     for first in range(0, len(ends), _BLOCK_ROWS):
         rows = slice(first, first + _BLOCK_ROWS)
-        found, unread = _read_block(text, starts[rows], ends[rows], columns[:, rows])
+        found, unread = _parse_block(text, starts[rows], ends[rows], columns[:, rows])
         decimals = _merge(decimals, found)
         for row in unread.tolist():
             line = bytes(csv[starts[first + row] : ends[first + row]])
@@ -239,7 +230,7 @@ def find_line_ends(csv: bytes | memoryview, begin: int = 0) -> Times:
         found.append(_true_places(is_newline) + start)
         count += len(found[-1])
         if count > (start + len(chunk) - begin) // _ROW_NBYTES_MIN + 2:
-            break  # these are more lines than rows could fit in: one will be refused, whatever follows
+            break  # too many lines for so few bytes: one will be refused, whatever follows
     ends = np.concatenate(found)
     if begin < len(text) and text[-1] != _NEWLINE:
         ends = np.append(ends, len(text))
@@ -262,9 +253,10 @@ def _true_places(mask: npt.NDArray[np.bool_]) -> Times:
     return places
 
 
-def _read_block(
+def _parse_block(
     text: Text, starts: Times, ends: Times, columns: npt.NDArray[np.int64]
 ) -> tuple[list[Decimals | None], npt.NDArray[np.intp]]:
+    """Call `read_block` with the margin that it needs. Of a short block, all rows are left unread."""
     if len(starts) < _BLOCK_ROWS_MIN:
         return [None] * FIELD_COUNT, np.arange(len(starts))
     begin, end = int(starts[0]), int(ends[-1])

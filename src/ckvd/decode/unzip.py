@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-# The most that a byte of deflate can inflate to: a match takes two bits at least, and 258 bytes at most.
+# The most bytes that a byte of deflate can inflate to: a match takes at least two bits and gives at most 258 bytes.
 _RATIO_MAX: Final = 1032
-# What one call of the inflater takes and gives: enough to hide its cost, and small enough for the level-2 cache.
+# The input and output of one inflate call: large enough to hide its cost, small enough for the level-2 cache.
 _INPUT_CHUNK_NBYTES: Final = 256 << 10
 _OUTPUT_CHUNK_NBYTES: Final = 1 << 20
 # zipfile trusts many of the numbers in a directory. If they are damaged, it raises these besides BadZipFile.

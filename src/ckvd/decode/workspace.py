@@ -32,7 +32,7 @@ class Workspace:
         self._used = 0
 
     def take(self, nbytes: int) -> memoryview:
-        """Take the memory that follows what was taken before. Its content is arbitrary.
+        """Take the next bytes of the memory. Their content is arbitrary.
 
         Returns
         -------

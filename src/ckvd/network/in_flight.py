@@ -1,8 +1,8 @@
 """Requests under way: each runs as a task that is registered here, so that closing can end them all.
 
 When the client is closed, whoever waits for a request gets an error at once, even if the request ignores its
-cancellation. So nobody waits for ever, and nobody gets what a closed session makes of half a response. The caller's
-own cancellation stays a `CancelledError`.
+cancellation. So nobody waits for ever, and nobody gets the half of a response that a closed session returns. The
+caller's own cancellation stays a `CancelledError`.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class RequestsInFlight:
         make : callable
             Makes the coroutine. It is not called if the client is closed.
         label : str
-            The name of the request in errors, and of its task.
+            Names the request in errors, and its task.
 
         Raises
         ------

@@ -18,7 +18,6 @@ from ckvd.network.response import Head
 from ckvd.network.retry import Failure
 from ckvd.network.session import SCHEMES, failure_of_curl, response_of_curl
 from ckvd.network.sink import BodyTooLongError
-from ckvd.utils.config import CONNECT_TIMEOUT_S, STALL_TIMEOUT_S, TRANSFER_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,21 +30,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a request may take, in seconds.
+    """How many seconds a request may take to connect, to bring the next bytes of the body, and in all."""
 
-    Attributes
-    ----------
-    connect_s : float
-        To connect.
-    stall_s : float
-        Without a byte of the body, also before the first.
-    transfer_s : float
-        In all.
-    """
-
-    connect_s: float = CONNECT_TIMEOUT_S
-    stall_s: float = STALL_TIMEOUT_S
-    transfer_s: float = TRANSFER_TIMEOUT_S
+    connect_s: float
+    stall_s: float
+    transfer_s: float
 
 
 async def send_request(
@@ -54,10 +43,12 @@ async def send_request(
     sink: Sink,
     limits: Limits,
     *,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None,
     accept_encoding: str,
 ) -> Head | Failure:
     """Send a request once, and write the body of its response, whatever the status, to a sink.
+
+    Errors of the sink pass through.
 
     Parameters
     ----------
@@ -66,7 +57,7 @@ async def send_request(
         With its query, percent-encoded.
     sink : Sink
     limits : Limits
-    headers : mapping of str to str, optional
+    headers : mapping of str to str or None
     accept_encoding : str
         `identity` for a body that must arrive as it is stored.
 
@@ -74,11 +65,6 @@ async def send_request(
     -------
     Head or Failure
         A failure if there was no response, or not all of it.
-
-    Raises
-    ------
-    Exception
-        Whatever the sink raises.
     """
     if (failure := _scheme_failure(url)) is not None:
         return failure

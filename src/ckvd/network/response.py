@@ -1,4 +1,4 @@
-"""What comes back: the head of a response, a response in memory, a downloaded file, and dates in headers.
+"""Responses: the head of a response, a response in memory, a downloaded file, and dates in headers.
 
 Header names are in lower case throughout. Imports nothing of the project.
 """

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An attempt that brought no response, or a response that asks to come back later.
+    """An attempt that brought no response, or a response that asks for another attempt later.
 
     Attributes
     ----------
@@ -113,18 +113,9 @@ class RetryPolicy:
 
 
 def failure_of_status(head: Head, now: dt.datetime) -> Failure | None:
-    """Judge a response by its status.
+    """Return the failure of a response that is worth another attempt (408, 429, 5xx); None for all others.
 
-    Parameters
-    ----------
-    head : Head
-    now : datetime
-        The present, see `retry_after_s`.
-
-    Returns
-    -------
-    Failure or None
-        A failure for 408, 429 and 5xx, which are worth another attempt; None for all others.
+    For `now`, see `retry_after_s`.
     """
     if not is_transient_status(head.status):
         return None

@@ -25,8 +25,8 @@ from ckvd.network.retry import Failure
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-# A finalizer cannot await what closes a session. It closes one by means of these parts: owner, name, what for.
-# `open_session` refuses to open one where a part is missing.
+# A finalizer cannot await the closing of a session. It closes one with these parts: owner, name, purpose.
+# `open_session` refuses if one is missing.
 INNER_PARTS: Final[tuple[tuple[type, str, str], ...]] = (
     (AsyncSession, "acurl", "overridden, to know whether a session has a curl: asking for it makes one"),
     (AsyncSession, "close", "awaits nothing but `close` of its curl"),
@@ -90,8 +90,8 @@ class _OwnCurl(AsyncCurl):
     def close_now(self) -> None:
         """Close without awaiting.
 
-        On a closed loop, ending a request or a task raises an error, because nobody can be told. It has ended all
-        the same, and the next call passes it by.
+        On a closed loop, cancelling a request or a task raises an error, because its callbacks cannot run. It is
+        cancelled all the same, and the next call skips it.
         """
         if self.loop.is_closed():
             for request in tuple(self._under_way):
@@ -161,7 +161,7 @@ def _require_inner_parts() -> None:
 
 
 def _no_proxy() -> str:
-    # The option replaces the variable of the environment, and a lone asterisk is only understood on its own.
+    # The option replaces the environment variable. curl understands an asterisk only as the whole list.
     from_environment = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     return "*" if from_environment.strip() == "*" else ",".join(filter(None, (*_LOOPBACK, from_environment)))
 
@@ -169,8 +169,8 @@ def _no_proxy() -> str:
 def release_session(session: OwnSession) -> None:
     """Close a session without awaiting, whatever its event loop does.
 
-    While curl works for it, in the thread of its loop or further up the stack of this one, it must not be closed.
-    Then the loop closes it as soon as it can.
+    It must not be closed while curl is at work, in the thread of its loop or further up this stack. In that case
+    the loop closes it as soon as it can.
     """
     curl = session.own_curl
     if curl is None:
@@ -197,10 +197,10 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _run_in_one_go(closing: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end without a loop. If it waits for a task, it has cancelled it before."""
+    """Run a coroutine to its end without a loop. It may await nothing but a task that it has cancelled."""
     with contextlib.suppress(StopIteration):
         task = closing.send(None)
-        # On a loop that never runs again the task cannot end, which is no reason to complain.
+        # On a loop that never runs again the task cannot end, and asyncio would complain.
         task._log_destroy_pending = False
         closing.throw(asyncio.CancelledError())
 

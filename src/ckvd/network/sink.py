@@ -118,8 +118,11 @@ class FileSink:
 
     def head(self, nbytes_max: int) -> bytes:
         """Read back the first bytes."""
-        self._file.seek(0)
-        return self._file.read(nbytes_max)
+        try:
+            self._file.seek(0)  # writes what is buffered
+            return self._file.read(nbytes_max)
+        except OSError as error:
+            raise _disk_error(self.path, error) from error
 
     def keep(self) -> None:
         """Finish the file, and do not remove it."""

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 # A page of a listing has half a megabyte; the longest body of the REST interface has some fifteen.
 _BODY_NBYTES_MAX: Final = 64 << 20
-# So much is kept of the body of a refused download, to say what it was.
+# How much of a refused download's body is kept, for the error.
 _REFUSAL_NBYTES_MAX: Final = 64 << 10
 
 _T = TypeVar("_T")
@@ -52,7 +52,7 @@ _Result = TypeVar("_Result", bound="Response | DownloadedFile")
 class Transport(ConnectionHolder):
     """Requests over one curl_cffi session.
 
-    The first request opens the session, which belongs to the event loop of that request. `async with` closes it.
+    The first request opens the session, on the event loop of that request. `async with` closes it.
 
     Parameters
     ----------
@@ -166,9 +166,8 @@ class Transport(ConnectionHolder):
 
         Parameters
         ----------
-        url : str
-        params : mapping of str to str or int, optional
-            The query, not percent-encoded.
+        url, params
+            See `request`.
         headers : mapping of str to str, optional
         nbytes_max : int
             The longest body to take, after decoding.
@@ -259,9 +258,11 @@ class Transport(ConnectionHolder):
         number = 1
         while True:
             result = await attempt()
-            failure = _failure_of(result)
-            if failure is None:
-                assert not isinstance(result, Failure)
+            if isinstance(result, Failure):
+                failure = result
+            elif (judged := failure_of_status(result, dt.datetime.now(dt.UTC))) is not None:
+                failure = judged
+            else:
                 return result, number
             wait_s = self._retry.wait_s(number, failure, self._rng)
             if wait_s is None:
@@ -306,12 +307,6 @@ class Transport(ConnectionHolder):
         if self._session is None:
             self._session = open_session(self._concurrency)
         return self._session
-
-
-def _failure_of(result: Response | DownloadedFile | Failure) -> Failure | None:
-    if isinstance(result, Response):
-        return failure_of_status(result, dt.datetime.now(dt.UTC))
-    return result if isinstance(result, Failure) else None
 
 
 def _with_query(url: str, params: Mapping[str, str | int] | None) -> str:

@@ -32,7 +32,7 @@ class Page:
     Attributes
     ----------
     span : Span
-        The span that it covers: that of its request, without what was left to other pages.
+        The span that it covers: that of its request, without the parts left to other pages.
     rows : RawRows
     url : str
     name : str
@@ -58,7 +58,7 @@ class RestAnswer:
     Attributes
     ----------
     span : Span
-        The span that the answer covers: the one that was asked for, as far as its bars were closed when the
+        The span that the answer covers: the requested one, up to the first bar that may not have closed when the
         exchange answered. In this span the exchange has the bars of the table and no others. After it, nothing is
         known.
     table : KlineTable
@@ -100,7 +100,8 @@ def assemble(series: SeriesKey, wanted: Span, pages: Sequence[Page], now_ms: int
     try:
         decoded = decode_rows(rows, Expected(series, wanted, str(series)))
     except ArchiveError as error:
-        raise RestAnswerError(ordered[0].url, error.reason, row=error.row) from None
+        url, row = _place_of(error.row or 1, ordered)
+        raise RestAnswerError(url, error.reason, row=row) from None
     table = decoded.table
     count = closed_count(table.open_time, table.columns["close_time"], series.interval, seen_ms)
     end_ms = min(wanted.end_ms, grid_floor(seen_ms, series.interval), *table.open_time[count : count + 1].tolist())
@@ -128,6 +129,15 @@ def closed_count(open_ms: Times, close_ms: Times, interval: Interval, now_ms: in
     """
     is_open = (close_ms >= now_ms) | (open_ms >= grid_floor(now_ms, interval))
     return int(np.argmax(is_open)) if np.any(is_open) else len(open_ms)
+
+
+def _place_of(row: int, pages: Sequence[Page]) -> tuple[str, int]:
+    """The URL of the page that holds a row of all pages together, and the row's number in it, counted from 1."""
+    for page in pages:
+        if row <= page.rows.row_count:
+            break
+        row -= page.rows.row_count
+    return page.url, row
 
 
 def _source_of(page: Page, span: Span) -> Source:

@@ -36,7 +36,7 @@ _USED_WEIGHT = "x-mbx-used-weight-1m"
 
 @dataclass(frozen=True, slots=True)
 class _Stop:
-    """A refusal, and until when nothing is sent because of it, by the clock that is never set."""
+    """A refusal, and until when nothing is sent because of it, by the monotonic clock."""
 
     until_s: float
     refusal: BannedError | RateLimitError
@@ -45,16 +45,16 @@ class _Stop:
         """The error of a request that is not sent."""
         refusal = self.refusal
         reason = f"not sent: {refusal.reason}"
-        status, code, said = refusal.status, refusal.code, refusal.message
+        status, code, message = refusal.status, refusal.code, refusal.message
         if isinstance(refusal, BannedError):
-            return BannedError(url, reason, until_ms=refusal.until_ms, status=status, code=code, message=said)
+            return BannedError(url, reason, until_ms=refusal.until_ms, status=status, code=code, message=message)
         pause_s = refusal.retry_after_s
-        return RateLimitError(url, reason, retry_after_s=pause_s, status=status, code=code, message=said)
+        return RateLimitError(url, reason, retry_after_s=pause_s, status=status, code=code, message=message)
 
 
 @dataclass(frozen=True, slots=True)
 class _FailedAttempt:
-    """An attempt without rows: what to raise if it was the last, and what the retry policy asks about it."""
+    """An attempt without rows: the error to raise if it was the last, and the failure for the retry policy."""
 
     error: NetworkError
     failure: Failure
@@ -75,7 +75,7 @@ class ExchangeHost:
     window_s, share : float
         See `WeightBudget`.
     steady_s : callable
-        Seconds, by a clock of this machine that is never set.
+        Seconds by a monotonic clock of this machine.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class ExchangeHost:
             logger.warning("%s", refusal)
             self._stop = _Stop(now_s + (refusal.until_ms - made_ms) / 1000, refusal)
         elif isinstance(refusal, RateLimitError):
-            # Whatever the sum is, nothing is left of this window.
+            # Whatever the sum in the response, nothing is left of this window.
             used = max(used or 0, self._budget.capacity)
             until_s = now_s + (pause_s or 0.0)
             if pause_s is None or pause_s <= self._retry.retry_after_max_s:
@@ -192,8 +192,8 @@ class ExchangeHost:
     async def _admit(self, url: str, weight: int) -> None:
         """Wait for room in the budget and a slot of the transport, first come, first served; take both.
 
-        The slot is taken here, and not by the transport: what waits for one must not count against the budget, and
-        must not be sent after a ban has come.
+        The slot is taken here, not by the transport: a request that waits for one must not count against the
+        budget, and must not be sent after a ban.
         """
         slots = self._transport.slots
         async with self._turn:
@@ -201,7 +201,7 @@ class ExchangeHost:
                 while wait_s := self._wait_s(url, weight):
                     await self._pause(wait_s)
                 await slots.acquire()
-                # While no slot was free, the room may have been used up, or a ban may have come.
+                # Meanwhile the room may have been used up, or a ban may have come.
                 try:
                     is_room = not self._wait_s(url, weight)
                 except ExchangeError:

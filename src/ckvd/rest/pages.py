@@ -30,15 +30,7 @@ _STRAY_BARS_MAX: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """A request for one page.
-
-    Attributes
-    ----------
-    span : Span
-        The span in which the bars open.
-    limit : int
-        The most rows that the page may have.
-    """
+    """A request for one page: the span in which its bars open, and the most rows that it may have."""
 
     span: Span
     limit: int

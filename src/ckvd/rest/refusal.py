@@ -50,7 +50,7 @@ def refusal_of(response: Response, market: Market, made_ms: int, pause_s: float 
     Returns
     -------
     NetworkError or None
-        The exception that says what it means; None for a response with rows.
+        The exception to raise; None for a response with rows.
     """
     status = response.status
     if status == 200:

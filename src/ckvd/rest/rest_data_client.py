@@ -54,7 +54,7 @@ _WEIGHT_LIMITS: Final = {
 class RestDataClient(ConnectionHolder):
     """Fetch bars from the exchange.
 
-    An asynchronous context manager. Use one client for all tasks: it keeps connections, and keeps all tasks
+    An asynchronous context manager. Use one client for all tasks: they share its connections, and it keeps them
     together within the limits of the exchange.
 
     Parameters
@@ -77,7 +77,7 @@ class RestDataClient(ConnectionHolder):
     clock : callable
         The present in milliseconds.
     steady_clock : callable
-        Seconds, by a clock that is never set. It measures pauses.
+        Seconds by a monotonic clock. It measures pauses.
     transport_options
         Passed on to `Transport`: timeouts and `sleep`.
     """

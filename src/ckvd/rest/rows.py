@@ -47,7 +47,8 @@ def read_rows(body: bytes, url: str) -> RawRows:
         raise RestAnswerError(url, f"expected an array of rows, found {_shown(body)}")
     lines = [_line(row, number, url) for number, row in enumerate(answer, start=1)]
     try:
-        return parse_rows("".join(lines).encode(), url)
+        # JSON may hold a lone surrogate, which has no UTF-8. Escaped, it is refused like any other letter.
+        return parse_rows("".join(lines).encode(errors="backslashreplace"), url)
     except ArchiveError as error:
         raise RestAnswerError(url, error.reason, row=error.row) from None
 

@@ -1,13 +1,13 @@
 """The weight that may still be used of a host in this minute of its clock: `ServerClock`, `WeightBudget`. Pure.
 
-Both take the time of this machine from a clock that is never set, such as `time.monotonic`.
+Both take this machine's time from a monotonic clock.
 
-A response gives its time in whole seconds (`Date`). It was made after the request was sent and before the response
-was received, so that each response bounds the difference of the two clocks from both sides.
+A response gives its time in whole seconds (`Date`). It was made between the sending of the request and the receipt
+of the response, so each response bounds the difference of the two clocks from both sides.
 
 The exchange adds up the weights of all requests from one IP address in each minute of its own clock, and returns
 the sum with each response. Here a request counts from before it is sent. While it is under way it is unknown in
-which minute the exchange counts it, so that it counts in every minute. Once there is a response, the sum in it
+which minute the exchange counts it, so it counts in every minute. Once there is a response, the sum in it
 includes the request. A new minute begins when it has certainly begun at the exchange.
 
 The invariant: the weight sent in a minute, as the exchange counts it, never exceeds the weight counted against that
@@ -21,7 +21,7 @@ from ckvd.utils.config import REST_WEIGHT_SHARE, REST_WEIGHT_WINDOW_S
 
 
 class ServerClock:
-    """The clock of one host, as far as responses tell.
+    """The clock of one host, as far as its responses show it.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class ServerClock:
         Returns
         -------
         bool
-            Whether the host's clock may show an earlier time than `earliest_s` has said: a clock was set or drifts,
+            Whether the host's clock may show an earlier time than `earliest_s` returned: a clock was set or drifts,
             or the guess was too high.
         """
         least_s, most_s = date_s - received_s, date_s + 1 - sent_s
@@ -113,9 +113,9 @@ class WeightBudget:
         return f"<WeightBudget: {self.used} used, {self.in_flight} under way, of {self.capacity}>"
 
     def wait_s(self, weight: int, now_s: float) -> float:
-        """How long a request has to wait before it is worth asking again; 0 if it may be sent now.
+        """How many seconds a request has to wait; 0 if it may be sent now.
 
-        Asking earlier is worth it when another request was settled.
+        The wait may become shorter when another request is settled.
         """
         if now_s < self._paused_until_s:
             return self._paused_until_s - now_s
@@ -139,10 +139,8 @@ class WeightBudget:
             The weight that was reserved.
         used : int or None
             The sum in the response; None if it has none.
-        date_s : int or None
-            When the response was made, see `ServerClock.observe`.
-        sent_s, now_s : float
-            When the request was sent and the response received.
+        date_s, sent_s, now_s
+            See `ServerClock.observe`; `date_s` is None if the response has no date.
         """
         self.in_flight -= weight
         if date_s is None:
@@ -155,7 +153,7 @@ class WeightBudget:
             if window < self._window:
                 if not is_set_back:
                     return  # The exchange counted it in a window that is over.
-                # The window was begun too early: the one before goes on, and counts what was sent since too.
+                # The window began too early here. The one before goes on, and counts requests sent since.
                 self._window = window
         self.used = self.used + weight if used is None else max(self.used, used)
 

@@ -67,25 +67,23 @@ class AtomicFile(io.FileIO):
     """A temporary file beside its final name. Closing it removes it, unless it was renamed before.
 
     A forked child that closes its copy leaves the file to the process that made it.
+
+    Attributes
+    ----------
+    path : Path
+        The temporary file, until it is renamed.
+    final : Path
+        The final name. It may be changed to another one in the same folder.
     """
 
     def __init__(self, final: Path, temporary_name: str | None = None) -> None:
-        self._final = final
+        self.final = final
         self._process = os.getpid()
-        self._path = final.with_name(
+        self.path = final.with_name(
             temporary_name or f".{final.name}.{os.getpid()}-{os.urandom(4).hex()}{TEMPORARY_SUFFIX}"
         )
-        super().__init__(self._path, "xb")
+        super().__init__(self.path, "xb")
         _lock_file(self.fileno())
-
-    @property
-    def path(self) -> Path:
-        """The temporary file, until it is renamed."""
-        return self._path
-
-    def set_final(self, final: Path) -> None:
-        """Change the final name. It must be in the same folder."""
-        self._final = final
 
     def write_at(self, offset: int, content: bytes | memoryview) -> None:
         """Write the whole content; one system call may write less."""
@@ -99,7 +97,7 @@ class AtomicFile(io.FileIO):
         # Closed first: some systems refuse to rename an open file.
         super().close()
         try:
-            self._path.replace(self._final)
+            self.path.replace(self.final)
         except BaseException:
             self._remove()
             raise
@@ -116,7 +114,7 @@ class AtomicFile(io.FileIO):
         if self._process != os.getpid():
             return
         with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+            self.path.unlink()
 
 
 def _lock_file(descriptor: int) -> None:

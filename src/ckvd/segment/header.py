@@ -88,7 +88,7 @@ class ColumnTable(Sequence[ColumnLayout]):
 
 @dataclass(frozen=True, slots=True)
 class SegmentHeader:
-    """What a segment says about itself. `ckvd.segment.layout` explains the fields.
+    """The header of a segment. `ckvd.segment.layout` explains the fields.
 
     Attributes
     ----------
@@ -270,17 +270,15 @@ def decode_header(content: bytes, path: str, file_nbytes: int) -> SegmentHeader:
     ----------
     content : bytes
         The first `read_header_nbytes` bytes of the file.
-    path : str
-        For messages.
-    file_nbytes : int
-        Length of the file.
+    path, file_nbytes
+        See `read_header_nbytes`.
 
     Raises
     ------
     SegmentForeignError, SegmentVersionError
-        As `read_header_nbytes`.
+        See `read_header_nbytes`.
     SegmentCorruptError
-        The checksum is wrong, the file has not the length that the header says, or fields contradict each other.
+        The checksum is wrong, the file does not have the declared length, or fields contradict each other.
     """
     (
         magic, version, byte_order, header_crc32, header_nbytes, metadata_nbytes, column_count, flags, reserved,

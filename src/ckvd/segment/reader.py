@@ -203,13 +203,7 @@ class SegmentReader(SyncBlock, AsyncBlock):
 
     @property
     def rows(self) -> MappedRows:
-        """All rows.
-
-        Raises
-        ------
-        ValueError
-            The reader is closed.
-        """
+        """All rows. Raises ValueError if the reader is closed."""
         if self._buffer is None:
             raise ValueError(f"{self.path}: the reader is closed")
         return MappedRows(self.header, self._buffer, 0, self.header.row_count)
@@ -233,7 +227,7 @@ class SegmentReader(SyncBlock, AsyncBlock):
         Raises
         ------
         SegmentCorruptError
-            A byte is not what was written.
+            A byte differs from what was written.
         """
         from ckvd.inflate import crc32  # noqa: PLC0415  (reading alone should not load isal)
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SegmentStatement:
-    """What the header of a new segment will say, apart from its rows and columns.
+    """The header of a new segment, apart from its rows and columns.
 
     Attributes
     ----------
@@ -163,8 +163,7 @@ class SegmentWriter(SyncBlock, AsyncBlock):
         open_time = columns["open_time"]
         if not len(open_time):
             return
-        self._check_order(open_time)
-        self._check_lengths(columns, len(open_time))
+        self._check_rows(columns, open_time)
         with self._translating_errors():
             self._columns = tuple(
                 self._append_column(file, column, columns[column.name])
@@ -172,28 +171,25 @@ class SegmentWriter(SyncBlock, AsyncBlock):
                 else column
                 for column in self._columns
             )
+        if self._rows_written == 0:
+            self._first_open_ms = int(open_time[0])
         self._rows_written += len(open_time)
         self._last_open_ms = int(open_time[-1])
 
-    def _check_lengths(self, columns: Mapping[str, Column], row_count: int) -> None:
-        for column in self._columns:
-            if column.encoding is Encoding.STORED and len(columns[column.name]) != row_count:
-                raise ValueError(
-                    f"{self.path.name}: column {column.name} has {len(columns[column.name])} rows, not {row_count}"
-                )
-
-    def _check_order(self, open_time: Column) -> None:
-        first_ms = int(open_time[0])
-        last_ms = int(open_time[-1])
-        follows = self._rows_written == 0 or first_ms > self._last_open_ms
+    def _check_rows(self, columns: Mapping[str, Column], open_time: Column) -> None:
+        follows = self._rows_written == 0 or open_time[0] > self._last_open_ms
         if not follows or not (open_time[1:] > open_time[:-1]).all():
             raise ValueError(f"{self.path.name}: open times must ascend strictly")
-        if first_ms not in self._statement.span or last_ms not in self._statement.span:
-            raise ValueError(f"{self.path.name}: open times must lie in {self._statement.span}")
+        span = self._statement.span
+        if int(open_time[0]) not in span or int(open_time[-1]) not in span:
+            raise ValueError(f"{self.path.name}: open times must lie in {span}")
         if self._rows_written + len(open_time) > self._row_count:
             raise ValueError(f"{self.path.name}: more rows than the {self._row_count} announced")
-        if self._rows_written == 0:
-            self._first_open_ms = first_ms
+        for column in self._columns:
+            if column.encoding is Encoding.STORED and len(found := columns[column.name]) != len(open_time):
+                raise ValueError(
+                    f"{self.path.name}: column {column.name} has {len(found)} rows, not {len(open_time)}"
+                )
 
     def _append_column(self, file: AtomicFile, column: ColumnLayout, values: Column) -> ColumnLayout:
         from ckvd.inflate import crc32  # noqa: PLC0415  (reading alone should not load isal)
@@ -234,25 +230,15 @@ class SegmentWriter(SyncBlock, AsyncBlock):
 
     @property
     def temporary_path(self) -> Path:
-        """The temporary file. After `flush` it is a whole segment.
-
-        Raises
-        ------
-        ValueError
-            The writer is closed.
-        """
+        """The temporary file. After `flush` it is a whole segment. Raises ValueError if the writer is closed."""
         return self._require_open().path
 
     def renumber(self, path: str | os.PathLike[str], revision: int) -> None:
         """Change the revision, and with it the final name. `flush` must follow, which writes the revision.
 
-        Raises
-        ------
-        ValueError
-            The writer is closed.
+        Raises ValueError if the writer is closed.
         """
-        self._require_open().set_final(Path(path))
-        self.path = Path(path)
+        self.path = self._require_open().final = Path(path)
         self._statement = replace(self._statement, revision=revision)
 
     def rename(self) -> None:

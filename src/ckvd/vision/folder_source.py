@@ -6,6 +6,7 @@ Files are read in a thread, so that the event loop stays free. They are never mo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 from email.utils import formatdate
@@ -40,30 +41,26 @@ class FolderArchiveSource:
         The folder that contains `data/`.
     is_checksum_required : bool
         Whether to refuse an archive without a CHECKSUM file.
+
+    Attributes
+    ----------
+    is_closed : bool
     """
 
     def __init__(self, root: str | os.PathLike[str], *, is_checksum_required: bool = False) -> None:
         self._root = Path(root)
-        self._is_closed = False
+        self.is_closed = False
         self._is_checksum_required = is_checksum_required
         self._verifying: Batching[ArchiveName, FetchedArchive | AbsentArchive] = Batching(
             self._verify_each, choose_small
         )
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether it was closed."""
-        return self._is_closed
-
     def close(self) -> None:
-        """Refuse what is asked from now on, and what is under way: its callers get `ClientClosedError`.
-
-        There is nothing to release: no file stays open.
-        """
-        self._is_closed = True
+        """Refuse new calls. Those under way raise `ClientClosedError`. No file stays open, so none is closed."""
+        self.is_closed = True
 
     def __repr__(self) -> str:
-        return f"<FolderArchiveSource: {'closed' if self._is_closed else self._root}>"
+        return f"<FolderArchiveSource: {'closed' if self.is_closed else self._root}>"
 
     async def fetch(
         self,
@@ -88,7 +85,7 @@ class FolderArchiveSource:
         return listed
 
     def _require_open(self) -> None:
-        if self._is_closed:
+        if self.is_closed:
             raise ClientClosedError(f"the client is closed: {self._root}")
 
     def _verify_each(self, names: list[ArchiveName]) -> list[FetchedArchive | AbsentArchive | CkvdError]:
@@ -100,7 +97,7 @@ class FolderArchiveSource:
         except CkvdError as error:
             return error
         except OSError as error:
-            return self._unreadable(self._root / name.path, error)
+            return _unreadable(self._root / name.path, error)
 
     def _find_and_verify(self, name: ArchiveName) -> FetchedArchive | AbsentArchive:
         """Verify an archive under its usual spelling, or a month under another spelling that the folder has."""
@@ -146,22 +143,24 @@ class FolderArchiveSource:
     def _list(self, series: SeriesKey, cadence: Cadence) -> list[ListedArchive]:
         self._require_mirror()
         folder = archive_folder(series, cadence)
+        files = []
         try:
             with os.scandir(self._root / folder) as entries:
-                files = [_listed(folder, entry) for entry in entries if entry.is_file()]
+                for entry in entries:
+                    # A file may vanish meanwhile, as a temporary file of rsync does. The others are still there.
+                    with contextlib.suppress(FileNotFoundError):
+                        if entry.is_file():
+                            files.append(_listed(folder, entry))
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise self._unreadable(self._root / folder, error) from error
+            raise _unreadable(self._root / folder, error) from error
         return listed_archives(files)
 
     def _require_mirror(self) -> None:
         # A folder that is not mounted is empty. That does not mean that there are no archives.
         if not (self._root / "data").is_dir():
             raise NetworkError(str(self._root), "expected a mirror of the archives, found no folder 'data' in it")
-
-    def _unreadable(self, path: Path, error: OSError) -> NetworkError:
-        return NetworkError(str(path), f"cannot read it: {error.strerror}")
 
 
 def choose_small(names: Sequence[ArchiveName]) -> list[int]:
@@ -173,6 +172,10 @@ def choose_small(names: Sequence[ArchiveName]) -> list[int]:
         return [0]
     days = [index for index, name in enumerate(names) if name.period.cadence is Cadence.DAILY]
     return days[:FOLDER_BATCH_DAYS_MAX]
+
+
+def _unreadable(path: Path, error: OSError) -> NetworkError:
+    return NetworkError(str(path), f"cannot read it: {error.strerror}")
 
 
 def _listed(folder: str, entry: os.DirEntry[str]) -> ListedFile:

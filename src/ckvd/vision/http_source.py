@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 _CHECKSUM_NBYTES_MAX: Final = 4096
 _LISTING_PAGES_MAX: Final = 10_000
 _S3_CODE: Final = re.compile(rb"<Code>\s*(\w+)\s*</Code>")
-# Caches on the way from the publisher may have an archive, and the CHECKSUM of its corrected version.
+# A cache on the way may serve the old version of an archive with the CHECKSUM of the new one.
 _PAST_CACHES: Final = {"Cache-Control": "no-cache"}
 
 
@@ -54,7 +54,7 @@ class HttpArchiveSource:
     transport : Transport
         Not closed here.
     concurrency : int
-        Archives fetched at a time. The next one begins when the CHECKSUM of one of these was compared.
+        Archives fetched at a time, each until it is compared with its CHECKSUM.
     is_checksum_required : bool
         Whether to refuse an archive without a CHECKSUM file.
     """
@@ -116,7 +116,9 @@ class HttpArchiveSource:
                 url_of(self._base_url, name.path), path, on_bytes=on_bytes, headers=headers
             )
             if isinstance(file, Response):
-                return _absent(name, file)
+                if _is_absence(file):
+                    return AbsentArchive(name, file.url)
+                raise _refusal(file)
             attempt_count += file.attempt_count
             try:
                 is_published = await self._compare(name, file, headers)
@@ -214,17 +216,11 @@ def _fetched(name: ArchiveName, file: DownloadedFile, *, is_published: bool, att
 # --- Refusals ----------------------------------------------------------------------------------------------
 
 
-def _absent(name: ArchiveName, response: Response) -> AbsentArchive:
-    if not _is_absence(response):
-        raise _refusal(response)
-    return AbsentArchive(name, response.url)
-
-
 def _is_absence(response: Response) -> bool:
     """Whether a response says that there is no such file.
 
     S3 answers 403 AccessDenied for a missing key in a bucket that may not be listed, but also for every key that
-    may not be read. These cannot be told apart, so that 403 is no absence.
+    may not be read. The two look alike, so 403 is no absence.
     """
     code = _s3_code(response)
     return code == "NoSuchKey" or (response.status in (404, 410) and code != "NoSuchBucket")

@@ -105,20 +105,19 @@ def listed_archives(files: Iterable[ListedFile]) -> list[ListedArchive]:
     Parameters
     ----------
     files : iterable of ListedFile
-        In any order, from any number of folders. Files that are neither archives nor CHECKSUMs are ignored.
+        In any order, from any number of folders. Files that are not archives are ignored.
 
     Returns
     -------
     list of ListedArchive
         In the order of series and period. If a period is listed in several spellings, the usual one is first.
     """
-    by_path = {unquote(file.key): file for file in files}
-    archives = [
-        ListedArchive(name, file.nbytes, file.etag, file.last_modified, name.checksum_path in by_path)
-        for path, file in by_path.items()
-        if (name := ArchiveName.of_path(path)) is not None
-    ]
-    return sorted(archives, key=_place)
+    archives = {
+        name: ListedArchive(name, file.nbytes, file.etag, file.last_modified)
+        for file in files
+        if (name := ArchiveName.of_path(file.key)) is not None
+    }
+    return sorted(archives.values(), key=_place)
 
 
 def _place(archive: ListedArchive) -> tuple[object, ...]:

@@ -54,13 +54,7 @@ class FetchedArchive:
     attempt_count: int
 
     def read_bytes(self) -> bytes:
-        """Read the whole file. A file of a mirror in a folder may vanish after it was verified.
-
-        Raises
-        ------
-        ArchiveError
-            It cannot be read.
-        """
+        """Read the whole file. Raises ArchiveError if it cannot: a file of a folder may have vanished."""
         try:
             return b"".join(read_chunks(self.path, self.nbytes + 1))
         except OSError as error:
@@ -69,14 +63,7 @@ class FetchedArchive:
 
 @dataclass(frozen=True, slots=True)
 class AbsentArchive:
-    """The source has no such archive, and said so.
-
-    Attributes
-    ----------
-    name : ArchiveName
-    where : str
-        The URL or file that does not exist.
-    """
+    """The source has no such archive, and said so. `where` is the URL or file that does not exist."""
 
     name: ArchiveName
     where: str
@@ -93,15 +80,12 @@ class ListedArchive:
     nbytes : int
     etag, last_modified : str
         As listed; empty if the listing gives none.
-    has_checksum : bool
-        Whether its CHECKSUM file is listed too.
     """
 
     name: ArchiveName
     nbytes: int
     etag: str
     last_modified: str
-    has_checksum: bool
 
 
 def read_chunks(path: Path, nbytes: int) -> Iterator[bytes]:
@@ -109,11 +93,6 @@ def read_chunks(path: Path, nbytes: int) -> Iterator[bytes]:
 
     Opening and closing a file object takes as long as reading a small file, and each of its nine system calls
     releases the GIL and has to acquire it again.
-
-    Raises
-    ------
-    OSError
-        The file cannot be read.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
