@@ -29,23 +29,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="CKVD_TEST_BRIEF is set, and this takes long"))
 
 
-def pytest_collection_finish() -> None:
-    # What was imported is there to stay. Without it, the collection after each test takes a tenth of the time.
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture(scope="module", autouse=True)
-def freeze_what_modules_leave() -> Iterator[None]:
-    """What outlives a module (reports, late imports) need not be looked through after each later test."""
+def _let_shared_fixtures_go() -> Iterator[None]:
+    """At the end of a module, collect what its own fixtures leave in cycles: their finalizers may complain."""
     yield
-    gc.collect()
-    gc.freeze()
+    if _shared_fixtures:
+        _shared_fixtures.clear()
+        gc.unfreeze()
+        gc.collect()
+
+
+_shared_fixtures: set[str] = set()
+
+
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> None:
+    if fixturedef.scope != "function" and fixturedef.argname != _let_shared_fixtures_go.__name__:
+        _shared_fixtures.add(fixturedef.argname)
 
 
 @pytest.fixture(autouse=True)
 def _leave_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaks a descriptor, map, thread or task, or of which asyncio or a finalizer complains."""
+    # The collection after the test need not look through what was there before: it would take a tenth of all time.
+    gc.freeze()
     failed_count = request.session.testsfailed
     with leaks.watch() as watch:
         yield

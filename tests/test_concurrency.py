@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckvd.concurrency import Batching, run_together
-from support import strategies  # noqa: F401 - no example fails for the time that it took
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,6 +14,7 @@ import pytest
 import ckvd
 from support import command
 from support.places import REPOSITORY
+from support.processes import writing_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,7 @@ def modules_after(statement: str, tmp_path: Path) -> set[str]:
     script = f"import numpy, sys; before = set(sys.modules); {statement}; print(*(set(sys.modules) - before))"
     finished = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
-        env=command.environment(tmp_path),
+        env=writing_nothing(command.environment(tmp_path)),
         capture_output=True,
         text=True,
         timeout=command.TIMEOUT_S,

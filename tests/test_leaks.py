@@ -13,7 +13,7 @@ import pytest
 from support.places import TESTS
 
 LEAKY = """
-import asyncio, mmap, os, socket, threading
+import asyncio, gc, mmap, os, socket, threading
 import pytest
 
 kept = []
@@ -22,6 +22,9 @@ release = threading.Event()
 class Broken:
     def __del__(self):
         raise ValueError("in a finalizer")
+
+class Node:
+    pass
 
 async def never_awaited():
     pass
@@ -70,8 +73,18 @@ def test_leaks_from_a_finalizer_in_a_cycle():
     broken = Broken()
     broken.me = broken
 
+def test_leaks_from_a_cycle_that_has_survived_collections():
+    broken = Broken()
+    broken.me = broken
+    gc.collect()
+    gc.collect()
+
+def test_leaks_a_file_in_a_cycle(tmp_path):
+    node = Node()
+    node.me = node
+    node.file = (tmp_path / "unclosed.txt").open("w")
+
 def test_clean_with_a_cycle_a_thread_and_a_loop(tmp_path):
-    class Node: pass
     node = Node()
     node.me = node
     path = tmp_path / "clean.map"
@@ -102,6 +115,26 @@ def test_fails_by_itself_alone():
     raise ZeroDivisionError
 """
 
+SHARING = """
+import pytest
+
+class Broken:
+    def __del__(self):
+        raise ValueError("of a shared fixture")
+
+@pytest.fixture(scope="module")
+def shared():
+    broken = Broken()
+    broken.me = broken
+    return broken
+
+def test_first(shared):
+    pass
+
+def test_last(shared):
+    pass
+"""
+
 LEAKS = {
     "a_descriptor": r"descriptor \d+: .*leaked\.txt",
     "a_socket": r"descriptor \d+: socket:",
@@ -112,6 +145,8 @@ LEAKS = {
     "a_coroutine": r"unraisable: .*coroutine 'never_awaited' was never awaited",
     "an_open_file": r"unraisable: .*ResourceWarning: unclosed file .*unclosed\.txt",
     "from_a_finalizer_in_a_cycle": r"unraisable: .*Broken.*ValueError: in a finalizer",
+    "from_a_cycle_that_has_survived_collections": r"unraisable: .*Broken.*ValueError: in a finalizer",
+    "a_file_in_a_cycle": r"unraisable: .*ResourceWarning: unclosed file .*unclosed\.txt",
 }
 
 
@@ -121,6 +156,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("leaky")
     shutil.copy(TESTS / "conftest.py", folder)
     (folder / "test_leaky.py").write_text(LEAKY)
+    (folder / "test_sharing.py").write_text(SHARING)
     command = [
         sys.executable,
         "-m",
@@ -151,6 +187,13 @@ def test_each_kind_of_leak_is_an_error_that_names_what_leaked(verdicts: str, kin
     section = re.search(rf"ERROR at teardown of test_leaks_{kind} _+\n.*?(?:\n_{{5}}|\Z)", verdicts, re.DOTALL)
     assert section
     assert re.search(LEAKS[kind], section[0]), verdicts
+
+
+def test_a_cycle_that_a_shared_fixture_leaves_is_an_error_at_the_end_of_its_module(verdicts: str) -> None:
+    section = re.search(r"ERROR at teardown of test_last _+\n.*?(?:\n_{5}|\Z)", verdicts, re.DOTALL)
+    assert section
+    assert "ValueError: of a shared fixture" in section[0]
+    assert "ERROR at teardown of test_first" not in verdicts
 
 
 def test_leaving_nothing_behind_is_no_error(verdicts: str) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from support.places import REPOSITORY
-from support.subprocesses import ENVIRONMENT
+from support.processes import ENVIRONMENT
 
 
 def test_a_quick_run_shows_each_way_to_release_and_keeps_what_is_counted_in_bounds() -> None:

@@ -15,7 +15,6 @@ from ckvd.utils.config import FOLDER_BATCH_DAYS_MAX, INGEST_GROUP_ARCHIVES_MAX, 
 from ckvd.vision.folder_source import choose_small
 from ckvd.vision.name import ArchiveName
 from ckvd.vision.source import FetchedArchive
-from support import strategies  # noqa: F401 - no example fails for the time that it took
 
 SERIES = [SeriesKey.of(symbol, "1m") for symbol in ("BTCUSDT", "ETHUSDT")]
 LABELS = ["2023-01", "2023-02", *(f"2023-{month:02}-{day:02}" for month in (1, 2) for day in range(1, 29))]

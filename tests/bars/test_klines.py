@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bars.block import Block
 from ckvd.bars.klines import Klines
 from ckvd.errors import CkvdError, ColumnError
 from ckvd.model.market import Interval, Kind, SeriesKey
 from ckvd.model.provenance import Absence, Gap, Origin, Reason, Source
 from ckvd.model.table import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, BarFlag, KlineTable, fields_of
 from ckvd.model.timespan import Span
+from support.block import Block
 from support.models import MINUTE_MS, bar_end, bar_start
 from support.strategies import segment_spans, series_keys, tables
 from support.tables import BTCUSDT_1M, make_table, regular_table, same_bits

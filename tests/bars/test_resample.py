@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bars.block import Block
 from ckvd.acquisition.ingest import expected_of
 from ckvd.bars.klines import Klines
 from ckvd.bars.resample import BarLength
@@ -26,6 +25,7 @@ from ckvd.model.market import Interval, SeriesKey
 from ckvd.model.table import COLUMN_DTYPES, KlineTable, fields_of
 from ckvd.model.timespan import Span
 from ckvd.vision.name import ArchiveName
+from support.block import Block
 from support.models import DAY_MS, HOUR_MS, MINUTE_MS, bar_end, bar_start, bar_starts, ms
 from support.strategies import moments, open_times
 from support.tables import BTCUSDT_1M, make_table, regular_table

@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +24,8 @@ from ckvd.maintenance.verification import is_clean, verify_cache
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.timespan import Span, now_ms
 from ckvd.segment.reader import SegmentReader
-from support.forked import at_step, die, run_in_child, steps_of, telling
+from support.disks import small_disk
+from support.processes import at_step, die, let_others_enter, run_in_child, steps_of, telling
 from support.tables import regular_table
 
 if TYPE_CHECKING:
@@ -245,14 +245,7 @@ def test_a_full_disk_at_any_step_leaves_old_or_new_and_says_so(
 
 
 def test_a_small_disk_that_fills_up_while_packing_keeps_all_bars(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False, capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("this user may not mount a file system")
-    try:
+    with small_disk(tmp_path / "disk") as disk:
         folder = CacheFolder(disk / "cache")
         stored: Bars = {}
         for number in range(30):
@@ -269,8 +262,6 @@ def test_a_small_disk_that_fills_up_while_packing_keeps_all_bars(tmp_path: Path)
             assert dict(zip(klines.open_time.tolist(), klines.open.tolist(), strict=True)) == stored
             del klines
         assert not list(folder.root.rglob("*.tmp"))
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def put_until_full(folder: CacheFolder, stored: Bars) -> None:
@@ -289,8 +280,7 @@ def test_a_folder_of_another_owner_is_named_with_a_remedy(base: CacheFolder, tmp
     if os.getuid() != 0:
         pytest.skip("only root can become somebody else")
     folder = copy_of(base, tmp_path / "cut")
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
+    let_others_enter(tmp_path)
 
     def work(say: Callable[[str], None]) -> None:
         os.setuid(65_534)

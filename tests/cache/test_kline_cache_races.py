@@ -22,8 +22,8 @@ from ckvd.segment import SegmentReader, read_segment_header
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 from support import leaks
 from support.after_listing import after_listing
-from support.forked import run_in_child
 from support.models import DAY_MS, MINUTE_MS
+from support.processes import run_in_child
 from support.tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:

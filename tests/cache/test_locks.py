@@ -17,7 +17,7 @@ from ckvd.cache.locks import FileLock, SeriesLock, describe_holder, is_free, loc
 from ckvd.errors import CacheBusyError, CacheError
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
-from support.forked import Ended, die, run_in_child
+from support.processes import Ended, die, let_others_enter, run_in_child
 from support.tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:
@@ -232,8 +232,7 @@ def test_a_file_that_may_not_be_opened_is_not_free(tmp_path: Path) -> None:
         pytest.skip("only root can become somebody else")
     path = tmp_path / "a.lock"
     path.touch(0o600)
-    for place in (tmp_path, *tmp_path.parents[:2]):
-        place.chmod(0o755)
+    let_others_enter(tmp_path)
 
     def work(say: Callable[[str], None]) -> None:
         os.setuid(65_534)

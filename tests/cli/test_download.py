@@ -24,7 +24,7 @@ from support.download_site import DownloadSite
 from support.loopback.mirror import publish
 from support.loopback.reply import Gate, Reply
 from support.places import SAMPLES
-from support.stopwatch import Stopwatch
+from support.stopwatch import LOADED, Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -298,12 +298,12 @@ def test_a_bar_that_is_interrupted_gives_the_cursor_back(half_year: DownloadSite
 
 
 def interrupt(process: subprocess.Popen[str], times: int = 1) -> None:
-    """Press Ctrl-C; the command ends within a second."""
+    """Press Ctrl-C; on an idle machine the command ends within a second."""
     with Stopwatch() as stopping:
         for _ in range(times):
             process.send_signal(signal.SIGINT)
         assert process.wait(command.TIMEOUT_S) == 130
-    assert stopping.elapsed_s < 1
+    assert stopping.elapsed_s < 1 * LOADED
 
 
 @pytest.mark.parametrize("times", [1, 2])

@@ -10,8 +10,8 @@ import pytest
 from ckvd.model.market import SeriesKey
 from ckvd.model.table import fields_of
 from support import command
+from support.archives import read_rows
 from support.places import SAMPLES
-from support.plain_archives import read_rows
 
 if TYPE_CHECKING:
     from pathlib import Path

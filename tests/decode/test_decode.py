@@ -30,7 +30,6 @@ from ckvd.model.table import (
 )
 from ckvd.model.timespan import Span
 from ckvd.vision.name import ArchiveName
-from support import strategies  # noqa: F401 - its profile has no deadlines
 from support.archives import zip_text
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from ckvd.decode import rows as rows_module
 from ckvd.decode.rows import RawRows, parse_decimal, parse_integer, parse_line, parse_rows
 from ckvd.errors import ArchiveError
 from ckvd.model.table import FIELD_COUNT, FLOAT_FIELDS, INTEGER_FIELDS, Decimals
-from support import strategies  # noqa: F401 - its profile has no deadlines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,7 +24,6 @@ from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
 from ckvd.vision.name import ArchiveName
-from support import strategies  # noqa: F401 - its profile has no deadlines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,6 @@ from ckvd.decode.workspace import Workspace
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
 from ckvd.vision.name import ArchiveName
-from support import strategies  # noqa: F401 - its profile has no deadlines
 from support.archives import zip_text
 
 if TYPE_CHECKING:

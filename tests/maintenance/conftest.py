@@ -8,7 +8,7 @@ import pytest
 
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
-from maintenance.caches import download
+from support.caches import download
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,7 +24,7 @@ from ckvd.model.timespan import Span
 from ckvd.vision.folder_source import FolderArchiveSource
 from ckvd.vision.name import ArchiveName
 from ckvd.vision.source import ListedArchive
-from maintenance.caches import download
+from support.caches import download
 from support.places import SAMPLES
 from support.tables import make_table
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,8 @@ from ckvd.maintenance.data_lock import (
     write_lock,
 )
 from ckvd.model.market import SeriesKey
-from maintenance.caches import day
+from support.caches import day
+from support.disks import files_no_longer_than
 from support.tables import BTCUSDT_1M, regular_table
 
 HOURS = SeriesKey.of("BTCUSDT", "1h")
@@ -68,13 +68,11 @@ def test_a_lock_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     file = tmp_path / "data.lock"
     write_lock(file, "old")
     (tmp_path / "link").symlink_to(file)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
-    try:
-        with pytest.raises(CacheError, match=r"data\.lock: cannot be written: File too large"):
-            write_lock(file, "much longer than before")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with (
+        files_no_longer_than(10),
+        pytest.raises(CacheError, match=r"data\.lock: cannot be written: File too large"),
+    ):
+        write_lock(file, "much longer than before")
     assert file.read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.lock", "link"]
     write_lock(tmp_path / "link", "new")

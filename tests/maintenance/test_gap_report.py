@@ -11,7 +11,7 @@ from ckvd.maintenance.gap_report import fill_by_month, report_gaps
 from ckvd.model.market import Interval, SeriesKey
 from ckvd.model.provenance import Absence, Reason
 from ckvd.model.timespan import Span
-from maintenance.caches import day
+from support.caches import day
 from support.tables import BTCUSDT_1M, make_table, regular_table
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from ckvd.model.market import DAY_MS, Market, SeriesKey
 from ckvd.model.provenance import Absence, Origin, Reason, Source, narrow
 from ckvd.model.timespan import Span
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
-from maintenance.caches import day
+from support.caches import day
 from support.tables import make_table, regular_table
 
 if TYPE_CHECKING:

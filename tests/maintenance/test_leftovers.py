@@ -14,7 +14,7 @@ from ckvd.maintenance.verification import verify_cache
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, now_ms
 from ckvd.segment.writer import SegmentStatement, SegmentWriter, plan_columns
-from support.forked import Ended, die, run_in_child, void
+from support.processes import Ended, die, let_others_enter, run_in_child, void
 from support.tables import regular_table
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ def folder(tmp_path: Path) -> CacheFolder:
 def test_the_download_of_another_user_is_left_alone(folder: CacheFolder) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can become somebody else")
-    for place in (folder.root, *folder.root.parents):
-        if place.stat().st_mode & 0o005 != 0o005:  # the folders above the test's own are private
-            place.chmod(0o755)
+    let_others_enter(folder.root)
 
     def work(say: Callable[[str], None]) -> None:
         os.setuid(65_534)

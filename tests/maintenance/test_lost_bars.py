@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import resource
@@ -24,11 +23,12 @@ from ckvd.maintenance.verification import is_clean, verify_cache
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, now_ms
 from ckvd.vision.folder_source import FolderArchiveSource
-from maintenance.caches import download
 from support import command
+from support.caches import download
 from support.command import Finished
-from support.forked import at_step, die, run_in_child, steps_of, telling
+from support.disks import small_disk
 from support.places import SAMPLES
+from support.processes import at_step, die, run_in_child, steps_of, telling, writing_nothing
 from support.tables import regular_table, write_segment
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ def repair_in_a_process(folder: CacheFolder, before: Callable[[], object] | None
     """Repair from the samples in a process of its own, which calls a function before it starts."""
     words = ("cache", "repair", "--yes", "--vision-url", SAMPLES, "--cache", folder.root)
     home = folder.root.parent
-    # A file system that refuses long files would keep the beginnings of compiled modules.
-    options = {"preexec_fn": before, "env": command.environment(home, PYTHONDONTWRITEBYTECODE="1")}
+    options = {"preexec_fn": before, "env": writing_nothing(command.environment(home))}
     with command.started(*words, home=home, **options) as process:
         out, err = process.communicate(timeout=command.TIMEOUT_S)
     return Finished(process.returncode, out, err)
@@ -111,20 +110,6 @@ def test_a_file_system_that_refuses_the_segment(folder: CacheFolder) -> None:
 
     assert_refused(repair_in_a_process(folder, limit), "too large; the file system or a limit")
     assert_reported_until_it_is_back(folder)
-
-
-@contextlib.contextmanager
-def small_disk(place: Path) -> Iterator[Path]:
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=False, capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("this user may not mount a file system")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", place], check=True)
 
 
 def test_a_disk_that_is_full(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from ckvd.maintenance.verification import verify_cache
 from ckvd.model.market import HOUR_MS, SeriesKey
 from ckvd.model.timespan import Span, difference
 from ckvd.segment.reader import read_segment_header
-from maintenance.caches import day
+from support.caches import day
 from support.tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from ckvd.maintenance.quarantine import discard, list_quarantine, quarantine_fil
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.segment.atomic_file import flush_folder
-from maintenance.caches import segment_paths
+from support.caches import segment_paths
 from support.tables import regular_table
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from ckvd.maintenance.verification import Finding, Severity, Trouble, is_clean, 
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.segment.writer import SegmentStatement, SegmentWriter
-from maintenance.caches import flip, mend, segment_paths
+from support.caches import flip, mend, segment_paths
 from support.places import SAMPLES
 from support.tables import regular_table
 

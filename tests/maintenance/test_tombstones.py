@@ -19,9 +19,9 @@ from ckvd.maintenance.tombstones import spans_to_hide
 from ckvd.maintenance.verification import verify_cache
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.timespan import Span, now_ms
-from maintenance.caches import download, flip, mend
-from support.forked import at_step, die, run_in_child, steps_of, telling, void
+from support.caches import download, flip, mend
 from support.places import SAMPLES
+from support.processes import at_step, die, run_in_child, steps_of, telling, void
 from support.tables import regular_table
 
 if TYPE_CHECKING:

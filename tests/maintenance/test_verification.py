@@ -9,7 +9,7 @@ from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.maintenance.verification import Finding, Severity, Trouble, is_clean, verify_cache
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
-from maintenance.caches import segment_paths
+from support.caches import segment_paths
 from support.tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:

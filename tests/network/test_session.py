@@ -16,11 +16,11 @@ from ckvd.errors import CkvdError, DependencyError
 from ckvd.network import session
 from ckvd.network.transport import Transport
 from support import leaks
-from support.closers import run
 from support.loopback.reply import Gate, Reply
 from support.loopback.server import LoopbackServer
 from support.places import REPOSITORY
-from support.subprocesses import run_script
+from support.processes import run_script
+from support.release.closers import run
 
 SILENT = Reply(200, bytes(1000), head_gate=Gate())
 

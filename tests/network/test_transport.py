@@ -5,7 +5,6 @@ import contextlib
 import gzip
 import hashlib
 import random
-import resource
 import socket
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -18,12 +17,13 @@ from ckvd.errors import CacheError, HttpStatusError, NetworkError, NetworkTimeou
 from ckvd.network.response import DownloadedFile, Response
 from ckvd.network.retry import Failure, RetryPolicy
 from ckvd.network.transport import Transport
+from support.disks import files_no_longer_than
 from support.loopback.reply import Ending, Framing, Gate
 from support.loopback.server import LoopbackServer, Reply, Request
 from support.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
 BODY = random.Random(5).randbytes(300_000)
@@ -360,17 +360,6 @@ def test_a_refused_download_is_a_response_and_leaves_no_file(path: Path) -> None
     assert len(response.body) <= 64 << 10
     assert sum(seen) == 0
     assert not path.exists()
-
-
-@contextlib.contextmanager
-def files_no_longer_than(nbytes: int) -> Iterator[None]:
-    """Make the operating system refuse to write longer files."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize(

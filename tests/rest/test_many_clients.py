@@ -8,10 +8,10 @@ import ckvd
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
 from support import leaks
-from support.closers import run
 from support.loopback.exchange import Exchange
 from support.loopback.rows import make_rows
 from support.models import MINUTE_MS
+from support.release.closers import run
 
 SERIES = SeriesKey.of("BTCUSDT", "1m")
 MINUTE = Span(0, MINUTE_MS)

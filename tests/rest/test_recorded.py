@@ -24,12 +24,12 @@ from ckvd.model.timespan import Span
 from ckvd.network.retry import RetryPolicy
 from ckvd.rest.rest_data_client import RestAnswer, RestDataClient
 from ckvd.rest.rows import read_rows
+from support.archives import columns_of
 from support.loopback.exchange import Exchange
 from support.loopback.reply import Reply
 from support.loopback.rows import of_json, open_ms_of, rows_of_folder
 from support.models import MINUTE_MS, ms
 from support.places import SHARED_DATA
-from support.plain_archives import columns_of
 
 FOLDER = SHARED_DATA
 RECORDED: list[dict[str, Any]] = []

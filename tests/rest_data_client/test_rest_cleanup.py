@@ -9,21 +9,28 @@ import pytest
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.rest.rest_data_client import RestDataClient
-from support import client_cleanup, unanswered, unclosed
-from support.client_cleanup import FAILING, Subject
-from support.closers import TASK_FACTORIES
 from support.loopback.exchange import Exchange
 from support.loopback.rows import make_rows
 from support.loopback.server import LoopbackServer
 from support.models import MINUTE_MS, ms
+from support.release import clients, unanswered, unclosed
+from support.release.clients import FAILING, Subject
+from support.release.closers import TASK_FACTORIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from support.closers import Closer
+    from support.release.closers import Closer
 
 SERIES = SeriesKey.of("BTCUSDT", "1m")
 SPAN = Span(ms(2024, 5, 1), ms(2024, 5, 1, 1))
+
+
+# Makes a client of a server at `url` with a cache in `folder`, and asks it.
+CODE = (
+    "ckvd.RestDataClient(base_url=url)",
+    'client.fetch(ckvd.SeriesKey.of("BTCUSDT", "1m"), ckvd.Span(0, 60_000_000))',
+)
 
 
 def subject_of(server: LoopbackServer) -> Subject:
@@ -54,51 +61,51 @@ def silent(request: pytest.FixtureRequest) -> Iterator[Subject]:
 
 @pytest.mark.parametrize("is_eager", TASK_FACTORIES)
 def test_it_leaves_unused_and_after_fetching(subject: Subject, is_eager: bool) -> None:
-    client_cleanup.leaves_unused(subject, is_eager=is_eager)
-    client_cleanup.leaves_after_fetching(subject, is_eager=is_eager)
+    clients.leaves_unused(subject, is_eager=is_eager)
+    clients.leaves_after_fetching(subject, is_eager=is_eager)
 
 
 def test_it_leaves_many_times_in_a_row(subject: Subject) -> None:
-    client_cleanup.leaves_many_times_in_a_row(subject, 50)
+    clients.leaves_many_times_in_a_row(subject, 50)
 
 
 def test_it_leaves_twice_at_once_and_without_entering(subject: Subject) -> None:
-    client_cleanup.leaves_twice_at_once_and_without_entering(subject)
+    clients.leaves_twice_at_once_and_without_entering(subject)
 
 
 def test_it_leaves_on_another_loop(subject: Subject) -> None:
-    client_cleanup.leaves_on_another_loop(subject)
+    clients.leaves_on_another_loop(subject)
 
 
 def test_it_leaves_a_session_of_the_caller_open(subject: Subject) -> None:
-    client_cleanup.leaves_a_session_of_the_caller_open(subject)
+    clients.leaves_a_session_of_the_caller_open(subject)
 
 
 @pytest.mark.parametrize("kind", FAILING, ids=lambda kind: kind.__name__)
 def test_it_leaves_quietly_when_closing_fails(
     subject: Subject, kind: type[Closer], caplog: pytest.LogCaptureFixture
 ) -> None:
-    client_cleanup.leaves_quietly_when_closing_fails(subject, kind, caplog)
+    clients.leaves_quietly_when_closing_fails(subject, kind, caplog)
 
 
 def test_it_raises_the_error_of_the_body_when_closing_fails_too(subject: Subject) -> None:
-    client_cleanup.raises_the_error_of_the_body_when_closing_fails_too(subject)
+    clients.raises_the_error_of_the_body_when_closing_fails_too(subject)
 
 
 def test_it_is_cancelled_while_leaving_and_says_so(subject: Subject) -> None:
-    client_cleanup.is_cancelled_while_leaving_and_says_so(subject)
+    clients.is_cancelled_while_leaving_and_says_so(subject)
 
 
 def test_it_lets_a_timeout_while_leaving_be_a_timeout(subject: Subject) -> None:
-    client_cleanup.lets_a_timeout_while_leaving_be_a_timeout(subject)
+    clients.lets_a_timeout_while_leaving_be_a_timeout(subject)
 
 
 def test_it_interrupts_when_it_is_interrupted_while_leaving(subject: Subject) -> None:
-    client_cleanup.interrupts_when_it_is_interrupted_while_leaving(
-        subject,
-        "ckvd.RestDataClient(base_url=url)",
-        'client.fetch(ckvd.SeriesKey.of("BTCUSDT", "1m"), ckvd.Span(0, 60_000_000))',
-    )
+    clients.interrupts_when_it_is_interrupted_while_leaving(subject, *CODE)
+
+
+def test_it_leaves_soon_while_callers_wait() -> None:
+    unanswered.leaves_soon_while_callers_wait(*CODE)
 
 
 def test_it_ends_those_who_wait_for_a_response(silent: Subject) -> None:

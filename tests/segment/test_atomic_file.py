@@ -13,7 +13,7 @@ import pytest
 
 from ckvd.segment.atomic_file import TEMPORARY_SUFFIX, atomic_write
 from support import leaks
-from support.forked import die, run_in_child
+from support.processes import die, run_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from support.subprocesses import run_script
+from support.processes import run_script
 
 PREPARE = """
     import gc, json, os, tempfile

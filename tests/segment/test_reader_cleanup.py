@@ -1,4 +1,4 @@
-"""How a `SegmentReader` is left, by the shared tests of `support.file_cleanup`."""
+"""How a `SegmentReader` is left, by the shared tests of `support.release.files`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 
 from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader
-from support import file_cleanup
-from support.closers import TASK_FACTORIES, run
-from support.file_cleanup import Holder, Leaving
 from support.models import MINUTE_MS
+from support.release import files
+from support.release.closers import TASK_FACTORIES, run
+from support.release.files import Holder, Leaving
 from support.tables import BTCUSDT_1M, regular_table, write_segment
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ class TestLeavingAReader(Leaving):
 @pytest.mark.parametrize("is_eager", TASK_FACTORIES)
 def test_a_living_view_delays_only_the_unmapping(holder: Holder, is_eager: bool) -> None:
     async def main() -> None:
-        before = file_cleanup.held()
+        before = files.held()
         async with holder.make() as reader:
             view = reader["close"]
         assert reader._map is None
         assert view.sum() == sum(range(400, 460))
-        assert file_cleanup.held()[1] == before[1] + 1
+        assert files.held()[1] == before[1] + 1
         del view
-        assert file_cleanup.held() == before
+        assert files.held() == before
 
     run(main, is_eager=is_eager)

@@ -1,4 +1,4 @@
-"""How a `SegmentWriter` is left, by the shared tests of `support.file_cleanup`."""
+"""How a `SegmentWriter` is left, by the shared tests of `support.release.files`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from ckvd.model.timespan import Span
 from ckvd.segment import SegmentStatement, SegmentWriter
 from ckvd.segment.writer import plan_columns
-from support.file_cleanup import Holder, Leaving
 from support.models import MINUTE_MS
+from support.release.files import Holder, Leaving
 from support.tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from ckvd.segment import writer as writer_module
 from ckvd.segment.atomic_file import AtomicFile, flush_folder
 from ckvd.segment.writer import plan_columns
 from support import leaks
-from support.forked import run_in_child
 from support.models import MINUTE_MS
+from support.processes import ENVIRONMENT, run_in_child, writing_nothing
 from support.tables import BTCUSDT_1M, folder_state, regular_table, write_segment
 
 if TYPE_CHECKING:
@@ -270,13 +270,12 @@ except CacheError as error:
 
 @pytest.mark.parametrize("limit", [0, 4096, 100_000])
 def test_a_full_disk_is_an_error_with_a_remedy_and_leaves_nothing_behind(tmp_path: Path, limit: int) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", FULL_DISK, str(tmp_path), str(limit)],
         check=True,
         capture_output=True,
         text=True,
-        env=environment,
+        env=writing_nothing(ENVIRONMENT),
     )
     assert done.stderr == ""
     assert "large.ckvd: cannot be written: File too large; the file system or a limit of the process" in done.stdout

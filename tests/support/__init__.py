@@ -1,1 +1,20 @@
-"""What the tests share."""
+"""What the tests share.
+
+- `after_listing`: changes a cache between the moments in which a reader lists its segments and opens them.
+- `archives`: paths of archives, archives made by hand, and an independent reading of archives.
+- `block`: rows of a table as the block of a segment, without a file.
+- `caches`: caches filled from the samples, damaged and repaired.
+- `command`: runs the command `ckvd` as users do, also in a terminal.
+- `disks`: disks that refuse: a small one, and a limit on the length of files.
+- `download_site`: a mirror on loopback, an empty cache, and the client between them.
+- `leaks`: descriptors, maps, threads and tasks that a test leaves behind. `conftest.py` watches each test with it.
+- `loopback`: HTTP servers on loopback: archives with their listing, and the exchange.
+- `models`: slow and simple doubles of what the package computes.
+- `places`: where the repository, its samples and the real data lie.
+- `processes`: scripts in new interpreters, and forked children that are killed at fault points.
+- `release`: what everything that holds a resource must do when it is left.
+- `stopwatch`: how long something took, without the time for which the machine did something else.
+- `strategies`: Hypothesis strategies for series, spans and bars.
+- `tables`: tables and segments made by hand, and comparisons of bits and folders.
+- `venue`: a mirror, an exchange, a clock and a cache on loopback.
+"""

@@ -1,4 +1,4 @@
-"""Changing a cache between the moment in which a reader lists its segments and that in which it opens them."""
+"""Changes a cache between the moments in which a reader lists its segments and opens them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def after_listing(monkeypatch: pytest.MonkeyPatch, action: Callable[[int], None]) -> list[int]:
-    """Do something each time after the segments were listed and before one is opened; returns how often so far."""
+    """Act after each listing of segments, before one is opened. Returns a list of the lengths of the listings."""
     listed: list[int] = []
     list_segments = CacheFolder.segments
 

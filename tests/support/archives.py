@@ -1,7 +1,8 @@
-"""Archives: where they lie in a mirror, how many are there to find, and new ones made by hand."""
+"""Archives: their paths in a mirror, new ones made by hand, and an independent reading of them."""
 
 from __future__ import annotations
 
+import csv
 import io
 import zipfile
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from ckvd.vision.name import ArchiveName
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 
 def path_of(symbol: str, interval: str, label: str, *, market: str = "spot", kind: str = "klines") -> str:
@@ -20,7 +22,7 @@ def path_of(symbol: str, interval: str, label: str, *, market: str = "spot", kin
 
 
 def checksum_path_of(*series: str, **names: str) -> str:
-    """The path of the CHECKSUM beside it."""
+    """The path of the CHECKSUM file of an archive."""
     return path_of(*series, **names) + ".CHECKSUM"
 
 
@@ -43,3 +45,41 @@ def zip_text(file_name: str, rows: Iterable[str]) -> bytes:
         member = zipfile.ZipInfo(file_name.replace(".zip", ".csv"))
         zipped.writestr(member, "".join(rows), zipfile.ZIP_DEFLATED)
     return content.getvalue()
+
+
+# --- Reading with `zipfile`, `csv` and `float` ---------------------------------------------------------------
+
+# Row of text cells by open time in milliseconds, in the order of open times.
+Rows = dict[int, list[str]]
+
+
+def read_rows(path: Path) -> Rows:
+    """All bars of an archive. Of rows with one open time, the last counts, as documented."""
+    with zipfile.ZipFile(path) as archive:
+        (member,) = archive.namelist()
+        text = archive.read(member).decode("ascii")
+    rows: Rows = {}
+    for row in csv.reader(io.StringIO(text)):
+        if row[0] != "open_time":
+            rows[to_ms(row[0])] = row
+    return dict(sorted(rows.items()))
+
+
+def to_ms(text: str) -> int:
+    """A time of either unit, in milliseconds."""
+    moment = int(text)
+    return moment // 1000 if moment >= 10**14 else moment
+
+
+def columns_of(rows: Rows, names: tuple[str, ...]) -> dict[str, list[float] | list[int]]:
+    """The cells of rows as numbers, column by column."""
+    cells = list(zip(*rows.values(), strict=True)) or [()] * len(names)
+    columns: dict[str, list[float] | list[int]] = {}
+    for name, texts in zip(names, cells, strict=True):
+        if name.endswith("_time"):
+            columns[name] = [to_ms(text) for text in texts]
+        elif name == "count":
+            columns[name] = [int(text) for text in texts]
+        else:
+            columns[name] = [float(text) for text in texts]
+    return columns

@@ -1,4 +1,4 @@
-"""The command `ckvd` as users run it: a process of its own, where every warning is an error."""
+"""Runs the command `ckvd` as users do, in a process of its own, in which every warning is an error."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ckvd.cli.app import app
 from support.places import REPOSITORY
+from support.processes import MEASURING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,7 @@ TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What a command answered."""
+    """How a command ended, and what it printed."""
 
     status: int
     out: str
@@ -42,6 +43,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
         "PYTHONPATH": str(REPOSITORY / "src"),
         "CKVD_VISION_URL": str(home / "no-mirror"),
         "CKVD_REST_URL": "http://127.0.0.1:9",
+        **MEASURING,
         **more,
     }
 
@@ -67,7 +69,7 @@ def run(*arguments: str | os.PathLike[str], home: Path, **environ: str) -> Finis
 
 
 def run_here(*arguments: str | os.PathLike[str]) -> Finished:
-    """Run the command in this process: quicker, for what is the same here as in one of its own."""
+    """Run the command in this process. This is faster, and enough where the process makes no difference."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -79,9 +81,9 @@ def run_here(*arguments: str | os.PathLike[str]) -> Finished:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Let a process that is started meanwhile be interrupted, also where a shell runs the tests in the background.
+    """Start processes that react to Ctrl-C, even if the tests run in the background of a shell.
 
-    Such a shell has its jobs ignore Ctrl-C, and what a process ignores its children ignore.
+    Such a shell lets its jobs ignore SIGINT, and children inherit that.
     """
     before = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -111,7 +113,7 @@ def started(*arguments: str | os.PathLike[str], home: Path, **options: Any) -> I
 
 
 class Terminal:
-    """A terminal that a command runs in, and that remembers what was shown. A context manager."""
+    """A terminal for a command, which keeps what was shown. A context manager."""
 
     def __enter__(self) -> Self:
         self._screen, self.end = pty.openpty()
@@ -125,7 +127,7 @@ class Terminal:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What `started` needs to start a command in it."""
+        """Options for `started`: the command runs in this terminal."""
         return {"stdin": self.end, "stdout": self.end, "stderr": self.end}
 
     def read_until(self, text: str) -> None:
@@ -135,7 +137,7 @@ class Terminal:
             assert self._read(deadline_s), self.shown
 
     def read_to_the_end(self) -> None:
-        """Wait until nobody has the terminal any more."""
+        """Wait until no process has the terminal open."""
         os.close(self.end)
         self.end = -1
         deadline_s = time.monotonic() + TIMEOUT_S

@@ -1,4 +1,4 @@
-"""`DownloadSite`: a mirror on loopback, a cache, and the real client between them."""
+"""`DownloadSite`: a mirror on loopback, an empty cache, and the real client between them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class DownloadSite:
         self.mirror.__exit__(kind, error, traceback)
 
     def client(self, *, has_listing: bool = True, **options: Any) -> ckvd.VisionDataClient:
-        """A client that does not wait between attempts, in a present that does not move."""
+        """A client that does not wait between attempts. Its clock stands still."""
         defaults: dict[str, Any] = {
             "base_url": self.mirror.base_url,
             "cache": self.cache,
@@ -93,7 +93,7 @@ class DownloadSite:
         )
 
     def publish(self, symbol: str, interval: str, *labels: str) -> None:
-        """Put archives that are made up into the mirror."""
+        """Put archives made by hand into the mirror."""
         for label in labels:
             path = path_of(symbol, interval, label)
             publish(self.root, path, make_archive(path))
@@ -105,7 +105,7 @@ class DownloadSite:
 
     @property
     def asked(self) -> list[str]:
-        """The file names of the archives that were asked for, in that order, repetitions included."""
+        """The file names of the requested archives, in order, with repetitions."""
         return [name for name in self._file_names if name.endswith(".zip")]
 
     @property
@@ -115,7 +115,7 @@ class DownloadSite:
 
     @property
     def listing_count(self) -> int:
-        """How many pages of listings were asked for."""
+        """The number of requested pages of listings."""
         return self.mirror.count(LISTING_PATH)
 
     @property
@@ -129,7 +129,7 @@ class DownloadSite:
             return cache.read(symbol, interval, start=start, end=end, **names)
 
     def covered(self, symbol: str, interval: str) -> list[str]:
-        """Which spans of a series are in the cache."""
+        """The spans of a series that the cache covers."""
         with ckvd.open_cache(self.cache) as cache:
             return [str(span) for span in cache.coverage(ckvd.SeriesKey.of(symbol, interval))]
 
@@ -139,7 +139,7 @@ class DownloadSite:
 
 
 def leftovers(cache: Path) -> list[str]:
-    """What a download has in a cache folder while it runs, and never afterwards."""
+    """What a download keeps in a cache folder while it runs. Nothing of it may be left afterwards."""
     return sorted(
         path.relative_to(cache).as_posix()
         for path in cache.rglob("*")

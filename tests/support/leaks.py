@@ -1,10 +1,10 @@
-"""What a test may leave behind: nothing. Snapshots of a process, and what grew between two of them.
+"""Finds what a test leaves behind: compares two snapshots of a process.
 
-Descriptors, file-backed memory maps, threads and asyncio tasks are compared; errors on the `asyncio` logger and
-exceptions that nobody could raise (finalizers, coroutines never awaited under `-W error`) are overheard. Growth
-that happens once in a process is not a leak: shared libraries, and the pipe of multiprocessing's tracker.
+Descriptors, file-backed memory maps, threads and asyncio tasks are compared. Errors on the `asyncio` logger and
+exceptions that cannot be raised (in finalizers; coroutines never awaited, with `-W error`) are recorded. What grows
+once in a process is not a leak: shared libraries, and the pipe of multiprocessing's tracker.
 
-It needs nothing but the standard library, so that a script in a subprocess can use it as well:
+It needs only the standard library, so that a script in a subprocess can use it too:
 
     with leaks.watch() as watch:
         ...
@@ -17,6 +17,7 @@ import asyncio
 import gc
 import logging
 import os
+import re
 import sys
 import threading
 import weakref
@@ -28,10 +29,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A thread that was told to end may take this long to do so.
+# A thread that was told to end may take this long.
 THREAD_JOIN_S = 1.0
 
-_SYSTEM_FOLDERS = (b"/usr/lib", b"/usr/share", b"/lib", *(os.fsencode(p) for p in {sys.prefix, sys.base_prefix}))
+# The path in a line of /proc/self/maps, unless it lies in a folder of the system or of Python. Most lines are of
+# the system: a pattern skips them fast. A shared anonymous map, as Python makes them, reads "/dev/zero (deleted)".
+_SYSTEM_FOLDERS = ("/usr/lib", "/usr/share", "/lib", *map(os.path.realpath, {sys.prefix, sys.base_prefix}))
+_MAPPED_PATH = re.compile(rb" (?!%b)(/.*)" % b"|".join(re.escape(os.fsencode(path)) for path in _SYSTEM_FOLDERS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Watch:
-    """What was held at the start, what was overheard since, and at the end what is left too much."""
+    """What the process held at the start, the errors since then, and what it holds too much at the end."""
 
     before: Snapshot
     overheard: list[str] = field(default_factory=list)
@@ -56,7 +60,7 @@ class Watch:
         """Collect garbage, compare, and fill `findings`."""
         gc.collect()
         found = compare(self.before, take_snapshot())
-        if found:  # A second look, after what is about to end has ended.
+        if found:  # Look again after everything that is about to end has ended.
             for thread in set(threading.enumerate()) - self.before.threads - {threading.current_thread()}:
                 thread.join(THREAD_JOIN_S)
             gc.collect()
@@ -66,14 +70,14 @@ class Watch:
 
 @contextmanager
 def watch() -> Iterator[Watch]:
-    """Watch the block, and fill `findings` at its end, unless it raises or has called `finish` itself."""
+    """Watch the block. Fill `findings` at its end, unless the block raises."""
     result = Watch(take_snapshot())
     handler = _Overhear(result.overheard)
     logger = logging.getLogger("asyncio")
     hook = sys.unraisablehook
 
     def overhear(unraisable: sys.UnraisableHookArgs) -> None:
-        # As text: keeping the object would bring it back to life.
+        # As text: a reference to the object would resurrect it.
         what = unraisable.err_msg or "Exception ignored in"
         result.overheard.append(
             f"unraisable: {what} {unraisable.object!r}: {unraisable.exc_type.__name__}: {unraisable.exc_value}"
@@ -90,7 +94,7 @@ def watch() -> Iterator[Watch]:
 
 
 class _Overhear(logging.Handler):
-    """Keeps the text of the errors that are logged."""
+    """Records the text of logged errors."""
 
     def __init__(self, texts: list[str]) -> None:
         super().__init__(logging.ERROR)
@@ -110,7 +114,7 @@ def take_snapshot() -> Snapshot:
 
 
 def compare(before: Snapshot, after: Snapshot) -> list[str]:
-    """Describe what the later snapshot has too much."""
+    """Describe what is in the later snapshot and not in the earlier one."""
     return [
         *_compare_descriptors(before.descriptors, after.descriptors),
         *(
@@ -154,16 +158,14 @@ def _list_descriptors() -> dict[int, str]:
 def _count_maps() -> Counter[str]:
     try:
         with open("/proc/self/maps", "rb") as file:  # noqa: PTH123 - hot
-            lines = file.read().splitlines()
+            paths = _MAPPED_PATH.findall(file.read())
     except FileNotFoundError:
         return Counter()
-    # An anonymous map that is shared, as Python makes them, reads "/dev/zero (deleted)".
-    paths = (line[line.index(b"/") :] for line in lines if b" /" in line and b".so" not in line)
-    return Counter(os.fsdecode(path) for path in paths if not path.startswith(_SYSTEM_FOLDERS))
+    return Counter(os.fsdecode(path) for path in paths if b".so" not in path)
 
 
 def _list_tasks() -> list[asyncio.Task[Any]]:
-    """List the tasks of all loops, of which asyncio shows those of a running one only."""
+    """List the tasks of all loops. asyncio itself shows only those of a running loop."""
     registries = [getattr(asyncio.tasks, name, ()) for name in ("_all_tasks", "_scheduled_tasks", "_eager_tasks")]
     for _ in range(1000):
         try:

@@ -1,4 +1,4 @@
-"""Slow and simple doubles of what the package computes: the bar grid, walked with `datetime`, moments in sets."""
+"""Slow and simple doubles of what the package computes: the grid walked with `datetime`, spans as sets."""
 
 from __future__ import annotations
 

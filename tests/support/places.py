@@ -1,4 +1,4 @@
-"""Where things lie that tests read: this repository, its invented samples, and the real data beside it."""
+"""Where files lie that tests read: this repository, its samples, and the real data beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Stopwatch`: how long something took, without the time for which the machine did something else."""
+"""`Stopwatch`: how long something took, without the time for which the machine did something else. And `LOADED`."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
+# A bound is what an idle machine keeps. One that is busy with other things may take so many times as long.
+LOADED = 5
 _BEAT_S = 0.005
 
 
 class Stopwatch:
     """Measures the body of a `with`.
 
-    A second thread wakes up every few milliseconds. When it wakes late, the whole process was kept waiting, and for
-    so long nothing is counted: what is left is what the code took.
+    A second thread wakes up every few milliseconds. If it wakes late, the machine kept the whole process waiting,
+    and that time does not count.
 
     Attributes
     ----------
     wall_s : float
-        How long it took by the clock on the wall.
+        Time by the clock on the wall.
     elapsed_s : float
-        The same, without the time for which the process was kept waiting.
+        The same, without the time for which the machine kept the process waiting.
     """
 
     wall_s = 0.0

@@ -1,4 +1,4 @@
-"""Hypothesis strategies that the tests of several modules share: series, spans, and bars as odd as a source has."""
+"""Hypothesis strategies for several modules: series, spans, and bars as odd as those of a source."""
 
 from __future__ import annotations
 

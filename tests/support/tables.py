@@ -1,4 +1,4 @@
-"""Bars made by hand, and segments of them."""
+"""Tables and segments made by hand, and comparisons of bits and folders."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def regular_table(series: SeriesKey, span: Span, **columns: Any) -> KlineTable:
 def write_segment(
     path: Path, table: KlineTable, span: Span | None = None, revision: int = 1, **statement: Any
 ) -> Path:
-    """Publish a table as a segment; by default it speaks of the time from its first bar to past its last."""
+    """Publish a table as a segment. By default, it covers the time from its first bar to the end of its last."""
     if span is None:
         span = Span(int(table.open_time[0]), int(table.columns["close_time"][-1]) + 1)
     with SegmentWriter.of_table(path, SegmentStatement(table.series, span, revision, **statement), table) as writer:
@@ -68,7 +68,7 @@ def same_bits(one: Column, other: Column) -> bool:
 
 
 def memory_owner(column: Column) -> object:
-    """What the memory of an array belongs to, all views taken off: a memory map, where it is one of a segment."""
+    """The object that owns the memory of an array, below all views: the memory map, for an array of a segment."""
     owner: object = column
     while isinstance(owner, (np.ndarray, memoryview)):
         base = owner.base if isinstance(owner, np.ndarray) else owner.obj
@@ -79,7 +79,7 @@ def memory_owner(column: Column) -> object:
 
 
 def folder_state(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """What lies in a folder and below: of each file its bytes and when it was changed."""
+    """The bytes and the modification time of each file in a folder and below."""
     return {
         str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
         for path in sorted(folder.rglob("*"))

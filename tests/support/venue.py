@@ -1,10 +1,8 @@
-"""A venue of its own for a test: archives, an exchange, a clock and a cache, all real and all on loopback."""
+"""`Venue`: archives, an exchange, a clock and a cache for one test, all on loopback."""
 
 from __future__ import annotations
 
 import asyncio
-import io
-import zipfile
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,11 +14,11 @@ from ckvd.model.market import HOUR_MS, SeriesKey
 from ckvd.model.timespan import parse_time
 from ckvd.network.retry import RetryPolicy
 from ckvd.vision.name import ArchiveName
+from support.archives import columns_of, zip_text
 from support.loopback.clock import VirtualTime
 from support.loopback.exchange import Exchange
 from support.loopback.mirror import Mirror, publish
 from support.loopback.rows import Row, make_rows, open_ms_of
-from support.plain_archives import columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -41,7 +39,7 @@ class Venue:
     folder : Path
         An empty folder: `vision` and `klines` are made in it.
     now : str
-        What the clock shows.
+        The time that the clock shows.
     mirror_root : Path, optional
         A mirror to serve in place of an empty one.
     """
@@ -82,7 +80,7 @@ class Venue:
         return len(self.mirror.server.requests) + self.exchange.request_count
 
     def options(self, **changes: Any) -> dict[str, Any]:
-        """What a `CryptoKlineVisionData` of this venue is made with."""
+        """The arguments for a `CryptoKlineVisionData` of this venue."""
         return {
             "cache": self.cache_path,
             "vision_url": self.mirror.base_url,
@@ -97,7 +95,7 @@ class Venue:
         return ckvd.CryptoKlineVisionData(**self.options(**changes))
 
     def rest_client(self) -> ckvd.RestDataClient:
-        """A REST client that gives up at once and whose pauses pass at once."""
+        """A REST client that makes one attempt and whose pauses take no time."""
         return ckvd.RestDataClient(
             base_url=self.exchange.url,
             clock=self.time.now_ms,
@@ -109,11 +107,7 @@ class Venue:
 
 def zip_of(rows: Iterable[Row], file_name: str) -> bytes:
     """The bytes of an archive of some rows."""
-    text = "".join(",".join(row) + "\n" for row in rows)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(file_name.removesuffix(".zip") + ".csv", text)
-    return buffer.getvalue()
+    return zip_text(file_name, (",".join(row) + "\n" for row in rows))
 
 
 def rows_between(rows: Iterable[Row], start: str, end: str) -> list[Row]:

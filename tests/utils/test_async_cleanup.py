@@ -21,8 +21,8 @@ from ckvd.utils.async_cleanup import (
     direct_file_cleanup,
     direct_resource_cleanup,
 )
-from support.closers import TASK_FACTORIES, Closer, Fast, Hanging, Raising, Slow, run
-from support.subprocesses import run_script
+from support.processes import run_script
+from support.release.closers import TASK_FACTORIES, Closer, Fast, Hanging, Raising, Slow, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -237,7 +237,7 @@ def test_a_keyboard_interrupt_while_leaving_is_raised_after_everything_is_closed
     script = """
         import asyncio, os, signal
         from support import leaks
-        from support.closers import Closer
+        from support.release.closers import Closer
         from ckvd.utils.async_cleanup import direct_resource_cleanup
 
         class Interrupting(Closer):

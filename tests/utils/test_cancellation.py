@@ -15,7 +15,7 @@ import pytest
 from ckvd.utils import config
 from ckvd.utils.async_cleanup import close_resource_with_timeout, direct_resource_cleanup
 from ckvd.utils.config import CLEANUP_GRACE_S, RESOURCE_CLEANUP_TIMEOUT
-from support.closers import (
+from support.release.closers import (
     SLACK_S,
     TASK_FACTORIES,
     Closer,

@@ -10,7 +10,7 @@ import pytest
 from curl_cffi import AsyncSession
 
 from ckvd.utils.async_cleanup import cleanup_client
-from support.closers import TASK_FACTORIES, run
+from support.release.closers import TASK_FACTORIES, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ import pytest
 from ckvd.utils import async_cleanup
 from ckvd.utils.async_cleanup import close_resource_with_timeout
 from ckvd.utils.config import CLEANUP_GRACE_S, RESOURCE_CLEANUP_TIMEOUT
-from support.closers import (
+from support.release.closers import (
     DEAF,
     FAILING,
     NEVER_ENDING,

@@ -13,7 +13,7 @@ import pytest
 
 from ckvd.utils import async_cleanup, config
 from ckvd.utils.async_cleanup import _ForcedCollection, direct_file_cleanup, direct_resource_cleanup
-from support.closers import run
+from support.release.closers import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

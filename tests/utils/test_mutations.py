@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 import pytest
 
-from support import bad_closing
 from support.places import REPOSITORY
-from support.subprocesses import ENVIRONMENT
+from support.processes import ENVIRONMENT
+from support.release import bad_closing
 
 # The exit status and the output of pytest.
 Verdict: TypeAlias = tuple[int, str]
@@ -30,7 +30,7 @@ SCRIPT = """
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         chosen = ["-k", noticed_by[closing]]
-        status = pytest.main(["-xqs", "-p", "support.bad_closing", "--closing", closing, *chosen, *common])
+        status = pytest.main(["-xqs", "-p", "support.release.bad_closing", "--closing", closing, *chosen, *common])
         sys.stdout.flush()
         os._exit(status)
 

@@ -14,9 +14,6 @@ from ckvd.model.calendar import Period
 from ckvd.model.market import HOUR_MS, SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.vision.name import ArchiveName
-from support import client_cleanup, unanswered, unclosed
-from support.client_cleanup import FAILING, Subject
-from support.closers import TASK_FACTORIES
 from support.loopback.exchange import Exchange
 from support.loopback.mirror import Mirror
 from support.loopback.reply import Gate
@@ -24,18 +21,28 @@ from support.loopback.rows import make_rows
 from support.loopback.server import LoopbackServer, Reply, Request
 from support.models import ms
 from support.places import SAMPLES
+from support.release import clients, unanswered, unclosed
+from support.release.clients import FAILING, Subject
+from support.release.closers import TASK_FACTORIES
 from support.venue import HOURS, Venue, assert_equal, fetch, hours, rows_between
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from support.closers import Closer
+    from support.release.closers import Closer
 
 SERIES = SeriesKey.of("BTCUSDT", "1h")
 NOW_MS = ms(2025, 2, 4)
 # The last hours of a month that has an archive, and the first of a day that has none.
 START, END = "2025-01-31T20:00", "2025-02-01T02:00"
+
+
+# Makes a client of a server at `url` with a cache in `folder`, and asks it.
+CODE = (
+    "ckvd.CryptoKlineVisionData(cache=folder, vision_url=url, rest_url=url)",
+    'client.get_klines("BTCUSDT", "1h", start="2024-12-01", end="2025-01-01")',
+)
 
 
 def subject_of(server: LoopbackServer, folder: Path) -> Subject:
@@ -82,21 +89,21 @@ def silent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
 
 @pytest.mark.parametrize("is_eager", TASK_FACTORIES)
 def test_it_leaves_unused_and_after_fetching(subject: Subject, is_eager: bool) -> None:
-    client_cleanup.leaves_unused(subject, is_eager=is_eager)
-    client_cleanup.leaves_after_fetching(subject, is_eager=is_eager)
+    clients.leaves_unused(subject, is_eager=is_eager)
+    clients.leaves_after_fetching(subject, is_eager=is_eager)
     assert {request.path.startswith("/api/") for request in subject.server.requests} == {True, False}
 
 
 def test_it_leaves_many_times_in_a_row(subject: Subject) -> None:
-    client_cleanup.leaves_many_times_in_a_row(subject, 10)
+    clients.leaves_many_times_in_a_row(subject, 10)
 
 
 def test_it_leaves_twice_at_once_and_without_entering(subject: Subject) -> None:
-    client_cleanup.leaves_twice_at_once_and_without_entering(subject)
+    clients.leaves_twice_at_once_and_without_entering(subject)
 
 
 def test_it_leaves_on_another_loop(subject: Subject) -> None:
-    client_cleanup.leaves_on_another_loop(subject)
+    clients.leaves_on_another_loop(subject)
 
 
 def test_it_leaves_clients_of_the_caller_open(subject: Subject, tmp_path: Path) -> None:
@@ -108,7 +115,7 @@ def test_it_leaves_clients_of_the_caller_open(subject: Subject, tmp_path: Path) 
         async with vision, rest:
             async with subject.make(vision_client=vision, rest_client=rest) as client:
                 assert len(await client.get_klines("BTCUSDT", "1h", start=START, end=END)) == 6
-            client_cleanup.assert_released(subject, client)
+            clients.assert_released(subject, client)
             assert vision.is_connected
             assert rest.is_connected
             assert await rest.first_open_ms(SERIES) == ms(2025, 2, 1)
@@ -151,27 +158,27 @@ def test_closing_while_archives_come_states_nothing_of_what_was_not_asked(tmp_pa
 def test_it_leaves_quietly_when_closing_fails(
     subject: Subject, kind: type[Closer], caplog: pytest.LogCaptureFixture
 ) -> None:
-    client_cleanup.leaves_quietly_when_closing_fails(subject, kind, caplog)
+    clients.leaves_quietly_when_closing_fails(subject, kind, caplog)
 
 
 def test_it_raises_the_error_of_the_body_when_closing_fails_too(subject: Subject) -> None:
-    client_cleanup.raises_the_error_of_the_body_when_closing_fails_too(subject)
+    clients.raises_the_error_of_the_body_when_closing_fails_too(subject)
 
 
 def test_it_is_cancelled_while_leaving_and_says_so(subject: Subject) -> None:
-    client_cleanup.is_cancelled_while_leaving_and_says_so(subject)
+    clients.is_cancelled_while_leaving_and_says_so(subject)
 
 
 def test_it_lets_a_timeout_while_leaving_be_a_timeout(subject: Subject) -> None:
-    client_cleanup.lets_a_timeout_while_leaving_be_a_timeout(subject)
+    clients.lets_a_timeout_while_leaving_be_a_timeout(subject)
 
 
 def test_it_interrupts_when_it_is_interrupted_while_leaving(subject: Subject) -> None:
-    client_cleanup.interrupts_when_it_is_interrupted_while_leaving(
-        subject,
-        "ckvd.CryptoKlineVisionData(cache=folder, vision_url=url, rest_url=url)",
-        'client.get_klines("BTCUSDT", "1h", start="2024-12-01", end="2025-01-01")',
-    )
+    clients.interrupts_when_it_is_interrupted_while_leaving(subject, *CODE)
+
+
+def test_it_leaves_soon_while_callers_wait() -> None:
+    unanswered.leaves_soon_while_callers_wait(*CODE)
 
 
 def test_it_ends_those_who_wait_for_an_answer(silent: Subject) -> None:

@@ -14,9 +14,9 @@ from ckvd.model.calendar import Cadence, Period
 from ckvd.model.table import BarFlag
 from ckvd.model.timespan import Span, parse_time
 from ckvd.vision.name import ArchiveName
+from support.archives import columns_of, read_rows
 from support.loopback.mirror import Mirror
 from support.places import SHARED_DATA
-from support.plain_archives import columns_of, read_rows
 
 if TYPE_CHECKING:
     from pathlib import Path

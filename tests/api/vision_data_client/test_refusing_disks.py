@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -15,8 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ckvd.errors import CacheError
+from support.disks import files_no_longer_than
 from support.download_site import leftovers
-from support.places import REPOSITORY, SAMPLES
+from support.places import SAMPLES
+from support.processes import ENVIRONMENT, writing_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,17 +24,6 @@ if TYPE_CHECKING:
 
 # An archive of 46 kB, and the segment of 84 kB that it becomes.
 SPAN = ("BTCUSDT", "1h", "2023-03-01", "2023-04-01")
-
-
-@contextlib.contextmanager
-def files_no_longer_than(nbytes: int) -> Iterator[None]:
-    """The system refuses to write more into any file, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +112,7 @@ def test_a_folder_without_the_right_to_write_is_an_error_and_can_be_read(public_
     finished = subprocess.run(
         [sys.executable, "-W", "error", "-c", READ_ONLY, str(SAMPLES)],
         cwd=public_folder,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src")},
+        env=writing_nothing(ENVIRONMENT),
         capture_output=True,
         text=True,
         timeout=60,

@@ -12,10 +12,9 @@ from ckvd.model.calendar import Cadence
 from ckvd.model.market import HOUR_MS
 from ckvd.model.timespan import Span, parse_time
 from ckvd.vision.name import ArchiveName
-from support.archives import path_of
+from support.archives import columns_of, path_of, read_rows
 from support.download_site import NOW_MS
 from support.places import SAMPLES
-from support.plain_archives import columns_of, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable

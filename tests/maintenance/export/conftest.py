@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ckvd.model.timespan import Span
-from maintenance.caches import download
+from support.caches import download
 from support.tables import BTCUSDT_1M
 
 if TYPE_CHECKING:

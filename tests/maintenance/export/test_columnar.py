@@ -12,7 +12,7 @@ from ckvd.cache import CacheFolder, KlineCache
 from ckvd.errors import ExportError
 from ckvd.maintenance.export import ExportFormat
 from ckvd.model.timespan import Span
-from maintenance.caches import export_one
+from support.caches import export_one
 from support.tables import BTCUSDT_1M
 
 if TYPE_CHECKING:

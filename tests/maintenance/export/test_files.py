@@ -11,7 +11,7 @@ from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.errors import CacheError, ExportError, NotCachedError
 from ckvd.maintenance.export import ExportCut, ExportFormat, export_series
 from ckvd.model.timespan import Span
-from maintenance.caches import export_one
+from support.caches import export_one
 from support.tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:

@@ -1,5 +1,9 @@
-"""Servers on this machine's loopback that behave, and misbehave, as they are told.
+"""HTTP servers on loopback that behave, and misbehave, as tests tell them.
 
-`server` is HTTP/1.1 over a handler; `mirror` serves a folder as the archives and their listing are served;
-`exchange` answers for klines as the exchange does, from `rows`, by its own `clock`.
+- `clock`: a time for servers and clients that moves only when it is told to, or when somebody sleeps.
+- `exchange`: answers requests for klines as the exchange does, with weights, refusals and bans.
+- `mirror`: serves a folder as the archives and their listing are served.
+- `reply`: requests and replies, with what a reply does wrong.
+- `rows`: rows of klines as the exchange sends them.
+- `server`: the HTTP/1.1 server below the others.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from support.plain_archives import read_rows
+from support.archives import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

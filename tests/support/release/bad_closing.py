@@ -1,9 +1,9 @@
-"""Bad ways to close a resource, each of which somebody has written. A pytest plugin that swaps one in.
+"""Wrong ways to close a resource, each found in real code. A pytest plugin that puts one in place of the right way.
 
-    python -m pytest -p support.bad_closing --closing wait_for tests/utils -k deaf
+    python -m pytest -p support.release.bad_closing --closing wait_for tests/utils -k deaf
 
-Each is good but for one thing, and names the test that notices. A test that hangs ends the run: not ending is what
-is wrong with some of these.
+Each is right except for one thing, and names the test that notices. Some of them never end: a test that hangs ends
+the run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Held = asyncio.CancelledError | None
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """A function, whose place it takes in the module, and the test that notices."""
+    """A wrong function, the function that it replaces, and the test that notices."""
 
     function: Any
     original: str
@@ -40,7 +40,7 @@ BAD: dict[str, Swap] = {}
 
 
 def swaps(original: str, noticed_by: str) -> Callable[[Any], Any]:
-    """Mark what takes the place of a function of the module."""
+    """Mark a function that replaces one of the module."""
 
     def mark(bad: Any) -> Any:
         BAD[bad.__name__] = Swap(bad, original, noticed_by)
@@ -54,7 +54,7 @@ _report = async_cleanup._report
 _watch = async_cleanup._watch
 
 
-# The bad rows of the table of patterns, in the order given there.
+# Whole patterns that are wrong.
 
 
 async def _logging_failures(label: str, closing: Coroutine[Any, Any, None]) -> None:
@@ -105,7 +105,7 @@ async def swallowing_all(resource: object, label: str, timeout_s: float) -> None
         await asyncio.wait_for(_call_closer(resource), timeout_s)
 
 
-# The good row, with one part missing or wrong.
+# The right pattern, with one part missing or wrong.
 
 
 def _start(resource: object, label: str) -> asyncio.Task[None]:

@@ -1,4 +1,4 @@
-"""What everything that holds a file or a map promises about leaving, synchronously and asynchronously.
+"""What every class that holds a file or a map must do when it is left, synchronously or asynchronously.
 
 A test file has a fixture `holder` with a `Holder` for its class, and inherits the tests of `Leaving`.
 """
@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support import leaks
-from support.closers import TASK_FACTORIES, run
+from support.release.closers import TASK_FACTORIES, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 
 class BodyError(Exception):
-    """What a body raises."""
+    """Raised by a body."""
 
 
 class FailingFile(io.RawIOBase):
-    """A file that cannot be closed in order."""
+    """A file whose `close` fails."""
 
     def close(self) -> None:
         if not self.closed:
@@ -37,16 +37,16 @@ class FailingFile(io.RawIOBase):
 
 @dataclass(frozen=True)
 class Holder:
-    """What holds a file, and how it is used.
+    """An object that holds a file, and how it is used.
 
     Attributes
     ----------
     make : callable
-        A new one.
+        Makes one.
     use : callable
-        Make it do what it is for.
+        Uses it.
     attribute : str
-        Where its file is; None when it has been left.
+        The attribute with its file; None after it was left.
     """
 
     make: Callable[[], Any]
@@ -222,7 +222,7 @@ class Leaving:
     Attributes
     ----------
     unclosed_words : str
-        How the warning begins when nobody closes it.
+        The first words of the warning if nobody closes it.
     """
 
     unclosed_words: str

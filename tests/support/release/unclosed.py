@@ -1,7 +1,7 @@
-"""What every client does when nobody closes it: one warning that names it, and no descriptor more, at once.
+"""What every client must do if nobody closes it: warn once, with its name, and release all descriptors at once.
 
-Each function is a situation in which a client goes. None of them lets an event loop run between that and the look
-at what is left.
+Each function is a situation in which a client is garbage. No event loop runs between that and the check of what is
+left.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from support import leaks
-from support.closers import run
+from support.release.closers import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.client_cleanup import Subject
+    from support.release.clients import Subject
 
 
 class Node:
-    """Something in a reference cycle with what it holds."""
+    """A reference cycle that holds an object."""
 
     def __init__(self, held: object) -> None:
         self.held = held
@@ -32,7 +32,7 @@ class Node:
 
 @contextmanager
 def let_go(subject: Subject) -> Iterator[None]:
-    """Inside, a client that was used loses its last reference."""
+    """In the block, a client that was used loses its last reference."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -53,7 +53,7 @@ async def used(subject: Subject) -> Any:
 
 
 async def warm_up(subject: Subject) -> None:
-    """Make everything that is made once in a process."""
+    """Create everything that is created once in a process."""
     client = await used(subject)
     await client.aclose()
     await asyncio.to_thread(subject.server.wait_until_idle)
@@ -118,7 +118,7 @@ def after_its_loop_was_closed_with_all_it_had_to_do(subject: Subject) -> None:
 
 
 def while_its_loop_runs_in_another_thread(subject: Subject) -> None:
-    """Only that thread can let go of it, and does when it comes to it."""
+    """Only that thread can release it, and does so as soon as its loop gets to it."""
     clients: list[Any] = []
     is_used, may_end = threading.Event(), threading.Event()
 
@@ -140,7 +140,7 @@ def while_its_loop_runs_in_another_thread(subject: Subject) -> None:
 
 
 def without_having_been_used(subject: Subject) -> None:
-    """It holds nothing, so there is nothing to warn of: warnings are errors."""
+    """It holds nothing, so it must not warn: warnings are errors."""
     before = leaks.count_descriptors()
     subject.make()
     assert leaks.count_descriptors() == before

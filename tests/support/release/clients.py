@@ -1,7 +1,6 @@
-"""What every client promises about leaving: the same properties for each of them.
+"""What every client must do when it is left. A test file makes a `Subject` of its client and calls these functions.
 
-A test file has a `Subject` for its client and calls what is here by name. Each function asserts one property; the
-fixture that compares descriptors, maps, threads and tasks asserts what all have in common.
+Each function asserts one property. The leak watch of all tests asserts that nothing is left behind.
 """
 
 from __future__ import annotations
@@ -18,37 +17,37 @@ from curl_cffi import AsyncSession
 from ckvd.errors import ClientClosedError
 from ckvd.utils.config import CLEANUP_GRACE_S, HTTP_CLIENT_CLEANUP_TIMEOUT, RESOURCE_CLEANUP_TIMEOUT
 from support import leaks
-from support.closers import SLACK_S, Deaf, Hanging, Raising, Slow, run
+from support.processes import run_script
+from support.release.closers import SLACK_S, Deaf, Hanging, Raising, Slow, run
 from support.stopwatch import Stopwatch
-from support.subprocesses import run_script
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from support.closers import Closer
     from support.loopback.server import LoopbackServer
+    from support.release.closers import Closer
 
 
 class BodyError(Exception):
-    """What a body raises."""
+    """Raised by a body."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A client, and what it is asked for.
+    """A client, and a request to it.
 
     Attributes
     ----------
     name : str
-        Of the class.
+        The name of its class.
     server : LoopbackServer
-        Who answers it.
+        The server that answers it.
     make : callable
-        A new client; `make(client=session)` for one over a session of the caller's.
+        Makes a client; `make(client=session)` makes one that uses a session of the caller.
     fetch : callable
-        Ask the client for something.
+        Requests something through the client.
     attributes : tuple of str
-        What it holds, and is None when it has been left. The first can be closed.
+        The names of what it holds: all are None after it was left. The first has `aclose`.
     """
 
     name: str
@@ -154,7 +153,7 @@ def leaves_a_session_of_the_caller_open(subject: Subject) -> None:
 def leaves_quietly_when_closing_fails(
     subject: Subject, kind: type[Closer], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever closing does, leaving takes no longer than its timeout, raises nothing, and logs what went wrong."""
+    """Leaving takes no longer than its timeout, raises nothing, and logs what went wrong."""
 
     async def main() -> None:
         client = subject.make()
@@ -219,15 +218,15 @@ def lets_a_timeout_while_leaving_be_a_timeout(subject: Subject) -> None:
 
 
 def interrupts_when_it_is_interrupted_while_leaving(subject: Subject, client: str, fetch: str) -> None:
-    """In a process of its own: the first part to be closed sends SIGINT. All is closed, and then it is raised.
+    """In a process of its own, closing the first part sends SIGINT. All is closed before it is raised.
 
     Parameters
     ----------
     client, fetch : str
-        Code that makes a client of a server at `url` with a cache in `folder`, and code that asks it.
+        Code that makes a client of a server at `url` with a cache in `folder`, and code that requests something.
     """
     script = f"""
-        import asyncio, os, signal, tempfile, threading
+        import asyncio, logging, os, signal, tempfile, threading
         import ckvd
         from support import leaks
         from support.loopback.reply import Gate, Reply
@@ -251,6 +250,7 @@ def interrupts_when_it_is_interrupted_while_leaving(subject: Subject, client: st
                 ))
             print("went on")
 
+        logging.disable()  # On a loaded machine, a step that runs out of time is logged.
         outcomes = []
         with leaks.watch() as watch, tempfile.TemporaryDirectory() as folder:
             with LoopbackServer(lambda _: Reply(200, b"[]", head_gate=Gate())) as server:
@@ -265,7 +265,7 @@ def interrupts_when_it_is_interrupted_while_leaving(subject: Subject, client: st
 
 
 async def replace_with(closer: Closer, subject: Subject, client: Any, stack: AsyncExitStack) -> None:
-    """Put a closer in place of what a client holds, after it was used; release both at the end."""
+    """Use a client, then replace the first thing that it holds by a closer. Release both at the end."""
     await subject.fetch(client)
     name = subject.attributes[0]
     stack.push_async_callback(getattr(client, name).aclose)

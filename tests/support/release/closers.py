@@ -1,4 +1,4 @@
-"""Resources that close in every way there is, well and badly, and a runner for both kinds of task."""
+"""Resources that close well or badly, and a runner for lazy and eager tasks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What a busy machine may add to a time that is asserted.
+# A busy machine may add this to a time that is asserted. The timeouts themselves are below 0.4 s.
 SLACK_S = 1.0
 
 TASK_FACTORIES = [
@@ -39,7 +39,7 @@ async def cancel_at(event: asyncio.Event, task: asyncio.Task[Any], message: str 
 
 
 class Closer:
-    """A resource that notes how its closing goes; what closing is, each kind says itself."""
+    """A resource that records how its closing went. Each kind defines how it closes."""
 
     def __init__(self) -> None:
         self.call_count = 0
@@ -61,7 +61,7 @@ class Closer:
             self.ended.set()
 
     async def _close(self) -> None:
-        """Close; at once, unless a kind says otherwise."""
+        """Close at once. Most kinds override this."""
 
 
 class Fast(Closer):
@@ -69,14 +69,14 @@ class Fast(Closer):
 
 
 class Slow(Closer):
-    """Takes a while, but less than it may."""
+    """Takes a while, but less than its timeout."""
 
     async def _close(self) -> None:
         await asyncio.sleep(0.02)
 
 
 class SlowInSteps(Closer):
-    """Takes a while in a task of its own, as libraries do."""
+    """Takes a while, in a task of its own, as in libraries."""
 
     async def _close(self) -> None:
         await asyncio.create_task(asyncio.sleep(0.02))
@@ -90,7 +90,7 @@ class Hanging(Closer):
 
 
 class Tidying(Closer):
-    """Never ends by itself, and needs a moment to end when it is cancelled."""
+    """Never ends by itself. When it is cancelled, it needs a moment to tidy up."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class Tidying(Closer):
 
 
 class Deaf(Closer):
-    """Ignores that it is cancelled, until it is released."""
+    """Ignores its cancellation until it is released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Deaf(Closer):
 
 
 class DeafAndRaising(Deaf):
-    """Ignores that it is cancelled, and fails when nobody waits any more."""
+    """Ignores its cancellation, and fails when nobody waits for it any more."""
 
     async def _close(self) -> None:
         await super()._close()
@@ -159,7 +159,7 @@ class CancellingItself(Closer):
 
 
 class RaisingCancelled(Closer):
-    """Raises the cancellation of something else."""
+    """Raises a cancellation that is not its own."""
 
     async def _close(self) -> None:
         raise asyncio.CancelledError

@@ -1,0 +1,9 @@
+"""What everything that holds a resource must do when it is left, as functions that the tests of each class call.
+
+- `bad_closing`: a pytest plugin that replaces a part of the cleanup by a wrong one. Tests must notice.
+- `clients`: how clients are left: used or not, twice, during errors, cancelled, interrupted.
+- `closers`: resources that close well or badly, and a runner for lazy and eager tasks.
+- `files`: how classes that hold a file or a map are left.
+- `unanswered`: how clients are left while callers wait for a server that has fallen silent.
+- `unclosed`: clients that nobody closes: one warning, and everything released.
+"""
