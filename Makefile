@@ -1,23 +1,40 @@
-# make demo    download a small mirror from a loopback server and read it back
-# make test    run the tests
-# make lint    check types and style
-# make bench   run the benchmarks (installs the peers)
+# make demo      download a small mirror from a loopback server and read it back
+# make test      run the tests, on all processors
+# make quick     run those that fail when something central breaks: less than a minute
+# make coverage  run the tests, and show which lines none of them reaches
+# make lint      check types and style
+# make bench     run the benchmarks (installs the peers)
 #
-# All of them make an environment of their own first. PYTHON chooses the interpreter, VENV the folder.
+# All of them make an environment of their own first. PYTHON chooses the interpreter, VENV the folder, and TESTS what
+# pytest is told beside: make test TESTS='tests/cache -k packing'.
 
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& echo $$name && break; done)
 VENV ?= .venv
 RUN := $(VENV)/bin/python
+# A worker for each processor; one that has nothing left to do takes tests from the others.
+PYTEST := -m pytest --numprocesses auto --dist worksteal
+TESTS ?=
+# The tests start some hundred processes. Each would compile the package again where nobody may keep what is compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test quick coverage lint bench clean
 
 demo: $(VENV)/installed
 	$(RUN) data/demo.py
 
 test: $(VENV)/installed-test
-	$(RUN) -m pytest
+	$(RUN) $(PYTEST) $(TESTS)
+
+quick: $(VENV)/installed-test
+	$(RUN) $(PYTEST) --quiet @tests/quick.txt
+
+coverage: $(VENV)/installed-test
+	rm -rf .coverage
+	$(RUN) -m coverage run $(PYTEST) $(TESTS)
+	$(RUN) -m coverage combine --quiet
+	$(RUN) -m coverage report
 
 lint: $(VENV)/installed-dev
 	$(RUN) -m ruff check .
@@ -37,9 +54,10 @@ $(VENV)/installed: $(VENV)/created pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
+# What is needed for the tests is installed with any of these.
 $(VENV)/installed-%: $(VENV)/created pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[test,$*]'
-	@touch $@
+	@touch $@ $(VENV)/installed $(VENV)/installed-test
 
 clean:
-	rm -rf .venv .venv-* .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* .demo .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
