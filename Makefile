@@ -28,7 +28,7 @@ test: $(VENV)/installed-test
 	$(RUN) $(PYTEST) $(TESTS)
 
 quick: $(VENV)/installed-test
-	$(RUN) $(PYTEST) --quiet @tests/quick.txt
+	$(RUN) $(PYTEST) --quiet -m 'not long' @tests/quick.txt
 
 coverage: $(VENV)/installed-test
 	rm -rf .coverage

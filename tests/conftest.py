@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# Set where the same tests run on another interpreter as well.
+IS_BRIEF = bool(os.environ.get("CKVD_TEST_BRIEF"))
+
 # How long an example takes says more about the machine than about the code.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+settings.register_profile("whole", deadline=None)
+settings.register_profile("brief", deadline=None, max_examples=20)
+settings.load_profile("brief" if IS_BRIEF else "whole")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.environ.get("CKVD_TEST_BRIEF"):
+    if IS_BRIEF:
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason="CKVD_TEST_BRIEF is set, and this takes long"))

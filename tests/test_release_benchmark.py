@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from support.places import REPOSITORY
 from support.processes import ENVIRONMENT
 
 
+@pytest.mark.long
 def test_a_quick_run_shows_each_way_to_release_and_keeps_what_is_counted_in_bounds() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks.release", "--quick"],

@@ -59,10 +59,12 @@ def files(root: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.long
 def test_regenerating_gives_the_committed_content(make_samples: Any) -> None:
     assert [difference for difference, _ in make_samples.differences(MIRROR)] == []
 
 
+@pytest.mark.long
 def test_a_mirror_made_from_nothing_has_the_committed_content(make_samples: Any, tmp_path: Path) -> None:
     for _, remedy in make_samples.differences(tmp_path):
         remedy()

@@ -25,6 +25,9 @@ SPOT = {path for path in ARCHIVES if "/spot/" in path}
 TRADED = {path for path in ARCHIVES if "/klines/" in path}
 LENGTH_MS = {"1s": 1_000, "1m": 60_000, "5m": 300_000, "1h": 3_600_000, "1d": 86_400_000}
 
+# They concern files, and nothing that runs on an interpreter.
+pytestmark = pytest.mark.long
+
 every_archive = pytest.mark.parametrize("path", ARCHIVES)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
+import pytest
+
 from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.maintenance.verification import Finding, Severity, Trouble, is_clean, verify_cache
 from ckvd.model.market import SeriesKey
@@ -26,6 +28,7 @@ def test_a_cache_in_order_is_clean(folder: CacheFolder) -> None:
     assert look(folder) == []
 
 
+@pytest.mark.long
 def test_any_damaged_byte_is_found(tmp_path: Path) -> None:
     cache = CacheFolder(tmp_path / "small")
     day = Span.of("2024-01-01", "2024-01-02")

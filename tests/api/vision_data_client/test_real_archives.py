@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 HOUR_MS = 3_600_000
 
+# All of them need all archives in one cache, which takes ten seconds.
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def vision() -> Path:
@@ -74,7 +77,6 @@ def spans_of(periods: dict[Period, Path]) -> list[Span]:
     return spans
 
 
-@pytest.mark.long
 def test_every_cell_equals_an_independent_reading(
     cache_path: Path, archives: dict[ckvd.SeriesKey, dict[Period, Path]]
 ) -> None:
