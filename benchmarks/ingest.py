@@ -21,10 +21,10 @@ from benchmarks.breakdown import Steps
 from benchmarks.material import SYMBOL, make_table, minutes, write_archives
 from benchmarks.measure import Result, Target, files_under, heat, take_turns
 from benchmarks.peers import load
+from ckvd.acquisition.ingest import expected_of
 from ckvd.cache import CacheFolder, SeriesStore
-from ckvd.decode.decode import Expected, decode_rows
+from ckvd.decode.decode import Expected, decode_rows, inflate_expected
 from ckvd.decode.rows import parse_rows
-from ckvd.decode.unzip import unzip_csv
 from ckvd.decode.workspace import Workspace
 from ckvd.model.calendar import Cadence
 from ckvd.model.table import fields_of
@@ -152,7 +152,7 @@ def _ingest_by_step(
     workspace.clear()
     with steps.step("inflating"):
         for content, name in zip(contents, names, strict=True):
-            unzip_csv(content, name.series, name.file_name, workspace)
+            inflate_expected(content, expected_of(name), workspace)
     with steps.step("parsing"):
         rows = parse_rows(workspace.taken, "benchmark.csv")
     series, span = names[0].series, Span(names[0].period.start_ms, names[-1].period.span.end_ms)
@@ -183,7 +183,7 @@ def _inflate_some(mirror: Path, left: SimpleQueue[Path]) -> int:
             path = left.get_nowait()
             workspace.clear()
             name = _name_of(mirror, path)
-            nbytes += len(unzip_csv(path.read_bytes(), name.series, name.file_name, workspace))
+            nbytes += len(inflate_expected(path.read_bytes(), expected_of(name), workspace))
     return nbytes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 import zipfile
 from array import array
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from ckvd.acquisition.ingest import expected_of
 from ckvd.decode.decode import DecodedRows, Expected, decode_archive, decode_rows
 from ckvd.decode.rows import parse_rows
 from ckvd.errors import ArchiveError
-from ckvd.model.calendar import Period
+from ckvd.model.calendar import Period, grid_opens
 from ckvd.model.market import SeriesKey
 from ckvd.model.table import (
     CLOSE_TIME_US,
@@ -181,6 +182,24 @@ def test_equal_rows_are_merged_and_counted() -> None:
     assert minutes_of(decoded) == [0, 1, 2]
     assert (decoded.row_count, decoded.duplicate_row_count) == (5, 2)
     assert decoded.conflict_open_times.tolist() == []
+
+
+@pytest.mark.parametrize(("interval", "label"), [("1m", "2025-01-01"), ("1h", "2025-01-01"), ("1mo", "2025-01")])
+def test_an_archive_may_have_each_row_four_times_and_no_more(interval: str, label: str) -> None:
+    # The widest of all real rows has 172 bytes; these have more digits than any field ever had.
+    name = ArchiveName(SeriesKey.of("BTCUSDT", interval), Period.of_label(label))
+    wide = "1" * 30
+    opens = grid_opens(name.period.span, name.series.interval).tolist()
+    rows = [f"{at},{','.join([wide] * 5)},{at},{wide},7,{wide},{wide},0\n" for at in opens]
+    assert decode(rows * 4, name).table.row_count == len(opens)
+    bomb = zip_text(name.file_name, rows * 40)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArchiveError, match="bytes, its period has room for"):
+            decode_archive(bomb, expected_of(name))
+        assert tracemalloc.get_traced_memory()[1] < 200_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_rows_that_differ_only_in_how_a_number_is_written_are_duplicates() -> None:

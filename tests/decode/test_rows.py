@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from ckvd.decode import rows as rows_module
 from ckvd.decode.rows import RawRows, parse_decimal, parse_integer, parse_line, parse_rows
 from ckvd.errors import ArchiveError
 from ckvd.model.table import FIELD_COUNT, FLOAT_FIELDS, INTEGER_FIELDS, Decimals
+from ckvd.utils.config import ARCHIVE_LINE_NBYTES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -164,7 +166,7 @@ ODD_INTEGERS = st.sampled_from(
     ["-5", "-0", "007", "9223372036854775807", "-9223372036854775808", "0" * 30 + "1", "12345678", "123456789"]
 )
 REFUSED_INTEGERS = (
-    *("", "-", "+5", "1.0", "1e3", "1_0", " 1", "9223372036854775808", "-9223372036854775809", "9" * 5000, "5:"),
+    *("", "-", "+5", "1.0", "1e3", "1_0", " 1", "9223372036854775808", "-9223372036854775809", "9" * 4000, "5:"),
     *("x", "\x1f", "0x1F"),
 )
 
@@ -284,6 +286,22 @@ def test_what_is_no_integer_is_refused_with_its_line_and_field(text: str, field:
     row, reason = refusal(HEADER + "\n".join([ROW, ROW, ",".join(cells), ROW]))
     assert row == 4
     assert reason.startswith(f"{HEADER.strip().split(',')[field]}: expected an integer")
+
+
+def test_a_line_too_long_for_a_row_is_refused_without_a_copy_of_it() -> None:
+    zeros = "0" * (ARCHIVE_LINE_NBYTES_MAX - len(ROW))
+    assert parse_rows(f"{ROW}\n{zeros}{ROW}\n".encode(), "a.zip").row_count == 2
+    row, reason = refusal(f"{ROW}\n0{zeros}{ROW}\n")
+    assert row == 2
+    assert reason.startswith("expected a row, found a line of more than 4096 bytes: '0000")
+    commas = f"{ROW}\n".encode() + b"," * 20_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArchiveError, match="found a line of more than"):
+            parse_rows(commas, "a.zip")
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(commas)
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("count", [1, 11, 13, 24])

@@ -70,9 +70,13 @@ def at_most_a_megabyte() -> Iterator[None]:
     assert peak_nbytes < 1_000_000
 
 
+def unzipped(content: bytes | memoryview, name: ArchiveName = NAME, *, nbytes_max: int = 1 << 30) -> memoryview:
+    return unzip_csv(content, name.series, name.file_name, nbytes_max=nbytes_max)
+
+
 def refusal(content: bytes, name: ArchiveName = NAME) -> str:
     with pytest.raises(ArchiveError) as caught:
-        unzip_csv(content, name.series, name.file_name)
+        unzipped(content, name)
     assert caught.value.archive == name.file_name
     assert caught.value.row is None
     return caught.value.reason
@@ -82,8 +86,8 @@ def refusal(content: bytes, name: ArchiveName = NAME) -> str:
 @pytest.mark.parametrize("csv", [b"", b"\n", CSV, CSV * 1000, LONG])
 def test_the_member_comes_out_as_it_went_in(csv: bytes, method: int) -> None:
     content = make_zip(csv=csv, method=method)
-    assert unzip_csv(content, NAME.series, NAME.file_name) == csv
-    assert unzip_csv(memoryview(content), NAME.series, NAME.file_name) == csv
+    assert unzipped(content) == csv
+    assert unzipped(memoryview(content)) == csv
 
 
 def test_zlib_serves_if_isal_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,13 +96,13 @@ def test_zlib_serves_if_isal_is_missing(monkeypatch: pytest.MonkeyPatch) -> None
     assert without_isal["crc32"] is zlib.crc32
     for name in ("INFLATE_ERRORS", "inflating", "crc32"):
         monkeypatch.setattr(unzip, name, without_isal[name])
-    assert unzip_csv(make_zip(csv=LONG), NAME.series, NAME.file_name) == LONG
+    assert unzipped(make_zip(csv=LONG)) == LONG
     assert "stop after" in refusal(patched(make_zip(), CENTRAL_PACKED, "<I", 20))
     assert "damaged" in refusal(damaged(make_zip(csv=LONG)))
 
 
 def test_a_zip_behind_other_bytes_is_found() -> None:
-    assert unzip_csv(b"<html>" + make_zip(), NAME.series, NAME.file_name) == CSV
+    assert unzipped(b"<html>" + make_zip()) == CSV
 
 
 @pytest.mark.parametrize(
@@ -141,9 +145,16 @@ def test_a_member_shorter_than_declared_is_refused() -> None:
     assert reason == f"its CSV has {len(CSV)} bytes, its directory declares {len(CSV) + 1}"
 
 
-def test_a_member_beyond_the_bound_is_not_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unzip, "ARCHIVE_CSV_NBYTES_MAX", 100)
-    assert "at most 100 are read" in refusal(make_zip())
+def test_a_member_beyond_the_bound_is_not_inflated() -> None:
+    assert unzipped(make_zip(), nbytes_max=len(CSV)) == CSV
+    with pytest.raises(ArchiveError, match=f"its period has room for {len(CSV) - 1}$"):
+        unzipped(make_zip(), nbytes_max=len(CSV) - 1)
+
+
+def test_a_directory_too_long_for_one_member_is_not_read() -> None:
+    bomb = make_zip(*(f"{number}.csv" for number in range(20_000)), csv=b"")
+    with at_most_a_megabyte():
+        assert "directory has more than" in refusal(bomb)
 
 
 def test_no_more_is_inflated_than_declared() -> None:
@@ -183,6 +194,11 @@ def test_garbage_behind_the_stream_is_refused() -> None:
     assert refusal(followed_by(b"xxxx", make_zip())) == "4 bytes of garbage follow its compressed bytes"
 
 
+@pytest.mark.parametrize("csv", [b"", CSV, CSV * 1000, LONG])
+def test_one_byte_of_garbage_is_found_whatever_the_library(csv: bytes) -> None:
+    assert refusal(followed_by(b"x", make_zip(csv=csv))) == "1 bytes of garbage follow its compressed bytes"
+
+
 @pytest.mark.parametrize("nbytes", [1, 300_000, 600_000])
 def test_garbage_of_any_length_behind_the_stream_is_found(nbytes: int) -> None:
     content = followed_by(bytes(nbytes), make_zip(csv=LONG))
@@ -197,7 +213,7 @@ def test_a_size_that_deflate_cannot_reach_is_refused_before_memory_is_taken() ->
 
 def test_the_best_compression_of_deflate_is_accepted() -> None:
     csv = bytes(20_000_000)
-    assert unzip_csv(make_zip(csv=csv), NAME.series, NAME.file_name) == csv
+    assert unzipped(make_zip(csv=csv)) == csv
 
 
 @pytest.mark.parametrize("offset", [1, 100_000, 0xFFFFFFF0])
@@ -216,7 +232,7 @@ def test_a_member_of_another_series_is_refused(member: str) -> None:
     "member", ["data.csv", "BTCUSDT-1m-2023-1-1.csv", "folder/" + MEMBER, "btcusdt-1m-2023-01.csv"]
 )
 def test_a_member_whose_name_is_of_no_other_series_is_accepted(member: str) -> None:
-    assert unzip_csv(make_zip(member), NAME.series, NAME.file_name) == CSV
+    assert unzipped(make_zip(member)) == CSV
 
 
 def test_names_that_are_not_ascii_are_understood_in_both_encodings() -> None:
@@ -227,11 +243,7 @@ def test_names_that_are_not_ascii_are_understood_in_both_encodings() -> None:
     for header, place in ((LOCAL, 6), (CENTRAL, CENTRAL_FLAGS)):
         struct.pack_into("<H", unmarked, marked.index(header) + place, 0)
     assert zipfile.ZipFile(io.BytesIO(unmarked)).namelist() != zipfile.ZipFile(io.BytesIO(marked)).namelist()
-    assert (
-        unzip_csv(marked, name.series, name.file_name)
-        == unzip_csv(bytes(unmarked), name.series, name.file_name)
-        == CSV
-    )
+    assert unzipped(marked, name) == unzipped(bytes(unmarked), name) == CSV
     for content in (marked, bytes(unmarked)):
         assert "belongs to series spot/klines/币安人生USDT/1m" in refusal(content, NAME)
 
@@ -249,4 +261,4 @@ def damaged_zips(draw: st.DrawFn) -> bytes:
 @given(damaged_zips() | st.binary(max_size=200))
 def test_damaged_bytes_give_the_csv_or_a_refusal(content: bytes) -> None:
     with contextlib.suppress(ArchiveError):
-        assert unzip_csv(content, NAME.series, NAME.file_name) == CSV
+        assert unzipped(content) == CSV

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ckvd.decode.decode import DecodedRows, Expected, decode_archive, decode_rows
+from ckvd.decode.decode import DecodedRows, Expected, decode_archive, decode_rows, inflate_expected
 from ckvd.decode.rows import RawRows, find_line_ends, header_end, parse_rows
-from ckvd.decode.unzip import unzip_csv
 from ckvd.decode.workspace import Workspace
 from ckvd.errors import ArchiveError
 
@@ -62,10 +61,7 @@ def _decode_as_one(
     contents: Sequence[bytes], expected: Sequence[Expected], workspace: Workspace
 ) -> Iterator[DecodedRows]:
     workspace.clear()
-    texts = [
-        unzip_csv(content, one.series, one.label, workspace)
-        for content, one in zip(contents, expected, strict=True)
-    ]
+    texts = [inflate_expected(content, one, workspace) for content, one in zip(contents, expected, strict=True)]
     begins = [header_end(text, one.label) for text, one in zip(texts, expected, strict=True)]
     bodies = [_body(text, begin) for text, begin in zip(texts, begins, strict=True)]
     stops = list(itertools.accumulate(map(len, bodies)))

@@ -16,6 +16,7 @@ from ckvd.decode.rows import RawRows, parse_rows
 from ckvd.decode.unzip import unzip_csv
 from ckvd.decode.workspace import Workspace
 from ckvd.errors import ArchiveError
+from ckvd.model.market import DAY_MS
 from ckvd.model.table import (
     CLOSE_TIME_US,
     FLOAT_FIELDS,
@@ -26,6 +27,12 @@ from ckvd.model.table import (
     fields_of,
 )
 from ckvd.model.timespan import Span, format_time
+from ckvd.utils.config import (
+    ARCHIVE_CSV_NBYTES_MAX,
+    ARCHIVE_LINE_NBYTES_MAX,
+    ARCHIVE_ROW_NBYTES_MAX,
+    ARCHIVE_ROWS_FACTOR_MAX,
+)
 
 if TYPE_CHECKING:
     from ckvd.model.market import SeriesKey
@@ -37,6 +44,7 @@ _MICROSECONDS_MIN: Final = 10**14
 _OPEN_TIME, _CLOSE_TIME = 0, 6
 # A bar may close at an odd time, but not outside the years that ckvd accepts.
 _PLAUSIBLE: Final = Span.of("1970-01-01", "2200-01-01")
+_MONTH_MS_MIN: Final = 28 * DAY_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,13 @@ class Expected:
     series: SeriesKey
     span: Span
     label: str
+
+    @property
+    def csv_nbytes_max(self) -> int:
+        """The largest CSV that the source may be: generous for the bars of its span, and no bomb."""
+        bar_ms = self.series.interval.fixed_ms or _MONTH_MS_MIN
+        row_count_max = ARCHIVE_ROWS_FACTOR_MAX * (self.span.length_ms // bar_ms + 2)
+        return min(ARCHIVE_CSV_NBYTES_MAX, ARCHIVE_ROW_NBYTES_MAX * row_count_max + ARCHIVE_LINE_NBYTES_MAX)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,10 +123,16 @@ def decode_archive(
     """
     workspace = workspace or Workspace()
     workspace.clear()
-    csv = unzip_csv(content, expected.series, expected.label, workspace)
+    csv = inflate_expected(content, expected, workspace)
     with workspace.parsing:
         rows = parse_rows(csv, expected.label)
     return decode_rows(rows, expected)
+
+
+def inflate_expected(content: bytes | memoryview, expected: Expected, workspace: Workspace) -> memoryview:
+    """Inflate the CSV of an archive: `unzip_csv`, bounded by what such an archive may hold."""
+    nbytes_max = expected.csv_nbytes_max
+    return unzip_csv(content, expected.series, expected.label, nbytes_max=nbytes_max, workspace=workspace)
 
 
 def decode_rows(rows: RawRows, expected: Expected) -> DecodedRows:

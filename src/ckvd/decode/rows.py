@@ -19,7 +19,7 @@ from ckvd.decode.block import TEXT_MARGIN_NBYTES, read_block
 from ckvd.decode.digits import bits_of_any
 from ckvd.errors import ArchiveError
 from ckvd.model.table import FIELD_COUNT, FLOAT_FIELDS, INTEGER_FIELDS, QUOTE_FIELDS, Decimals
-from ckvd.utils.config import PARSE_BLOCK_NBYTES
+from ckvd.utils.config import ARCHIVE_LINE_NBYTES_MAX, PARSE_BLOCK_NBYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,8 +91,13 @@ def parse_line(line: bytes) -> tuple[list[int | float], list[Decimals | None]]:
     Raises
     ------
     ValueError
-        It does not have twelve fields, or a field is not a finite number, or not an integer where one is expected.
+        It is too long or does not have twelve fields, or a field is not a finite number, or not an integer where
+        one is expected.
     """
+    if len(line) > ARCHIVE_LINE_NBYTES_MAX:
+        raise ValueError(
+            f"expected a row, found a line of more than {ARCHIVE_LINE_NBYTES_MAX} bytes: {_shown(line)}"
+        )
     texts = line.removesuffix(b"\r").split(b",")
     if len(texts) != FIELD_COUNT:
         raise ValueError(f"expected {FIELD_COUNT} fields, found {len(texts)}: {_shown(line)}")
@@ -179,7 +184,9 @@ def parse_rows(csv: bytes | memoryview, label: str, *, ends: Times | None = None
         found, unread = _parse_block(text, starts[rows], ends[rows], columns[:, rows])
         decimals = _merge(decimals, found)
         for row in unread.tolist():
-            line = bytes(csv[starts[first + row] : ends[first + row]])
+            # Of a line that is too long for a row, no more is copied than shows that.
+            end = min(ends[first + row], starts[first + row] + ARCHIVE_LINE_NBYTES_MAX + 1)
+            line = bytes(csv[starts[first + row] : end])
             try:
                 values, found = parse_line(line)
             except ValueError as error:

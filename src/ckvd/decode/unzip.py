@@ -1,8 +1,8 @@
 """ZIP bytes to CSV bytes: inflates the one member of a ZIP and checks it against everything the directory declares.
 
 `zipfile` reads the directory, `ckvd.inflate` inflates the member. A ZIP is untrusted input: whatever its bytes are,
-the result is the whole member or an `ArchiveError`, and no more memory is taken than the directory declares, nor
-more than the compressed bytes can inflate to.
+the result is the whole member or an `ArchiveError`. No more memory is taken than the caller allows, than the
+directory declares, or than the compressed bytes can inflate to.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from ckvd.decode.workspace import Workspace
 from ckvd.errors import ArchiveError, IdentityError
 from ckvd.inflate import INFLATE_ERRORS, RAW_DEFLATE, crc32, inflating
 from ckvd.model.market import SeriesKey
-from ckvd.utils.config import ARCHIVE_CSV_NBYTES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,13 +32,20 @@ _OUTPUT_CHUNK_NBYTES: Final = 1 << 20
 _DIRECTORY_ERRORS: Final = (
     zipfile.BadZipFile, ArithmeticError, EOFError, LookupError, OSError, RuntimeError, ValueError, struct.error,
 )  # fmt: skip
+# The directory of one member, with the longest name, extra field and comment that a ZIP can have.
+_DIRECTORY_NBYTES_MAX: Final = 46 + 3 * 0xFFFF
 _LOCAL_HEADER: Final = struct.Struct("<4s22xHH")  # signature, and at its end the lengths of name and extra field
 _ENCRYPTED: Final = 0x1 | 0x40 | 0x2000  # flag bits: encrypted, strongly, and with a masked directory
 _MEMBER_NAME: Final = re.compile(r"(?:.*/)?(?P<symbol>[^/]+)-(?P<interval>[^-/]+)-\d{4}-\d{1,2}(?:-\d{1,2})?\.csv")
 
 
 def unzip_csv(
-    content: bytes | memoryview, series: SeriesKey, label: str, workspace: Workspace | None = None
+    content: bytes | memoryview,
+    series: SeriesKey,
+    label: str,
+    *,
+    nbytes_max: int,
+    workspace: Workspace | None = None,
 ) -> memoryview:
     """Inflate the one member of a ZIP.
 
@@ -51,6 +57,8 @@ def unzip_csv(
         Whose bars it should hold.
     label : str
         What errors call it.
+    nbytes_max : int
+        The largest CSV that is inflated.
     workspace : Workspace, optional
         Its memory takes the CSV.
 
@@ -63,11 +71,11 @@ def unzip_csv(
     ------
     ArchiveError
         It is not a ZIP or is truncated; it has no or several members; the member is encrypted, compressed in an
-        unknown way, larger than `ARCHIVE_CSV_NBYTES_MAX`, longer or shorter than declared, damaged, or named like
-        one of another series.
+        unknown way, larger than `nbytes_max`, longer or shorter than declared, damaged, or named like one of
+        another series.
     """
     member = _only_member(content, label)
-    _check_member(member, series, label)
+    _check_member(member, series, label, nbytes_max)
     csv = _packed_bytes(content, member, label)
     if member.compress_type == zipfile.ZIP_DEFLATED:
         csv = _inflate(csv, (workspace or Workspace()).take(member.file_size), label)
@@ -78,9 +86,20 @@ def unzip_csv(
     return csv
 
 
+class _Directory(io.BytesIO):
+    """A ZIP of which `zipfile` reads the directory. It cannot read one that is too long for one member."""
+
+    def read(self, nbytes: int | None = -1, /) -> bytes:
+        bound = _DIRECTORY_NBYTES_MAX + 1
+        found = super().read(bound if nbytes is None or nbytes < 0 else min(nbytes, bound))
+        if len(found) > _DIRECTORY_NBYTES_MAX:
+            raise zipfile.BadZipFile(f"its directory has more than {_DIRECTORY_NBYTES_MAX} bytes, for one member")
+        return found
+
+
 def _only_member(content: bytes | memoryview, label: str) -> zipfile.ZipInfo:
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with zipfile.ZipFile(_Directory(content)) as archive:
             members = archive.infolist()
     except _DIRECTORY_ERRORS as error:
         raise ArchiveError(label, f"it is no ZIP, or a damaged or truncated one ({error})") from error
@@ -89,16 +108,15 @@ def _only_member(content: bytes | memoryview, label: str) -> zipfile.ZipInfo:
     return members[0]
 
 
-def _check_member(member: zipfile.ZipInfo, series: SeriesKey, label: str) -> None:
+def _check_member(member: zipfile.ZipInfo, series: SeriesKey, label: str, nbytes_max: int) -> None:
     if member.flag_bits & _ENCRYPTED:
         raise ArchiveError(label, f"its member {member.filename!r} is encrypted")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         reason = f"its member is compressed with method {member.compress_type}, expected 8 (deflate)"
         raise ArchiveError(label, reason)
-    if member.file_size > ARCHIVE_CSV_NBYTES_MAX:
-        raise ArchiveError(
-            label, f"its CSV is declared with {member.file_size} bytes, at most {ARCHIVE_CSV_NBYTES_MAX} are read"
-        )
+    if member.file_size > nbytes_max:
+        reason = f"its CSV is declared with {member.file_size} bytes, its period has room for {nbytes_max}"
+        raise ArchiveError(label, reason)
     if member.compress_type == zipfile.ZIP_DEFLATED and member.file_size > _RATIO_MAX * member.compress_size:
         raise ArchiveError(
             label,
@@ -157,12 +175,17 @@ def _inflate(packed: memoryview, memory: memoryview, label: str) -> memoryview:
 
 
 def _inflated_chunks(stream: Any, packed: memoryview, nbytes_max: int) -> Iterator[bytes]:
-    """Inflate at most so many bytes. Bytes behind the end of the stream become its `unused_data`."""
-    for first in range(0, len(packed), _INPUT_CHUNK_NBYTES):
+    """Inflate at most so many bytes. Bytes behind the end of the stream become its `unused_data`.
+
+    The last byte is inflated by itself. If the stream has ended before it, it is garbage. isal before 1.9 takes one
+    byte of garbage for a part of the stream where it comes with the bytes before.
+    """
+    last = max(0, len(packed) - 1)
+    for first in (*range(0, last, _INPUT_CHUNK_NBYTES), last):
         if stream.eof:
             stream.decompress(packed[first:])
             return
-        left: bytes | memoryview = packed[first : first + _INPUT_CHUNK_NBYTES]
+        left: bytes | memoryview = packed[first : min(first + _INPUT_CHUNK_NBYTES, last) if first < last else None]
         while nbytes_max:
             chunk_nbytes_max = min(nbytes_max, _OUTPUT_CHUNK_NBYTES)
             chunk: bytes = stream.decompress(left, chunk_nbytes_max)

@@ -23,8 +23,14 @@ FORCED_GC_TIME_SHARE: Final = 0.05
 SYMBOL_LENGTH_MAX: Final = 64
 
 # --- Archives ----------------------------------------------------------------------------------------------
-# The largest CSV a kline archive may hold: a month of 1s bars is about 410 MB.
+# The largest CSV a kline archive may hold: a month of 1s bars is about 410 MB. An archive of a shorter period or of
+# longer bars is bounded by its rows: so many times those of its grid, because months with each row three times were
+# published, and of so many bytes, where the longest row seen has 172.
 ARCHIVE_CSV_NBYTES_MAX: Final = 1 << 30
+ARCHIVE_ROWS_FACTOR_MAX: Final = 4
+ARCHIVE_ROW_NBYTES_MAX: Final = 400
+# A longer line is no row.
+ARCHIVE_LINE_NBYTES_MAX: Final = 4096
 # Line ends are searched in blocks of this size. Rows are parsed in a fraction of it, which fits the second-level
 # cache.
 PARSE_BLOCK_NBYTES: Final = 2 << 20
