@@ -2,6 +2,7 @@
 # make test      run the tests, on all processors
 # make quick     run those that fail when something central breaks: less than a minute
 # make coverage  run the tests, and show which lines none of them reaches
+# make lowest    run `make quick` on the lowest version of each package that pyproject.toml allows
 # make lint      check types and style
 # make bench     run the benchmarks (installs the peers)
 #
@@ -19,7 +20,7 @@ TESTS ?=
 # The tests start some hundred processes. Each would compile the package again where nobody may keep what is compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick coverage lint bench clean
+.PHONY: demo test quick coverage lowest lint bench clean
 
 demo: $(VENV)/installed
 	$(RUN) data/demo.py
@@ -35,6 +36,13 @@ coverage: $(VENV)/installed-test
 	$(RUN) -m coverage run $(PYTEST) $(TESTS)
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report
+
+lowest: .venv-lowest/constraints.txt
+	PIP_CONSTRAINT=$< $(MAKE) quick VENV=.venv-lowest
+
+.venv-lowest/constraints.txt: pyproject.toml
+	$(MAKE) .venv-lowest/created VENV=.venv-lowest
+	.venv-lowest/bin/python .ci/lowest.py >$@
 
 lint: $(VENV)/installed-dev
 	$(RUN) -m ruff check .
