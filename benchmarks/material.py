@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ckvd.cache import CacheFolder, SeriesStore
-from ckvd.model.calendar import Cadence, days_of, grid_opens, months_of
+from ckvd.model.calendar import Cadence, days_of, months_of
+from ckvd.model.grid import Grid
 from ckvd.model.market import SeriesKey
 from ckvd.model.table import KlineTable
 from ckvd.model.timespan import Span
@@ -26,7 +27,7 @@ SYMBOL = "BTCUSDT"
 def make_table(series: SeriesKey, span: Span, *, seed: int = 0) -> KlineTable:
     """Bars without gaps. As for BTCUSDT, prices are a random walk in hundredths, and volumes have five decimals."""
     rng = np.random.default_rng(seed)
-    opens = grid_opens(span, series.interval)
+    opens = Grid.of(series.interval).opens(span)
     count = len(opens)
     close = np.round(20_000 + np.cumsum(rng.normal(0, 1, count)), 2)
     first = np.concatenate((close[:1], close[:-1]))

@@ -32,6 +32,8 @@ data lock
     bars.
 gap
     Missing bars of the grid, one after the other, for one reason.
+grid
+    Where the bars of a series open: the points of the calendar, or of 3d bars the days that the series itself has.
 healing
     Filling the holes of an archive from a daily archive and the REST interface, bar by bar.
 packing

@@ -15,10 +15,22 @@ from hypothesis import strategies as st
 
 from ckvd.acquisition.planning import plan
 from ckvd.cache.coverage import Covered
-from ckvd.model.calendar import Period, closed_part, days_of, months_of, publication_ms
+from ckvd.model.calendar import Period, days_of, months_of, publication_ms
+from ckvd.model.grid import closed_part
 from ckvd.model.market import Interval, SeriesKey
 from ckvd.model.timespan import Span
-from support.models import DAY_MS, EPOCH, HOUR_MS, MILLISECOND, bar_end, moments_of, ms, utc
+from support.models import (
+    DAY_MS,
+    EPOCH,
+    HOUR_MS,
+    MILLISECOND,
+    bar_end,
+    bar_start,
+    grid_of,
+    moments_of,
+    ms,
+    utc,
+)  # fmt: skip
 from support.strategies import moments, spans
 
 if TYPE_CHECKING:
@@ -185,13 +197,15 @@ def test_a_month_is_published_on_the_first_monday_of_the_next_one(moment_ms: int
 def test_the_closed_part_of_a_span_ends_with_the_last_bar_that_closed(
     span: Span, interval: Interval, now_ms: int
 ) -> None:
-    part = closed_part(span, interval, now_ms)
+    part = closed_part(span, grid_of(interval), now_ms)
     assert part.start_ms == span.start_ms
     assert span.covers(part)
-    if part:
-        assert part.end_ms <= now_ms
-    if part != span:
-        assert bar_end(part.end_ms, interval) > now_ms
+    last_ms, start_ms = bar_start(part.end_ms - 1, interval), bar_start(part.end_ms, interval)
+    following_ms = start_ms if start_ms == part.end_ms else bar_end(start_ms, interval)
+    if last_ms in part:
+        assert bar_end(last_ms, interval) <= now_ms
+    if following_ms in span:
+        assert bar_end(following_ms, interval) > now_ms
 
 
 # --- By example --------------------------------------------------------------------------------------------

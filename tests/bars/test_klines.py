@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -21,6 +22,9 @@ from support.block import Block
 from support.models import MINUTE_MS, bar_end, bar_start
 from support.strategies import segment_spans, series_keys, tables
 from support.tables import BTCUSDT_1M, make_table, regular_table, same_bits
+
+if TYPE_CHECKING:
+    from ckvd.model.grid import Grid
 
 COIN_1M = SeriesKey.of("BTCUSD_PERP", "1m", market="cm")
 HOUR = Span(0, 60 * MINUTE_MS)
@@ -139,13 +143,15 @@ def test_microseconds_of_some_blocks_are_concatenated_with_regular_ones_of_other
 # --- Flags -------------------------------------------------------------------------------------------------
 
 
-def flag_one(table: KlineTable, row: int, *, has_volume: bool) -> int:
-    """The flags of a bar, one rule after the other."""
+def flag_one(table: KlineTable, row: int, grid: Grid, *, has_volume: bool) -> int:
+    """The flags of a bar, one rule after the other. The grid is asked only for bars of three days."""
     interval = table.series.interval
     opens, closes = table.open_time.tolist(), table.columns["close_time"].tolist()
     start_ms = bar_start(opens[row], interval)
     length_ms = bar_end(opens[row], interval) - start_ms
     close_ms = bar_end(opens[row], interval) - 1 if interval is Interval.MO1 else opens[row] + length_ms - 1
+    if interval is Interval.D3:
+        start_ms = grid.slot(opens[row]).start_ms
     flags = 0
     if opens[row] != start_ms:
         flags |= BarFlag.OFF_GRID
@@ -165,7 +171,7 @@ def test_the_flags_of_each_bar_are_those_of_the_rules(data: st.DataObject, serie
     table = data.draw(tables(series, span))
     klines = Klines(series, span, [Block(table)])
     has_volume = series.kind is Kind.KLINES
-    expected = [flag_one(table, row, has_volume=has_volume) for row in range(table.row_count)]
+    expected = [flag_one(table, row, klines.grid, has_volume=has_volume) for row in range(table.row_count)]
     assert klines.flags.tolist() == expected
     assert klines.flags.dtype == np.uint8
     counts = {flag: sum(bool(one & flag) for one in expected) for flag in BarFlag}

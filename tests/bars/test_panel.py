@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ckvd.bars import panel as panel_module
 from ckvd.cache import CacheFolder, SeriesStore, open_cache
 from ckvd.errors import ColumnError, IdentityError, NotCachedError
+from ckvd.model.grid import Grid
 from ckvd.model.market import Interval, SeriesKey
 from ckvd.model.timespan import Span
 from support.models import DAY_MS, HOUR_MS, MINUTE_MS, bar_end, bar_starts
@@ -58,6 +59,9 @@ def test_every_cell_is_that_of_a_dict_of_the_bars(data: st.DataObject, interval:
         symbols = ["AUSDT", "BUSDT", "CUSDT"]
         for symbol in symbols:
             opens = data.draw(open_times(span, interval))
+            if interval is Interval.D3:
+                shift_ms = data.draw(st.integers(0, 2)) * DAY_MS
+                opens = [open_ms + shift_ms for open_ms in opens if open_ms + shift_ms in span]
             table = make_table(SeriesKey.of(symbol, interval), opens)
             cells = zip(table.columns["close"].tolist(), table.columns["count"].tolist(), strict=True)
             bars.append(dict(zip(opens, cells, strict=True)))
@@ -70,15 +74,25 @@ def test_every_cell_is_that_of_a_dict_of_the_bars(data: st.DataObject, interval:
                     put(Path(folder), rows, part)
         with open_cache(folder) as cache:
             panel = cache.panel(symbols, interval, start_ms, end_ms, ("close", "count"))
-    grid = bar_starts(span, interval)
-    assert panel.open_time.tolist() == grid
-    for column, of_symbol in enumerate(bars):
-        assert panel.off_grid_counts[column] == len(of_symbol.keys() - set(grid))
-        for row, open_ms in enumerate(grid):
-            assert panel.mask[row, column] == (open_ms in of_symbol)
-            close, count = of_symbol.get(open_ms, (math.nan, math.nan))
+    grids = [points_of(sorted(of_symbol), span, interval) for of_symbol in bars]
+    rows_ms = sorted({point for points in grids for point in points})
+    assert panel.open_time.tolist() == rows_ms
+    for column, (of_symbol, points) in enumerate(zip(bars, grids, strict=True)):
+        on_grid = {open_ms: cells for open_ms, cells in of_symbol.items() if open_ms in points}
+        assert panel.off_grid_counts[column] == len(of_symbol) - len(on_grid)
+        for row, open_ms in enumerate(rows_ms):
+            assert panel.mask[row, column] == (open_ms in on_grid)
+            close, count = on_grid.get(open_ms, (math.nan, math.nan))
             assert np.array_equal(panel.close[row, column], close, equal_nan=True)
             assert np.array_equal(panel["count"][row, column], count, equal_nan=True)
+
+
+def points_of(opens: Sequence[int], span: Span, interval: Interval) -> list[int]:
+    """The points of a symbol's grid in a span."""
+    if interval is not Interval.D3:
+        return bar_starts(span, interval)
+    grid = Grid.of_bars(interval, np.array(opens, np.int64))
+    return grid.opens(span).tolist() if grid.is_known else []
 
 
 @pytest.mark.usefixtures("cells_min")

@@ -20,7 +20,7 @@ from ckvd.bars.resample import BarLength
 from ckvd.cache import CacheFolder, SeriesStore, open_cache
 from ckvd.decode.decode import decode_archive
 from ckvd.errors import ColumnError, IdentityError
-from ckvd.model.calendar import regular_close_times
+from ckvd.model.grid import regular_close_times
 from ckvd.model.market import Interval, SeriesKey
 from ckvd.model.table import COLUMN_DTYPES, KlineTable, fields_of
 from ckvd.model.timespan import Span
@@ -47,6 +47,13 @@ NESTING = [
 
 def klines_of(table: KlineTable, span: Span) -> Klines:
     return Klines(table.series, span, [Block(table)])
+
+
+def resample(table: KlineTable, span: Span, target: Interval) -> ResampledKlines:
+    """Longer bars. Those of three days are counted from the epoch, as the model does."""
+    from_epoch = make_table(series_of(Interval.D3), [0, 3 * DAY_MS])
+    like = klines_of(from_epoch, Span(0, 6 * DAY_MS)) if target is Interval.D3 else None
+    return klines_of(table, span).resample(target, like=like)
 
 
 def series_of(interval: Interval) -> SeriesKey:
@@ -111,7 +118,7 @@ def test_each_bar_is_made_of_the_bars_that_open_in_it(
     source: Interval, target: Interval, data: st.DataObject
 ) -> None:
     table, span = data.draw(decimal_tables(source, target))
-    bars = klines_of(table, span).resample(target)
+    bars = resample(table, span, target)
     groups = model_of(table, target)
     assert bars.open_time.tolist() == sorted(groups)
     assert bars.source_count.tolist() == [len(rows) for rows in groups.values()]
@@ -132,7 +139,7 @@ def test_a_bar_is_complete_when_every_slot_of_the_shorter_grid_has_a_bar(
     source: Interval, target: Interval, data: st.DataObject
 ) -> None:
     table, span = data.draw(decimal_tables(source, target))
-    bars = klines_of(table, span).resample(target)
+    bars = resample(table, span, target)
     filled = {bar_start(moment, source) for moment in table.open_time.tolist()}
     for open_ms, is_complete in zip(bars.open_time.tolist(), bars.complete.tolist(), strict=True):
         slots = bar_starts(Span(open_ms, bar_end(open_ms, target)), source)
@@ -204,6 +211,82 @@ def test_lengths_that_the_exchange_does_not_offer_work_too() -> None:
     assert {dt.datetime.fromtimestamp(moment / 1000, dt.UTC).weekday() for moment in fortnights.tolist()} == {0}
 
 
+# --- Bars of three days ------------------------------------------------------------------------------------
+
+
+def days_from(day: int, count: int) -> list[int]:
+    return [(day + number) * DAY_MS for number in range(count)]
+
+
+def three_days(symbol: str, *opens: int) -> Klines:
+    table = make_table(SeriesKey.of(symbol, "3d"), [day * DAY_MS for day in opens])
+    return klines_of(table, Span(0, 40_000 * DAY_MS))
+
+
+DAYS = klines_of(make_table(series_of(Interval.D1), days_from(18_000, 24)), Span(18_000 * DAY_MS, 18_024 * DAY_MS))
+# 18,000 is a multiple of three and of six: the phase is 1.
+OTHER = three_days("ETHUSDT", 18_001, 18_004)
+
+
+def opens_of(bars: ResampledKlines) -> list[int]:
+    return [open_ms // DAY_MS for open_ms in bars.open_time.tolist()]
+
+
+@pytest.mark.parametrize("length", ["3d", "6d", "9d", "30d"])
+def test_the_days_of_3d_bars_and_their_multiples_are_not_guessed(length: str) -> None:
+    with pytest.raises(IdentityError, match=rf"^{length} bars of BTCUSDT cannot be made: .* pass .* as like="):
+        DAYS.resample(length)
+    with pytest.raises(IdentityError, match="as like="):
+        klines_of(make_table(series_of(Interval.D1), []), Span(0, DAY_MS)).resample(length)
+
+
+def test_3d_bars_have_the_days_of_others_and_their_multiples_are_made_of_them() -> None:
+    threes = DAYS.resample("3d", like=OTHER)
+    assert opens_of(threes) == [17_998, *range(18_001, 18_024, 3)]
+    assert threes.complete.tolist() == [False, *[True] * 7, False]
+    sixes = opens_of(DAYS.resample("6d", like=OTHER))
+    assert sixes == [17_995, 18_001, 18_007, 18_013, 18_019]
+    # However far the source reaches, a bar begins on the same days.
+    later = klines_of(make_table(series_of(Interval.D1), days_from(18_004, 20)), Span(0, 18_024 * DAY_MS))
+    assert opens_of(later.resample("6d", like=OTHER)) == sixes[1:]
+    assert opens_of(three_days("ETHUSDT", *range(18_001, 18_024, 3)).resample("6d")) == sixes[1:]
+
+
+def test_other_multiples_of_days_hours_and_weeks_are_those_of_the_calendar() -> None:
+    for like in (None, OTHER):
+        assert opens_of(DAYS.resample("2d", like=like)) == list(range(18_000, 18_024, 2))
+        assert opens_of(DAYS.resample("72h", like=like)) == list(range(18_000, 18_024, 3))
+        assert opens_of(DAYS.resample("4d", like=like)) == list(range(18_000, 18_024, 4))
+        # 1970-01-05 was a Monday.
+        assert {day % 7 for day in opens_of(DAYS.resample("1w", like=like))} == {4}
+        assert {day % 21 for day in opens_of(DAYS.resample("3w", like=like))} == {4}
+
+
+def test_across_a_change_of_the_phase_a_bar_has_the_days_of_its_slot() -> None:
+    changed = three_days("ETHUSDT", 18_000, 18_003, 18_006, 18_008, 18_011)
+    bars = DAYS.resample("3d", like=changed)
+    assert opens_of(bars) == [18_000, 18_003, 18_006, 18_008, 18_011, 18_014, 18_017, 18_020, 18_023]
+    assert bars.source_count.tolist() == [3, 3, 2, 3, 3, 3, 3, 3, 1]
+    assert bars.complete.tolist() == [True] * 8 + [False]
+    pairs = changed.resample("6d")
+    assert pairs.source_count.tolist() == [2, 2, 1]
+    assert pairs.complete.tolist() == [True, True, False]
+
+
+def test_what_has_no_days_of_3d_bars_is_refused_as_a_model() -> None:
+    with pytest.raises(IdentityError, match=r"^like= has 1d bars: expected 3d bars, or bars made to a multiple of"):
+        DAYS.resample("3d", like=DAYS)
+    with pytest.raises(IdentityError, match=r"^like= has 2d bars"):
+        DAYS.resample("3d", like=DAYS.resample("2d"))
+    with pytest.raises(IdentityError, match=r"^like= is of type str"):
+        DAYS.resample("3d", like="ETHUSDT")  # type: ignore[arg-type]
+    with pytest.raises(IdentityError, match=r"^like= has no bar that opens at midnight"):
+        DAYS.resample("3d", like=three_days("ETHUSDT"))
+    with pytest.raises(IdentityError, match=r"which open on other days; read 1d bars$"):
+        OTHER.resample("6d", like=three_days("XRPUSDT", 18_000))
+    assert opens_of(OTHER.resample("3d", like=three_days("SOLUSDT", 18_010))) == [18_001, 18_004]
+
+
 @pytest.mark.parametrize(
     ("source", "length"),
     [
@@ -212,6 +295,10 @@ def test_lengths_that_the_exchange_does_not_offer_work_too() -> None:
         ("3m", "10m"),
         ("3d", "1w"),
         ("3d", "1mo"),
+        ("3d", "4d"),
+        ("3d", "72h"),
+        ("3d", "3w"),
+        ("1w", "21d"),
         ("1w", "1mo"),
         ("1mo", "1w"),
         ("1mo", "31d"),

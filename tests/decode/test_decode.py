@@ -17,7 +17,8 @@ from ckvd.acquisition.ingest import expected_of
 from ckvd.decode.decode import DecodedRows, Expected, decode_archive, decode_rows
 from ckvd.decode.rows import parse_rows
 from ckvd.errors import ArchiveError
-from ckvd.model.calendar import Period, grid_opens
+from ckvd.model.calendar import Period
+from ckvd.model.grid import Grid
 from ckvd.model.market import SeriesKey
 from ckvd.model.table import (
     CLOSE_TIME_US,
@@ -189,7 +190,7 @@ def test_an_archive_may_have_each_row_four_times_and_no_more(interval: str, labe
     # The widest of all real rows has 172 bytes; these have more digits than any field ever had.
     name = ArchiveName(SeriesKey.of("BTCUSDT", interval), Period.of_label(label))
     wide = "1" * 30
-    opens = grid_opens(name.period.span, name.series.interval).tolist()
+    opens = Grid.of(name.series.interval).opens(name.period.span).tolist()
     rows = [f"{at},{','.join([wide] * 5)},{at},{wide},7,{wide},{wide},0\n" for at in opens]
     assert decode(rows * 4, name).table.row_count == len(opens)
     bomb = zip_text(name.file_name, rows * 40)
@@ -326,7 +327,7 @@ def test_the_known_oddities_of_hourly_bitcoin_archives_are_kept(shared_data: Pat
             month.table.open_time,
             month.table.columns["close_time"],
             month.table.columns["volume"],
-            month.table.series.interval,
+            Grid.of(month.table.series.interval),
         )
         for label, month in months.items()
     }
@@ -367,6 +368,8 @@ def test_the_outage_of_march_2023_is_a_gap_and_an_odd_close(shared_data: Path) -
     assert table.row_count == 1440 - 80
     steps = np.diff(table.open_time)
     assert steps[steps != 60_000].tolist() == [81 * 60_000]
-    flags = bar_flags(table.open_time, table.columns["close_time"], table.columns["volume"], SERIES.interval)
+    flags = bar_flags(
+        table.open_time, table.columns["close_time"], table.columns["volume"], Grid.of(SERIES.interval)
+    )
     assert np.count_nonzero(flags & BarFlag.ODD_CLOSE) == 1
     assert np.count_nonzero(flags & BarFlag.ZERO_VOLUME) >= 72

@@ -8,7 +8,7 @@ import numpy as np
 
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.maintenance.gap_report import fill_by_month, report_gaps
-from ckvd.model.market import Interval, SeriesKey
+from ckvd.model.market import SeriesKey
 from ckvd.model.provenance import Absence, Reason
 from ckvd.model.timespan import Span
 from support.caches import day
@@ -33,7 +33,7 @@ def test_gaps_agree_with_what_is_read(tmp_path: Path) -> None:
         klines = cache.read_series(HOURS, wanted, missing="ignore")
     assert report.gaps == klines.gaps
     assert report.bar_counts == {Reason.HALTED: 6, Reason.NOT_FETCHED: 48}
-    fills = fill_by_month(report, Interval.H1)
+    fills = fill_by_month(report)
     assert [(fill.expected_count, fill.bar_count) for fill in fills] == [(48, 48), (96, 42)]
 
 

@@ -11,10 +11,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ckvd.model.gaps import find_gaps
+from ckvd.model.grid import Grid
 from ckvd.model.market import Interval
 from ckvd.model.provenance import Absence, Gap, Reason
 from ckvd.model.timespan import Span, union
-from support.models import MINUTE_MS, bar_end, bar_start, bar_starts, ms
+from support.models import DAY_MS, MINUTE_MS, bar_end, bar_start, bar_starts, grid_of, ms
 from support.strategies import absences, moments, spans
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def walk_gaps(
 def find(
     open_time: Sequence[int], where: Sequence[Span], interval: Interval, known: Sequence[Absence] = ()
 ) -> list[Gap]:
-    return list(find_gaps(np.array(open_time, np.int64), where, interval, known))
+    return list(find_gaps(np.array(open_time, np.int64), where, grid_of(interval), known))
 
 
 @st.composite
@@ -173,4 +174,45 @@ def test_gaps_of_a_year_of_minutes_are_found_without_walking_them() -> None:
     outage = (ms(2023, 3, 24, 12, 40), ms(2023, 3, 24, 14))
     kept = present[(present < outage[0]) | (present >= outage[1])]
     known = [Absence(ms(2023, 3, 24), ms(2023, 3, 25), Reason.HALTED)]
-    assert find_gaps(kept, [span], Interval.M1, known) == (Gap(*outage, 80, Reason.HALTED),)
+    assert find_gaps(kept, [span], grid_of(Interval.M1), known) == (Gap(*outage, 80, Reason.HALTED),)
+
+
+# --- 3d bars -----------------------------------------------------------------------------------------------
+
+
+def days(*numbers: float) -> list[int]:
+    return [START + round(number * DAY_MS) for number in numbers]
+
+
+@given(st.sets(st.integers(0, 30)), st.integers(0, 30), st.integers(0, 30), st.sampled_from([0, 0.25]))
+def test_of_3d_bars_of_an_unknown_phase_no_more_are_missing_than_of_any_phase(
+    found: set[int], start: int, length: int, late: float
+) -> None:
+    open_time = np.array(days(*sorted(day + late for day in found)), np.int64)
+    span = Span(*days(start, start + length))
+    certain = find_gaps(open_time, [span], Grid.of(Interval.D3))
+    for phase in range(3):
+        grid = Grid(Interval.D3, (phase * DAY_MS,))
+        of_phase = find_gaps(open_time, [span], grid)
+        assert sum(gap.bar_count for gap in certain) <= sum(gap.bar_count for gap in of_phase)
+    assert all(gap.bar_count == gap.span.length_ms // (3 * DAY_MS) > 0 for gap in certain)
+
+
+def test_three_days_without_a_bar_lack_one_and_two_need_not() -> None:
+    unknown, nothing = Grid.of(Interval.D3), np.empty(0, np.int64)
+    start_ms, split_ms, end_ms = days(0, 4, 8)
+    known = Absence(start_ms, split_ms, Reason.HALTED)
+    assert find_gaps(nothing, [Span(start_ms, end_ms)], unknown, [known]) == (
+        Gap(start_ms, split_ms, 1, Reason.HALTED),
+        Gap(split_ms, end_ms, 1, Reason.NOT_IN_ARCHIVE),
+    )
+    assert find_gaps(nothing, [Span(*days(0, 2))], unknown) == ()
+
+
+def test_the_short_slot_of_a_change_is_one_bar() -> None:
+    opens = days(0, 3, 6, 8, 11, 14)
+    grid = Grid.of_bars(Interval.D3, np.array(opens))
+    whole = Span(*days(0, 17))
+    assert find_gaps(np.array(opens), [whole], grid) == ()
+    (gap,) = find_gaps(np.array(days(0, 3, 8, 11, 14)), [whole], grid)
+    assert (gap.span, gap.bar_count) == (Span(*days(6, 8)), 1)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckvd.model.grid import Grid
 from ckvd.model.market import Interval
 from ckvd.model.table import (
     CLOSE_TIME_US,
@@ -65,7 +66,7 @@ def test_microseconds_that_a_table_leaves_out_are_regular(name: str, cell: int) 
 
 def test_no_bars_have_no_flags() -> None:
     nothing = np.empty(0, np.int64)
-    assert bar_flags(nothing, nothing, None, Interval.M1).shape == (0,)
+    assert bar_flags(nothing, nothing, None, Grid.of(Interval.M1)).shape == (0,)
 
 
 # --- Merging -----------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def walk(
 
 @given(
     data=st.data(),
-    interval=st.sampled_from([Interval.M1, Interval.H1, Interval.D1, Interval.W1, Interval.MO1]),
+    interval=st.sampled_from([Interval.M1, Interval.H1, Interval.D1, Interval.D3, Interval.W1, Interval.MO1]),
     page_rows=st.integers(1, 5),
     is_newest_first=st.booleans(),
     is_cut_as_documented=st.booleans(),

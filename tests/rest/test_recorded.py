@@ -17,7 +17,7 @@ from ckvd.errors import (
     RegionRefusedError,
     RestAnswerError,
 )
-from ckvd.model.calendar import grid_opens
+from ckvd.model.grid import Grid
 from ckvd.model.market import SeriesKey
 from ckvd.model.table import BarFlag, bar_flags, fields_of
 from ckvd.model.timespan import Span
@@ -144,7 +144,7 @@ def test_the_outage_of_2023_03_24_is_a_hole_of_80_minutes() -> None:
     with Exchange({series: rows}) as exchange:
         answer = fetch(exchange, series, span)
     assert_equals_a_plain_reading(answer, series, rows)
-    missing = sorted(set(grid_opens(span, series.interval).tolist()) - set(answer.table.open_time.tolist()))
+    missing = sorted(set(Grid.of(series.interval).opens(span).tolist()) - set(answer.table.open_time.tolist()))
     assert missing == list(range(ms(2023, 3, 24, 12, 40), ms(2023, 3, 24, 14), MINUTE_MS))
 
 
@@ -155,7 +155,7 @@ def test_the_late_hours_of_2018_02_come_as_they_are() -> None:
         answer = fetch(exchange, series, Span(ms(2018, 1, 1), ms(2018, 4, 1)))
     assert_equals_a_plain_reading(answer, series, rows)
     columns = answer.table.columns
-    flags = bar_flags(columns["open_time"], columns["close_time"], columns["volume"], series.interval)
+    flags = bar_flags(columns["open_time"], columns["close_time"], columns["volume"], Grid.of(series.interval))
     assert sum(bool(flag & BarFlag.OFF_GRID) for flag in flags) == 43
 
 

@@ -8,6 +8,7 @@
 - `disks`: disks that refuse: a small one, and a limit on the length of files.
 - `download_site`: a mirror on loopback, an empty cache, and the client between them.
 - `leaks`: descriptors, maps, threads and tasks that a test leaves behind. `conftest.py` watches each test with it.
+- `long_intervals`: the real bars of three days and of one day, as rows and as archives.
 - `loopback`: HTTP servers on loopback: archives with their listing, and the exchange.
 - `models`: slow and simple doubles of what the package computes.
 - `places`: where the repository, its samples and the real data lie.

@@ -7,9 +7,10 @@ import io
 import zipfile
 from typing import TYPE_CHECKING
 
-from ckvd.model.calendar import Period, grid_next, grid_opens
+from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
 from ckvd.vision.name import ArchiveName
+from support.models import grid_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,9 +32,10 @@ def make_archive(path: str) -> bytes:
     name = ArchiveName.of_path(path)
     assert name is not None
     interval = name.series.interval
+    grid = grid_of(interval)
     rows = (
-        f"{open_ms},10.00,12.50,9.75,11.00,{row}.5,{grid_next(open_ms, interval) - 1},{row}.25,{row},0.5,0.25,0\n"
-        for row, open_ms in enumerate(grid_opens(name.period.span, interval).tolist())
+        f"{open_ms},10.00,12.50,9.75,11.00,{row}.5,{grid.next(open_ms) - 1},{row}.25,{row},0.5,0.25,0\n"
+        for row, open_ms in enumerate(grid.opens(name.period.span).tolist())
     )
     return zip_text(name.file_name, rows)
 

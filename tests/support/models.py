@@ -6,6 +6,7 @@ import calendar
 import datetime as dt
 from typing import TYPE_CHECKING
 
+from ckvd.model.grid import Grid
 from ckvd.model.market import Interval
 from ckvd.model.timespan import Span
 
@@ -70,6 +71,11 @@ def bar_end(moment_ms: int, interval: Interval) -> int:
     else:
         length = LENGTHS[interval]
     return (start + length - EPOCH) // MILLISECOND
+
+
+def grid_of(interval: Interval) -> Grid:
+    """The grid of an interval. That of 3d bars counts from the epoch, as `bar_start` does."""
+    return Grid(interval, (0,)) if interval is Interval.D3 else Grid.of(interval)
 
 
 def bar_starts(span: Span, interval: Interval) -> list[int]:

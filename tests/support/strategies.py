@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from ckvd.model.calendar import regular_close_times
+from ckvd.model.grid import regular_close_times
 from ckvd.model.market import Interval, Kind, Market, SeriesKey
 from ckvd.model.provenance import Absence, Origin, Reason, Source
 from ckvd.model.table import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, Decimals, KlineTable, fields_of

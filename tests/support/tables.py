@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ckvd.model.calendar import grid_opens, regular_close_times
+from ckvd.model.grid import regular_close_times
 from ckvd.model.market import SeriesKey
 from ckvd.model.table import COLUMN_DTYPES, KlineTable, fields_of
 from ckvd.model.timespan import Span
 from ckvd.segment import SegmentStatement, SegmentWriter
+from support.models import grid_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,7 +50,7 @@ def make_table(
 
 def regular_table(series: SeriesKey, span: Span, **columns: Any) -> KlineTable:
     """A bar on every point of the grid in a span."""
-    return make_table(series, grid_opens(span, series.interval), **columns)
+    return make_table(series, grid_of(series.interval).opens(span), **columns)
 
 
 def write_segment(

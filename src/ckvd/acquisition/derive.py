@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ckvd.bars.resample import BarLength, resample
+from ckvd.cache.rows import read_grid
 from ckvd.errors import IdentityError, NotCachedError
-from ckvd.model.calendar import grid_ceil
 from ckvd.model.market import Interval, SeriesKey
 from ckvd.model.timespan import Span
 
@@ -30,9 +30,12 @@ def derive_klines(cache: KlineCache, series: SeriesKey, span: Span) -> Resampled
     -------
     ResampledKlines or None
         Made of the longest interval that covers the span, up to the end of the last bar that opens in it. None
-        where no shorter interval does.
+        where no shorter interval does, and for 3d bars where the cache has none that tells on which days they open.
     """
-    whole = Span(grid_ceil(span.start_ms, series.interval), grid_ceil(span.end_ms, series.interval))
+    grid = read_grid(cache.folder, series)
+    if not grid.is_known:
+        return None
+    whole = Span(grid.ceil(span.start_ms), grid.ceil(span.end_ms))
     for finer in _finer(series):
         try:
             return resample(cache.read_series(finer, whole), series.interval)

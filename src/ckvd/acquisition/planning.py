@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ckvd.model.calendar import closed_part, days_of, months_of, publication_ms
+from ckvd.model.calendar import days_of, months_of, publication_ms
+from ckvd.model.grid import Grid, closed_part
 from ckvd.model.timespan import difference
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def plan(
         not due. What is wanted, closed and not covered may be in none of them.
     """
     firm = [held.span for held in covered if not held.is_due(now_ms)]
-    needed = difference([closed_part(wanted, series.interval, now_ms)], firm)
+    # Archives are whole months where the phase of bars matters, so that it need not be known.
+    needed = difference([closed_part(wanted, Grid.of(series.interval), now_ms)], firm)
 
     def is_to_fetch(period: Period) -> bool:
         is_published = publication_ms(period) <= now_ms and period not in unavailable

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from ckvd.model.calendar import closed_part
+from ckvd.model.grid import Grid, closed_part
 from ckvd.model.timespan import Span, now_ms
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class DownloadReport:
     @property
     def is_closed(self) -> bool:
         """Whether the span holds closed bars; otherwise there is nothing to download."""
-        return all(closed_part(self.span, key.interval, self.present_ms) for key in self.series)
+        return all(closed_part(self.span, Grid.of(key.interval), self.present_ms) for key in self.series)
 
     @property
     def covered_before(self) -> bool:

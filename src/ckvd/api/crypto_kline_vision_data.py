@@ -17,10 +17,11 @@ from ckvd.api.vision_data_client import VisionDataClient
 from ckvd.cache.coverage import uncovered_spans
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.kline_cache import KlineCache
+from ckvd.cache.rows import read_grid
 from ckvd.concurrency import run_together
 from ckvd.errors import ClientClosedError, NetworkError, NotCachedError
 from ckvd.lifecycle import ConnectionHolder, Resource
-from ckvd.model.calendar import closed_part
+from ckvd.model.grid import closed_part
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, now_ms
 from ckvd.rest.rest_data_client import RestDataClient
@@ -187,10 +188,13 @@ class CryptoKlineVisionData(ConnectionHolder):
             The cache cannot be used.
         """
         series = SeriesKey.of(symbol, interval, market=market, kind=kind)
-        span = closed_part(Span.of(start, end), series.interval, self._clock())
+        present_ms = self._clock()
+        span = closed_part(Span.of(start, end), read_grid(self.folder, series), present_ms)
         if derive and (derived := self._derive(series, span)) is not None:
             return derived
         report = await self.ensure_series([series], span, refresh=refresh, on_progress=on_progress)
+        # The first bars of a series of 3d bars may tell more of its grid.
+        span = closed_part(span, read_grid(self.folder, series), present_ms)
         for completion in report.completions:
             span = completion.closed_part(span)
         with KlineCache(self.folder.root) as cache:
@@ -281,7 +285,7 @@ class CryptoKlineVisionData(ConnectionHolder):
         left = [one.period.span for one in failed if rest is None or isinstance(one.error, NetworkError)]
         damaged = tuple(one.period.span for one in failed if one.period.span not in left)
         now_ms = self._clock()
-        wanted = closed_part(outer_seconds(span), series.interval, now_ms)
+        wanted = closed_part(outer_seconds(span), read_grid(self.folder, series), now_ms)
         scope = Scope(series, wanted, self.folder, rest, now_ms, damaged, refresh)
         completion = Completion(scope, vision.archives)
         return await completion.run(left)

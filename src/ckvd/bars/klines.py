@@ -11,16 +11,17 @@ import numpy.typing as npt
 from ckvd.bars.columns import BarColumns
 from ckvd.errors import ColumnError
 from ckvd.model.gaps import find_gaps
-from ckvd.model.market import Kind
+from ckvd.model.grid import Grid
+from ckvd.model.market import Interval, Kind
 from ckvd.model.provenance import Gap, Reason, narrow
 from ckvd.model.table import COLUMN_DTYPES, REGULAR_US, BarFlag, bar_flags, fields_of, regular_us
 from ckvd.model.timespan import Span, difference
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ckvd.bars.resample import ResampledKlines
-    from ckvd.model.market import Interval, SeriesKey
+    from ckvd.model.market import SeriesKey
     from ckvd.model.provenance import Absence, Source
     from ckvd.model.table import Column, Times
 
@@ -74,6 +75,7 @@ class Klines(BarColumns):
         missing: Sequence[Span] = (),
         *,
         held: Sequence[Span] | None = None,
+        three_day_opens: Callable[[], Times] | None = None,
     ) -> None:
         self.series = series
         self.span = span
@@ -81,6 +83,8 @@ class Klines(BarColumns):
         self._blocks = tuple(blocks)
         # The span that each block covers. The sources and absences of a block count within it only.
         self._block_spans = [span] * len(self._blocks) if held is None else held
+        # Reads the open times of all 3d bars of the symbol that the cache holds.
+        self._three_day_opens = three_day_opens
         self._length = sum(map(len, self._blocks))
         self._columns: dict[str, Column] = {}
 
@@ -163,7 +167,24 @@ class Klines(BarColumns):
         """The number of trades; of mark price, index price and premium index bars, the number of samples."""
         return cast("Times", self["count"])
 
-    # --- Flags, gaps and sources ---
+    # --- Grid, flags, gaps and sources ---
+
+    @property
+    def grid(self) -> Grid:
+        """Where the bars of the series open. For 3d it is taken from all bars that the cache holds."""
+        interval = self.series.interval
+        return self.three_day_grid if interval is Interval.D3 else Grid.of(interval)
+
+    @cached_property
+    def three_day_grid(self) -> Grid:
+        """The grid of the 3d bars of the symbol, of an unknown phase where the cache holds none.
+
+        The cache is looked into when this is first used. Segments of 3d bars that cannot be read are left out.
+        """
+        opens = [] if self._three_day_opens is None else [self._three_day_opens()]
+        if self.series.interval is Interval.D3:
+            opens.append(self.open_time)
+        return Grid.of_bars(Interval.D3, np.unique(np.concatenate([np.empty(0, np.int64), *opens])))
 
     @property
     def blocks(self) -> tuple[RowBlock, ...]:
@@ -179,7 +200,7 @@ class Klines(BarColumns):
     def flags(self) -> npt.NDArray[np.uint8]:
         """The sum of the `BarFlag` of each bar; 0 for a usual bar."""
         volume = self.volume if self.series.kind is Kind.KLINES else None
-        return bar_flags(self.open_time, self.close_time, volume, self.series.interval)
+        return bar_flags(self.open_time, self.close_time, volume, self.grid)
 
     @property
     def flag_counts(self) -> dict[BarFlag, int]:
@@ -190,10 +211,10 @@ class Klines(BarColumns):
     @cached_property
     def gaps(self) -> tuple[Gap, ...]:
         """The missing bars of the grid, with reasons, in order."""
-        interval = self.series.interval
+        grid = self.grid
         covered = difference([self.span], self.missing)
-        found = find_gaps(self.open_time, covered, interval, self.absences)
-        unfetched = find_gaps(self.open_time, self.missing, interval, unexplained=Reason.NOT_FETCHED)
+        found = find_gaps(self.open_time, covered, grid, self.absences)
+        unfetched = find_gaps(self.open_time, self.missing, grid, unexplained=Reason.NOT_FETCHED)
         return tuple(sorted((*found, *unfetched), key=lambda gap: gap.start_ms))
 
     @cached_property
@@ -210,11 +231,15 @@ class Klines(BarColumns):
 
     # --- Everything else ---
 
-    def resample(self, interval: str) -> ResampledKlines:
-        """Make longer bars: see `ckvd.bars.resample.resample`."""
+    def resample(self, interval: str, *, like: Klines | ResampledKlines | None = None) -> ResampledKlines:
+        """Make longer bars: see `ckvd.bars.resample.resample`.
+
+        Bars of three days, or of a multiple, lie on the grid of the 3d bars of the symbol that the cache holds, or
+        on that of `like`.
+        """
         from ckvd.bars.resample import resample  # noqa: PLC0415  (loaded on first use)
 
-        return resample(self, interval)
+        return resample(self, interval, like=like)
 
     def __eq__(self, other: object) -> bool:
         """Whether both have the same bars of the same series, bit for bit, whatever their coverage and sources."""

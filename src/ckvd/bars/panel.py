@@ -1,7 +1,8 @@
 """Many series on one grid: `Panel`, and `build_panel`, which fills it directly from mapped segments.
 
 Nothing is filled in: where a symbol has no bar, cells are NaN and the mask is False. Bars off the grid are left out
-and counted. The function that reads a series is passed in.
+and counted. The 3d bars of different symbols open on different days: their rows are the open times of all of them.
+The function that reads a series is passed in.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import numpy.typing as npt
 
 from ckvd.bars.columns import NamedColumns, grid_to_pandas
 from ckvd.errors import ColumnError
-from ckvd.model.calendar import grid_opens
+from ckvd.model.grid import Grid
+from ckvd.model.market import Interval
 from ckvd.model.table import fields_of
 from ckvd.utils.config import PANEL_THREAD_CELLS_MIN
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ckvd.bars.klines import Klines, RowBlock
-    from ckvd.model.market import Interval, SeriesKey
+    from ckvd.model.market import SeriesKey
     from ckvd.model.table import Times
     from ckvd.model.timespan import Span
 
@@ -36,6 +38,11 @@ class Panel(NamedColumns):
 
     Columns are accessed by name, as in `Klines`: `panel.close`, `panel["close"]`, `"close" in panel`,
     `dict(panel)`. `len` is T.
+
+    The 3d bars of different symbols open on different days. Each bar is in the row of its own open time, and the
+    rows between hold nothing of its symbol: they are NaN, and nothing is missing there. So a row has the bars that
+    open together, and `panel.mask` tells whose they are. The bars of one symbol are
+    `panel.close[panel.mask[:, 3], 3]`, and `panel.open_time[panel.mask[:, 3]]` their open times.
 
     All arrays are copies, independent of the cache. Arrays of shape (T, S) are stored symbol by symbol (Fortran
     order), so `panel.close[:, 3]` is contiguous.
@@ -48,7 +55,8 @@ class Panel(NamedColumns):
     symbols : tuple of str
         S symbols, in the order asked for. A symbol asked for twice is there twice.
     open_time : ndarray of int64, shape (T,)
-        Every point of the interval's grid in the span, milliseconds, ascending.
+        Every point of the interval's grid in the span, milliseconds, ascending; of 3d bars every point of each
+        symbol's grid. A symbol of which the cache has no 3d bar adds none.
     columns : mapping of str to ndarray of float64, shape (T, S)
         NaN where there is no bar. Integer columns (`count`, `close_time`) are float64 too, because integers have no
         NaN; integers up to 2**53 are exact.
@@ -56,7 +64,7 @@ class Panel(NamedColumns):
         True where there is a bar. In `numpy.ma` a mask means the opposite: a masked array of a column is
         `np.ma.array(panel.close, mask=~panel.mask)`.
     off_grid_counts : ndarray of int64, shape (S,)
-        The number of bars of each symbol that do not open on the grid, and are left out.
+        The number of bars of each symbol that do not open on its grid, and are left out.
     """
 
     interval: Interval
@@ -127,7 +135,15 @@ def build_panel(
     for key in series:
         _require_columns(key, column_names)
     interval = series[0].interval
-    open_time = grid_opens(span, interval)
+    if interval is Interval.D3:
+        # Their grids are known only from the bars, of which there are few.
+        read = {key: read(key) for key in series}.__getitem__
+        grids = [read(key).grid for key in series]
+        open_time = np.unique(
+            np.concatenate([np.empty(0, np.int64), *(grid.opens(span) for grid in grids if grid.is_known)])
+        )
+    else:
+        open_time = Grid.of(interval).opens(span)
     shape = (len(open_time), len(series))
     # Not filled with NaN here, so that the cells of a symbol without missing bars are written only once.
     arrays = {name: np.empty(shape, np.float64, order="F") for name in column_names}
@@ -164,7 +180,7 @@ def _place(
     for block in klines.blocks:
         if not len(block):
             continue
-        rows, chosen = _rows_of(block, interval, grid)
+        rows, chosen = _rows_of(block, klines, grid)
         for name, target in cells.items():
             column = block.column(name, interval)
             assert column is not None, "every segment has all twelve fields"
@@ -178,16 +194,19 @@ def _place(
     return len(klines) - placed_count
 
 
-def _rows_of(
-    block: RowBlock, interval: Interval, grid: Times
-) -> tuple[slice | Times, npt.NDArray[np.bool_] | None]:
+def _rows_of(block: RowBlock, klines: Klines, grid: Times) -> tuple[slice | Times, npt.NDArray[np.bool_] | None]:
     """The rows of the grid for the bars of a block, and a mask of the bars that have one, or None if all do."""
+    interval = klines.series.interval
     open_time: Times | None = block.column("open_time", interval)
     assert open_time is not None, "every segment has open times"
     start = int(grid.searchsorted(open_time[0]))
     expected = grid[start : start + len(open_time)]
-    if len(expected) == len(open_time) and (expected == open_time).all():
+    is_shared = interval is not Interval.D3
+    if is_shared and len(expected) == len(open_time) and (expected == open_time).all():
         return slice(start, start + len(open_time)), None
     rows = grid.searchsorted(open_time)
     is_on_grid = grid[np.minimum(rows, len(grid) - 1)] == open_time if len(grid) else np.zeros(len(rows), np.bool_)
+    if not is_shared:
+        # The rows are those of other symbols too.
+        is_on_grid &= klines.grid.has_points(open_time)
     return rows[is_on_grid], is_on_grid

@@ -4,6 +4,10 @@ A longer bar is made of the source bars that *open* in it, and labelled by its o
 no filling: a longer bar without source bars is left out. The open is that of the first source bar, close and close
 time are those of the last, high and low are the highest and lowest price, and all other columns are sums. Longer
 bars that lack source bars are marked.
+
+Lengths lie on the grid of the calendar, except `3d` and its multiples. The 3d bars of the exchange open on the day
+of the listing and every third day after it, so that their grid is the symbol's own; `6d` is two of them. It is that
+of the 3d bars of the symbol in the cache, or of other bars that are given, and never guessed.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ import numpy.typing as npt
 from ckvd.bars.columns import BarColumns
 from ckvd.bars.decimal_sums import sum_runs
 from ckvd.errors import ColumnError, IdentityError
-from ckvd.model.calendar import grid_index, grid_origin_ms, grid_points
+from ckvd.model.calendar import FIRST_MONDAY_MS
+from ckvd.model.grid import Grid
 from ckvd.model.market import DAY_MS, UNIT_MS, Interval
 from ckvd.model.timespan import Span
 
@@ -41,18 +46,22 @@ class BarLength:
     Attributes
     ----------
     fixed_ms : int
-        The length in milliseconds; 0 for months. Bars are aligned to the Unix epoch, bars of whole weeks to the
-        first Monday after it.
+        The length in milliseconds; 0 for months. Bars are aligned to the Unix epoch, bars of weeks to the first
+        Monday after it, and multiples of `3d` to the 3d bars of a symbol.
     months : int
         The length in months; 0 for a fixed time. Bars are aligned to January 1970, so that quarters and years are
         those of the calendar.
     origin_ms : int
-        An open time of such bars.
+        An open time of such bars; 0 for multiples of `3d`.
+    three_days : int
+        The length in 3d bars; 0 for other lengths, also for as long ones in hours or weeks. Bars are counted from
+        the first one of the grid after the epoch.
     """
 
     fixed_ms: int
     months: int
     origin_ms: int
+    three_days: int = 0
 
     @classmethod
     def of(cls, text: str) -> BarLength:
@@ -71,22 +80,30 @@ class BarLength:
         count, unit = int(match[1]), match[2]
         if unit in _MONTH_UNITS:
             return cls(0, count, 0)
-        return cls(count * UNIT_MS[unit], 0, grid_origin_ms(Interval.W1) if unit == "w" else 0)
+        three_days = count // 3 if unit == "d" and count % 3 == 0 else 0
+        return cls(count * UNIT_MS[unit], 0, FIRST_MONDAY_MS if unit == "w" else 0, three_days)
 
     def holds_whole(self, source: BarLength) -> bool:
         """Whether each bar of this length consists of whole bars of another length."""
         if source.months:
             return self.months % source.months == 0 if self.months else False
-        if self.months:
+        if source.three_days:
+            return self.three_days % source.three_days == 0 if self.three_days else False
+        if self.months or self.three_days:
             return DAY_MS % source.fixed_ms == 0
         return self.fixed_ms % source.fixed_ms == 0 and (self.origin_ms - source.origin_ms) % source.fixed_ms == 0
 
-    def edges(self, first_ms: int, last_ms: int) -> Times:
-        """The open times of the bars from that of one moment to that of another, and the end of the last bar."""
-        if self.months:
-            bounds = grid_index(np.array([first_ms, last_ms]), Interval.MO1)
-            first, last = (bounds // self.months).tolist()
-            return grid_points(np.arange(first, last + 2, dtype=np.int64) * self.months, Interval.MO1)
+    def edges(self, first_ms: int, last_ms: int, three_day_grid: Grid | None = None) -> Times:
+        """The open times of the bars from that of one moment to that of another, and the end of the last bar.
+
+        Multiples of `3d` need the grid of 3d bars.
+        """
+        count = self.months or self.three_days
+        if count:
+            grid = Grid.of(Interval.MO1) if self.months else three_day_grid
+            assert grid is not None, "the caller has looked for it"
+            first, last = (grid.index(np.array([first_ms, last_ms])) // count).tolist()
+            return grid.points(np.arange(first, last + 2, dtype=np.int64) * count)
         first, last = ((moment - self.origin_ms) // self.fixed_ms for moment in (first_ms, last_ms))
         return np.arange(first, last + 2, dtype=np.int64) * self.fixed_ms + self.origin_ms
 
@@ -105,6 +122,16 @@ class SourceBars(Protocol):
     @property
     def open_time(self) -> Times:
         """The open time of each bar, int64 milliseconds, strictly ascending."""
+        ...
+
+    @property
+    def grid(self) -> Grid:
+        """Where the bars of the series open."""
+        ...
+
+    @property
+    def three_day_grid(self) -> Grid:
+        """Where the 3d bars of the symbol open."""
         ...
 
     def __getitem__(self, name: str) -> Column:
@@ -135,6 +162,8 @@ class ResampledKlines(BarColumns):
         The number of source bars in each bar.
     complete : ndarray of bool, shape (n,)
         False if a source bar is missing, also if it lies outside the span.
+    three_day_grid : Grid or None
+        The grid of the 3d bars of which a multiple of `3d` is made; None for other lengths.
     """
 
     series: SeriesKey
@@ -143,6 +172,7 @@ class ResampledKlines(BarColumns):
     columns: Mapping[str, Column]
     source_count: Times
     complete: npt.NDArray[np.bool_]
+    three_day_grid: Grid | None = None
 
     def __len__(self) -> int:
         return len(self.source_count)
@@ -165,7 +195,9 @@ class ResampledKlines(BarColumns):
         return f"<ResampledKlines {self.series} to {self.interval} {self.span}: {bars}>"
 
 
-def resample(klines: SourceBars, interval: str) -> ResampledKlines:
+def resample(
+    klines: SourceBars, interval: str, *, like: SourceBars | ResampledKlines | None = None
+) -> ResampledKlines:
     """Make longer bars of shorter bars.
 
     Parameters
@@ -174,6 +206,10 @@ def resample(klines: SourceBars, interval: str) -> ResampledKlines:
         Bars off their grid belong to the longer bar in which they open.
     interval : str
         See `BarLength.of`. It must be a whole multiple of the interval of the source bars.
+    like : Klines or ResampledKlines, optional
+        Bars of three days, or made to a multiple of `3d`: multiples of `3d` lie on their grid. The default is the
+        grid of the 3d bars of the symbol in the cache that the source bars were read from. Other lengths, such as
+        `2d` and `72h`, are counted from the epoch, whatever it is.
 
     Returns
     -------
@@ -184,7 +220,10 @@ def resample(klines: SourceBars, interval: str) -> ResampledKlines:
     Raises
     ------
     IdentityError
-        The interval is not a length, or not a whole multiple of that of the source bars.
+        The interval is not a length, or not a whole multiple of that of the source bars; or it is a multiple of
+        `3d`, and nothing tells on which days such bars open.
+    CacheError
+        The 3d bars of the symbol cannot be read.
     """
     source, target = BarLength.of(klines.series.interval), BarLength.of(interval)
     if not target.holds_whole(source):
@@ -192,13 +231,15 @@ def resample(klines: SourceBars, interval: str) -> ResampledKlines:
             f"{interval} bars cannot be made of {klines.series.interval} bars: {interval} is no whole multiple of "
             f"{klines.series.interval}; read a shorter interval"
         )
+    three_day_grid = _three_day_grid(klines, interval, like) if target.three_days else None
     open_time = klines.open_time
     if not len(open_time):
         empty = {name: klines[name] for name in klines.column_names}
+        no_counts, none_complete = np.empty(0, np.int64), np.empty(0, np.bool_)
         return ResampledKlines(
-            klines.series, interval, klines.span, empty, np.empty(0, np.int64), np.empty(0, np.bool_)
+            klines.series, interval, klines.span, empty, no_counts, none_complete, three_day_grid
         )
-    edges = target.edges(int(open_time[0]), int(open_time[-1]))
+    edges = target.edges(int(open_time[0]), int(open_time[-1]), three_day_grid)
     starts = _first_rows(open_time, edges)
     counts = np.diff(starts)
     is_there = counts > 0
@@ -208,11 +249,49 @@ def resample(klines: SourceBars, interval: str) -> ResampledKlines:
         name: opens if name == "open_time" else _RULES.get(name, sum_runs)(klines[name], starts, counts)
         for name in klines.column_names
     }
-    complete = _filled_slots(open_time, starts, counts, klines.series.interval) == _slot_count(opens, ends, source)
+    grid = three_day_grid if three_day_grid and source.three_days else klines.grid
+    complete = _filled_slots(open_time, starts, counts, grid) == grid.index(ends) - grid.index(opens)
     for array in (*columns.values(), counts, complete):
         array.flags.writeable = False
     span = Span(min(klines.span.start_ms, int(opens[0])), klines.span.end_ms)
-    return ResampledKlines(klines.series, interval, span, columns, counts, complete)
+    return ResampledKlines(klines.series, interval, span, columns, counts, complete, three_day_grid)
+
+
+def _three_day_grid(klines: SourceBars, interval: str, like: SourceBars | ResampledKlines | None) -> Grid:
+    """The grid of the 3d bars of which a multiple of `3d` is made."""
+    symbol = klines.series.symbol
+    if like is None:
+        if not klines.three_day_grid.is_known:
+            raise IdentityError(
+                f"{interval} bars of {symbol} cannot be made: 3d bars open on every third day from the listing on, "
+                "and no 3d bar in the cache tells the days; download the 3d bars of the symbol, or pass bars that "
+                "have the days that you want as like="
+            )
+        return klines.three_day_grid
+    grid = _grid_of(like)
+    own = klines.grid
+    if own.interval is Interval.D3 and own.is_known:
+        opens = klines.open_time
+        if (own.floors(opens) != grid.floors(opens)).any():
+            raise IdentityError(
+                f"{interval} bars like those of {like.series.symbol} cannot be made of the 3d bars of {symbol}, "
+                "which open on other days; read 1d bars"
+            )
+    return grid
+
+
+def _grid_of(like: SourceBars | ResampledKlines) -> Grid:
+    """The grid of 3d bars that other bars have."""
+    if not isinstance(like, BarColumns):
+        raise IdentityError(f"like= is of type {type(like).__name__}: expected Klines or ResampledKlines")
+    is_made = isinstance(like, ResampledKlines)
+    found = like.interval if is_made else like.series.interval
+    if not BarLength.of(found).three_days:
+        raise IdentityError(f"like= has {found} bars: expected 3d bars, or bars made to a multiple of 3d")
+    grid: Grid | None = like.three_day_grid
+    if grid is None or not grid.is_known:
+        raise IdentityError("like= has no bar that opens at midnight, which would tell the days of 3d bars")
+    return grid
 
 
 # --- The rows of each longer bar ---------------------------------------------------------------------------
@@ -234,19 +313,12 @@ def _first_rows(open_time: Times, edges: Times) -> Times:
     return rows
 
 
-def _slot_count(opens: Times, ends: Times, source: BarLength) -> Times:
-    """The number of source bars in each bar if none is missing."""
-    if not source.months:
-        return (ends - opens) // source.fixed_ms
-    return (grid_index(ends, Interval.MO1) - grid_index(opens, Interval.MO1)) // source.months
-
-
-def _filled_slots(open_time: Times, starts: Times, counts: Times, interval: Interval) -> Times:
+def _filled_slots(open_time: Times, starts: Times, counts: Times, grid: Grid) -> Times:
     """The number of filled slots of the source's grid, for each longer bar: `counts`, unless bars share a slot."""
-    step_ms = interval.fixed_ms or 31 * DAY_MS
+    step_ms = grid.step_ms or 31 * DAY_MS
     if not _is_any_closer(open_time, step_ms):
         return counts
-    slots = grid_index(open_time, interval)
+    slots = grid.index(open_time)
     shares = np.concatenate(([False], slots[1:] == slots[:-1]))
     # The first source bar of a longer bar never shares a slot with the longer bar before, because slots nest.
     filled: Times = counts - np.add.reduceat(shares, starts, dtype=np.int64)

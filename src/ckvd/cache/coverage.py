@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from ckvd.cache.open_segments import look_again, read_named_header
 from ckvd.cache.resolution import is_answered, resolve
+from ckvd.cache.rows import lacking_bars, read_grid
 from ckvd.errors import SegmentError
-from ckvd.model.calendar import closed_part
+from ckvd.model.grid import closed_part
 from ckvd.model.timespan import difference
 
 if TYPE_CHECKING:
@@ -68,11 +69,12 @@ def _read_coverage(folder: CacheFolder, series: SeriesKey, span: Span) -> list[C
         except SegmentError as error:
             logger.warning("%s; it will be fetched again", error)
             continue
-        covered.append(Covered(winner.span, header.recheck_ms, is_answered=is_answered(header)))
+        is_lacking = not is_answered(header) and lacking_bars(folder, series, [winner.span])
+        covered.append(Covered(winner.span, header.recheck_ms, is_answered=not is_lacking))
     return covered
 
 
 def uncovered_spans(folder: CacheFolder, series: SeriesKey, span: Span, now_ms: int) -> tuple[Span, ...]:
     """Which parts of a span are missing in the cache. Bars that are not closed yet are left out."""
     answered = [covered.span for covered in read_coverage(folder, series, span) if covered.is_answered]
-    return difference([closed_part(span, series.interval, now_ms)], answered)
+    return difference([closed_part(span, read_grid(folder, series), now_ms)], answered)

@@ -21,11 +21,12 @@ from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ckvd.bars.panel import Panel
     from ckvd.cache.resolution import Winner
     from ckvd.lifecycle import Resource
+    from ckvd.model.table import Times
     from ckvd.model.timespan import TimeLike
     from ckvd.segment.reader import MappedRows
 
@@ -160,9 +161,10 @@ class KlineCache(SyncBlock, AsyncBlock):
                 waiting = list(reversed(self._winners(series, missing, rest)[0]))
                 continue
             attempt_count = 0
-            if missing == "raise" and (unavailable := unavailable_spans([winner], [rows])):
+            if missing == "raise" and (unavailable := self._unavailable(series, [winner], [rows])):
                 raise self._not_cached(series, span, unavailable)
-            yield from _blocks(series, winner.span, rows, block_rows)
+            three_day_opens = partial(_three_day_opens, self.folder, series)
+            yield from _blocks(series, winner.span, rows, block_rows, three_day_opens)
 
     def panel(
         self,
@@ -190,7 +192,8 @@ class KlineCache(SyncBlock, AsyncBlock):
         Returns
         -------
         Panel
-            Arrays of shape (open times, symbols), NaN where there is no bar.
+            Arrays of shape (open times, symbols), NaN where there is no bar. The 3d bars of different symbols open
+            on different days: see `Panel` for how to read them.
 
         Raises
         ------
@@ -218,9 +221,27 @@ class KlineCache(SyncBlock, AsyncBlock):
     def _read(self, series: SeriesKey, span: Span, missing: Literal["raise", "ignore"]) -> Klines:
         winners, uncovered = self._winners(series, missing, span)
         blocks = [self._open_rows(series, winner) for winner in winners]
-        if missing == "raise" and (unavailable := unavailable_spans(winners, blocks)):
+        if missing == "raise" and (unavailable := self._unavailable(series, winners, blocks)):
             raise self._not_cached(series, span, unavailable)
-        return Klines(series, span, blocks, uncovered, held=[winner.span for winner in winners])
+        return Klines(
+            series,
+            span,
+            blocks,
+            uncovered,
+            held=[winner.span for winner in winners],
+            three_day_opens=partial(_three_day_opens, self.folder, series),
+        )
+
+    def _unavailable(
+        self, series: SeriesKey, winners: Sequence[Winner], parts: Sequence[MappedRows]
+    ) -> tuple[Span, ...]:
+        """Where the cache only records that bars were unavailable."""
+        spans = unavailable_spans(winners, parts)
+        if not spans:
+            return ()
+        from ckvd.cache.rows import lacking_bars  # noqa: PLC0415  (mostly there are none)
+
+        return lacking_bars(self.folder, series, spans)
 
     def _winners(
         self, series: SeriesKey, missing: Literal["raise", "ignore"], span: Span
@@ -297,7 +318,9 @@ def _cached_span(start: TimeLike, end: TimeLike) -> Span:
     return _parsed_span(start, end) if is_text and "now" not in (start, end) else Span.of(start, end)
 
 
-def _blocks(series: SeriesKey, span: Span, rows: MappedRows, block_rows: int) -> Iterator[Klines]:
+def _blocks(
+    series: SeriesKey, span: Span, rows: MappedRows, block_rows: int, three_day_opens: Callable[[], Times]
+) -> Iterator[Klines]:
     """Cut rows into blocks. Their spans follow on each other and fill the span."""
     open_time = rows.stored("open_time")
     if open_time is None:
@@ -307,9 +330,16 @@ def _blocks(series: SeriesKey, span: Span, rows: MappedRows, block_rows: int) ->
         stop = min(start + block_rows, len(rows))
         end_ms = span.end_ms if stop == len(rows) else int(open_time[stop])
         block = rows.rows(start, stop)
-        yield Klines(series, Span(start_ms, end_ms), [block])
+        yield Klines(series, Span(start_ms, end_ms), [block], three_day_opens=three_day_opens)
         block.give_back()
         start_ms = end_ms
+
+
+def _three_day_opens(folder: CacheFolder, series: SeriesKey) -> Times:
+    """See `ckvd.cache.rows.three_day_opens`. It needs no open cache: what was read may ask later."""
+    from ckvd.cache.rows import three_day_opens  # noqa: PLC0415  (only for those who use it)
+
+    return three_day_opens(folder, series)
 
 
 def _uncovered(span: Span, winners: Sequence[Winner]) -> tuple[Span, ...]:

@@ -1,12 +1,15 @@
 """The rows of a span across segments: mapped, in chunks, in one table, or with their provenance (`Contents`).
 
+The grid of a series is here too (`read_grid`), because that of 3d bars is known only from all rows of the series.
+
 All segments of a span are mapped before the first row is returned. So the rows are one state of the cache, whatever
 is packed or pruned meanwhile. A map that nobody touches costs no memory.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import or_
 from typing import TYPE_CHECKING
@@ -14,8 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ckvd.cache.open_segments import look_again, open_named
-from ckvd.cache.resolution import resolve, unavailable_spans
-from ckvd.errors import NotCachedError
+from ckvd.cache.resolution import hull, resolve, unavailable_spans
+from ckvd.errors import NotCachedError, SegmentError
+from ckvd.model.grid import Grid
+from ckvd.model.market import Interval
 from ckvd.model.provenance import Absence, Source, narrow
 from ckvd.model.table import REGULAR_US, KlineTable, empty_table, fields_of, regular_us
 from ckvd.model.timespan import Span, difference, union
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
     from ckvd.cache.resolution import Winner
     from ckvd.model.market import SeriesKey
-    from ckvd.model.table import Column, Decimals
+    from ckvd.model.table import Column, Decimals, Times
     from ckvd.segment.reader import MappedRows
 
 
@@ -57,7 +62,8 @@ def _open_covering(folder: CacheFolder, series: SeriesKey, span: Span) -> list[M
     opened = open_winners(folder, series, span)
     winners, parts = [winner for winner, _ in opened], [rows for _, rows in opened]
     missing = difference([span], [winner.span for winner in winners])
-    if missing := union([*missing, *unavailable_spans(winners, parts)]):
+    unavailable = lacking_bars(folder, series, unavailable_spans(winners, parts))
+    if missing := union([*missing, *unavailable]):
         raise NotCachedError(f"{series}: the cache {folder.root} does not cover {missing[0]} of {span}", missing)
     return parts
 
@@ -128,6 +134,68 @@ def count_rows(file: str | os.PathLike[str], span: Span) -> int:
     """How many bars of a segment open in a span. Errors: see `SegmentReader`."""
     with SegmentReader(file) as reader:
         return len(reader.rows.between(span.start_ms, span.end_ms))
+
+
+def read_grid(folder: CacheFolder, series: SeriesKey, also: Times | None = None) -> Grid:
+    """The grid of a series. Only of 3d bars something is read: the open times of all that the cache holds.
+
+    Parameters
+    ----------
+    folder : CacheFolder
+    series : SeriesKey
+    also : ndarray of int64, optional
+        The open times of bars of the series that are not in the cache yet.
+
+    Raises
+    ------
+    CacheBusyError, CacheError
+        See `three_day_opens`.
+    """
+    if series.interval is not Interval.D3:
+        return Grid.of(series.interval)
+    opens = three_day_opens(folder, series)
+    return Grid.of_bars(Interval.D3, opens if also is None else np.union1d(opens, also))
+
+
+def three_day_opens(folder: CacheFolder, series: SeriesKey) -> Times:
+    """The open times of all 3d bars of a symbol that the cache holds, whatever the interval of the series.
+
+    Returns
+    -------
+    ndarray of int64
+        Milliseconds, ascending. A segment that cannot be read is left out.
+
+    Raises
+    ------
+    CacheBusyError
+        Segments were replaced again and again while they were read.
+    CacheError
+        The folder cannot be read.
+    """
+    bars = replace(series, interval=Interval.D3)
+    return look_again(folder, bars, partial(_three_day_opens, folder, bars))
+
+
+def _three_day_opens(folder: CacheFolder, series: SeriesKey) -> Times:
+    segments = folder.segments(series)
+    opens = [np.empty(0, np.int64)]
+    for winner in resolve(hull(segments), segments):
+        with suppress(SegmentError), open_named(folder, series, winner.segment) as reader:
+            rows = reader.rows.between(winner.span.start_ms, winner.span.end_ms)
+            opens.append(column_of(rows, "open_time", series))
+    return np.concatenate(opens)
+
+
+def lacking_bars(folder: CacheFolder, series: SeriesKey, spans: Sequence[Span]) -> tuple[Span, ...]:
+    """The unavailable spans in which a bar may open. Errors: see `read_grid`.
+
+    Some caches record the days within a 3d bar as unavailable, because they were written when 3d bars were thought
+    to open on the same days for all symbols.
+    """
+    if not spans or series.interval is not Interval.D3:
+        return tuple(spans)
+    grid = read_grid(folder, series)
+    return tuple(span for span in spans if grid.count_max(span))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,8 @@ import numpy as np
 
 from ckvd.cache.open_segments import look_again, open_named
 from ckvd.cache.resolution import hull, resolve
-from ckvd.model.calendar import grid_count, months_of
+from ckvd.cache.rows import read_grid
+from ckvd.model.calendar import months_of
 from ckvd.model.gaps import find_gaps
 from ckvd.model.provenance import Gap, Reason
 from ckvd.model.record import Record, as_json, fields_as_json
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
     from ckvd.cache.folder import CacheFolder
     from ckvd.cache.resolution import Winner
-    from ckvd.model.market import Interval, SeriesKey
+    from ckvd.model.grid import Grid
+    from ckvd.model.market import SeriesKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,14 @@ class GapReport(Record):
         The span that was searched.
     gaps : tuple of Gap
         In order; uncovered bars have the reason `Reason.NOT_FETCHED`.
+    grid : Grid
+        That of the series. Where the phase of 3d bars is unknown, as many bars are missing as every phase has.
     """
 
     series: SeriesKey
     span: Span
     gaps: tuple[Gap, ...]
+    grid: Grid
 
     @property
     def bar_counts(self) -> dict[Reason, int]:
@@ -53,8 +58,9 @@ class GapReport(Record):
         return counts
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object: its fields, and how many bars are missing for each reason."""
+        """A JSON object: its fields without the grid, and how many bars are missing for each reason."""
         document = fields_as_json(self)
+        del document["grid"]
         gaps = document.pop("gaps")
         return document | {"bar_counts": as_json(self.bar_counts), "gaps": gaps}
 
@@ -95,20 +101,21 @@ def _report_once(folder: CacheFolder, series: SeriesKey, span: Span | None) -> G
     segments = folder.segments(series)
     span = hull(segments) if span is None else span
     winners = resolve(span, segments)
-    gaps = [gap for winner in winners for gap in _gaps_of(folder, series, winner)]
+    grid = read_grid(folder, series)
+    gaps = [gap for winner in winners for gap in _gaps_of(folder, series, winner, grid)]
     for uncovered in difference([span], [winner.span for winner in winners]):
-        count = grid_count(uncovered, series.interval)
+        count = grid.count_min(uncovered)
         if count:
             gaps.append(Gap(uncovered.start_ms, uncovered.end_ms, count, Reason.NOT_FETCHED))
-    return GapReport(series, span, _join(gaps))
+    return GapReport(series, span, _join(gaps), grid)
 
 
-def _gaps_of(folder: CacheFolder, series: SeriesKey, winner: Winner) -> tuple[Gap, ...]:
+def _gaps_of(folder: CacheFolder, series: SeriesKey, winner: Winner, grid: Grid) -> tuple[Gap, ...]:
     with open_named(folder, series, winner.segment) as reader:
         rows = reader.rows.between(winner.span.start_ms, winner.span.end_ms)
         opens = rows.stored("open_time")
         opens = np.empty(0, np.int64) if opens is None else opens
-        return find_gaps(opens, [winner.span], series.interval, rows.absences)
+        return find_gaps(opens, [winner.span], grid, rows.absences)
 
 
 def _join(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
@@ -123,13 +130,13 @@ def _join(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
     return tuple(joined)
 
 
-def fill_by_month(report: GapReport, interval: Interval) -> tuple[MonthFill, ...]:
+def fill_by_month(report: GapReport) -> tuple[MonthFill, ...]:
     """How full each month of a report is, in order."""
     fills = []
     for month in months_of(report.span):
         searched = month.span.intersection(report.span)
-        expected = grid_count(searched, interval)
+        expected = report.grid.count_min(searched)
         gaps = (gap.span for gap in report.gaps if gap.span.overlaps(searched))
-        missing = sum(grid_count(gap.intersection(searched), interval) for gap in gaps)
+        missing = sum(report.grid.count_min(gap.intersection(searched)) for gap in gaps)
         fills.append(MonthFill(month.start_ms, expected, expected - missing))
     return tuple(fills)

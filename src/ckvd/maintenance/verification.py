@@ -17,9 +17,10 @@ import numpy as np
 
 from ckvd.cache.folder import parse_segment_name
 from ckvd.cache.locks import local_lock_file_system
-from ckvd.cache.rows import column_of
+from ckvd.cache.rows import column_of, read_grid
 from ckvd.errors import CacheError, SegmentError, SegmentForeignError, SegmentVersionError, cannot
 from ckvd.maintenance.leftovers import find_leftovers
+from ckvd.model.grid import Grid
 from ckvd.model.market import Kind
 from ckvd.model.record import Record
 from ckvd.model.table import BarFlag, bar_flags, fields_of
@@ -152,17 +153,24 @@ def verify_series(folder: CacheFolder, series: SeriesKey, *, is_quick: bool = Fa
     yield from _find_strangers(path, series)
     segments = sorted(folder.segments(series))
     yield from _find_same_revisions(path, series, segments)
+    grid = Grid.of(series.interval) if is_quick else read_grid(folder, series)
     for name in segments:
-        yield from verify_segment(path / name.file_name, series, name, is_quick=is_quick)
+        yield from verify_segment(path / name.file_name, series, name, grid, is_quick=is_quick)
 
 
-def verify_segment(path: Path, series: SeriesKey, name: SegmentName, *, is_quick: bool = False) -> list[Finding]:
-    """Find what is wrong with one segment. One that is gone has no findings."""
+def verify_segment(
+    path: Path, series: SeriesKey, name: SegmentName, grid: Grid | None = None, *, is_quick: bool = False
+) -> list[Finding]:
+    """Find what is wrong with one segment. One that is gone has no findings.
+
+    Without the grid of the series, no 3d bar that opens at midnight is said to be off it.
+    """
+    grid = grid or Grid.of(series.interval)
     try:
         with SegmentReader(path) as reader:
             return [
                 Finding(severity, trouble, path, message, series, name.span, bar_count)
-                for severity, trouble, message, bar_count in _check(reader, series, name, is_quick=is_quick)
+                for severity, trouble, message, bar_count in _check(reader, series, name, grid, is_quick=is_quick)
             ]
     except FileNotFoundError:
         return []
@@ -197,7 +205,9 @@ def _is_this_version(path: Path) -> bool:
 _Remark: TypeAlias = tuple[Severity, Trouble, str, int]
 
 
-def _check(reader: SegmentReader, series: SeriesKey, name: SegmentName, *, is_quick: bool) -> Iterator[_Remark]:
+def _check(
+    reader: SegmentReader, series: SeriesKey, name: SegmentName, grid: Grid, *, is_quick: bool
+) -> Iterator[_Remark]:
     header = reader.header
     try:
         found = header.series
@@ -218,7 +228,7 @@ def _check(reader: SegmentReader, series: SeriesKey, name: SegmentName, *, is_qu
         return
     reader.verify()
     yield from _check_order(reader)
-    yield from _check_bars(reader.rows, series)
+    yield from _check_bars(reader.rows, series, grid)
 
 
 def _check_order(reader: SegmentReader) -> Iterator[_Remark]:
@@ -239,7 +249,7 @@ def _check_order(reader: SegmentReader) -> Iterator[_Remark]:
         yield Severity.ERROR, Trouble.UNORDERED, message, 0
 
 
-def _check_bars(rows: MappedRows, series: SeriesKey) -> Iterator[_Remark]:
+def _check_bars(rows: MappedRows, series: SeriesKey, grid: Grid) -> Iterator[_Remark]:
     """Count the bars that no market can make, and those off the grid. Both are kept as published."""
     impossible: dict[str, list[int]] = {}
     odd_count = 0
@@ -248,7 +258,7 @@ def _check_bars(rows: MappedRows, series: SeriesKey) -> Iterator[_Remark]:
         opens = column_of(chunk, "open_time", series)
         for rule, broken in _broken_rules(chunk, series).items():
             impossible.setdefault(rule, []).extend(opens[broken].tolist())
-        flags = bar_flags(opens, column_of(chunk, "close_time", series), None, series.interval)
+        flags = bar_flags(opens, column_of(chunk, "close_time", series), None, grid)
         odd_count += int(np.count_nonzero(flags & (BarFlag.OFF_GRID | BarFlag.ODD_CLOSE)))
     for rule, found in impossible.items():
         if found:

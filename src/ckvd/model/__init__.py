@@ -2,7 +2,8 @@
 
 - `market`: the identity of a series: `SeriesKey`, made of `Market`, `Kind`, symbol and `Interval`.
 - `timespan`: parsing and formatting times, and the half-open `Span`.
-- `calendar`: the months and days of archives, the grid of bars, and when bars are closed and archives published.
+- `calendar`: the months and days of archives, and when archives are published.
+- `grid`: where the bars of a series open, and which of them are closed.
 - `provenance`: where bars come from (`Source`), and why bars are missing (`Absence`, `Gap`, `Reason`).
 - `table`: the columns of bars, the flags of unusual bars, and `KlineTable`: bars from a source, merged bar by bar.
 - `gaps`: finding missing bars.

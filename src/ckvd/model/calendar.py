@@ -1,7 +1,6 @@
-"""The calendar: the months and days of archives, the grid of bars, and when bars are closed and archives published.
+"""The calendar: the months and days of archives, and when archives are published.
 
-Regular bars open at multiples of their interval since the epoch; bars of a week open on Mondays, bars of a month on
-the first. Everything here is pure, and all times are integer milliseconds since 1970-01-01 UTC.
+Everything here is pure, and all times are integer milliseconds since 1970-01-01 UTC.
 """
 
 from __future__ import annotations
@@ -14,20 +13,16 @@ from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from ckvd.errors import TimeError
-from ckvd.model.market import DAY_MS, HOUR_MS, Interval
+from ckvd.model.market import DAY_MS, HOUR_MS
 from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy.typing as npt
-
 _EPOCH: Final = dt.date(1970, 1, 1)
 # 1970-01-01 was a Thursday.
-_FIRST_MONDAY_MS: Final = 4 * DAY_MS
+FIRST_MONDAY_MS: Final = 4 * DAY_MS
 # Binance promises no time. As observed, daily archives appear on the next day at about 08:30 UTC, monthly ones
 # between the first Monday and the 13th of the next month.
 _DAILY_PUBLISHED_AFTER_MS: Final = 8 * HOUR_MS
@@ -126,97 +121,7 @@ def _month_bounds_ms(day_number: int) -> tuple[int, int]:
     return _ms_of(first), _ms_of(following)
 
 
-# --- The grid of bars --------------------------------------------------------------------------------------
-
-
-def grid_origin_ms(interval: Interval) -> int:
-    """A grid point. All others are a whole number of intervals away, if the interval has a fixed length."""
-    return _FIRST_MONDAY_MS if interval is Interval.W1 else 0
-
-
-def grid_floor(moment_ms: int, interval: Interval) -> int:
-    """The last grid point at or before a moment."""
-    step_ms = interval.fixed_ms
-    if step_ms is None:
-        return month_start_ms(moment_ms)
-    origin_ms = grid_origin_ms(interval)
-    return (moment_ms - origin_ms) // step_ms * step_ms + origin_ms
-
-
-def grid_next(moment_ms: int, interval: Interval) -> int:
-    """The first grid point after a moment: the end of the bar that contains the moment."""
-    step_ms = interval.fixed_ms
-    return next_month_ms(moment_ms) if step_ms is None else grid_floor(moment_ms, interval) + step_ms
-
-
-def grid_ceil(moment_ms: int, interval: Interval) -> int:
-    """The first grid point at or after a moment."""
-    floor_ms = grid_floor(moment_ms, interval)
-    return floor_ms if floor_ms == moment_ms else grid_next(floor_ms, interval)
-
-
-def grid_opens(span: Span, interval: Interval) -> npt.NDArray[np.int64]:
-    """Every grid point in a span.
-
-    Returns
-    -------
-    ndarray of int64, shape (grid_count(span, interval),)
-        Milliseconds, ascending.
-    """
-    step_ms = interval.fixed_ms
-    if step_ms is None:
-        opens = [period.start_ms for period in months_of(span) if period.start_ms in span]
-        return np.array(opens, dtype=np.int64)
-    return np.arange(grid_ceil(span.start_ms, interval), span.end_ms, step_ms, dtype=np.int64)
-
-
-def grid_count(span: Span, interval: Interval) -> int:
-    """The number of grid points in a span."""
-    step_ms = interval.fixed_ms
-    if step_ms is None:
-        return sum(period.start_ms in span for period in months_of(span))
-    return max(0, -((grid_ceil(span.start_ms, interval) - span.end_ms) // step_ms))
-
-
-def grid_index(moments_ms: npt.NDArray[np.int64], interval: Interval) -> npt.NDArray[np.int64]:
-    """The number of the grid slot of each moment. A slot runs from one grid point to the next.
-
-    Numbers of neighbouring slots differ by one. Months are counted from January 1970.
-    """
-    step_ms = interval.fixed_ms
-    if step_ms is None:
-        return moments_ms.astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64)
-    return (moments_ms - grid_origin_ms(interval)) // step_ms
-
-
-def grid_points(slots: npt.NDArray[np.int64], interval: Interval) -> npt.NDArray[np.int64]:
-    """The grid point at which each slot starts: the inverse of `grid_index`."""
-    step_ms = interval.fixed_ms
-    if step_ms is None:
-        return slots.astype("datetime64[M]").astype("datetime64[ms]").astype(np.int64)
-    return slots * step_ms + grid_origin_ms(interval)
-
-
-def grid_floors(moments_ms: npt.NDArray[np.int64], interval: Interval) -> npt.NDArray[np.int64]:
-    """`grid_floor` of each of many moments."""
-    step_ms = interval.fixed_ms
-    if step_ms is None:
-        return grid_points(grid_index(moments_ms, interval), interval)
-    return moments_ms - (moments_ms - grid_origin_ms(interval)) % step_ms
-
-
-def regular_close_times(opens_ms: npt.NDArray[np.int64], interval: Interval) -> npt.NDArray[np.int64]:
-    """The close time of regular bars: one millisecond less than an interval after their open times.
-
-    A bar of a month closes with the last millisecond of its month.
-    """
-    step_ms = interval.fixed_ms
-    if step_ms is not None:
-        return opens_ms + (step_ms - 1)
-    return grid_points(grid_index(opens_ms, interval) + 1, interval) - 1
-
-
-# --- What is closed, and what is published -----------------------------------------------------------------
+# --- What is published -------------------------------------------------------------------------------------
 
 
 def publication_ms(period: Period) -> int:
@@ -225,10 +130,4 @@ def publication_ms(period: Period) -> int:
     if period.cadence is Cadence.DAILY:
         return end_ms + _DAILY_PUBLISHED_AFTER_MS
     # The first Monday of the next month, which may be its first day.
-    return grid_floor(end_ms - 1, Interval.W1) + 7 * DAY_MS
-
-
-def closed_part(span: Span, interval: Interval, now_ms: int) -> Span:
-    """The part of a span whose bars are closed. Later bars still change."""
-    end_ms = max(span.start_ms, min(span.end_ms, grid_floor(now_ms, interval)))
-    return Span(span.start_ms, end_ms)
+    return end_ms + (FIRST_MONDAY_MS - end_ms) % (7 * DAY_MS)

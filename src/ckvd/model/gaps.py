@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from ckvd.model.calendar import grid_ceil, grid_index, grid_points
+from ckvd.model.grid import Grid
+from ckvd.model.market import Interval
 from ckvd.model.provenance import Gap, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ckvd.model.market import Interval
     from ckvd.model.provenance import Absence
     from ckvd.model.table import Times
     from ckvd.model.timespan import Span
@@ -24,14 +24,15 @@ _Run: TypeAlias = "tuple[int, int, Reason]"
 def find_gaps(
     open_time: Times,
     spans: Sequence[Span],
-    interval: Interval,
+    grid: Grid,
     absences: Sequence[Absence] = (),
     *,
     unexplained: Reason = Reason.NOT_IN_ARCHIVE,
 ) -> tuple[Gap, ...]:
     """Find every missing bar in some spans, with its reason.
 
-    A bar is missing where no bar opens in a slot of the grid. A bar that opens late fills its slot.
+    A bar is missing where no bar opens in a slot of the grid. A bar that opens late fills its slot. Where the phase
+    of 3d bars is unknown, only so many bars count as missing as every phase has.
 
     Parameters
     ----------
@@ -39,7 +40,8 @@ def find_gaps(
         Milliseconds, ascending.
     spans : sequence of Span
         Where bars are expected. Disjoint and in order.
-    interval : Interval
+    grid : Grid
+        That of the series.
     absences : sequence of Absence
         Known reasons for missing bars. Where two cover one bar, the later in the sequence wins.
     unexplained : Reason
@@ -50,27 +52,33 @@ def find_gaps(
     tuple of Gap
         In order. Neighbouring missing bars with the same reason are one gap.
     """
-    slots = grid_index(open_time, interval)
-    known = [(*_slots_of(absence.span, interval), absence.reason) for absence in absences]
+    bar_slots = 1
+    if not grid.is_known:
+        # Counted in days. A bar fills the slot that begins on its day or on one of the two before. Three days in a
+        # row of which no slot is filled lack a bar, whatever the phase.
+        grid, bar_slots = Grid.of(Interval.D1), 3
+    filled = grid.index(open_time)
+    if bar_slots > 1:
+        filled = np.unique(filled[:, np.newaxis] - np.arange(bar_slots))
+    known = [(*_slots_of(absence.span, grid), absence.reason) for absence in absences]
     runs = [
         run
         for span in spans
-        for first, stop in _missing_slots(slots, *_slots_of(span, interval))
+        for first, stop in _missing_slots(filled, *_slots_of(span, grid))
         for run in _with_reasons(first, stop, known, unexplained)
+        if run[1] - run[0] >= bar_slots
     ]
     bounds = np.array([(first, stop) for first, stop, _ in runs], dtype=np.int64)
     return tuple(
-        Gap(start_ms, end_ms, stop - first, reason)
-        for (start_ms, end_ms), (first, stop, reason) in zip(
-            grid_points(bounds, interval).tolist(), runs, strict=True
-        )
+        Gap(start_ms, end_ms, (stop - first) // bar_slots, reason)
+        for (start_ms, end_ms), (first, stop, reason) in zip(grid.points(bounds).tolist(), runs, strict=True)
     )
 
 
-def _slots_of(span: Span, interval: Interval) -> tuple[int, int]:
+def _slots_of(span: Span, grid: Grid) -> tuple[int, int]:
     """The slots that start in a span: the first, and the one after the last."""
-    bounds = np.array([grid_ceil(span.start_ms, interval), grid_ceil(span.end_ms, interval)], dtype=np.int64)
-    first, stop = grid_index(bounds, interval).tolist()
+    bounds = np.array([grid.ceil(span.start_ms), grid.ceil(span.end_ms)], dtype=np.int64)
+    first, stop = grid.index(bounds).tolist()
     return first, stop
 
 

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ckvd.model.calendar import grid_floors, regular_close_times
+from ckvd.model.grid import regular_close_times
 from ckvd.model.market import Kind, Market
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ckvd.model.market import Interval, SeriesKey
+    from ckvd.model.grid import Grid
+    from ckvd.model.market import SeriesKey
     from ckvd.model.timespan import Span
 
 Column: TypeAlias = npt.NDArray[Any]
@@ -97,14 +98,14 @@ def bits_of(column: Column) -> Column:
 class BarFlag(IntFlag):
     """What is unusual about a bar. Such bars are kept as published."""
 
-    OFF_GRID = 1  # does not open on the grid of its interval
+    OFF_GRID = 1  # does not open on the grid of its series
     ODD_CLOSE = 2  # does not close one millisecond before the end of its interval
     ZERO_VOLUME = 4  # nothing was traded (klines only: the other kinds have no volume)
     OVERLAPS_NEXT = 8  # closes after the next bar opens
 
 
 def bar_flags(
-    open_time: Times, close_time: Times, volume: npt.NDArray[np.float64] | None, interval: Interval
+    open_time: Times, close_time: Times, volume: npt.NDArray[np.float64] | None, grid: Grid
 ) -> npt.NDArray[np.uint8]:
     """Flag unusual bars.
 
@@ -114,7 +115,8 @@ def bar_flags(
         Milliseconds, ascending by open time.
     volume : ndarray of float64, shape (n,), or None
         None for kinds without a volume.
-    interval : Interval
+    grid : Grid
+        That of the series.
 
     Returns
     -------
@@ -122,8 +124,8 @@ def bar_flags(
         The sum of the `BarFlag` of each bar; 0 for a usual bar.
     """
     flags = np.zeros(open_time.shape, dtype=np.uint8)
-    flags |= (open_time != grid_floors(open_time, interval)) * np.uint8(BarFlag.OFF_GRID)
-    flags |= (close_time != regular_close_times(open_time, interval)) * np.uint8(BarFlag.ODD_CLOSE)
+    flags |= ~grid.has_points(open_time) * np.uint8(BarFlag.OFF_GRID)
+    flags |= (close_time != regular_close_times(open_time, grid.interval)) * np.uint8(BarFlag.ODD_CLOSE)
     if volume is not None:
         flags |= (volume == 0) * np.uint8(BarFlag.ZERO_VOLUME)
     flags[:-1] |= (close_time[:-1] >= open_time[1:]) * np.uint8(BarFlag.OVERLAPS_NEXT)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ckvd.decode.decode import Expected, decode_rows
 from ckvd.errors import ArchiveError, RestAnswerError
-from ckvd.model.calendar import grid_floor
+from ckvd.model.grid import Grid
 from ckvd.model.provenance import Origin, Source
 from ckvd.model.timespan import Span
 from ckvd.rest.rows import join_rows, read_rows
@@ -104,7 +104,8 @@ def assemble(series: SeriesKey, wanted: Span, pages: Sequence[Page], now_ms: int
         raise RestAnswerError(url, error.reason, row=row) from None
     table = decoded.table
     count = closed_count(table.open_time, table.columns["close_time"], series.interval, seen_ms)
-    end_ms = min(wanted.end_ms, grid_floor(seen_ms, series.interval), *table.open_time[count : count + 1].tolist())
+    closed_ms = Grid.of(series.interval).closed_end(seen_ms)
+    end_ms = min(wanted.end_ms, closed_ms, *table.open_time[count : count + 1].tolist())
     span = Span(wanted.start_ms, max(wanted.start_ms, end_ms))
     return RestAnswer(
         span,
@@ -117,7 +118,7 @@ def assemble(series: SeriesKey, wanted: Span, pages: Sequence[Page], now_ms: int
 def closed_count(open_ms: Times, close_ms: Times, interval: Interval, now_ms: int) -> int:
     """The number of bars before the first that is not closed at a time.
 
-    A bar is closed when its own close time has passed and its cell of the grid is over. Both matter: where trading
+    A bar is closed when its own close time has passed and its slot of the grid is over. Both matter: where trading
     was halted, the exchange has ended bars early.
 
     Parameters
@@ -127,7 +128,7 @@ def closed_count(open_ms: Times, close_ms: Times, interval: Interval, now_ms: in
     interval : Interval
     now_ms : int
     """
-    is_open = (close_ms >= now_ms) | (open_ms >= grid_floor(now_ms, interval))
+    is_open = (close_ms >= now_ms) | (open_ms >= Grid.of(interval).closed_end(now_ms))
     return int(np.argmax(is_open)) if np.any(is_open) else len(open_ms)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ckvd.model.calendar import grid_count
+from ckvd.model.grid import Grid
 from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ckvd.model.table import Times
     from ckvd.rest.endpoint import MarketRules
 
-# After halts of trading, bars have been off their grid, and two have opened in one cell of it. Many more bars than
-# the grid has cells are not bars of this interval, and reading on would take for ever.
+# After halts of trading, bars have been off their grid, and two have opened in one slot of it. Many more bars than
+# the grid has slots are not bars of this interval, and reading on would take for ever.
 _STRAY_BARS_MAX: Final = 16
 
 
@@ -46,9 +46,9 @@ def windows(span: Span, rules: MarketRules) -> Iterator[Span]:
 def request_for(span: Span, interval: Interval, rules: MarketRules) -> PageRequest:
     """The next request for a span.
 
-    Its limit is one row more than the grid has bars, so that a page with all of them is not full.
+    Its limit is one row more than the grid may have bars, so that a page with all of them is not full.
     """
-    return PageRequest(span, min(rules.page_rows, grid_count(span, interval) + 1))
+    return PageRequest(span, min(rules.page_rows, Grid.of(interval).count_max(span) + 1))
 
 
 def fault_of(asked: PageRequest, opens_ms: Times, interval: Interval) -> str | None:
@@ -71,9 +71,9 @@ def fault_of(asked: PageRequest, opens_ms: Times, interval: Interval) -> str | N
     first_ms, last_ms = int(opens_ms[0]), int(opens_ms[-1])
     if first_ms not in asked.span or last_ms not in asked.span:
         return f"expected bars that open in {asked.span}, found {first_ms} to {last_ms}: the page does not advance"
-    cell_count = grid_count(Span(first_ms, last_ms + 1), interval)
-    if len(opens_ms) > 2 * cell_count + _STRAY_BARS_MAX:
-        return f"found {len(opens_ms)} bars where the grid has {cell_count}"
+    slot_count = Grid.of(interval).count_max(Span(first_ms, last_ms + 1))
+    if len(opens_ms) > 2 * slot_count + _STRAY_BARS_MAX:
+        return f"found {len(opens_ms)} bars where the grid has {slot_count}"
     return None
 
 
@@ -84,4 +84,5 @@ def left_over(asked: PageRequest, opens_ms: Times, interval: Interval, rules: Ma
     before = Span(asked.span.start_ms, int(opens_ms[0]))
     after = Span(int(opens_ms[-1]) + 1, asked.span.end_ms)
     cut = before if rules.is_newest_first else after
-    return tuple(left for left in (before, after) if left and (left is cut or grid_count(left, interval)))
+    grid = Grid.of_bars(interval, opens_ms)
+    return tuple(left for left in (before, after) if left and (left is cut or grid.count_max(left)))

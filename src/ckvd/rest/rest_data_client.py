@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from ckvd.errors import ClientClosedError, RestAnswerError
 from ckvd.lifecycle import ConnectionHolder, Resource
-from ckvd.model.calendar import closed_part, grid_floor
+from ckvd.model.grid import Grid, closed_part
 from ckvd.model.market import DAY_MS, Interval, Market, SeriesKey
 from ckvd.model.timespan import Span, difference, now_ms
 from ckvd.network.retry import RetryPolicy
@@ -142,7 +142,7 @@ class RestDataClient(ConnectionHolder):
             The client is or was closed.
         """
         asked_ms = self._clock()
-        wanted = closed_part(span, series.interval, asked_ms)
+        wanted = closed_part(span, Grid.of(series.interval), asked_ms)
         pages = await self._fetch_pages(series, wanted)
         return assemble(series, wanted, pages, asked_ms)
 
@@ -179,7 +179,7 @@ class RestDataClient(ConnectionHolder):
             return await self._first_of(series, windows(Span(from_ms, max(from_ms, end_ms)), rules))
         daily = SeriesKey(series.market, series.kind, series.symbol, Interval.D1)
         # The bar of the day may open before `from_ms`, and others of that day after it.
-        day_ms: int | None = grid_floor(from_ms, Interval.D1)
+        day_ms: int | None = Grid.of(Interval.D1).floor(from_ms)
         while day_ms is not None and day_ms < end_ms:
             day_ms = await self._first_of(daily, windows(Span(day_ms, end_ms), rules))
             if day_ms is not None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from ckvd.errors import SegmentCorruptError, cannot
 from ckvd.lifecycle import AsyncBlock, SyncBlock
-from ckvd.model.calendar import regular_close_times
+from ckvd.model.grid import regular_close_times
 from ckvd.segment.header import SegmentHeader, decode_header, read_header_nbytes
 from ckvd.segment.layout import ColumnLayout, Encoding
 from ckvd.utils.async_cleanup import direct_file_cleanup

@@ -17,7 +17,7 @@ import numpy as np
 
 from ckvd.errors import cannot
 from ckvd.lifecycle import AsyncBlock, SyncBlock
-from ckvd.model.calendar import regular_close_times
+from ckvd.model.grid import regular_close_times
 from ckvd.model.table import COLUMN_DTYPES, bits_of
 from ckvd.segment.atomic_file import AtomicFile, flush_folder
 from ckvd.segment.header import SegmentHeader, encode_header, encode_metadata

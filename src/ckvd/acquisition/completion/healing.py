@@ -15,11 +15,11 @@ from ckvd.acquisition.ingest import fetch_table
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.resolution import resolve
-from ckvd.cache.rows import read_contents
+from ckvd.cache.rows import read_contents, read_grid
 from ckvd.concurrency import run_together
 from ckvd.errors import ArchiveError, InvalidSymbolError
-from ckvd.model.calendar import closed_part
 from ckvd.model.gaps import find_gaps
+from ckvd.model.grid import closed_part
 from ckvd.model.provenance import Reason, earliest_recheck_ms, narrow
 from ckvd.model.table import merge_tables, rows_within
 from ckvd.model.timespan import Span, difference, union
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ckvd.acquisition.completion.scope import Scope
     from ckvd.cache.coverage import Covered
     from ckvd.cache.folder import SegmentName
+    from ckvd.model.grid import Grid
     from ckvd.model.provenance import Absence, Source
     from ckvd.model.table import KlineTable
     from ckvd.rest.rest_data_client import RestAnswer
@@ -116,14 +117,15 @@ class Healing:
     def _find_shortfalls(self) -> tuple[Shortfall, ...]:
         series, wanted, now_ms = self._scope.series, self._scope.span, self._scope.now_ms
         # A day is stored anew as far as it is covered, not just the part that is wanted.
-        whole = closed_part(whole_days(wanted), series.interval, now_ms)
+        grid = read_grid(self._scope.folder, series)
+        whole = closed_part(whole_days(wanted), grid, now_ms)
         with KlineCache(self._scope.folder.root) as cache:
             covered = _covered_parts(read_coverage(self._scope.folder, series, whole))
             klines = cache.read_series(series, whole, missing="ignore")
             return find_shortfalls(
                 klines.open_time,
                 covered,
-                series.interval,
+                grid,
                 wanted=wanted,
                 sources=klines.sources,
                 absences=klines.absences,
@@ -186,13 +188,14 @@ class Healing:
         CkvdError
             The REST interface did not answer. What was stored by then stays.
         """
-        gaps = union(gap for bars in archived for gap in self._gaps_of(bars))
+        grid = await asyncio.to_thread(read_grid, self._scope.folder, self._scope.series)
+        gaps = union(gap for bars in archived for gap in self._gaps_of(bars, grid))
         rest_bars = await self._ask_rest(gaps)
         return await run_together([self._heal_one(bars, rest_bars) for bars in archived])
 
-    def _gaps_of(self, archived: ArchivedBars) -> list[Span]:
+    def _gaps_of(self, archived: ArchivedBars, grid: Grid) -> list[Span]:
         merged = merge_tables(self._scope.series, archived.tables).table
-        gaps = find_gaps(merged.open_time, [archived.shortfall.span], self._scope.series.interval)
+        gaps = find_gaps(merged.open_time, [archived.shortfall.span], grid)
         return [gap.span for gap in gaps]
 
     async def _ask_rest(self, gaps: Sequence[Span]) -> _RestBars:

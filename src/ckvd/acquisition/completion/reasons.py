@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from ckvd.acquisition.completion.shortfalls import Listing, explain
 from ckvd.cache.kline_cache import KlineCache
+from ckvd.cache.rows import read_grid
 from ckvd.errors import InvalidSymbolError
 from ckvd.model.gaps import find_gaps
 from ckvd.model.market import DAY_MS
+from ckvd.model.timespan import difference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,24 +104,32 @@ class Reasons:
         damaged : sequence of Span
             Spans of damaged archives.
         """
-        gaps = find_gaps(open_time, [span], self._scope.series.interval)
-        if not gaps:
+        missing = await asyncio.to_thread(self._missing, span, open_time)
+        if not missing:
             return ()
         listing = await self.listing()
-        last = gaps[-1]
+        last = missing[-1]
         may_have_ended = (
             last.end_ms >= span.end_ms
             and self._scope.now_ms - last.start_ms >= _ENDED_AFTER_MS
             and (listing is None or last.end_ms > listing.first_open_ms)
         )
         return explain(
-            gaps,
+            missing,
             listing=listing,
             ended_ms=last.start_ms if may_have_ended and await self._has_ended(last.start_ms) else None,
             damaged=damaged,
             now_ms=self._scope.now_ms,
             was_rest_asked=self._scope.rest is not None,
         )
+
+    def _missing(self, span: Span, open_time: Times) -> Sequence[Span]:
+        """Where bars of a span are missing."""
+        grid = read_grid(self._scope.folder, self._scope.series, open_time)
+        if grid.is_known:
+            return [gap.span for gap in find_gaps(open_time, [span], grid)]
+        # A bar may open anywhere. All that no bar fills gets a reason, and none of it is counted.
+        return difference([span], map(grid.slot, open_time.tolist()))
 
     async def _has_ended(self, moment_ms: int) -> bool:
         """Whether the series has no bar from a moment on; False where that is unknown."""

@@ -19,8 +19,9 @@ from ckvd.model.timespan import Span, difference, union
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from ckvd.model.grid import Grid
     from ckvd.model.market import Interval
-    from ckvd.model.provenance import Gap, Source
+    from ckvd.model.provenance import Source
     from ckvd.model.table import Times
 
 _RECHECK_FIRST_MS: Final = 6 * HOUR_MS
@@ -65,7 +66,7 @@ class Listing:
 def find_shortfalls(
     open_time: Times,
     covered: Sequence[Span],
-    interval: Interval,
+    grid: Grid,
     *,
     wanted: Span,
     sources: Sequence[Source],
@@ -83,7 +84,8 @@ def find_shortfalls(
     covered : sequence of Span
         What archives and requests already covered, disjoint and in order. A shortfall lies in one of them: nothing
         is known of what is beyond, such as the rest of a day that is not over.
-    interval : Interval
+    grid : Grid
+        That of the series.
     wanted : Span
         Where bars are wanted.
     sources, absences : sequence
@@ -109,7 +111,8 @@ def find_shortfalls(
 
     settled = [absence for absence in absences if is_settled(absence)]
     expected = [part.intersection(wanted) for part in covered]
-    gaps = find_gaps(open_time, expected, interval, settled, unexplained=Reason.NOT_FETCHED)
+    interval = grid.interval
+    gaps = find_gaps(open_time, expected, grid, settled, unexplained=Reason.NOT_FETCHED)
     # The REST interface was not asked for what both archives lack if it was not allowed at that time.
     unasked = [
         gap
@@ -176,7 +179,7 @@ def explain_without_rest(span: Span, now_ms: int) -> Absence:
 
 
 def explain(
-    gaps: Iterable[Gap],
+    missing: Iterable[Span],
     *,
     listing: Listing | None,
     ended_ms: int | None,
@@ -188,7 +191,8 @@ def explain(
 
     Parameters
     ----------
-    gaps : iterable of Gap
+    missing : iterable of Span
+        Where bars are missing.
     listing : Listing or None
         When the series began; None where that is unknown.
     ended_ms : int or None
@@ -205,7 +209,7 @@ def explain(
         In order of time. Within a damaged archive only the time before a listing in the same period counts as
         "before listing": an archive from before the listing means that there were bars.
     """
-    spans = [gap.span for gap in gaps]
+    spans = list(missing)
     known = difference(spans, _lost_with(damaged, listing))
     listed = known if listing is None else difference(known, [Span(0, listing.first_open_ms)])
     absences = [

@@ -9,9 +9,10 @@ from ckvd.acquisition.completion.scope import Completed, inner_seconds
 from ckvd.acquisition.completion.shortfalls import explain_without_rest, provisional_recheck_ms
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.resolution import resolve
-from ckvd.cache.rows import read_contents
+from ckvd.cache.rows import read_contents, read_grid
 from ckvd.errors import InvalidSymbolError
-from ckvd.model.calendar import days_of, grid_floor, grid_next, months_of
+from ckvd.model.calendar import days_of, months_of
+from ckvd.model.grid import Grid
 from ckvd.model.market import DAY_MS
 from ckvd.model.provenance import Reason, earliest_recheck_ms, narrow
 from ckvd.model.table import empty_table, merge_tables, rows_within
@@ -63,7 +64,10 @@ class Tail:
         """
         wanted = difference(await asyncio.to_thread(self._find_uncovered), excluded)
         listing = await self._reasons.listing() if wanted else None
-        begins_ms = 0 if listing is None else grid_floor(listing.first_open_ms, self._scope.series.interval)
+        begins_ms = 0
+        if listing is not None:
+            grid = await asyncio.to_thread(read_grid, self._scope.folder, self._scope.series)
+            begins_ms = grid.slot(listing.first_open_ms).start_ms
         # All time before the listing is one span. Spans of damaged archives are kept apart, because they are asked
         # for again.
         intact = difference(wanted, self._damaged)
@@ -137,7 +141,8 @@ class Tail:
 
     def _note_open(self, from_ms: int) -> None:
         """Note that bars still form at the exchange, unless the clocks differ by more than is plausible."""
-        if from_ms >= grid_floor(self._scope.now_ms - CLOCK_AHEAD_MAX_MS, self._scope.series.interval):
+        grid = Grid.of(self._scope.series.interval)
+        if from_ms >= grid.closed_end(self._scope.now_ms - CLOCK_AHEAD_MAX_MS):
             self.open_from_ms = min(from_ms, self.open_from_ms or from_ms)
 
     def _nothing(self, span: Span) -> tuple[Span, KlineTable, Sequence[Source]]:
@@ -157,9 +162,9 @@ class Tail:
         """
         if not table.row_count:
             return self._put_absences(span, absences)
-        interval = self._scope.series.interval
-        first_ms, last_ms = int(table.open_time[0]), int(table.open_time[-1])
-        outside = difference([span], [Span(grid_floor(first_ms, interval), grid_next(last_ms, interval))])
+        grid = read_grid(self._scope.folder, self._scope.series, table.open_time)
+        first, last = (grid.slot(int(table.open_time[row])) for row in (0, -1))
+        outside = difference([span], [Span(first.start_ms, last.end_ms)])
         unavailable = [absence for absence in absences if not absence.reason.is_answer]
         days = [part for part in outside if part.length_ms >= DAY_MS]
         lost = [part for part in days if any(part.overlaps(absence.span) for absence in unavailable)]

@@ -166,7 +166,7 @@ def _show_gaps(reports: list[GapReport], *, is_calendar_wanted: bool) -> None:
         say(f"{report.series} {report.span}: {sums or 'no bar is missing'}")
         for gap in report.gaps:
             say(f"  {Span(gap.start_ms, gap.end_ms)} {count(gap.bar_count, 'bar')} {gap.reason}")
-        for line in draw_calendar(fill_by_month(report, report.series.interval)) if is_calendar_wanted else ():
+        for line in draw_calendar(fill_by_month(report)) if is_calendar_wanted else ():
             say(f"  {line}")
 
 
