@@ -306,6 +306,15 @@ def test_one_failure_cancels_the_others_and_waits_for_their_end() -> None:
     asyncio.run(main())
 
 
+def test_a_failure_keeps_its_cause() -> None:
+    async def fail() -> None:
+        raise OwnError("the cache") from OSError("the disk")
+
+    with pytest.raises(OwnError) as caught:
+        asyncio.run(run_together([fail(), asyncio.sleep(0)]))
+    assert isinstance(caught.value.__cause__, OSError)
+
+
 def test_of_several_failures_one_is_raised_without_a_group_around_it() -> None:
     async def fail(number: int) -> None:
         raise OwnError(number)

@@ -135,5 +135,5 @@ async def run_together(coroutines: Iterable[Coroutine[Any, Any, _T]]) -> list[_T
         first: BaseException = errors
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
-        raise first from None
+        raise first from first.__cause__  # without the group as its context, and with its own cause
     return [task.result() for task in tasks]

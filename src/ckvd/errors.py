@@ -263,6 +263,26 @@ class DependencyError(CkvdError, ImportError):
         )
 
 
+class NotFetchedError(NotCachedError, NetworkError):
+    """The cache does not cover the bars that were asked for, because a request for them failed.
+
+    Its message begins with that of the failed request, which is its cause.
+
+    Attributes
+    ----------
+    missing : tuple of Span
+        The spans that the cache does not cover, in order.
+    url, reason, status
+        Of the failed request, see `NetworkError`.
+    """
+
+    def __init__(self, failure: NetworkError, consequence: str, missing: Sequence[SpanOfTime]) -> None:
+        # Without the layout of `NetworkError`, whose message is made of its address and reason.
+        Exception.__init__(self, f"{failure}; {consequence}")
+        self.url, self.reason, self.status = failure.url, failure.reason, failure.status
+        self.missing = tuple(missing)
+
+
 # --- REST --------------------------------------------------------------------------------------------------
 
 
@@ -287,6 +307,10 @@ class ExchangeError(NetworkError):
 
 class InvalidSymbolError(ExchangeError, LookupError):
     """The exchange does not know the symbol or pair in this market."""
+
+
+class NotTradingError(ExchangeError, LookupError):
+    """The exchange knows the contract, and has no bars of it: it does not trade yet, or no longer."""
 
 
 class RateLimitError(ExchangeError):

@@ -119,7 +119,8 @@ def test_unknown_symbols_are_named_with_status_1_and_the_others_are_stored(sampl
     assert finished.status == 1
     assert finished.out.startswith("1 archives stored")
     complaints = [line for line in finished.err.splitlines() if line.startswith("ckvd: ")]
-    assert complaints == [
+    # Why, and when it is asked for again, follows after a colon.
+    assert [": ".join(line.split(": ")[:3]) for line in complaints] == [
         f"ckvd: spot/klines/{symbol}/1h: 2023-03-01..2023-04-01 is not in the cache"
         for symbol in ("NOSUCHUSDT", "币安人生USDT")
     ]
@@ -384,3 +385,26 @@ def test_a_second_ctrl_c_lets_the_cleanup_finish(half_year: DownloadSite) -> Non
         finally:
             process.kill()
     assert half_year.leftovers == []
+
+
+def test_what_only_the_listing_of_the_archives_settled_is_said(tmp_path: Path) -> None:
+    with DownloadSite(tmp_path / "mirror", tmp_path / "klines") as site:
+        site.publish("BTCUSDT", "1d", *MONTHS)
+    wide = ("BTCUSDT", "--interval", "1d", "--start", "2021-11-01", "--end", "2022-09-01")
+    options = ("--cache", str(site.cache), "--vision-url", str(tmp_path / "mirror"), "--no-rest")
+    finished = command.run_here("download", *wide, *options)
+    assert finished.status == 0
+    series = "spot/klines/BTCUSDT/1d"
+    assert f"{series}: 2021-11-01..2022-01-01 lies before the first archive; asked for again from" in finished.err
+    assert f"{series}: 2022-07-01..2022-09-01 lies after the last archive; asked for again from" in finished.err
+    again = command.run_here("download", *wide, *options)
+    assert (again.status, again.err) == (0, "")
+
+
+def test_what_is_missing_is_said_with_its_reason(half_year: DownloadSite, tmp_path: Path) -> None:
+    (tmp_path / "mirror" / path_of("BTCUSDT", "1d", "2022-03")).unlink()
+    options = ("--cache", str(half_year.cache), "--vision-url", str(tmp_path / "mirror"), "--no-rest")
+    finished = command.run_here("download", *HALF_YEAR, *options)
+    assert finished.status == 1
+    missing = "spot/klines/BTCUSDT/1d: 2022-03-01..2022-04-01 is not in the cache: not in archive, asked for again"
+    assert missing in finished.err

@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ckvd.errors import (
+    BannedError,
     CkvdError,
     ExchangeError,
     HttpStatusError,
     InvalidSymbolError,
     NetworkError,
+    NotTradingError,
+    RateLimitError,
     RegionRefusedError,
     RestAnswerError,
 )
-from ckvd.model.market import SeriesKey
+from ckvd.model.market import Market, SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.network.retry import RetryPolicy
+from ckvd.rest.refusal import DECISIONS, Decision
 from ckvd.rest.rest_data_client import RestAnswer, RestDataClient
 from support.loopback.clock import VirtualTime
 from support.loopback.exchange import Exchange
@@ -29,6 +33,7 @@ from support.models import MINUTE_MS, ms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 NOW_MS = ms(2024, 6, 1, 12)
 SERIES = SeriesKey.of("BTCUSDT", "1m")
@@ -132,6 +137,111 @@ def test_a_firewall_answers_with_a_page() -> None:
 )
 def test_a_status_without_a_code_is_the_status(body: bytes) -> None:
     assert type(refusal(404, body)) is HttpStatusError
+
+
+# --- Documented codes --------------------------------------------------------------------------------------
+
+_ERRORS = {
+    Decision.UNKNOWN: InvalidSymbolError,
+    Decision.NOT_TRADING: NotTradingError,
+    Decision.WAIT: RateLimitError,
+    Decision.REFUSED: RegionRefusedError,
+    Decision.RETRY: ExchangeError,
+    Decision.FATAL: ExchangeError,
+}
+_MARKETS = {
+    Market.SPOT: SERIES,
+    Market.UM: SeriesKey.of("BTCUSDT", "1m", market="um"),
+    Market.CM: SeriesKey.of("BTCUSD_PERP", "1m", market="cm"),
+}
+
+
+@pytest.mark.parametrize(("market", "code"), DECISIONS)
+def test_each_documented_code_has_the_error_of_its_decision(market: Market, code: int) -> None:
+    decision = DECISIONS[market, code]
+    with pytest.raises(ExchangeError) as caught:
+        ask(Reply(400, error_body(code, "As it is said.")), series=_MARKETS[market])
+    assert type(caught.value) is _ERRORS[decision]
+    assert (caught.value.code, caught.value.message, caught.value.status) == (code, "As it is said.", 400)
+    assert "As it is said." in str(caught.value)
+
+
+@pytest.mark.parametrize(("market", "code"), DECISIONS)
+def test_a_documented_code_is_tried_again_only_where_that_may_help(market: Market, code: int) -> None:
+    series, time = _MARKETS[market], VirtualTime(NOW_MS)
+
+    async def main() -> int:
+        async with RestDataClient(
+            base_url=exchange.url,
+            clock=time.now_ms,
+            steady_clock=time.steady_s,
+            sleep=time.sleep,
+            retry=RetryPolicy(attempts_max=3),
+        ) as client:
+            try:
+                return (await client.fetch(series, HOUR)).table.row_count
+            except ExchangeError:
+                return 0
+
+    with Exchange({series: ROWS}, clock=time.now_ms) as exchange:
+        exchange.script(Reply(400, error_body(code, "")))
+        row_count, request_count = asyncio.run(main()), exchange.request_count
+    is_repeated = DECISIONS[market, code] in (Decision.RETRY, Decision.WAIT)
+    assert (row_count, request_count) == ((60, 2) if is_repeated else (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("market", "code", "decision"),
+    [
+        # The same number means different things.
+        (Market.SPOT, -1122, Decision.FATAL),
+        (Market.UM, -1122, Decision.NOT_TRADING),
+        (Market.CM, -1122, Decision.NOT_TRADING),
+        (Market.UM, -4087, Decision.FATAL),
+        (Market.CM, -4087, Decision.UNKNOWN),
+        (Market.UM, -4144, Decision.UNKNOWN),
+        (Market.SPOT, -1004, Decision.RETRY),
+        (Market.UM, -1004, Decision.FATAL),
+        (Market.UM, -1011, Decision.REFUSED),
+        (Market.SPOT, -1121, Decision.UNKNOWN),
+        (Market.SPOT, -1003, Decision.WAIT),
+        (Market.SPOT, -1008, Decision.RETRY),
+        (Market.CM, -4088, Decision.FATAL),
+    ],
+)
+def test_the_table_says_what_the_documents_say(market: Market, code: int, decision: Decision) -> None:
+    assert DECISIONS[market, code] is decision
+
+
+def test_a_code_that_nobody_documented_is_reported_and_not_repeated() -> None:
+    error = refusal(400, error_body(-9876, "What?"))
+    assert type(error) is ExchangeError
+    with pytest.raises(ExchangeError):
+        ask(Reply(400, error_body(-9876, "What?")), attempts_max=5)
+
+
+def test_a_contract_that_does_not_trade_is_no_unknown_symbol() -> None:
+    series = SeriesKey.of("WAVESUSDT", "1h", market="um")
+    with pytest.raises(NotTradingError, match="does not trade in market um: not yet, or no longer") as caught:
+        ask(Reply(400, error_body(-1122, "Invalid symbol status.")), series=series)
+    assert not isinstance(caught.value, InvalidSymbolError)
+    assert isinstance(caught.value, LookupError)
+
+
+def test_bodies_that_users_reported_are_read(shared_data: Path) -> None:
+    reported = json.loads((shared_data / "rest" / "errors.json").read_text())
+    expected = {418: BannedError, 429: RateLimitError, 403: RegionRefusedError}
+    for one in reported:
+        body = one["body"] if isinstance(one["body"], str) else json.dumps(one["body"])
+        status = one["status"] or 401
+        with pytest.raises(ExchangeError) as caught:
+            ask(Reply(status, body.encode()), attempts_max=1)
+        code = one["body"].get("code") if isinstance(one["body"], dict) else None
+        if code == -1121:
+            assert type(caught.value) is InvalidSymbolError
+        else:
+            assert type(caught.value) is expected.get(status, ExchangeError)
+        assert caught.value.code == code
 
 
 # --- Second attempts ---------------------------------------------------------------------------------------

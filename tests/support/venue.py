@@ -11,7 +11,7 @@ import numpy as np
 import ckvd
 from ckvd.model.calendar import Period
 from ckvd.model.market import HOUR_MS, SeriesKey
-from ckvd.model.timespan import parse_time
+from ckvd.model.timespan import Span, parse_time
 from ckvd.network.retry import RetryPolicy
 from ckvd.vision.name import ArchiveName
 from support.archives import columns_of, zip_text
@@ -130,6 +130,16 @@ def ensure(venue: Venue, symbols: Sequence[str], start: str, end: str, **changes
     async def run() -> DownloadReport:
         async with venue.data(**changes) as data:
             return await data.ensure(symbols, "1h", start=start, end=end)
+
+    return asyncio.run(run())
+
+
+def ensure_series(
+    venue: Venue, series: SeriesKey, start: str, end: str, *, refresh: bool = False, **changes: Any
+) -> DownloadReport:
+    async def run() -> DownloadReport:
+        async with venue.data(**changes) as data:
+            return await data.ensure_series([series], Span.of(start, end), refresh=refresh)
 
     return asyncio.run(run())
 

@@ -95,7 +95,7 @@ class Download:
         while True:
             covered = await asyncio.to_thread(read_coverage, self._folder, series, span)
             if self._refresh:
-                covered = [held for held in covered if held.is_answered]
+                covered = [held for held in covered if held.is_answered and not held.is_of_archives]
             covered += [Covered(failed) for failed in published.given_up]
             periods = plan(series, span, covered, now_ms=self._now_ms, unavailable=published)
             if not periods:

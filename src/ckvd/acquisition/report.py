@@ -7,13 +7,17 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from ckvd.model.grid import Grid, closed_part
-from ckvd.model.timespan import Span, now_ms
+from ckvd.model.market import MINUTE_MS
+from ckvd.model.provenance import earliest_recheck_ms, narrow
+from ckvd.model.timespan import Span, format_time, now_ms
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ckvd.errors import CkvdError
     from ckvd.model.calendar import Period
     from ckvd.model.market import SeriesKey
-    from ckvd.model.provenance import Source
+    from ckvd.model.provenance import Absence, Source
 
 
 class Outcome(StrEnum):
@@ -87,6 +91,9 @@ class CompletionReport:
         Whether something was stored.
     open_from_ms : int or None
         From here on bars still form by the clock of the exchange, although they are closed by this machine's.
+    beyond_archives : tuple of Absence
+        What this download settled by the listing of the archives alone: the time before the first archive and after
+        the last one. Where a mirror is not up to date, the exchange may have bars there.
     """
 
     series: SeriesKey
@@ -95,6 +102,7 @@ class CompletionReport:
     errors: tuple[CkvdError, ...]
     has_changed: bool
     open_from_ms: int | None = None
+    beyond_archives: tuple[Absence, ...] = ()
 
     def closed_part(self, span: Span) -> Span:
         """The part of a span whose bars are closed by the clock of the exchange, as far as that is known."""
@@ -118,6 +126,8 @@ class DownloadReport:
         What each series has beyond its archives, where other sources were asked.
     present_ms : int
         The time of the download by its clock, in milliseconds: a bar that closes later is no data yet.
+    unavailable : mapping of SeriesKey to tuple of Absence
+        Why the missing spans are missing, and when they are asked for again, where sources were asked for them.
     """
 
     series: tuple[SeriesKey, ...]
@@ -126,6 +136,7 @@ class DownloadReport:
     missing: dict[SeriesKey, tuple[Span, ...]]
     completions: tuple[CompletionReport, ...] = ()
     present_ms: int = field(default_factory=now_ms)
+    unavailable: dict[SeriesKey, tuple[Absence, ...]] = field(default_factory=dict)
 
     @property
     def stored(self) -> tuple[ArchiveReport, ...]:
@@ -142,6 +153,22 @@ class DownloadReport:
         """All errors, in order."""
         of_archives = (archive.error for archive in self.archives if archive.error is not None)
         return (*of_archives, *(error for completion in self.completions for error in completion.errors))
+
+    def failure_of(self, series: SeriesKey, missing: Iterable[Span]) -> CkvdError | None:
+        """The error for which bars of some spans are missing: of an archive of them, else of another source."""
+        spans = list(missing)
+        of_archives = (
+            one.error for one in self.failed if one.series == series and any(map(one.period.span.overlaps, spans))
+        )
+        of_sources = (error for one in self.completions if one.series == series for error in one.errors)
+        return next((error for error in (*of_archives, *of_sources) if error is not None), None)
+
+    def why(self, series: SeriesKey, span: Span) -> str:
+        """Why a span is missing and when it is asked for again, as words; empty where no source was asked."""
+        absences = narrow(self.unavailable.get(series, ()), span)
+        words = " and ".join(dict.fromkeys(absence.reason.value for absence in absences))
+        due_ms = earliest_recheck_ms(absences)
+        return f"{words}, asked for again from {format_time(due_ms // MINUTE_MS * MINUTE_MS)}" if due_ms else words
 
     @property
     def is_complete(self) -> bool:

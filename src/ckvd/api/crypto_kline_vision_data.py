@@ -6,7 +6,7 @@ In that order: each is asked only for what the one before lacks.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Final, Literal, overload
 
 from ckvd.acquisition.completion import Completion
 from ckvd.acquisition.completion.scope import Scope, outer_seconds
@@ -14,12 +14,12 @@ from ckvd.acquisition.derive import derive_klines
 from ckvd.acquisition.download import pack_stored
 from ckvd.acquisition.report import DownloadReport
 from ckvd.api.vision_data_client import VisionDataClient
-from ckvd.cache.coverage import uncovered_spans
+from ckvd.cache.coverage import unavailable_absences, uncovered_spans
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.rows import read_grid
 from ckvd.concurrency import run_together
-from ckvd.errors import ClientClosedError, NetworkError, NotCachedError
+from ckvd.errors import ClientClosedError, NetworkError, NotCachedError, NotFetchedError
 from ckvd.lifecycle import ConnectionHolder, Resource
 from ckvd.model.grid import closed_part
 from ckvd.model.market import SeriesKey
@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from ckvd.acquisition.report import CompletionReport, Progress
     from ckvd.bars.klines import Klines
     from ckvd.bars.resample import ResampledKlines
+    from ckvd.errors import CkvdError
     from ckvd.model.timespan import TimeLike
+
+_SPANS_SHOWN: Final = 5
 
 
 class CryptoKlineVisionData(ConnectionHolder):
@@ -179,9 +182,12 @@ class CryptoKlineVisionData(ConnectionHolder):
 
         Raises
         ------
+        NotFetchedError
+            A request failed, and bars are missing because of that. It is a `NetworkError` and a `NotCachedError`;
+            the failure of the request is its cause.
         NotCachedError
-            Something was not fetched, or the cache lacks it and the client is offline. The first failure is its
-            cause.
+            No source has the bars now; an archive is damaged, which is the cause then; or the cache lacks them and
+            the client is offline.
         IdentityError, TimeError
             The series or the span is invalid.
         SegmentError, CacheError
@@ -201,7 +207,35 @@ class CryptoKlineVisionData(ConnectionHolder):
             try:
                 return cache.read_series(series, span, missing=missing)
             except NotCachedError as error:
-                raise error from next(iter(report.errors), None)
+                lacking = [Span(one.start_ms, one.end_ms) for one in error.missing]
+                failure = report.failure_of(series, lacking)
+                raise self._not_fetched(series, report, lacking, failure) from failure
+
+    def _not_fetched(
+        self, series: SeriesKey, report: DownloadReport, missing: Sequence[Span], failure: CkvdError | None
+    ) -> NotCachedError:
+        """The error for spans that are still missing after a fetch. It says first what failed."""
+        shown = ", ".join(map(str, missing[:_SPANS_SHOWN]))
+        if len(missing) > _SPANS_SHOWN:
+            shown += f" and {len(missing) - _SPANS_SHOWN} more"
+        ways_out = 'missing="ignore" reads what is there'
+        if failure is not None:
+            consequence = f"so {series} lacks {shown}; {ways_out}"
+            if isinstance(failure, NetworkError):
+                return NotFetchedError(failure, consequence, missing)
+            return NotCachedError(f"{failure}; {consequence}", missing)
+        if self._offline:
+            return NotCachedError(
+                f"{series}: the client is offline, and the cache {self.folder.root} lacks {shown}; fetch it with a "
+                f"client that is not offline (or ckvd download); {ways_out}",
+                missing,
+            )
+        why = "; ".join(filter(None, dict.fromkeys(report.why(series, span) for span in missing)))
+        return NotCachedError(
+            f"{series}: no source that was asked has {shown} ({why or 'it was not asked for'}); refresh=True asks "
+            f"at once; {ways_out}",
+            missing,
+        )
 
     def _derive(self, series: SeriesKey, span: Span) -> ResampledKlines | None:
         if not uncovered_spans(self.folder, series, span, self._clock()):
@@ -265,7 +299,18 @@ class CryptoKlineVisionData(ConnectionHolder):
             one.series: uncovered_spans(self.folder, one.series, one.closed_part(span), present_ms)
             for one in completions
         }
-        whole = replace(report, missing=missing, completions=tuple(completions), present_ms=present_ms)
+        unavailable = {
+            key: tuple(one for span in spans for one in unavailable_absences(self.folder, key, span))
+            for key, spans in missing.items()
+            if spans
+        }
+        whole = replace(
+            report,
+            missing=missing,
+            completions=tuple(completions),
+            present_ms=present_ms,
+            unavailable=unavailable,
+        )
         await pack_stored(self.folder, whole, vision.limits)
         return whole
 

@@ -12,11 +12,13 @@ from ckvd.cache.resolution import is_answered, resolve
 from ckvd.cache.rows import lacking_bars, read_grid
 from ckvd.errors import SegmentError
 from ckvd.model.grid import closed_part
+from ckvd.model.provenance import narrow
 from ckvd.model.timespan import difference
 
 if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
     from ckvd.model.market import SeriesKey
+    from ckvd.model.provenance import Absence
     from ckvd.model.timespan import Span
 
 logger = logging.getLogger(__name__)
@@ -34,11 +36,15 @@ class Covered:
     is_answered : bool
         False where the cache only records that bars were unavailable. Until `recheck_ms` they are not asked for,
         and they are still missing.
+    is_of_archives : bool
+        True where only archives were asked, and none has bars before or after this: the REST interface may know
+        more.
     """
 
     span: Span
     recheck_ms: int = 0
     is_answered: bool = True
+    is_of_archives: bool = False
 
     def is_due(self, now_ms: int) -> bool:
         """Whether it is time to ask again."""
@@ -69,8 +75,16 @@ def _read_coverage(folder: CacheFolder, series: SeriesKey, span: Span) -> list[C
         except SegmentError as error:
             logger.warning("%s; it will be fetched again", error)
             continue
+        is_of_archives = not header.row_count and any(one.reason.is_of_archives for one in header.absences)
         is_lacking = not is_answered(header) and lacking_bars(folder, series, [winner.span])
-        covered.append(Covered(winner.span, header.recheck_ms, is_answered=not is_lacking))
+        covered.append(
+            Covered(
+                winner.span,
+                header.recheck_ms,
+                is_answered=not is_lacking,
+                is_of_archives=is_of_archives,
+            )
+        )
     return covered
 
 
@@ -78,3 +92,26 @@ def uncovered_spans(folder: CacheFolder, series: SeriesKey, span: Span, now_ms: 
     """Which parts of a span are missing in the cache. Bars that are not closed yet are left out."""
     answered = [covered.span for covered in read_coverage(folder, series, span) if covered.is_answered]
     return difference([closed_part(span, read_grid(folder, series), now_ms)], answered)
+
+
+def unavailable_absences(folder: CacheFolder, series: SeriesKey, span: Span) -> tuple[Absence, ...]:
+    """Why bars of a span are missing that were asked for and were unavailable.
+
+    Returns
+    -------
+    tuple of Absence
+        In order, within the span. None for spans that were never asked for.
+    """
+    return look_again(folder, series, partial(_read_unavailable, folder, series, span))
+
+
+def _read_unavailable(folder: CacheFolder, series: SeriesKey, span: Span) -> tuple[Absence, ...]:
+    found: list[Absence] = []
+    for winner in resolve(span, folder.segments(series)):
+        try:
+            header = read_named_header(folder, series, winner.segment)
+        except SegmentError:
+            continue  # it covers nothing
+        if not is_answered(header):
+            found += [one for one in narrow(header.absences, winner.span) if not one.reason.is_answer]
+    return tuple(found)

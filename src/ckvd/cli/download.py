@@ -23,8 +23,8 @@ from ckvd.cli.options import (
     exit_status_of_errors,
 )
 from ckvd.cli.printing import complain, format_nbytes, is_progress_shown, progress_bar, say, say_on_stderr
-from ckvd.model.market import Kind, Market, SeriesKey
-from ckvd.model.timespan import Span
+from ckvd.model.market import MINUTE_MS, Kind, Market, SeriesKey
+from ckvd.model.timespan import Span, format_time
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 
 RestUrlOption = Annotated[
@@ -155,9 +155,13 @@ def _print_report(report: DownloadReport) -> None:
         if completion.conflict_open_times:
             count = len(completion.conflict_open_times)
             complain(f"{completion.series}: sources disagree on {count} bars; the daily archive's were kept")
+        for absence in completion.beyond_archives:
+            again = format_time(absence.recheck_ms // MINUTE_MS * MINUTE_MS)
+            complain(f"{completion.series}: {absence.span} lies {absence.reason}; asked for again from {again}")
     for series, spans in report.missing.items():
         for span in spans:
-            complain(f"{series}: {span} is not in the cache")
+            why = report.why(series, span)
+            complain(f"{series}: {span} is not in the cache" + (f": {why}" if why else ""))
     _print_totals(report)
 
 

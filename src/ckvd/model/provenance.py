@@ -33,11 +33,38 @@ class Reason(StrEnum):
     AFTER_DELISTING = "after delisting"
     ARCHIVE_DAMAGED = "archive damaged"
     NOT_FETCHED = "not fetched"
+    # Only archives were asked, and they were listed: none has bars of this time or of any time before or after it.
+    BEFORE_ARCHIVES = "before the first archive"
+    AFTER_ARCHIVES = "after the last archive"
+    # The exchange has the contract, it does not trade yet or no longer, and no archive has it.
+    NOT_TRADING = "not trading"
 
     @property
     def is_answer(self) -> bool:
         """Whether the bar does not exist. Otherwise it may exist, and was not downloaded."""
-        return self in (Reason.HALTED, Reason.BEFORE_LISTING, Reason.AFTER_DELISTING)
+        return self in _ANSWERS
+
+    @property
+    def is_of_archives(self) -> bool:
+        """Whether it is an answer of archives alone: the REST interface is asked as soon as it may be."""
+        return self in (Reason.BEFORE_ARCHIVES, Reason.AFTER_ARCHIVES)
+
+
+_ANSWERS: Final = (
+    Reason.HALTED,
+    Reason.BEFORE_LISTING,
+    Reason.AFTER_DELISTING,
+    Reason.BEFORE_ARCHIVES,
+    Reason.AFTER_ARCHIVES,
+)
+_WORDS: Final = frozenset(Reason)
+# Versions of ckvd that do not know a word cannot read a segment with it. They read one that they know, and this
+# version reads the exact one beside it.
+_WORDS_FOR_OLDER_VERSIONS: Final = {
+    Reason.BEFORE_ARCHIVES: Reason.BEFORE_LISTING,
+    Reason.AFTER_ARCHIVES: Reason.AFTER_DELISTING,
+    Reason.NOT_TRADING: Reason.NOT_PUBLISHED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +148,16 @@ class Absence:
     reason : Reason
     recheck_ms : int
         When to ask the sources again; 0 for never.
+    is_listing_read : bool
+        Whether the listing of the archives was read for it. Where it was not, as by older versions, the listing may
+        tell more.
     """
 
     start_ms: int
     end_ms: int
     reason: Reason
     recheck_ms: int = 0
+    is_listing_read: bool = False
 
     @property
     def span(self) -> Span:
@@ -134,13 +165,30 @@ class Absence:
         return Span(self.start_ms, self.end_ms)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
-        return asdict(self)
+        """A JSON object, which older versions of ckvd can read too."""
+        record: dict[str, Any] = {
+            "start_ms": self.start_ms,
+            "end_ms": self.end_ms,
+            "reason": self.reason,
+            "recheck_ms": self.recheck_ms,
+        }
+        if self.is_listing_read:
+            record["is_listing_read"] = True
+        if self.reason in _WORDS_FOR_OLDER_VERSIONS:
+            record |= {"reason": _WORDS_FOR_OLDER_VERSIONS[self.reason], "exact_reason": self.reason}
+        return record
 
     @classmethod
     def of_json(cls, record: dict[str, Any]) -> Self:
-        """The inverse of `to_json`."""
-        return cls(record["start_ms"], record["end_ms"], Reason(record["reason"]), record.get("recheck_ms", 0))
+        """The inverse of `to_json`. Where a later version has a word of its own, the word beside it is read."""
+        exact = record.get("exact_reason")
+        return cls(
+            record["start_ms"],
+            record["end_ms"],
+            Reason(exact if exact in _WORDS else record["reason"]),
+            record.get("recheck_ms", 0),
+            record.get("is_listing_read", False),
+        )
 
 
 _Spanning = TypeVar("_Spanning", Source, Absence)
@@ -158,6 +206,19 @@ def narrow(items: Iterable[_Spanning], span: Span) -> list[_Spanning]:
 def earliest_recheck_ms(absences: Iterable[Absence]) -> int:
     """The earliest time to ask the sources again about an absence; 0 for never."""
     return min((absence.recheck_ms for absence in absences if absence.recheck_ms), default=0)
+
+
+def join_absences(absences: Iterable[Absence]) -> tuple[Absence, ...]:
+    """Absences in order, neighbours with the same reason joined. The earliest time to ask again counts."""
+    joined: list[Absence] = []
+    for absence in sorted(absences, key=lambda one: one.start_ms):
+        before = joined[-1] if joined else None
+        if before is None or before.end_ms != absence.start_ms or before.reason is not absence.reason:
+            joined.append(absence)
+        else:
+            due_ms = earliest_recheck_ms([before, absence])
+            joined[-1] = replace(before, end_ms=absence.end_ms, recheck_ms=due_ms)
+    return tuple(joined)
 
 
 @dataclass(frozen=True, slots=True)

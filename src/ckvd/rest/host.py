@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckvd.errors import BannedError, ExchangeError, NetworkError, RateLimitError
-from ckvd.network.retry import Failure, RetryPolicy, is_transient_status, retry_after_s
-from ckvd.rest.refusal import refusal_of
+from ckvd.network.retry import Failure, RetryPolicy, retry_after_s
+from ckvd.rest.refusal import is_transient, refusal_of
 from ckvd.rest.weight import ServerClock, WeightBudget
 from ckvd.utils.config import REST_WEIGHT_SHARE, REST_WEIGHT_WINDOW_S
 
@@ -174,8 +174,12 @@ class ExchangeHost:
         self._budget.settle(weight, used=used, date_s=date_s, sent_s=sent_s, now_s=now_s)
         if refusal is None:
             return None
-        is_transient = isinstance(refusal, RateLimitError) or is_transient_status(response.status)
-        failure = Failure(refusal.url, refusal.reason, is_transient=is_transient, retry_after_s=pause_s)
+        failure = Failure(
+            refusal.url,
+            refusal.reason,
+            is_transient=is_transient(refusal, self._market),
+            retry_after_s=pause_s,
+        )
         return _FailedAttempt(refusal, failure)
 
     async def _wait_after(self, failed: _FailedAttempt, number: int) -> None:

@@ -194,6 +194,8 @@ def test_what_could_not_be_had_is_asked_for_again_when_that_is_wished(venue: Ven
     start, end = "2023-01-01", "2023-03-01"
     rows = hours(start, end)
     lost = rows_between(rows, "2023-02-10T03:00", "2023-02-10T05:00")
+    # January is a hole between archives.
+    venue.publish(HOURS, "2022-12", hours("2022-12-01", "2023-01-01"))
     venue.publish(HOURS, "2023-02", [row for row in rows_between(rows, "2023-02", "2023-03") if row not in lost])
 
     async def ask(*, refresh: bool) -> ckvd.Klines:

@@ -114,6 +114,7 @@ class Exchange:
         self._window_ms = window_ms
         self._patience = patience
         self._ban_ms = ban_ms
+        self._suspended: set[tuple[Market, str]] = set()
         self._script: deque[Step] = deque()
         self._lock = threading.Lock()
 
@@ -144,6 +145,16 @@ class Exchange:
         with self._lock:
             known = {open_ms_of(row): row for row in [*self._rows.get(series, []), *rows]}
             self._rows[series] = [known[open_ms] for open_ms in sorted(known)]
+
+    def suspend(self, market: Market, symbol: str) -> None:
+        """Let a contract not trade: it is known, and every request for it is refused."""
+        with self._lock:
+            self._suspended.add((market, symbol))
+
+    def resume(self, market: Market, symbol: str) -> None:
+        """Let a contract trade again."""
+        with self._lock:
+            self._suspended.remove((market, symbol))
 
     def spend(self, market: Market, weight: int) -> None:
         """Use weight as another process does behind the same address."""
@@ -231,6 +242,8 @@ class Exchange:
         if interval is None or (interval is Interval.S1 and market is not Market.SPOT):
             raise RefusedError(-1120, "Invalid interval.")
         symbol = query[subject]
+        if (market, symbol) in self._suspended:
+            raise RefusedError(-1122, "Invalid symbol status.")
         if not any((known.market, known.kind, known.symbol) == (market, kind, symbol) for known in self._rows):
             raise RefusedError(*((-4144, "Invalid pair.") if subject == "pair" else (-1121, "Invalid symbol.")))
         return SeriesKey(market, kind, symbol, interval)

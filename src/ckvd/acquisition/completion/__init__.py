@@ -11,10 +11,12 @@ were read; elsewhere the span is looked at again.
 - `healing`: the holes of archives, from daily archives and the REST interface.
 - `shortfalls`: which missing bars to look up elsewhere, and when to ask again. Pure.
 - `reasons`: why bars are in no source.
+- `extent`: where archives begin and end. Pure.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +26,8 @@ from ckvd.acquisition.completion.tail import Tail
 from ckvd.acquisition.report import CompletionReport
 from ckvd.cache.download_folder import download_folder
 from ckvd.concurrency import run_together
-from ckvd.errors import FATAL_ERRORS, CacheBusyError, CkvdError
+from ckvd.errors import FATAL_ERRORS, CacheBusyError, CkvdError, RegionRefusedError
+from ckvd.model.provenance import join_absences
 from ckvd.model.timespan import difference
 from ckvd.utils.config import COMPLETION_ATTEMPTS_MAX
 
@@ -48,8 +51,9 @@ class Completion:
     """
 
     def __init__(self, scope: Scope, archives: ArchiveSource) -> None:
-        reasons = Reasons(scope)
+        reasons = Reasons(scope, archives)
         self._scope = scope
+        self._archives = archives
         self._tail = Tail(scope, reasons)
         self._healing = Healing(scope, archives, reasons)
         self._errors: list[CkvdError] = []
@@ -74,6 +78,36 @@ class Completion:
         """
         done = await self._until_undisturbed(partial(self._fill, excluded))
         done += await self._until_undisturbed(partial(self._heal, excluded))
+        refused = [error for error in self._errors if isinstance(error, RegionRefusedError)]
+        if refused and self._scope.rest is not None:
+            return await self._without_rest(excluded, done, refused[0])
+        return self._report(done)
+
+    async def _without_rest(
+        self, excluded: Sequence[Span], done: Sequence[Completed], refusal: RegionRefusedError
+    ) -> CompletionReport:
+        """Complete the series from archives alone, because the exchange refuses this address: that is reported."""
+        # As where only archives may be asked, a damaged archive is left for the next download.
+        left_out = [*excluded, *self._scope.damaged]
+        archived = Completion(replace(self._scope, rest=None, damaged=()), self._archives)
+        report = await archived.run(left_out)
+        before = self._report(done)
+        repeated = {str(error) for error in report.errors}
+        others = [
+            error
+            for error in self._errors
+            if not isinstance(error, RegionRefusedError) and str(error) not in repeated
+        ]
+        return replace(
+            report,
+            rest_bar_count=before.rest_bar_count + report.rest_bar_count,
+            conflict_open_times=tuple(sorted({*before.conflict_open_times, *report.conflict_open_times})),
+            errors=(refusal, *others, *report.errors),
+            has_changed=before.has_changed or report.has_changed,
+            open_from_ms=before.open_from_ms,
+        )
+
+    def _report(self, done: Sequence[Completed]) -> CompletionReport:
         return CompletionReport(
             self._scope.series,
             rest_bar_count=sum(one.rest_bar_count for one in done),
@@ -81,6 +115,7 @@ class Completion:
             errors=tuple(self._errors),
             has_changed=any(one.is_stored and one.span for one in done),
             open_from_ms=self._tail.open_from_ms,
+            beyond_archives=join_absences(self._tail.beyond_archives),
         )
 
     async def _until_undisturbed(

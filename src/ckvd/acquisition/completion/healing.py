@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ckvd.acquisition.completion.reasons import NO_BARS_ERRORS
 from ckvd.acquisition.completion.scope import Completed, inner_seconds, whole_days
 from ckvd.acquisition.completion.shortfalls import Shortfall, find_shortfalls, join_requests, provisional_recheck_ms
 from ckvd.acquisition.ingest import fetch_table
@@ -17,7 +18,7 @@ from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.resolution import resolve
 from ckvd.cache.rows import read_contents, read_grid
 from ckvd.concurrency import run_together
-from ckvd.errors import ArchiveError, InvalidSymbolError
+from ckvd.errors import ArchiveError
 from ckvd.model.gaps import find_gaps
 from ckvd.model.grid import closed_part
 from ckvd.model.provenance import Reason, earliest_recheck_ms, narrow
@@ -188,6 +189,7 @@ class Healing:
         CkvdError
             The REST interface did not answer. What was stored by then stays.
         """
+        self._reasons.look_again_at_archives()
         grid = await asyncio.to_thread(read_grid, self._scope.folder, self._scope.series)
         gaps = union(gap for bars in archived for gap in self._gaps_of(bars, grid))
         rest_bars = await self._ask_rest(gaps)
@@ -208,8 +210,8 @@ class Healing:
         spans = join_requests(listed, self._scope.series.interval)
         try:
             answers = await run_together([rest.fetch(self._scope.series, span) for span in spans])
-        except InvalidSymbolError:
-            return _RestBars()  # the exchange forgot the symbol: no source has what its archives lack
+        except NO_BARS_ERRORS:
+            return _RestBars()  # the exchange has no bars of the symbol: no source has what its archives lack
         unanswered = difference(spans, [answer.span for answer in answers])
         return _RestBars(tuple(answers), unanswered)
 

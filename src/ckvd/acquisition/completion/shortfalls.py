@@ -19,6 +19,7 @@ from ckvd.model.timespan import Span, difference, union
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from ckvd.acquisition.completion.extent import ArchiveExtent
     from ckvd.model.grid import Grid
     from ckvd.model.market import Interval
     from ckvd.model.provenance import Source
@@ -107,7 +108,8 @@ def find_shortfalls(
         if absence.reason is Reason.ARCHIVE_DAMAGED and not any(map(absence.span.overlaps, months)):
             return True  # it is asked for again together with the bars beside it
         is_due = 0 < absence.recheck_ms <= now_ms
-        return not is_due and (absence.reason.is_answer or not refresh)
+        is_final = absence.reason.is_answer and not absence.reason.is_of_archives
+        return not is_due and (is_final or not refresh)
 
     settled = [absence for absence in absences if is_settled(absence)]
     expected = [part.intersection(wanted) for part in covered]
@@ -117,7 +119,8 @@ def find_shortfalls(
     unasked = [
         gap
         for gap in gaps
-        if gap.reason is Reason.NOT_FETCHED or (gap.reason is Reason.NOT_IN_ARCHIVE and use_rest)
+        if gap.reason is Reason.NOT_FETCHED
+        or (use_rest and (gap.reason is Reason.NOT_IN_ARCHIVE or gap.reason.is_of_archives))
     ]
     # By span, whether no archive of the day was asked for some of its bars.
     found: dict[Span, bool] = {}
@@ -172,10 +175,44 @@ def _publication_ms(span: Span) -> int:
     return publication_ms(Period((span.end_ms - 1) // DAY_MS * DAY_MS, Cadence.DAILY))
 
 
-def explain_without_rest(span: Span, now_ms: int) -> Absence:
-    """Why bars are missing that no archive covers, where only archives may be asked."""
-    reason = Reason.NOT_PUBLISHED if _publication_ms(span) > now_ms else Reason.NOT_IN_ARCHIVE
-    return Absence(span.start_ms, span.end_ms, reason, provisional_recheck_ms(span, now_ms))
+def explain_without_rest(
+    span: Span, now_ms: int, extent: ArchiveExtent | None = None, *, is_listing_read: bool = False
+) -> tuple[Absence, ...]:
+    """Why bars are missing that no archive covers, where only archives may be asked.
+
+    Parameters
+    ----------
+    span : Span
+    now_ms : int
+    extent : ArchiveExtent or None
+        Where archives begin and end; None where that is unknown.
+    is_listing_read : bool
+        Whether the archives were listed.
+    """
+    outside, between = _explain_by_extent([span], extent, now_ms)
+    for part in between:
+        reason = Reason.NOT_PUBLISHED if _publication_ms(part) > now_ms else Reason.NOT_IN_ARCHIVE
+        later_ms = provisional_recheck_ms(part, now_ms)
+        outside.append(Absence(part.start_ms, part.end_ms, reason, later_ms, is_listing_read))
+    return tuple(sorted(outside, key=lambda absence: absence.start_ms))
+
+
+def _explain_by_extent(
+    spans: Sequence[Span], extent: ArchiveExtent | None, now_ms: int
+) -> tuple[list[Absence], tuple[Span, ...]]:
+    """The absences before the first archive and after the last one, and the spans that are left."""
+    if extent is None:
+        return [], tuple(spans)
+    found = [
+        Absence(part.start_ms, part.end_ms, reason, recheck_ms(part, now_ms), is_listing_read=True)
+        for span in spans
+        for reason, part in (
+            (Reason.BEFORE_ARCHIVES, extent.before(span)),
+            (Reason.AFTER_ARCHIVES, extent.after(span, now_ms)),
+        )
+        if part
+    ]
+    return found, difference(spans, [absence.span for absence in found])
 
 
 def explain(
@@ -186,6 +223,9 @@ def explain(
     damaged: Sequence[Span],
     now_ms: int,
     was_rest_asked: bool,
+    is_not_trading: bool = False,
+    extent: ArchiveExtent | None = None,
+    is_listing_read: bool = False,
 ) -> tuple[Absence, ...]:
     """Why bars that no source has are missing.
 
@@ -202,6 +242,12 @@ def explain(
     now_ms : int
     was_rest_asked : bool
         Whether the REST interface was among the sources.
+    is_not_trading : bool
+        Whether the exchange does not trade the contract, and no source has a bar of it.
+    extent : ArchiveExtent or None
+        Where archives begin and end, where only archives were asked; None where that is unknown.
+    is_listing_read : bool
+        Whether the archives were listed.
 
     Returns
     -------
@@ -221,7 +267,17 @@ def explain(
         is_settled = listing is not None and listing.is_certain and not any(map(span.overlaps, damaged))
         later_ms = 0 if is_settled else recheck_ms(span, now_ms)
         absences.append(Absence(span.start_ms, span.end_ms, Reason.BEFORE_LISTING, later_ms))
-    absences += [_explain_listed(span, listing, ended_ms, now_ms, was_rest_asked=was_rest_asked) for span in listed]
+    if is_not_trading:
+        soon_ms = now_ms + _RECHECK_FIRST_MS
+        absences += [Absence(span.start_ms, span.end_ms, Reason.NOT_TRADING, soon_ms) for span in listed]
+    elif was_rest_asked:
+        absences += [_explain_listed(span, listing, ended_ms, now_ms) for span in listed]
+    else:
+        outside, between = _explain_by_extent(listed, extent, now_ms)
+        absences += outside
+        for span in between:
+            later_ms = recheck_ms(span, now_ms)
+            absences.append(Absence(span.start_ms, span.end_ms, Reason.NOT_IN_ARCHIVE, later_ms, is_listing_read))
     return tuple(sorted(absences, key=lambda absence: absence.start_ms))
 
 
@@ -233,14 +289,10 @@ def _lost_with(damaged: Sequence[Span], listing: Listing | None) -> tuple[Span, 
     return difference(damaged, [Span(period.start_ms, first_ms) for period in damaged if first_ms in period])
 
 
-def _explain_listed(
-    span: Span, listing: Listing | None, ended_ms: int | None, now_ms: int, *, was_rest_asked: bool
-) -> Absence:
+def _explain_listed(span: Span, listing: Listing | None, ended_ms: int | None, now_ms: int) -> Absence:
     later_ms = recheck_ms(span, now_ms)
     if ended_ms is not None and span.start_ms >= ended_ms:
         return Absence(span.start_ms, span.end_ms, Reason.AFTER_DELISTING, later_ms)
-    if not was_rest_asked:
-        return Absence(span.start_ms, span.end_ms, Reason.NOT_IN_ARCHIVE, later_ms)
     # An exchange that forgot the symbol does not confirm that it had no such bar.
     is_settled = (listing is None or listing.is_certain) and now_ms - span.end_ms > _HALT_SETTLED_AFTER_MS
     return Absence(span.start_ms, span.end_ms, Reason.HALTED, 0 if is_settled else later_ms)

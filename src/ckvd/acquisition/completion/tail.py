@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from ckvd.acquisition.completion.reasons import NO_BARS_ERRORS
 from ckvd.acquisition.completion.scope import Completed, inner_seconds
-from ckvd.acquisition.completion.shortfalls import explain_without_rest, provisional_recheck_ms
+from ckvd.acquisition.completion.shortfalls import provisional_recheck_ms
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.resolution import resolve
 from ckvd.cache.rows import read_contents, read_grid
-from ckvd.errors import InvalidSymbolError
 from ckvd.model.calendar import days_of, months_of
 from ckvd.model.grid import Grid
 from ckvd.model.market import DAY_MS
@@ -44,6 +44,7 @@ class Tail:
     Attributes
     ----------
     open_from_ms : int or None
+    beyond_archives : list of Absence
         See `CompletionReport`.
     """
 
@@ -51,8 +52,10 @@ class Tail:
         self._scope = scope
         self._reasons = reasons
         self._damaged = scope.damaged
+        self._unlisted: tuple[Span, ...] = ()
         self._segments: tuple[SegmentName, ...] = ()
         self.open_from_ms: int | None = None
+        self.beyond_archives: list[Absence] = []
 
     async def spans_to_fill(self, excluded: Sequence[Span]) -> list[Span]:
         """The uncovered spans, cut so that each is stored by itself; `excluded` is left out.
@@ -62,7 +65,11 @@ class Tail:
         CkvdError
             The REST interface did not answer when the series began.
         """
-        wanted = difference(await asyncio.to_thread(self._find_uncovered), excluded)
+        self._reasons.look_again_at_archives()
+        uncovered = await asyncio.to_thread(self._find_uncovered)
+        wanted = difference(uncovered, excluded)
+        if self._scope.rest is None:
+            return await self._spans_of_archives(wanted, difference(self._unlisted, excluded))
         listing = await self._reasons.listing() if wanted else None
         begins_ms = 0
         if listing is not None:
@@ -71,6 +78,31 @@ class Tail:
         # All time before the listing is one span. Spans of damaged archives are kept apart, because they are asked
         # for again.
         intact = difference(wanted, self._damaged)
+        if self._reasons.is_not_trading:
+            return [*intact, *difference(wanted, intact)]
+        return self._cut_apart(wanted, intact, begins_ms)
+
+    async def _spans_of_archives(self, wanted: Sequence[Span], unlisted: Sequence[Span]) -> list[Span]:
+        """The spans to explain where only archives may be asked, cut where archives begin and end.
+
+        Spans that were explained without the listing are explained anew, if it can be read.
+        """
+        extent = await self._reasons.extent() if wanted or unlisted else None
+        if self._reasons.is_listing_read:
+            wanted = union([*wanted, *unlisted])
+        if extent is None:
+            return self._cut_apart(wanted, difference(wanted, self._damaged), 0)
+        before = Span(0, extent.begin_ms)
+        until_end = difference(wanted, [Span(extent.end_ms, max(extent.end_ms, self._scope.span.end_ms))])
+        after = difference(wanted, until_end)
+        return [
+            part
+            for parts in (until_end, after)
+            for part in self._cut_apart(parts, difference(parts, self._damaged), before.end_ms)
+        ]
+
+    def _cut_apart(self, wanted: Sequence[Span], intact: Sequence[Span], begins_ms: int) -> list[Span]:
+        """Cut spans so that each is stored by itself: all before the beginning is one, the rest days or months."""
         listed = difference(intact, [Span(0, begins_ms)])
         apart = (*listed, *difference(wanted, intact))
         return [*difference(intact, listed), *(part for span in apart for part in self._cut(span))]
@@ -81,13 +113,19 @@ class Tail:
         # Listed first: a segment published from now on counts as new.
         self._segments = tuple(scope.folder.segments(scope.series))
         covered = read_coverage(scope.folder, scope.series, scope.span)
-        found = [
-            absence.span
+        absences = [
+            absence
             for held in covered
             if not held.is_answered
             for absence in read_contents(scope.folder, scope.series, held.span).absences
-            if absence.reason is Reason.ARCHIVE_DAMAGED
         ]
+        found = [absence.span for absence in absences if absence.reason is Reason.ARCHIVE_DAMAGED]
+        unlisted = [
+            absence.span
+            for absence in absences
+            if absence.reason is Reason.NOT_IN_ARCHIVE and not absence.is_listing_read
+        ]
+        self._unlisted = difference(unlisted, found)
         # Where a damaged month is covered in part, only days are asked for: bars that no day has are still lost.
         self._damaged = union([*scope.damaged, *found])
 
@@ -96,7 +134,7 @@ class Tail:
                 return False
             # What was unavailable without the REST interface may be available with it.
             is_kept = not scope.refresh and (scope.rest is None or any(map(held.span.overlaps, found)))
-            return held.is_answered or is_kept
+            return (held.is_answered and not held.is_of_archives) or is_kept
 
         firm = [held.span for held in covered if is_firm(held)]
         if scope.rest is None:
@@ -117,11 +155,15 @@ class Tail:
             The REST interface did not answer, or its answer is invalid.
         """
         if self._scope.rest is None:
-            absence = explain_without_rest(span, self._scope.now_ms)
-            return Completed(span, await asyncio.to_thread(self._put_absences, span, (absence,)))
+            absences = await self._reasons.explain_by_archives(span)
+            is_stored = await asyncio.to_thread(self._put_absences, span, absences)
+            if is_stored:
+                self.beyond_archives += [absence for absence in absences if absence.reason.is_of_archives]
+            return Completed(span, is_stored)
         listing = await self._reasons.listing()
         is_before = listing is not None and span.end_ms <= listing.first_open_ms
-        span, table, sources = self._nothing(span) if is_before else await self._fetch(span)
+        is_known = is_before or self._reasons.is_not_trading
+        span, table, sources = self._nothing(span) if is_known else await self._fetch(span)
         absences = await self._reasons.explain(span, table.open_time, self._damaged)
         is_stored = not span or await asyncio.to_thread(self._store, span, table, sources, absences)
         return Completed(span, is_stored, table.row_count if is_stored else 0)
@@ -131,7 +173,7 @@ class Tail:
         assert self._scope.rest is not None
         try:
             answer = await self._scope.rest.fetch(self._scope.series, span)
-        except InvalidSymbolError:
+        except NO_BARS_ERRORS:
             # The exchange forgets a symbol some time after its last trade; its archives stay.
             return self._nothing(span)
         if answer.span.end_ms < span.end_ms:
