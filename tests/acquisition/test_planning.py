@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ckvd.acquisition.planning import plan
 from ckvd.cache.coverage import Covered
-from ckvd.model.calendar import Period, days_of, months_of, publication_ms
+from ckvd.model.calendar import Cadence, Period, days_of, months_of, publication_ms
 from ckvd.model.grid import closed_part
 from ckvd.model.market import Interval, SeriesKey
 from ckvd.model.timespan import Span
@@ -81,6 +81,10 @@ class Situation:
         """Slots that are covered, and not to be asked for again yet."""
         return slots_of(held.span for held in self.covered if held.recheck_ms == 0 or held.recheck_ms > self.now_ms)
 
+    def can_be(self, period: Period) -> bool:
+        """Whether an archive may be published, and is not known to be unavailable."""
+        return publication_ms(period) <= self.now_ms and period not in self.unavailable
+
     @property
     def needed(self) -> set[int]:
         """Slots that are wanted, in a bar that has closed, and not firmly covered."""
@@ -120,12 +124,6 @@ def test_archives_are_in_order_of_time_and_no_two_share_a_moment(situation: Situ
 
 @SOME
 @given(situations())
-def test_nothing_is_fetched_that_is_covered(situation: Situation) -> None:
-    assert not slots_of(period.span for period in situation.plan) & situation.firm
-
-
-@SOME
-@given(situations())
 def test_every_archive_brings_something_that_is_needed(situation: Situation) -> None:
     for period in situation.plan:
         assert slots_of([period.span]) & situation.needed
@@ -135,25 +133,31 @@ def test_every_archive_brings_something_that_is_needed(situation: Situation) -> 
 @given(situations())
 def test_no_archive_is_planned_before_it_can_be_there_or_known_not_to_be(situation: Situation) -> None:
     for period in situation.plan:
-        assert publication_ms(period) <= situation.now_ms
-        assert period not in situation.unavailable
+        assert situation.can_be(period)
 
 
 @SOME
 @given(situations())
-def test_a_month_is_one_archive_where_none_of_it_is_there_and_days_where_some_is(situation: Situation) -> None:
+def test_a_month_comes_as_days_where_a_part_of_it_is_there_and_else_as_one_archive(situation: Situation) -> None:
     planned = set(situation.plan)
     needed, firm = situation.needed, situation.firm
     for month in MONTHS:
-        slots = slots_of([month.span])
-        is_published = publication_ms(month) <= situation.now_ms and month not in situation.unavailable
-        is_monthly = bool(slots & needed) and not slots & firm and is_published
+        lacking = [day for day in days_of(month.span) if slots_of([day.span]) & needed]
+        days = [day for day in lacking if situation.can_be(day)] if situation.interval.has_daily_archives else []
+        is_monthly = bool(lacking) and situation.can_be(month)
+        if slots_of([month.span]) & firm and days == lacking:
+            is_monthly = False
         assert (month in planned) == is_monthly
-        for day in days_of(month.span):
-            day_slots = slots_of([day.span])
-            can_be = publication_ms(day) <= situation.now_ms and day not in situation.unavailable
-            is_daily = bool(day_slots & needed) and not day_slots & firm and can_be
-            assert (day in planned) == (is_daily and not is_monthly and situation.interval.has_daily_archives)
+        assert [day for day in days_of(month.span) if day in planned] == ([] if is_monthly else days)
+
+
+@SOME
+@given(situations())
+def test_all_that_is_needed_is_in_the_plan_unless_no_archive_can_have_it(situation: Situation) -> None:
+    planned = slots_of(period.span for period in situation.plan)
+    cadences = [Cadence.MONTHLY, *([Cadence.DAILY] if situation.interval.has_daily_archives else [])]
+    available = [period for period in PERIODS if period.cadence in cadences and situation.can_be(period)]
+    assert planned >= situation.needed & slots_of(period.span for period in available)
 
 
 @SOME
@@ -242,11 +246,26 @@ def test_days_complete_a_month_of_which_a_part_is_there() -> None:
     assert found == periods("2024-02-01", "2024-02-02")
 
 
-def test_what_is_left_of_a_day_that_is_partly_there_is_in_no_plan() -> None:
+def test_what_is_left_of_a_day_that_is_partly_there_comes_with_the_day() -> None:
     day = Span(ms(2024, 2, 3), ms(2024, 2, 4))
     covered = [Covered(Span(day.start_ms, ms(2024, 2, 3, 10)))]
     found = plan(BTCUSDT_1M, day, covered, now_ms=LONG_AFTER_MS)
-    assert found == ()
+    assert found == periods("2024-02-03")
+
+
+def test_what_is_left_of_a_month_comes_with_the_month_where_it_has_no_day() -> None:
+    wanted = Span(ms(2024, 2, 1), ms(2024, 3, 1))
+    covered = [Covered(Span(ms(2024, 2, 3), ms(2024, 3, 1)))]
+    absent = frozenset(periods("2024-02-02"))
+    found = plan(BTCUSDT_1M, wanted, covered, now_ms=LONG_AFTER_MS, unavailable=absent)
+    assert found == periods("2024-02")
+
+
+def test_what_is_left_of_a_month_of_long_bars_comes_with_the_month() -> None:
+    wanted = Span(ms(2024, 2, 1), ms(2024, 3, 1))
+    covered = [Covered(Span(ms(2024, 2, 8), ms(2024, 2, 15)))]
+    found = plan(SeriesKey.of("BTCUSDT", "1w"), wanted, covered, now_ms=LONG_AFTER_MS)
+    assert found == periods("2024-02")
 
 
 @pytest.mark.parametrize("interval", ["3d", "1w", "1mo"])

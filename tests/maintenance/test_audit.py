@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import io
 import os
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore, fault_points
+from ckvd.cache.coverage import read_coverage
 from ckvd.cache.fault_points import Step
 from ckvd.errors import CacheBusyError
-from ckvd.maintenance.audit import ArchiveAudit, Change, audit_cache, audit_days, suspect
+from ckvd.maintenance.audit import ArchiveAudit, Change, audit_cache, suspect
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
-from ckvd.model.provenance import Origin, Source
+from ckvd.model.provenance import Absence, Origin, Reason, Source
 from ckvd.model.timespan import Span
 from ckvd.vision.folder_source import FolderArchiveSource
 from ckvd.vision.name import ArchiveName
@@ -242,17 +244,83 @@ def test_archives_that_are_gone_or_damaged_are_reported(folder: CacheFolder, mir
     assert found.change is Change.FAILED
 
 
-def test_daily_archives_are_compared_with_the_month(folder: CacheFolder, mirror: Path) -> None:
-    async def run() -> list[ArchiveAudit]:
-        return [found async for found in audit_days(folder, FolderArchiveSource(mirror))]
+def store_day(folder: CacheFolder, day: Span, *sources: Source, open_price: float) -> None:
+    """Store a day of the cache anew, with other cells and other sources beside the month."""
+    with KlineCache(folder.root) as cache:
+        opens = [int(moment) for moment in cache.read_series(HOURS, day).open_time]
+    month = Source(Origin.VISION_MONTHLY, MONTH, day.start_ms, day.end_ms, sha256="0" * 64)
+    SeriesStore(folder, HOURS).put(make_table(HOURS, opens, open=open_price), day, sources=[month, *sources])
 
-    (found,) = asyncio.run(run())
-    assert (found.archive, found.change) == (DAY, Change.UNCHANGED)
-    cells = first_cells(mirror / DAY)
-    rewrite(mirror / DAY, [(b",".join(cells[:2]), cells[0] + b",12345.00000000")])
-    (found,) = asyncio.run(run())
-    assert found.change is Change.DISAGREES
-    assert found.difference.changed_count == 1
+
+FIRST_DAY = Span.of("2023-03-01", "2023-03-02")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Source(Origin.REST, "/api/v3/klines", FIRST_DAY.start_ms, FIRST_DAY.end_ms, is_preferred=True),
+        Source(Origin.VISION_DAILY, "not listed any more", FIRST_DAY.start_ms, FIRST_DAY.end_ms, sha256="1" * 64),
+    ],
+)
+def test_a_corrected_month_does_not_replace_bars_of_a_source_that_goes_before_it(
+    folder: CacheFolder, mirror: Path, other: Source
+) -> None:
+    store_day(folder, FIRST_DAY, other, open_price=7.0)
+    cells = first_cells(mirror / MONTH)
+    rewrite(mirror / MONTH, [(b",".join(cells[:2]), cells[0] + b",12345.00000000")])
+    reported = next(one for one in audit(folder, mirror) if one.archive == MONTH)
+    found = next(one for one in audit(folder, mirror, fix=True) if one.archive == MONTH)
+    assert found.difference == reported.difference
+    assert (found.difference.changed_count, found.difference.removed_count) == (0, 0)
+    assert opens_at(folder, MARCH.start_ms) == [7.0]
+    with KlineCache(folder.root) as cache:
+        assert other in cache.read_series(HOURS, FIRST_DAY).sources
+
+
+def test_a_preferred_archive_that_was_corrected_is_stored_and_stays_preferred(
+    folder: CacheFolder, mirror: Path
+) -> None:
+    (month,) = (source for source in sources_of(folder) if source.name == MONTH)
+    preferred = dataclasses.replace(month, start_ms=FIRST_DAY.start_ms, end_ms=FIRST_DAY.end_ms, is_preferred=True)
+    day = Source(Origin.VISION_DAILY, DAY, FIRST_DAY.start_ms, FIRST_DAY.end_ms, sha256="1" * 64)
+    with KlineCache(folder.root) as cache:
+        opens = [int(moment) for moment in cache.read_series(HOURS, FIRST_DAY).open_time]
+    SeriesStore(folder, HOURS).put(make_table(HOURS, opens, open=7.0), FIRST_DAY, sources=[preferred, day])
+    cells = first_cells(mirror / MONTH)
+    rewrite(mirror / MONTH, [(b",".join(cells[:2]), cells[0] + b",12345.00000000")])
+    audit(folder, mirror, fix=True)
+    assert opens_at(folder, MARCH.start_ms) == [12345.0]
+    months = [source for source in sources_of(folder) if source.name == MONTH]
+    assert [(source.span, source.is_preferred) for source in months] == [
+        (FIRST_DAY, True),
+        (Span(FIRST_DAY.end_ms, MARCH.end_ms), False),
+    ]
+
+
+def sources_of(folder: CacheFolder) -> tuple[Source, ...]:
+    with KlineCache(folder.root) as cache:
+        return cache.read_series(HOURS, MARCH).sources
+
+
+def test_a_correction_leaves_nothing_to_ask_for_again_with_its_bars(folder: CacheFolder, mirror: Path) -> None:
+    with KlineCache(folder.root) as cache:
+        opens = cache.read_series(HOURS, MARCH).open_time
+    month = Source(Origin.VISION_MONTHLY, MONTH, MARCH.start_ms, MARCH.end_ms, sha256="0" * 64)
+    hole = Absence(MARCH.start_ms, MARCH.end_ms, Reason.NOT_IN_ARCHIVE, recheck_ms=MARCH.end_ms)
+    SeriesStore(folder, HOURS).put(make_table(HOURS, opens), MARCH, sources=[month], absences=[hole])
+    rewrite(mirror / MONTH)
+    (found,) = audit(folder, mirror, fix=True)
+    assert found.is_stored
+    # Otherwise the whole month would be asked for again, and stored over what was healed since.
+    assert {held.recheck_ms for held in read_coverage(folder, HOURS, MARCH)} == {0}
+
+
+def test_archives_outside_of_a_span_are_not_looked_up(folder: CacheFolder, mirror: Path) -> None:
+    async def run(span: Span) -> list[ArchiveAudit]:
+        return [found async for found in audit_cache(folder, FolderArchiveSource(mirror), span=span)]
+
+    assert len(asyncio.run(run(Span.of("2023-03-31T23:59:59", "2023-05-01")))) == 1
+    assert asyncio.run(run(Span.of("2023-04-01", "2023-05-01"))) == []
 
 
 @pytest.mark.parametrize(

@@ -18,4 +18,5 @@
 - `strategies`: Hypothesis strategies for series, spans and bars.
 - `tables`: tables and segments made by hand, and comparisons of bits and folders.
 - `venue`: a mirror, an exchange, a clock and a cache on loopback.
+- `wrong_month`: a month of which the archive has wrong cells, at a venue.
 """

@@ -123,6 +123,7 @@ def sources(draw: st.DrawFn) -> Source:
         unordered_row_count=draw(counts),
         has_header=draw(st.booleans()),
         time_unit=draw(st.sampled_from(["ms", "us", "mixed"])),
+        is_preferred=draw(st.booleans()),
     )
 
 

@@ -36,7 +36,7 @@ def derive_klines(cache: KlineCache, series: SeriesKey, span: Span) -> Resampled
     if not grid.is_known:
         return None
     whole = Span(grid.ceil(span.start_ms), grid.ceil(span.end_ms))
-    for finer in _finer(series):
+    for finer in finer_series(series):
         try:
             return resample(cache.read_series(finer, whole), series.interval)
         except NotCachedError:
@@ -44,7 +44,7 @@ def derive_klines(cache: KlineCache, series: SeriesKey, span: Span) -> Resampled
     return None
 
 
-def _finer(series: SeriesKey) -> list[SeriesKey]:
+def finer_series(series: SeriesKey) -> list[SeriesKey]:
     """The same series at each interval that divides its own, longest first."""
     target = BarLength.of(series.interval)
     found = []

@@ -66,7 +66,7 @@ class Download:
         self._now_ms = now_ms
         self._refresh = refresh
         self._backlog = {cadence: asyncio.Semaphore(count) for cadence, count in limits.backlog.items()}
-        self._commit = GroupCommit(folder, limits)
+        self._commit = GroupCommit(folder, limits, lambda held: held.is_kept(now_ms))
         self._tally = _Tally(on_progress)
 
     async def run(self, series: Sequence[SeriesKey], span: Span) -> DownloadReport:
@@ -180,6 +180,7 @@ class _Published:
     def __init__(self) -> None:
         self.is_listed = False
         self.listed: dict[Cadence, dict[Period, ListedArchive]] = {}
+        # Not there, not valid, or stored by this download: whatever the cache keeps beside it, once is enough.
         self.unavailable: set[Period] = set()
         self.given_up: list[Span] = []
 
@@ -190,7 +191,7 @@ class _Published:
         return listed is not None and period not in listed
 
     def learn(self, reports: Sequence[ArchiveReport]) -> None:
-        """Note the archives that failed: days replace a month that is absent or damaged.
+        """Note the archives that were asked for: days replace a month that is absent or damaged.
 
         An archive that could not be reached may exist, and its days could not be reached either: its span is left
         for the next download.
@@ -198,7 +199,7 @@ class _Published:
         for report in reports:
             if isinstance(report.error, NetworkError):
                 self.given_up.append(report.period.span)
-            elif report.outcome is not Outcome.STORED:
+            else:
                 self.unavailable.add(report.period)
 
     def name_of(self, series: SeriesKey, period: Period) -> ArchiveName:

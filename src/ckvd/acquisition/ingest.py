@@ -12,24 +12,27 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from ckvd.cache.coverage import read_coverage
+from ckvd.cache.resolution import resolve
 from ckvd.cache.store import SeriesStore
 from ckvd.concurrency import Batching
 from ckvd.decode.batch import decode_archives
 from ckvd.decode.decode import Expected
 from ckvd.decode.workspace import Workspace
-from ckvd.errors import ArchiveError
+from ckvd.errors import ArchiveError, CacheBusyError
 from ckvd.model.calendar import Cadence, month_start_ms
-from ckvd.model.provenance import Origin, Source
-from ckvd.model.table import KlineTable, join_tables
-from ckvd.model.timespan import Span
-from ckvd.utils.config import REPORT_EXAMPLES_MAX
+from ckvd.model.provenance import Origin, Source, narrow
+from ckvd.model.table import KlineTable, join_tables, rows_within
+from ckvd.model.timespan import Span, difference
+from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX, REPORT_EXAMPLES_MAX
 from ckvd.vision.source import AbsentArchive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from ckvd.acquisition.limits import IngestLimits
+    from ckvd.cache.coverage import Covered
     from ckvd.cache.folder import CacheFolder
     from ckvd.decode.decode import DecodedRows
     from ckvd.model.market import SeriesKey
@@ -147,12 +150,21 @@ async def fetch_table(source: ArchiveSource, name: ArchiveName, place: Path) -> 
 # --- Storing -----------------------------------------------------------------------------------------------
 
 
+def keep_nothing(_: Covered) -> bool:
+    """Let archives replace all that the cache has of their periods."""
+    return False
+
+
 def ingest_archives(
-    archives: Sequence[FetchedArchive], folder: CacheFolder, workspace: Workspace | None = None
+    archives: Sequence[FetchedArchive],
+    folder: CacheFolder,
+    workspace: Workspace | None = None,
+    is_kept: Callable[[Covered], bool] = keep_nothing,
 ) -> list[Source | ArchiveError]:
     """Read fetched archives of one series and store them; those that follow on each other become one segment.
 
-    What is stored together costs one flush to disk: many days cost little more than one month.
+    What is stored together costs one flush to disk: many days cost little more than one month. Where the cache has
+    something to keep, the archive is stored around it.
 
     Parameters
     ----------
@@ -161,6 +173,8 @@ def ingest_archives(
     folder : CacheFolder
     workspace : Workspace, optional
         See `read_archives`.
+    is_kept : callable
+        Whether the cache keeps what it has of a span.
 
     Returns
     -------
@@ -169,6 +183,8 @@ def ingest_archives(
 
     Raises
     ------
+    CacheBusyError
+        Others changed the periods of the archives again and again.
     CacheError
         A segment cannot be written.
     """
@@ -178,8 +194,36 @@ def ingest_archives(
         table = join_tables([archive.table for archive in neighbours])
         sources = [archive.source for archive in neighbours]
         span = Span(sources[0].start_ms, sources[-1].end_ms)
-        SeriesStore(folder, table.series).put(table, span, sources=sources)
+        _put_around(SeriesStore(folder, table.series), table, span, sources, is_kept)
     return [one if isinstance(one, ArchiveError) else one.source for one in read]
+
+
+def _put_around(
+    store: SeriesStore,
+    table: KlineTable,
+    span: Span,
+    sources: Sequence[Source],
+    is_kept: Callable[[Covered], bool],
+) -> None:
+    """Store bars in the parts of a span where the cache has nothing to keep, as it is when they are published."""
+    left: tuple[Span, ...] = (span,)
+    for _ in range(CACHE_READ_ATTEMPTS_MAX):
+        # Listed before the coverage is read: a segment published in between counts as a change.
+        segments = store.folder.segments(store.series)
+        held = (read_coverage(store.folder, store.series, part) for part in left)
+        parts = difference(left, [one.span for covered in held for one in covered if is_kept(one)])
+        left = tuple(
+            part
+            for part in parts
+            if store.put_in_place(
+                resolve(part, segments), rows_within(table, part), part, sources=narrow(sources, part)
+            )
+            is None
+        )
+        if not left:
+            return
+    reason = f"its segments were changed {CACHE_READ_ATTEMPTS_MAX} times while bars were stored; try again"
+    raise CacheBusyError(str(store.folder.series_path(store.series)), reason)
 
 
 def _neighbours(archives: Sequence[ReadArchive]) -> Iterator[list[ReadArchive]]:
@@ -204,10 +248,15 @@ class GroupCommit:
     ----------
     folder : CacheFolder
     limits : IngestLimits
+    is_kept : callable
+        See `ingest_archives`.
     """
 
-    def __init__(self, folder: CacheFolder, limits: IngestLimits) -> None:
+    def __init__(
+        self, folder: CacheFolder, limits: IngestLimits, is_kept: Callable[[Covered], bool] = keep_nothing
+    ) -> None:
         self._folder = folder
+        self._is_kept = is_kept
         self._batching: Batching[FetchedArchive, Source] = Batching(
             self._ingest, partial(choose_group, limits=limits)
         )
@@ -229,7 +278,7 @@ class GroupCommit:
     def _ingest(self, archives: list[FetchedArchive]) -> list[Source | ArchiveError]:
         workspace = self._workspaces.pop() if self._workspaces else Workspace(self._parsing)
         try:
-            return ingest_archives(archives, self._folder, workspace)
+            return ingest_archives(archives, self._folder, workspace, self._is_kept)
         finally:
             self._workspaces.append(workspace)
 

@@ -1,8 +1,12 @@
 """Which archives to fetch. Pure: values in, values out.
 
 A closed month comes as one monthly archive, once that is published. A month without one, or of which the cache
-covers a part, comes as daily archives. The rest is in no archive: the REST interface may have it. The download
-tells the planner which archives turned out to be unavailable and asks again, until nothing is left to fetch.
+covers a part, comes as daily archives; where a day has none, the monthly archive is fetched for the part. The rest
+is in no archive: the REST interface may have it. The download tells the planner which archives turned out to be
+unavailable and asks again, until nothing is left to fetch.
+
+An archive may overlap what is covered, because a part of its period was pruned, set aside or never fetched. It is
+fetched whole, and only stored where the cache has nothing to keep (`ckvd.acquisition.ingest`).
 """
 
 from __future__ import annotations
@@ -46,24 +50,26 @@ def plan(
     Returns
     -------
     tuple of Period
-        Disjoint, in order of time. Each archive brings all of its period, and overlaps nothing that is covered and
-        not due. What is wanted, closed and not covered may be in none of them.
+        Disjoint, in order of time. Each archive brings something that is wanted, closed and not covered, or covered
+        and due. Some of that may be in none of them.
     """
     firm = [held.span for held in covered if not held.is_due(now_ms)]
     # Archives are whole months where the phase of bars matters, so that it need not be known.
     needed = difference([closed_part(wanted, Grid.of(series.interval), now_ms)], firm)
 
-    def is_to_fetch(period: Period) -> bool:
-        is_published = publication_ms(period) <= now_ms and period not in unavailable
-        return is_published and not any(map(period.span.overlaps, firm))
+    def is_available(period: Period) -> bool:
+        return publication_ms(period) <= now_ms and period not in unavailable
 
     archives: list[Period] = []
     for month in _touched(needed, months_of):
-        if is_to_fetch(month):
+        lacking = [span.intersection(month.span) for span in needed if span.overlaps(month.span)]
+        days = list(_touched(lacking, days_of)) if series.interval.has_daily_archives else []
+        is_held_in_part = any(map(month.span.overlaps, firm))
+        have_days = bool(days) and all(map(is_available, days))
+        if is_available(month) and not (is_held_in_part and have_days):
             archives.append(month)
-        elif series.interval.has_daily_archives:
-            lacking = [span.intersection(month.span) for span in needed if span.overlaps(month.span)]
-            archives += filter(is_to_fetch, _touched(lacking, days_of))
+        else:
+            archives += filter(is_available, days)
     return tuple(archives)
 
 

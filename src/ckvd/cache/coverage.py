@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ckvd.cache.open_segments import look_again, read_named_header
-from ckvd.cache.resolution import is_answered, resolve
+from ckvd.cache.resolution import is_answered, is_unfounded, resolve
 from ckvd.cache.rows import lacking_bars, read_grid
 from ckvd.errors import SegmentError
 from ckvd.model.grid import closed_part
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# A time to ask again that has passed whatever the present is.
+_RECHECK_AT_ONCE_MS: Final = 1
+
 
 @dataclass(frozen=True, slots=True)
 class Covered:
@@ -36,6 +39,8 @@ class Covered:
     is_answered : bool
         False where the cache only records that bars were unavailable. Until `recheck_ms` they are not asked for,
         and they are still missing.
+    is_provisional : bool
+        Whether an archive of the span replaces it.
     is_of_archives : bool
         True where only archives were asked, and none has bars before or after this: the REST interface may know
         more.
@@ -44,11 +49,17 @@ class Covered:
     span: Span
     recheck_ms: int = 0
     is_answered: bool = True
+    is_provisional: bool = False
     is_of_archives: bool = False
 
     def is_due(self, now_ms: int) -> bool:
         """Whether it is time to ask again."""
         return 0 < self.recheck_ms <= now_ms
+
+    def is_kept(self, now_ms: int) -> bool:
+        """Whether an archive that is fetched for another part of its period leaves the span as it is."""
+        is_final = self.is_answered and not self.is_of_archives and not self.is_provisional
+        return is_final and not self.is_due(now_ms)
 
 
 def read_coverage(folder: CacheFolder, series: SeriesKey, span: Span) -> list[Covered]:
@@ -80,8 +91,9 @@ def _read_coverage(folder: CacheFolder, series: SeriesKey, span: Span) -> list[C
         covered.append(
             Covered(
                 winner.span,
-                header.recheck_ms,
+                _RECHECK_AT_ONCE_MS if is_unfounded(header) else header.recheck_ms,
                 is_answered=not is_lacking,
+                is_provisional=header.is_provisional,
                 is_of_archives=is_of_archives,
             )
         )

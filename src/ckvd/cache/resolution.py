@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from ckvd.model.timespan import Span, union
+from ckvd.model.provenance import Reason
+from ckvd.model.timespan import Span, difference, union
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -72,6 +73,18 @@ def _sweep(span: Span, met: Sequence[SegmentName]) -> list[Winner]:
 def is_answered(header: SegmentHeader) -> bool:
     """Whether a segment has bars, or records that none exist; False where it records that bars were unavailable."""
     return header.row_count > 0 or all(absence.reason.is_answer for absence in header.absences)
+
+
+def is_unfounded(header: SegmentHeader) -> bool:
+    """Whether a segment without bars says "not in archive" of a time for which no archive was read.
+
+    Earlier versions wrote that of pruned bars, although the archive was not asked for. It is asked for now.
+    """
+    if header.row_count:
+        return False
+    read = [source.span for source in header.sources if source.origin.is_archive]
+    stated = [absence.span for absence in header.absences if absence.reason is Reason.NOT_IN_ARCHIVE]
+    return bool(difference([span.intersection(header.span) for span in stated], read))
 
 
 def unavailable_spans(winners: Sequence[Winner], parts: Sequence[MappedRows]) -> tuple[Span, ...]:

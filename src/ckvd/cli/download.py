@@ -18,6 +18,7 @@ from ckvd.cli.options import (
     IntervalOption,
     KindOption,
     MarketOption,
+    RestUrlOption,
     StartOption,
     VisionUrlOption,
     exit_status_of_errors,
@@ -26,15 +27,6 @@ from ckvd.cli.printing import complain, format_nbytes, is_progress_shown, progre
 from ckvd.model.market import MINUTE_MS, Kind, Market, SeriesKey
 from ckvd.model.timespan import Span, format_time
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
-
-RestUrlOption = Annotated[
-    str | None,
-    typer.Option(
-        "--rest-url",
-        help="Host of the REST interface [default: $CKVD_REST_URL, else Binance's of the market].",
-        show_default=False,
-    ),
-]
 
 
 @exit_status_of_errors()

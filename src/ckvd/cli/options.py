@@ -62,6 +62,14 @@ VisionUrlOption: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+RestUrlOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--rest-url",
+        help="Host of the REST interface [default: $CKVD_REST_URL, else Binance's of the market].",
+        show_default=False,
+    ),
+]
 
 
 def exit_with(status: int, message: str) -> typer.Exit:

@@ -11,6 +11,8 @@ them. Beside most functions that change files stands one that only shows the cha
 - `quarantine`: setting files aside with a reason, and restoring them.
 - `tombstones`: empty segments that hide older ones where a segment was set aside.
 - `audit`: comparing a cache with its source, whose archives may have changed.
+- `comparison`: comparing cached bars with daily archives, the REST interface, or shorter bars of the cache.
+- `preference`: replacing bars that differ from those of a preferred source.
 - `cached_archives`: the archives that cached bars came from, and replacing the bars of one.
 - `bar_difference`: the difference between two tables, bit by bit.
 - `pruning`: making room by removing spans.

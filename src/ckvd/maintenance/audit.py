@@ -16,19 +16,19 @@ from ckvd.acquisition.ingest import fetch_table
 from ckvd.cache.download_folder import download_folder
 from ckvd.errors import FATAL_ERRORS, CkvdError, ClientClosedError
 from ckvd.maintenance.bar_difference import BarDifference
-from ckvd.maintenance.cached_archives import compare_spans, list_cached_archives, replace_archive
+from ckvd.maintenance.cached_archives import compare_archive, list_cached_archives, replace_archive
 from ckvd.maintenance.selection import EVERYTHING
-from ckvd.model.calendar import Cadence
 from ckvd.model.record import Record
 from ckvd.network.response import parse_http_date
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder
     from ckvd.maintenance.cached_archives import CachedArchive
     from ckvd.maintenance.selection import SeriesFilter
+    from ckvd.model.calendar import Cadence
     from ckvd.model.market import SeriesKey
     from ckvd.model.provenance import Source
     from ckvd.model.table import KlineTable
@@ -43,7 +43,6 @@ class Change(StrEnum):
     UNCHANGED = "unchanged"
     CHANGED = "changed"
     GONE = "gone"  # the source does not have it any more
-    DISAGREES = "disagrees"  # the bars of a daily archive differ from those of the monthly one
     FAILED = "failed"  # it was not listed, not fetched or not valid
 
 
@@ -78,6 +77,7 @@ async def audit_cache(
     source: ArchiveSource,
     chosen: SeriesFilter = EVERYTHING,
     *,
+    span: Span | None = None,
     is_thorough: bool = False,
     fix: bool = False,
 ) -> AsyncIterator[ArchiveAudit]:
@@ -88,11 +88,14 @@ async def audit_cache(
     folder : CacheFolder
     source : ArchiveSource
     chosen : SeriesFilter
+    span : Span, optional
+        Leave out archives without a bar in it. The others are looked up whole.
     is_thorough : bool
         Fetch every archive, also where the listing shows no change.
     fix : bool
         Store archives that changed, for the spans in which their older versions win. Bars that the archive lacks
-        and another source has are kept.
+        and another source has are kept. So are all bars of a day where a daily archive or a preferred source goes
+        before a monthly archive.
 
     Yields
     ------
@@ -111,46 +114,18 @@ async def audit_cache(
         for series in chosen.choose(folder):
             listings: dict[Cadence, dict[str, ListedArchive] | str] = {}
             for archive in await asyncio.to_thread(list_cached_archives, folder, series):
+                if span is not None and not any(map(span.overlaps, archive.spans)):
+                    continue
                 if archive.cadence not in listings:
-                    listings[archive.cadence] = await _list(source, series, archive.cadence)
+                    listings[archive.cadence] = await list_by_path(source, series, archive.cadence)
                 listed = listings[archive.cadence]
                 yield await audit.look_up(series, archive, listed, is_thorough=is_thorough, fix=fix)
 
 
-async def audit_days(
-    folder: CacheFolder, source: ArchiveSource, chosen: SeriesFilter = EVERYTHING
-) -> AsyncIterator[ArchiveAudit]:
-    """Compare the bars that came from monthly archives with the daily archives of the same days.
-
-    Every listed daily archive is fetched. Differences are reported and not stored: which archive is right is for
-    people to judge.
-
-    Yields
-    ------
-    ArchiveAudit
-        One for each day. Errors: see `audit_cache`.
-    """
-    with download_folder(folder) as place:
-        audit = _Audit(folder, source, place)
-        for series in chosen.choose(folder):
-            months = [
-                archive
-                for archive in await asyncio.to_thread(list_cached_archives, folder, series)
-                if archive.cadence is Cadence.MONTHLY
-            ]
-            if not months or not series.interval.has_daily_archives:
-                continue
-            listed = await _list(source, series, Cadence.DAILY)
-            if isinstance(listed, str):
-                yield ArchiveAudit(series, "", Change.FAILED, message=listed)
-                continue
-            for day in listed.values():
-                spans = [span.intersection(day.name.period.span) for month in months for span in month.spans]
-                if spans := list(filter(None, spans)):
-                    yield await audit.look_up_day(day.name, spans)
-
-
-async def _list(source: ArchiveSource, series: SeriesKey, cadence: Cadence) -> dict[str, ListedArchive] | str:
+async def list_by_path(
+    source: ArchiveSource, series: SeriesKey, cadence: Cadence
+) -> dict[str, ListedArchive] | str:
+    """The archives that a source lists, by their paths; or why they cannot be listed."""
     try:
         listed = await source.list_archives(series, cadence)
     except ClientClosedError:
@@ -193,20 +168,10 @@ class _Audit:
             if fix:
                 difference = replace_archive(self.folder, path, found, table)
             else:
-                difference = compare_spans(self.folder, cached.spans, table, cached.others)
+                difference = compare_archive(self.folder, cached, found, table)
             return ArchiveAudit(series, path, Change.CHANGED, difference, fix, suspicion or "its bytes are others")
 
         return await self._fetch_and(compare, listed[path].name)
-
-    async def look_up_day(self, name: ArchiveName, spans: Sequence[Span]) -> ArchiveAudit:
-        """Compare a daily archive with the bars of some spans of its day."""
-
-        def compare(_: Source, table: KlineTable) -> ArchiveAudit:
-            difference = compare_spans(self.folder, spans, table)
-            change = Change.DISAGREES if difference else Change.UNCHANGED
-            return ArchiveAudit(name.series, name.path, change, difference)
-
-        return await self._fetch_and(compare, name)
 
     async def _fetch_and(
         self, compare: Callable[[Source, KlineTable], ArchiveAudit], name: ArchiveName

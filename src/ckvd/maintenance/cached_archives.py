@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from ckvd.cache.resolution import resolve
@@ -13,12 +14,12 @@ from ckvd.maintenance.bar_difference import BarDifference, compare_tables
 from ckvd.maintenance.inventory import describe_segments
 from ckvd.model.calendar import Cadence
 from ckvd.model.provenance import Absence, Origin, Source, earliest_recheck_ms, narrow
-from ckvd.model.table import merge_tables, rows_within
-from ckvd.model.timespan import Span, union
+from ckvd.model.table import join_tables, merge_tables, rows_within
+from ckvd.model.timespan import Span, difference, union
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from ckvd.cache.folder import CacheFolder, SegmentName
     from ckvd.model.market import SeriesKey
@@ -59,6 +60,22 @@ class CachedArchive:
         """The spans in which it wins, disjoint and in order."""
         return union(source.span for source in self.sources)
 
+    def is_outranked(self, others: Sequence[Source], span: Span) -> bool:
+        """Whether another source of a span goes before it: a preferred one, or a daily archive before a monthly."""
+        if any(source.is_preferred for source in narrow(self.sources, span)):
+            return False
+        is_month = self.cadence is Cadence.MONTHLY
+        return any(other.is_preferred or (is_month and other.origin is Origin.VISION_DAILY) for other in others)
+
+    def as_of(self, found: Source, span: Span) -> list[Source]:
+        """Another version of it, as the source of a span in which it is preferred in parts, or not at all."""
+        preferred = union(source.span for source in narrow(self.sources, span) if source.is_preferred)
+        parts = [(part, True) for part in preferred] + [(part, False) for part in difference([span], preferred)]
+        return [
+            replace(found, start_ms=part.start_ms, end_ms=part.end_ms, is_preferred=is_preferred)
+            for part, is_preferred in sorted(parts)
+        ]
+
     def outdated_spans(self, sha256: str) -> tuple[Span, ...]:
         """The spans in which other versions of it win than the one with a hash."""
         return union(source.span for source in self.sources if source.sha256 != sha256)
@@ -89,25 +106,13 @@ def list_cached_archives(folder: CacheFolder, series: SeriesKey) -> list[CachedA
     return sorted(archives, key=lambda archive: (archive.spans, archive.name))
 
 
-def compare_spans(
-    folder: CacheFolder, spans: Iterable[Span], table: KlineTable, others: Sequence[Source] = ()
-) -> BarDifference:
-    """Compare the cached bars of some spans with those of an archive. Errors: see `open_rows`.
-
-    Parameters
-    ----------
-    folder : CacheFolder
-    spans : iterable of Span
-    table : KlineTable
-        The bars of the archive.
-    others : sequence of Source
-        Other sources of the cached bars. Where there is one, bars that the archive lacks do not count.
-    """
-    difference = BarDifference()
-    for span in spans:
-        found = compare_tables(read_table(folder, table.series, span), rows_within(table, span))
-        difference += found.without_removed() if narrow(others, span) else found
-    return difference
+def compare_archive(folder: CacheFolder, archive: CachedArchive, found: Source, table: KlineTable) -> BarDifference:
+    """The difference that `replace_archive` would make. Errors: see `open_rows`."""
+    total = BarDifference()
+    for span in archive.outdated_spans(found.sha256):
+        before = read_table(folder, table.series, span)
+        total += compare_tables(before, _corrected(archive, span, before, rows_within(table, span)))
+    return total
 
 
 def replace_archive(folder: CacheFolder, name: str, found: Source, table: KlineTable) -> BarDifference:
@@ -137,7 +142,7 @@ def replace_archive(folder: CacheFolder, name: str, found: Source, table: KlineT
     SegmentError, CacheError
         A segment cannot be used, or the cache cannot be written.
     """
-    difference = BarDifference()
+    total = BarDifference()
     for _ in range(CACHE_READ_ATTEMPTS_MAX):
         left = [
             (archive, span)
@@ -149,9 +154,9 @@ def replace_archive(folder: CacheFolder, name: str, found: Source, table: KlineT
             replaced = _replace_span(folder, archive, span, found, table)
             if replaced is None:
                 break
-            difference += replaced
+            total += replaced
         else:
-            return difference
+            return total
     reason = f"its segments were replaced {CACHE_READ_ATTEMPTS_MAX} times while they were corrected; try again"
     raise CacheBusyError(str(folder.series_path(table.series)), reason)
 
@@ -161,24 +166,51 @@ def _replace_span(
 ) -> BarDifference | None:
     """Replace the bars of one span. None where other segments win there by now."""
     series = table.series
-    rows = rows_within(table, span)
     try:
         before = read_table(folder, series, span)
     except NotCachedError:
         return None
-    difference = compare_tables(before, rows)
-    others = narrow(archive.others, span)
-    if others:
-        # Bars that the archive lacks may have come from another source: they stay.
-        difference = difference.without_removed()
-        rows = merge_tables(series, [rows, before]).table
+    rows = _corrected(archive, span, before, rows_within(table, span))
     absences = narrow(archive.absences, span)
     published = SeriesStore(folder, series).put_in_place(
         resolve(span, archive.segments),
         rows,
         span,
-        sources=[*narrow([found], span), *others],
+        sources=[*archive.as_of(found, span), *narrow(archive.others, span)],
         absences=absences,
-        recheck_ms=earliest_recheck_ms(absences),
+        # With bars beside them, absences are asked for again by themselves.
+        recheck_ms=0 if rows.row_count else earliest_recheck_ms(absences),
     )
-    return None if published is None else difference
+    return None if published is None else compare_tables(before, rows)
+
+
+def _corrected(archive: CachedArchive, span: Span, before: KlineTable, rows: KlineTable) -> KlineTable:
+    """The bars of a span when another version of an archive replaces the cached one.
+
+    Parameters
+    ----------
+    archive : CachedArchive
+    span : Span
+    before : KlineTable
+        The cached bars of the span.
+    rows : KlineTable
+        Those of the other version.
+
+    Returns
+    -------
+    KlineTable
+        The bars of the other version. Where other sources have a part in the cached bars, bars that it lacks stay,
+        and where one of them goes before the archive, all cached bars do.
+    """
+    bounds = {bound for other in narrow(archive.others, span) for bound in (other.start_ms, other.end_ms)}
+    tables = []
+    for start_ms, end_ms in pairwise(sorted({span.start_ms, *bounds, span.end_ms})):
+        part = Span(start_ms, end_ms)
+        old, new = rows_within(before, part), rows_within(rows, part)
+        others = narrow(archive.others, part)
+        if archive.is_outranked(others, part):
+            new = merge_tables(before.series, [old, new]).table
+        elif others:
+            new = merge_tables(before.series, [new, old]).table
+        tables.append(new)
+    return join_tables(tables)

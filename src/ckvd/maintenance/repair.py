@@ -361,8 +361,8 @@ def _lost_now(
 class _Refetching:
     """Fetching the lost spans of one series again. It is run once.
 
-    Archives are chosen as for a download, with two exceptions: spans that the cache still has are not fetched
-    again, and older segments that cover a lost span do not count.
+    Archives are chosen as for a download, with two exceptions: spans that the cache still has are not replaced, not
+    even where that is due, and older segments that cover a lost span do not count.
     """
 
     def __init__(
@@ -377,7 +377,7 @@ class _Refetching:
         # What is not planned for: the rest of the cache, and archives that could not be reached.
         self._excluded = list(difference((name.span for name in folder.segments(series)), lost))
         self._backlog = {cadence: asyncio.Semaphore(count) for cadence, count in limits.backlog.items()}
-        self._commit = GroupCommit(folder, limits)
+        self._commit = GroupCommit(folder, limits, lambda held: held.is_answered)
         self._outcomes: dict[Period, Source | str | None] = {}
 
     async def run(self) -> Refetched:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ckvd.cache.folder import parse_segment_name
 from ckvd.cache.locks import local_lock_file_system
+from ckvd.cache.resolution import is_unfounded
 from ckvd.cache.rows import column_of, read_grid
 from ckvd.errors import CacheError, SegmentError, SegmentForeignError, SegmentVersionError, cannot
 from ckvd.maintenance.leftovers import find_leftovers
@@ -62,6 +63,7 @@ class Trouble(StrEnum):
     SAME_REVISION = "same revision"  # two segments overlap, and neither is newer
     IMPOSSIBLE_BARS = "impossible bars"  # as published: a high that is not the highest, and the like
     OFF_GRID = "off the grid"  # as published: bars that open or close off the grid
+    UNFOUNDED = "unfounded"  # "not in archive" is said of a time for which no archive was read
     STRANGER = "stranger"  # a file in the folder of a series without the name of a segment
     LOST = "lost"  # a file in quarantine covers it, and the cache does not (`repair.find_lost`)
     LEFTOVER = "leftover"  # of a process that died
@@ -224,6 +226,9 @@ def _check(
         message = f"it lacks the columns {', '.join(sorted(lacking))}"
         yield Severity.ERROR, Trouble.DAMAGED, message, header.row_count
         return
+    if is_unfounded(header):
+        message = 'it says "not in archive", and no archive was read for it: ckvd download asks for it'
+        yield Severity.WARNING, Trouble.UNFOUNDED, message, 0
     if is_quick:
         return
     reader.verify()

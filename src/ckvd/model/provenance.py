@@ -22,12 +22,18 @@ class Origin(StrEnum):
     VISION_DAILY = "vision-daily"
     REST = "rest"
 
+    @property
+    def is_archive(self) -> bool:
+        """Whether it is an archive."""
+        return self is not Origin.REST
+
 
 class Reason(StrEnum):
     """Why a bar of the grid is missing."""
 
     HALTED = "halted"  # every source was asked, and none has the bar
-    NOT_IN_ARCHIVE = "not in archive"  # the archive lacks the bar; no other source was asked
+    NOT_IN_ARCHIVE = "not in archive"  # the archive was read and lacks the bar; no other source was asked
+    NO_ARCHIVE = "no archive"  # there is no archive of that time; no other source was asked
     NOT_PUBLISHED = "not yet published"
     BEFORE_LISTING = "before listing"
     AFTER_DELISTING = "after delisting"
@@ -64,6 +70,7 @@ _WORDS_FOR_OLDER_VERSIONS: Final = {
     Reason.BEFORE_ARCHIVES: Reason.BEFORE_LISTING,
     Reason.AFTER_ARCHIVES: Reason.AFTER_DELISTING,
     Reason.NOT_TRADING: Reason.NOT_PUBLISHED,
+    Reason.NO_ARCHIVE: Reason.NOT_IN_ARCHIVE,
 }
 
 
@@ -98,6 +105,9 @@ class Source:
         Whether the source has a header line.
     time_unit : str
         The unit of the times in the source: `ms`, `us` or `mixed`.
+    is_preferred : bool
+        Whether somebody chose it over the other sources of the span (`ckvd cache repair --prefer`). Its bars stay,
+        whatever the others have.
     """
 
     origin: Origin
@@ -115,6 +125,7 @@ class Source:
     unordered_row_count: int = 0
     has_header: bool = False
     time_unit: str = "ms"
+    is_preferred: bool = False
 
     @property
     def span(self) -> Span:

@@ -122,7 +122,7 @@ def test_a_hole_between_archives_stays_a_loss(venue: Venue) -> None:
     publish_months(venue, LIFE, "2023-05", "2023-06", "2023-08")
     report = ensure_series(venue, HOURS, "2023-01-01", "2024-01-01", use_rest=False)
     assert report.missing[HOURS] == (Span.of("2023-07-01", "2023-08-01"),)
-    assert reasons(read(venue, "2023-07-01", "2023-08-01")) == ["not in archive"]
+    assert reasons(read(venue, "2023-07-01", "2023-08-01")) == ["no archive"]
     asked = venue.request_count
     assert not ensure_series(venue, HOURS, "2023-01-01", "2024-01-01", use_rest=False).is_complete
     assert venue.request_count == asked
@@ -150,7 +150,7 @@ def test_a_listing_that_cannot_be_read_settles_nothing(venue: Venue) -> None:
     venue.mirror.script("bucket", *[Reply(403, b"<Error><Code>AccessDenied</Code></Error>")] * 100)
     report = ensure_series(venue, HOURS, "2023-01-01", "2023-07-01", use_rest=False)
     assert report.missing[HOURS] == (Span.of("2023-01-01", "2023-05-10"),)
-    assert reasons(read(venue, "2023-01-01", "2023-05-01")) == ["not in archive"]
+    assert reasons(read(venue, "2023-01-01", "2023-05-01")) == ["no archive"]
 
 
 def cut(genuine: Reply) -> Reply:

@@ -108,7 +108,7 @@ def test_days_that_archives_will_have_are_not_yet_published(venue: Venue) -> Non
         klines = cache.read("BTCUSDT", "1h", start="2024-03-18", end="2024-03-20T10:00", missing="ignore")
     assert_equal(klines, rows)
     # The archive of the 19th was asked for: it may be there since 08:00 of the next day.
-    assert reasons(klines) == [(Reason.NOT_IN_ARCHIVE.value, 24), (Reason.NOT_PUBLISHED.value, 10)]
+    assert reasons(klines) == [(Reason.NO_ARCHIVE.value, 24), (Reason.NOT_PUBLISHED.value, 10)]
     asked = venue.request_count
     ensure(venue, ["BTCUSDT"], "2024-03-18", "2024-03-21", use_rest=False)
     assert venue.request_count == asked

@@ -211,6 +211,43 @@ def test_quarantine(folder: CacheFolder) -> None:
     assert same_in_order(shape(folder, "quarantine"), [expected])
 
 
+DIFFERENCE = {
+    "added": ["int"],
+    "removed": [],
+    "changed": ["int"],
+    "added_count": "int",
+    "removed_count": "int",
+    "changed_count": "int",
+    "columns": ["str"],
+    "cells": [
+        {"open_ms": "int", "column": "str", "before": "float", "after": "float"},
+        {"open_ms": "int", "column": "str", "before": "int", "after": "int"},
+    ],
+}
+
+
+def test_comparison(folder: CacheFolder) -> None:
+    span = Span.of("2023-03-24", "2023-03-25")
+    source = Source(Origin.VISION_MONTHLY, MONTH, span.start_ms, span.end_ms, sha256="0" * 64)
+    table = regular_table(HOURS, span).rows(0, 10)
+    SeriesStore(folder, HOURS).put(table, span, sources=[source])
+    expected = {
+        "series": "str",
+        "span": SPAN,
+        "against": "str",
+        "other": "str",
+        "agreement": "str",
+        "cached_from": ["str"],
+        "bar_count": "int",
+        "difference": DIFFERENCE,
+        "is_stored": "bool",
+        "message": "str",
+    }
+    words = ["BTCUSDT", "--start", "2023-03-24", "--end", "2023-03-25", "--vision-url", str(SAMPLES)]
+    assert same_in_order(shape(folder, "audit", "--against", "days", *words, status=1), [expected])
+    assert same_in_order(shape(folder, "repair", "--prefer", "days", *words, status=1), [expected])
+
+
 def test_audit(folder: CacheFolder) -> None:
     table = regular_table(HOURS, Span.of("2023-02-28T20:00Z", "2023-03-01T04:00Z"))
     source = Source(Origin.VISION_MONTHLY, MONTH, MARCH.start_ms, MARCH.end_ms, sha256="0" * 64)
@@ -219,15 +256,7 @@ def test_audit(folder: CacheFolder) -> None:
         "series": "str",
         "archive": "str",
         "change": "str",
-        "difference": {
-            "added": ["int"],
-            "removed": [],
-            "changed": ["int"],
-            "added_count": "int",
-            "removed_count": "int",
-            "changed_count": "int",
-            "columns": ["str"],
-        },
+        "difference": DIFFERENCE,
         "is_stored": "bool",
         "message": "str",
     }

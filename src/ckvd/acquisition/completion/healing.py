@@ -1,6 +1,7 @@
 """Filling the holes of archives: `Healing` looks short days up in other sources and merges them bar by bar.
 
-The daily archive is asked first where a monthly one was short, then the REST interface for what both lack.
+The daily archive is asked first where a monthly one was short, the monthly one where a daily one was, then the REST
+interface for what both lack.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ckvd.cache.resolution import resolve
 from ckvd.cache.rows import read_contents, read_grid
 from ckvd.concurrency import run_together
 from ckvd.errors import ArchiveError
+from ckvd.model.calendar import Cadence
 from ckvd.model.gaps import find_gaps
 from ckvd.model.grid import closed_part
 from ckvd.model.provenance import Reason, earliest_recheck_ms, narrow
@@ -32,8 +34,10 @@ if TYPE_CHECKING:
 
     from ckvd.acquisition.completion.reasons import Reasons
     from ckvd.acquisition.completion.scope import Scope
+    from ckvd.acquisition.ingest import ReadArchive
     from ckvd.cache.coverage import Covered
     from ckvd.cache.folder import SegmentName
+    from ckvd.model.calendar import Period
     from ckvd.model.grid import Grid
     from ckvd.model.provenance import Absence, Source
     from ckvd.model.table import KlineTable
@@ -43,7 +47,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArchivedBars:
-    """The bars that the cache and the daily archive have of a shortfall.
+    """The bars that the cache and archives have of a shortfall.
 
     Attributes
     ----------
@@ -68,6 +72,20 @@ class ArchivedBars:
     is_provisional: bool
     damaged: tuple[Span, ...]
     error: ArchiveError | None = None
+
+    def corrected_with(self, archive: ReadArchive) -> ArchivedBars:
+        """The same with an archive that goes before the others, unless somebody preferred one of them."""
+        if any(source.is_preferred for source in self.sources):
+            return self.completed_with(archive)
+        rows = rows_within(archive.table, self.shortfall.span)
+        sources = (*self.sources, *narrow([archive.source], self.shortfall.span))
+        return replace(self, tables=(rows, *self.tables), sources=sources, is_provisional=False, damaged=())
+
+    def completed_with(self, archive: ReadArchive) -> ArchivedBars:
+        """The same with an archive that only has bars that the others lack."""
+        rows = rows_within(archive.table, self.shortfall.span)
+        sources = (*self.sources, *narrow([archive.source], self.shortfall.span))
+        return replace(self, tables=(*self.tables, rows), sources=sources)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,6 +123,9 @@ class Healing:
         self._scope = scope
         self._archives = archives
         self._reasons = reasons
+        # The month that was read last, for all of its short days. They come in order.
+        self._reading_month = asyncio.Lock()
+        self._month: tuple[Period, ReadArchive | None] | None = None
 
     async def shortfalls(self, excluded: Sequence[Span], within: Sequence[Span]) -> list[Shortfall]:
         """The shortfalls that not every source was asked for: those that overlap `within`, and not `excluded`."""
@@ -136,9 +157,10 @@ class Healing:
             )
 
     async def read_archived(self, shortfall: Shortfall, place: Path) -> ArchivedBars:
-        """Read what the cache and the daily archive have of a shortfall.
+        """Read what the cache and the archives have of a shortfall.
 
-        A damaged archive does not keep the REST interface from being asked, where that is allowed.
+        A damaged daily archive does not keep the REST interface from being asked, where that is allowed. A damaged
+        monthly one is no error: its days are there.
 
         Parameters
         ----------
@@ -151,21 +173,33 @@ class Healing:
         CkvdError
             The archive may exist and was not fetched; or it is damaged, and no other source may be asked.
         """
-        cached = await asyncio.to_thread(self._read_cached, shortfall)
-        if shortfall.daily is None:
-            return cached
-        try:
-            daily = await fetch_table(self._archives, ArchiveName(self._scope.series, shortfall.daily), place)
-        except ArchiveError as error:
-            if self._scope.rest is None:
-                raise
-            return replace(cached, damaged=(shortfall.span,), error=error)
-        if daily is None:
-            return cached
-        # In every known disagreement of a month and a day, the day was right.
-        tables = (rows_within(daily.table, shortfall.span), *cached.tables)
-        sources = (*cached.sources, *narrow([daily.source], shortfall.span))
-        return replace(cached, tables=tables, sources=sources, is_provisional=False, damaged=())
+        found = await asyncio.to_thread(self._read_cached, shortfall)
+        for period in shortfall.archives:
+            if period.cadence is Cadence.MONTHLY:
+                month = await self._read_month(period, place)
+                found = found if month is None else found.completed_with(month)
+                continue
+            try:
+                daily = await fetch_table(self._archives, ArchiveName(self._scope.series, period), place)
+            except ArchiveError as error:
+                if self._scope.rest is None:
+                    raise
+                found = replace(found, damaged=(shortfall.span,), error=error)
+            else:
+                # In every known disagreement of a month and a day, the day was right.
+                found = found if daily is None else found.corrected_with(daily)
+        return found
+
+    async def _read_month(self, period: Period, place: Path) -> ReadArchive | None:
+        """Read a month, once for all of its short days; None where there is none that can be read."""
+        async with self._reading_month:
+            if self._month is None or self._month[0] != period:
+                try:
+                    month = await fetch_table(self._archives, ArchiveName(self._scope.series, period), place)
+                except ArchiveError:
+                    month = None
+                self._month = period, month
+            return self._month[1]
 
     def _read_cached(self, shortfall: Shortfall) -> ArchivedBars:
         # Listed before reading: a segment published in between then counts as new.

@@ -1,8 +1,8 @@
 """Which missing bars to look up in other sources, and why the rest is missing. Pure.
 
 The bars of an archive are counted against the grid. A short day is looked up in its daily archive, if a monthly one
-was short, and then in the REST interface. What no source has becomes an absence with a reason and a time to ask
-again, so that requests are not repeated for nothing.
+was short, or in the monthly one, if the daily one was, and then in the REST interface. What no source has becomes
+an absence with a reason and a time to ask again, so that requests are not repeated for nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ckvd.model.calendar import Cadence, Period, days_of, publication_ms
+from ckvd.model.calendar import Cadence, Period, days_of, months_of, publication_ms
 from ckvd.model.gaps import find_gaps
 from ckvd.model.market import DAY_MS, HOUR_MS
 from ckvd.model.provenance import Absence, Origin, Reason
@@ -30,6 +30,7 @@ _RECHECK_FIRST_MS: Final = 6 * HOUR_MS
 _HALT_SETTLED_AFTER_MS: Final = 90 * DAY_MS
 # Bars between two gaps up to which one request for both is cheaper than two.
 _JOINED_BARS_MAX: Final = 400
+_LACKING_IN_ARCHIVES: Final = (Reason.NOT_IN_ARCHIVE, Reason.NO_ARCHIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,12 @@ class Shortfall:
     ----------
     span : Span
         What is stored anew: the covered part of a day, or the gap itself where bars are longer than a day.
-    daily : Period or None
-        The daily archive to look into first.
+    archives : tuple of Period
+        The archives to look into first: the daily one, the monthly one, or both.
     """
 
     span: Span
-    daily: Period | None
+    archives: tuple[Period, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ def find_shortfalls(
         In order of time, disjoint.
     """
     months = [source.span for source in sources if source.origin is Origin.VISION_MONTHLY]
+    days = [source.span for source in sources if source.origin is Origin.VISION_DAILY]
 
     def is_settled(absence: Absence) -> bool:
         if absence.reason is Reason.ARCHIVE_DAMAGED and not any(map(absence.span.overlaps, months)):
@@ -113,6 +115,9 @@ def find_shortfalls(
 
     settled = [absence for absence in absences if is_settled(absence)]
     expected = [part.intersection(wanted) for part in covered]
+    if not use_rest:
+        # What is missing among bars of the REST interface has its reason, and archives tell nothing of it.
+        expected = [part.intersection(read) for part in expected for read in union([*months, *days])]
     interval = grid.interval
     gaps = find_gaps(open_time, expected, grid, settled, unexplained=Reason.NOT_FETCHED)
     # The REST interface was not asked for what both archives lack if it was not allowed at that time.
@@ -120,10 +125,10 @@ def find_shortfalls(
         gap
         for gap in gaps
         if gap.reason is Reason.NOT_FETCHED
-        or (use_rest and (gap.reason is Reason.NOT_IN_ARCHIVE or gap.reason.is_of_archives))
+        or (use_rest and (gap.reason in _LACKING_IN_ARCHIVES or gap.reason.is_of_archives))
     ]
-    # By span, whether no archive of the day was asked for some of its bars.
-    found: dict[Span, bool] = {}
+    # By span, the gaps in it for which archives may be asked.
+    found: dict[Span, list[Span]] = {}
     for gap in unasked:
         # The last bar of a gap may end after the covered part; it opens within.
         part = next(part for part in covered if gap.start_ms in part)
@@ -131,20 +136,34 @@ def find_shortfalls(
         for period in periods:
             if period.overlaps(part):
                 span = period.intersection(part)
-                found[span] = found.get(span, False) or gap.reason is Reason.NOT_FETCHED
+                unread = found.setdefault(span, [])
+                if gap.reason is Reason.NOT_FETCHED:
+                    unread.append(gap.span.intersection(span))
+    archives_of = _archives_of if interval.has_daily_archives else _no_archives
     return tuple(
-        Shortfall(span, _daily_archive(span, interval, months, now_ms) if is_unasked else None)
-        for span, is_unasked in found.items()
+        Shortfall(span, archives_of(span, unread, months, days, now_ms) if unread else ())
+        for span, unread in found.items()
     )
 
 
-def _daily_archive(span: Span, interval: Interval, months: Sequence[Span], now_ms: int) -> Period | None:
-    """The daily archive of a span in a day, if it may be published and the bars came from a monthly one."""
-    if not interval.has_daily_archives:
-        return None
-    (day,) = days_of(span)
-    is_of_month = any(month.overlaps(day.span) for month in months)
-    return day if is_of_month and publication_ms(day) <= now_ms else None
+def _archives_of(
+    span: Span, gaps: Sequence[Span], months: Sequence[Span], days: Sequence[Span], now_ms: int
+) -> tuple[Period, ...]:
+    """The archives that may have what is missing in a day.
+
+    The daily one if bars of the day came from a monthly one. The monthly one if bars came from the daily one, and
+    it was not read where bars are missing.
+    """
+    ((day,), (month,)) = days_of(span), months_of(span)
+    is_of_month = any(map(day.span.overlaps, months))
+    is_of_day = any(map(day.span.overlaps, days))
+    wanted = [(day, is_of_month), (month, is_of_day and bool(difference(gaps, months)))]
+    return tuple(period for period, is_wanted in wanted if is_wanted and publication_ms(period) <= now_ms)
+
+
+def _no_archives(*_: object) -> tuple[Period, ...]:
+    """Bars longer than a day have monthly archives only."""
+    return ()
 
 
 def join_requests(spans: Iterable[Span], interval: Interval) -> tuple[Span, ...]:
@@ -178,7 +197,7 @@ def _publication_ms(span: Span) -> int:
 def explain_without_rest(
     span: Span, now_ms: int, extent: ArchiveExtent | None = None, *, is_listing_read: bool = False
 ) -> tuple[Absence, ...]:
-    """Why bars are missing that no archive covers, where only archives may be asked.
+    """Why bars are missing that no archive covers, where only archives may be asked, and all were asked for.
 
     Parameters
     ----------
@@ -191,7 +210,7 @@ def explain_without_rest(
     """
     outside, between = _explain_by_extent([span], extent, now_ms)
     for part in between:
-        reason = Reason.NOT_PUBLISHED if _publication_ms(part) > now_ms else Reason.NOT_IN_ARCHIVE
+        reason = Reason.NOT_PUBLISHED if _publication_ms(part) > now_ms else Reason.NO_ARCHIVE
         later_ms = provisional_recheck_ms(part, now_ms)
         outside.append(Absence(part.start_ms, part.end_ms, reason, later_ms, is_listing_read))
     return tuple(sorted(outside, key=lambda absence: absence.start_ms))

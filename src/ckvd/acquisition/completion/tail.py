@@ -123,7 +123,7 @@ class Tail:
         unlisted = [
             absence.span
             for absence in absences
-            if absence.reason is Reason.NOT_IN_ARCHIVE and not absence.is_listing_read
+            if absence.reason in (Reason.NOT_IN_ARCHIVE, Reason.NO_ARCHIVE) and not absence.is_listing_read
         ]
         self._unlisted = difference(unlisted, found)
         # Where a damaged month is covered in part, only days are asked for: bars that no day has are still lost.

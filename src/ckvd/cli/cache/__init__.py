@@ -2,6 +2,7 @@
 
 - `app`: the sub-command, and its verbs in the order of the help.
 - `check`: `verify`, `repair`, `quarantine` and `audit`.
+- `compare`: what `audit --against` and `repair --prefer` do and print.
 - `data`: `export`, `lock` and `check-lock`.
 - `look`: `list`, `info`, `stats` and `gaps`.
 - `space`: `pack` and `prune`.

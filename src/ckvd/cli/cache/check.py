@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ckvd.cache.folder import CacheFolder
-from ckvd.cli import EXIT_INCOMPLETE
-from ckvd.cli.cache.verb import Result, Selection, YesOption, verb
-from ckvd.cli.options import VisionUrlOption, exit_with
+from ckvd.cli import EXIT_INCOMPLETE, EXIT_USAGE
+from ckvd.cli.cache.compare import Addresses, compare, prefer_bars, show_difference, vision_client
+from ckvd.cli.cache.verb import Bounds, Result, Selection, YesOption, verb
+from ckvd.cli.options import RestUrlOption, VisionUrlOption, exit_with
 from ckvd.cli.printing import (
     attributes_of,
     complain,
@@ -23,16 +24,17 @@ from ckvd.cli.printing import (
     say,
     track,
 )
-from ckvd.maintenance.audit import ArchiveAudit, Change, audit_cache, audit_days
+from ckvd.maintenance.audit import ArchiveAudit, Change, audit_cache
+from ckvd.maintenance.comparison import Against
+from ckvd.maintenance.preference import Preferred
 from ckvd.maintenance.quarantine import Quarantined, list_quarantine, restore
 from ckvd.maintenance.repair import RepairReport, RepairStep, find_lost, plan_repair, repair
 from ckvd.maintenance.verification import Finding, Severity, Trouble, is_clean, verify_cache
 from ckvd.model.timespan import format_time
 
 if TYPE_CHECKING:
-    from ckvd.api.vision_data_client import VisionDataClient
+    from ckvd.model.timespan import Span
 
-_EXAMPLES_MAX = 20
 _WAYS_OUT = (
     "ckvd cache quarantine --restore puts back what was set aside, damaged as it is; "
     "ckvd cache prune --quarantine gives up what is lost with it"
@@ -75,14 +77,31 @@ def _show_findings(findings: list[Finding]) -> None:
 def repair_command(
     *,
     selection: Selection,
+    bounds: Bounds,
     fetch: Annotated[bool, typer.Option("--fetch/--no-fetch", help="Fetch again what was lost.")] = True,
+    prefer: Annotated[
+        Preferred | None,
+        typer.Option(
+            "--prefer",
+            help="Instead, replace bars of --start to --end that differ from daily archives or the REST interface.",
+            show_default=False,
+        ),
+    ] = None,
     vision_url: VisionUrlOption = None,
+    rest_url: RestUrlOption = None,
     yes: YesOption = False,
 ) -> Result:
     """Set aside what cannot be believed and fetch it again. Status 1: something is left to do.
 
-    Nothing is deleted: `ckvd cache quarantine` shows what was set aside, and restores it.
+    Nothing is deleted: `ckvd cache quarantine` shows what was set aside, and restores it. With --prefer, bars that
+    differ from those of the preferred source are replaced, and nothing else is looked at: see `ckvd cache audit
+    --against`. What is preferred stays, whatever is downloaded later.
     """
+    if prefer is not None:
+        addresses = Addresses(vision_url, rest_url)
+        return prefer_bars(selection, prefer, bounds.span, addresses, is_done=yes)
+    if bounds.span is not None:
+        raise exit_with(EXIT_USAGE, "--start and --end say which bars to replace, with --prefer")
     findings = _find_what_to_repair(selection)
     steps = plan_repair(selection.folder, findings)
     if not yes:
@@ -106,15 +125,8 @@ async def _repair(
 ) -> RepairReport:
     if not fetch:
         return await repair(folder, findings)
-    async with _vision(vision_url, folder) as vision:
+    async with vision_client(vision_url, folder) as vision:
         return await repair(folder, findings, vision.archives)
-
-
-def _vision(vision_url: str | None, folder: CacheFolder) -> VisionDataClient:
-    # Loads HTTP, which --help and the other verbs do not need.
-    from ckvd.api.vision_data_client import VisionDataClient  # noqa: PLC0415
-
-    return VisionDataClient(vision_url, cache=folder.root)
 
 
 def _show_plan(steps: tuple[RepairStep, ...]) -> None:
@@ -195,34 +207,44 @@ def _quarantine_row(aside: Quarantined) -> tuple[object, ...]:
 def audit(
     *,
     selection: Selection,
+    bounds: Bounds,
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Fetch every archive, also where the listing shows no change.")
     ] = False,
-    days: Annotated[
-        bool, typer.Option("--days", help="Compare monthly archives with the daily ones instead.")
-    ] = False,
+    against: Annotated[
+        Against | None,
+        typer.Option(
+            "--against",
+            help="Instead, compare bars with daily archives, the REST interface, or shorter bars of the cache.",
+            show_default=False,
+        ),
+    ] = None,
     vision_url: VisionUrlOption = None,
+    rest_url: RestUrlOption = None,
     yes: YesOption = False,
 ) -> Result:
     """Find archives that changed since they were fetched, and which bars; with --yes, store them as they are now.
 
-    Status 1: something changed and was not stored, disagrees, or could not be looked up.
+    Status 1: something changed and was not stored, differs, or could not be looked up. With --against, bars are
+    compared with another source, which shows archives that are wrong from the beginning; `ckvd cache repair
+    --prefer` replaces them.
     """
     selection.series()
-    found = asyncio.run(_audit(selection, vision_url, thorough=thorough, days=days, fix=yes))
+    if against is not None:
+        if yes or thorough:
+            raise exit_with(EXIT_USAGE, "--against only compares: ckvd cache repair --prefer replaces what differs")
+        return compare(selection, against, bounds.span, Addresses(vision_url, rest_url))
+    found = asyncio.run(_audit(selection, vision_url, bounds.span, thorough=thorough, fix=yes))
     is_well = all(one.change is Change.UNCHANGED or one.is_stored for one in found)
     return Result(found, partial(_show_audits, found), is_well)
 
 
 async def _audit(
-    selection: Selection, vision_url: str | None, *, thorough: bool, days: bool, fix: bool
+    selection: Selection, vision_url: str | None, span: Span | None, *, thorough: bool, fix: bool
 ) -> list[ArchiveAudit]:
     folder = selection.folder
-    async with _vision(vision_url, folder) as vision:
-        if days:
-            audits = audit_days(folder, vision.archives, selection.filter)
-        else:
-            audits = audit_cache(folder, vision.archives, selection.filter, is_thorough=thorough, fix=fix)
+    async with vision_client(vision_url, folder) as vision:
+        audits = audit_cache(folder, vision.archives, selection.filter, span=span, is_thorough=thorough, fix=fix)
         found = []
         with progress_bar("auditing") as update:
             async for one in audits:
@@ -251,12 +273,4 @@ def _show_audit(one: ArchiveAudit) -> None:
         f"{difference.added_count} added, {difference.removed_count} removed"
         + (f" ({one.message})" if one.message else "")
     )
-    for what, opens in (
-        ("differs", difference.changed),
-        ("added", difference.added),
-        ("removed", difference.removed),
-    ):
-        for open_ms in opens[:_EXAMPLES_MAX]:
-            say(f"  {format_time(open_ms)} {what}")
-        if len(opens) > _EXAMPLES_MAX:
-            say(f"  and more that {what}: see --json")
+    show_difference(difference, added="added", removed="removed")

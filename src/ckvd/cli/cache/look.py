@@ -87,7 +87,8 @@ def _show_series(summary: SeriesSummary, segments: list[SegmentSummary], finding
     print_table(("segment", "speaks for", "bars", "size", "state"), [_segment_row(segment) for segment in segments])
     for source in winning_sources(segments):
         confirmed = "confirmed" if source.is_checksum_published else "not confirmed"
-        say(f"source {source.name} {source.row_count} rows {source.sha256[:16] or '-'} {confirmed}")
+        preferred = " preferred" if source.is_preferred else ""
+        say(f"source {source.name} {source.row_count} rows {source.sha256[:16] or '-'} {confirmed}{preferred}")
     for segment in segments:
         _show_absences(segment)
     for finding in findings:
