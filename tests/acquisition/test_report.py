@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -33,13 +34,21 @@ USUAL = Source(
         ({"conflict_count": 2}, ("2 open times stand in different rows; the later row was kept",)),
         ({"unordered_row_count": 3}, ("3 rows were out of order and sorted",)),
         (
+            {"outside_row_count": 4, "outside_open_times": (MONTH.span.end_ms, 0, 1000, 2000)},
+            ("4 rows outside of its period left out, 2023-02-01, 1970-01-01, 1970-01-01T00:00:01Z ...",),
+        ),
+        (
+            {"impossible_count": 1, "impossible_open_times": (MONTH.start_ms,)},
+            ("1 bar that no market can make kept as published, 2023-01-01",),
+        ),
+        (
             {"duplicate_row_count": 1, "unordered_row_count": 1},
             ("1 duplicate rows collapsed", "1 rows were out of order and sorted"),
         ),
     ],
 )
-def test_what_was_unusual_is_a_note(unusual: dict[str, int], notes: tuple[str, ...]) -> None:
-    report = ArchiveReport(SERIES, MONTH, Outcome.STORED, source=replace(USUAL, **unusual))  # type: ignore[arg-type]
+def test_what_was_unusual_is_a_note(unusual: dict[str, Any], notes: tuple[str, ...]) -> None:
+    report = ArchiveReport(SERIES, MONTH, Outcome.STORED, source=replace(USUAL, **unusual))
     assert report.notes == notes
 
 

@@ -19,6 +19,7 @@ from ckvd.model.provenance import Absence, Gap, Origin, Reason, Source
 from ckvd.model.table import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, BarFlag, KlineTable, fields_of
 from ckvd.model.timespan import Span
 from support.block import Block
+from support.impossible import is_impossible
 from support.models import MINUTE_MS, bar_end, bar_start
 from support.strategies import segment_spans, series_keys, tables
 from support.tables import BTCUSDT_1M, make_table, regular_table, same_bits
@@ -152,7 +153,7 @@ def flag_one(table: KlineTable, row: int, grid: Grid, *, has_volume: bool) -> in
     close_ms = bar_end(opens[row], interval) - 1 if interval is Interval.MO1 else opens[row] + length_ms - 1
     if interval is Interval.D3:
         start_ms = grid.slot(opens[row]).start_ms
-    flags = 0
+    flags = BarFlag(0)
     if opens[row] != start_ms:
         flags |= BarFlag.OFF_GRID
     if closes[row] != close_ms:
@@ -161,6 +162,8 @@ def flag_one(table: KlineTable, row: int, grid: Grid, *, has_volume: bool) -> in
         flags |= BarFlag.ZERO_VOLUME
     if row + 1 < len(opens) and closes[row] >= opens[row + 1]:
         flags |= BarFlag.OVERLAPS_NEXT
+    if is_impossible(table, row):
+        flags |= BarFlag.IMPOSSIBLE
     return flags
 
 
@@ -184,10 +187,13 @@ def test_each_kind_of_unusual_bar_has_its_flag() -> None:
         [0, MINUTE_MS, 2 * MINUTE_MS + 14_000, 3 * MINUTE_MS, 4 * MINUTE_MS],
         close_time=[59_999, 90_000, 194_000 - 1, 240_000 - 1, 300_000 - 1],
         volume=[1, 1, 1, -0.0, 1],
+        count=[1, 1, 1, 0, 1],
+        taker_buy_volume=0,
+        high=[500, 500, 500, 500, 99],
     )
     klines = Klines(BTCUSDT_1M, HOUR, [Block(table)])
     late = BarFlag.OFF_GRID | BarFlag.OVERLAPS_NEXT
-    assert klines.flags.tolist() == [0, BarFlag.ODD_CLOSE, late, BarFlag.ZERO_VOLUME, 0]
+    assert klines.flags.tolist() == [0, BarFlag.ODD_CLOSE, late, BarFlag.ZERO_VOLUME, BarFlag.IMPOSSIBLE]
     assert klines.flag_counts == dict.fromkeys(BarFlag, 1)
 
 
@@ -202,6 +208,26 @@ def test_a_volume_of_zero_is_usual_for_kinds_without_a_volume(kind: Kind) -> Non
     series = SeriesKey.of("BTCUSDT", "1m", market="um", kind=kind)
     klines = Klines(series, HOUR, [Block(make_table(series, [0], volume=0))])
     assert klines.flag_counts == {}
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, -0.0, 0.5]), st.sampled_from([0, 1]))), st.integers(0, 8))
+def test_a_bar_traded_unless_it_has_neither_volume_nor_trades(bars: list[tuple[float, int]], cut: int) -> None:
+    volumes, counts = [volume for volume, _ in bars], [count for _, count in bars]
+    opens = range(0, len(bars) * MINUTE_MS, MINUTE_MS)
+    for series in (BTCUSDT_1M, COIN_1M):
+        table = make_table(series, list(opens), volume=volumes or 0, count=counts or 0)
+        klines = Klines(series, HOUR, [Block(table.rows(0, cut)), Block(table.rows(cut, len(bars)))])
+        assert klines.traded.tolist() == [bool(volume or count) for volume, count in bars]
+        assert klines.traded.dtype == np.bool_
+        assert not klines.traded.flags.writeable
+        assert klines.traded is klines.traded
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.KLINES])
+def test_prices_that_are_sampled_are_not_traded(kind: Kind) -> None:
+    series = SeriesKey.of("BTCUSDT", "1m", market="um", kind=kind)
+    with pytest.raises(ColumnError, match="has no trades"):
+        _ = Klines(series, HOUR, [Block(make_table(series, [0]))]).traded
 
 
 # --- Gaps and sources --------------------------------------------------------------------------------------

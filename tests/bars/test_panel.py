@@ -179,3 +179,44 @@ def test_symbols_keep_their_order_and_a_symbol_given_twice_has_two_columns(tmp_p
 def test_no_symbols_are_refused(tmp_path: Path) -> None:
     with open_cache(tmp_path) as cache, pytest.raises(IdentityError, match="at least one symbol"):
         cache.panel([], "1h", 0, DAY_MS)
+
+
+# --- Bars that traded --------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("cells_min")
+def test_bars_that_did_not_trade_are_left_out_if_only_traded_ones_are_wanted(tmp_path: Path) -> None:
+    quiet = hours("AUSDT", [0, HOUR_MS, 2 * HOUR_MS + 1, 3 * HOUR_MS, 4 * HOUR_MS])
+    quiet.columns["volume"][:] = [1, 0, 0, 0, 0]
+    quiet.columns["count"][:] = [1, 0, 0, 3, 0]
+    put(tmp_path, quiet, DAY)
+    put(tmp_path, hours("BUSDT"), DAY)
+    with open_cache(tmp_path) as cache:
+        panel = cache.panel(["AUSDT", "BUSDT"], "1h", 0, DAY_MS, ["close", "volume"], traded=True)
+        every = cache.panel(["AUSDT", "BUSDT"], "1h", 0, DAY_MS, ["close", "volume"])
+        klines = cache.read("AUSDT", "1h", start=0, end=DAY_MS)
+    assert np.flatnonzero(panel.mask[:, 0]).tolist() == [0, 3]
+    assert np.flatnonzero(every.mask[:, 0]).tolist() == [0, 1, 3, 4]
+    assert panel.mask[:, 1].all()
+    assert panel.off_grid_counts.tolist() == every.off_grid_counts.tolist() == [1, 0]
+    for name in ("close", "volume"):
+        assert np.array_equal(panel[name], np.where(panel.mask, every[name], np.nan), equal_nan=True)
+    assert klines.traded.tolist() == [True, False, False, True, False]
+
+
+@pytest.mark.usefixtures("cells_min")
+def test_a_full_grid_of_bars_that_did_not_trade_is_empty(tmp_path: Path) -> None:
+    table = hours("AUSDT")
+    table.columns["volume"][:] = table.columns["count"][:] = 0
+    put(tmp_path, table, DAY)
+    with open_cache(tmp_path) as cache:
+        panel = cache.panel("AUSDT", "1h", 0, DAY_MS, traded=True)
+    assert not panel.mask.any()
+    assert np.isnan(panel.close).all()
+
+
+def test_prices_that_are_sampled_cannot_be_asked_for_trades(tmp_path: Path) -> None:
+    series = SeriesKey.of("BTCUSDT", "1h", market="um", kind="markPriceKlines")
+    put(tmp_path, regular_table(series, DAY), DAY)
+    with open_cache(tmp_path) as cache, pytest.raises(ColumnError, match="has no trades"):
+        cache.panel("BTCUSDT", "1h", 0, DAY_MS, market="um", kind="markPriceKlines", traded=True)

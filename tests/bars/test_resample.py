@@ -402,3 +402,31 @@ def test_hours_made_of_real_minutes_are_the_published_hours(
         is_exact = np.abs(expected) * 10**8 < 2**53
         assert (found == expected)[is_exact].all(), name
         assert (np.abs(found - expected) <= np.spacing(expected)).all(), name
+
+
+# --- Bars that traded --------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60)
+@given(st.data(), st.lists(st.tuples(st.sampled_from([0.0, 0.5]), st.sampled_from([0, 2])), max_size=40))
+def test_the_source_bars_that_traded_are_counted(data: st.DataObject, bars: list[tuple[float, int]]) -> None:
+    step = data.draw(st.sampled_from([MINUTE_MS, 7 * MINUTE_MS, HOUR_MS]))
+    opens = [number * step for number in range(len(bars))]
+    table = make_table(BTCUSDT_1M, opens, volume=[v for v, _ in bars] or 0, count=[n for _, n in bars] or 0)
+    klines = klines_of(table, Span(0, 41 * step))
+    hours = klines.resample("1h")
+    expected: dict[int, int] = {}
+    for open_ms, traded in zip(opens, klines.traded.tolist(), strict=True):
+        hour_ms = open_ms // HOUR_MS * HOUR_MS
+        expected[hour_ms] = expected.get(hour_ms, 0) + traded
+    assert dict(zip(hours.open_time.tolist(), hours.traded_count.tolist(), strict=True)) == expected
+    assert hours.traded_count.dtype == np.int64
+    assert not len(bars) or not hours.traded_count.flags.writeable
+
+
+def test_sampled_prices_count_no_trades() -> None:
+    series = SeriesKey.of("BTCUSDT", "1m", market="um", kind="markPriceKlines")
+    hours = klines_of(make_table(series, [0, MINUTE_MS]), Span(0, HOUR_MS)).resample("1h")
+    assert hours.source_count.tolist() == [2]
+    with pytest.raises(ColumnError, match="has no trades"):
+        _ = hours.traded_count

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PATHS = sorted(path.relative_to(SAMPLES).as_posix() for path in SAMPLES.rglob("*.zip"))
 DAY = SeriesKey.of("BTCUSDT", "1h")
-GOOD = ("1672531200000", "1", "2", "0.5", "1.5", "3", "1672534799999", "4", "5", "6", "7", "0")
+GOOD = ("1672531200000", "1", "2", "0.5", "1.5", "8", "1672534799999", "9", "5", "6", "7", "0")
 
 
 def name_of(path: str) -> ArchiveName:
@@ -50,7 +50,8 @@ def assert_same(together: DecodedRows | ArchiveError, single: DecodedRows | Arch
         assert together.table.columns[name].tobytes() == column.tobytes(), name
     for name in ("row_count", "duplicate_row_count", "unordered_row_count", "has_header", "time_unit"):
         assert getattr(together, name) == getattr(single, name), name
-    assert together.conflict_open_times.tolist() == single.conflict_open_times.tolist()
+    for name in ("conflict_open_times", "outside_open_times", "impossible_open_times"):
+        assert getattr(together, name).tolist() == getattr(single, name).tolist(), name
 
 
 @settings(max_examples=25, deadline=None)
@@ -73,9 +74,16 @@ def test_samples_of_any_format_decode_alike_together_and_alone(paths: list[str])
         [GOOD, GOOD, (GOOD[0], "9", *GOOD[2:])],
         [],
         [("",), GOOD],
+        [(GOOD[0], "1", "0.25", *GOOD[3:])],
+        [(*GOOD[:6], "1640995200000000", *GOOD[7:])],
+        [GOOD, (str(int(GOOD[0]) + 86_400_000), *GOOD[1:])],
+        [(*GOOD[:6], str(int(GOOD[0]) + 1_799_999), *GOOD[7:])],
     ],
-    ids=["ragged", "no number", "outside", "duplicates and conflicts", "empty", "blank line"],
-)
+    ids=[
+        "ragged", "no number", "mostly outside", "duplicates and conflicts", "empty", "blank line", "impossible",
+        "impossible in two units", "outside", "another interval",
+    ],
+)  # fmt: skip
 def test_a_refused_archive_does_not_affect_the_others(spoiled: Sequence[tuple[str, ...]]) -> None:
     days = [ArchiveName(DAY, Period.of_label(f"2023-01-0{day}")) for day in (1, 2)]
     later = (str(int(GOOD[0]) + 86_400_000), *GOOD[1:6], str(int(GOOD[6]) + 86_400_000), *GOOD[7:])

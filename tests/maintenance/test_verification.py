@@ -45,7 +45,7 @@ def test_any_damaged_byte_is_found(tmp_path: Path) -> None:
     assert missed == []
 
 
-def test_impossible_bars_are_warned_of_and_odd_ones_noted(tmp_path: Path) -> None:
+def test_impossible_and_odd_bars_are_as_published_and_noted(tmp_path: Path) -> None:
     cache = CacheFolder(tmp_path / "odd")
     day = Span.of("2024-01-01", "2024-01-02")
     table = regular_table(
@@ -66,10 +66,22 @@ def test_impossible_bars_are_warned_of_and_odd_ones_noted(tmp_path: Path) -> Non
     SeriesStore(cache, BTCUSDT_1M).put(table, day)
     found = {(finding.severity, finding.trouble, finding.bar_count) for finding in look(cache)}
     assert found == {
-        (Severity.WARNING, Trouble.IMPOSSIBLE_BARS, 1),
+        (Severity.NOTE, Trouble.IMPOSSIBLE_BARS, 1),
         (Severity.NOTE, Trouble.OFF_GRID, 1),
     }
+    assert is_clean(look(cache))
     assert list(verify_cache(cache, is_quick=True)) == []
+
+
+def test_a_number_that_is_not_finite_was_never_published_and_is_warned_of(tmp_path: Path) -> None:
+    cache = CacheFolder(tmp_path / "cache")
+    day = Span.of("2024-01-01", "2024-01-02")
+    table = regular_table(BTCUSDT_1M, day)
+    table.columns["quote_volume"][5] = float("inf")
+    table.columns["close"][7] = float("nan")
+    SeriesStore(cache, BTCUSDT_1M).put(table, day)
+    found = {(finding.severity, finding.trouble, finding.bar_count) for finding in look(cache)}
+    assert found == {(Severity.WARNING, Trouble.IMPOSSIBLE_BARS, 2)}
 
 
 def test_bars_near_the_largest_double_are_finite(tmp_path: Path) -> None:

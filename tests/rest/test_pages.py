@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckvd.model.grid import regular_close_times
 from ckvd.model.market import Interval
 from ckvd.model.timespan import Span
 from ckvd.rest.endpoint import MarketRules
@@ -36,7 +37,7 @@ def walk(
         while left:
             asked = request_for(left.pop(), interval, rules)
             page = np.array(serve(opens, asked, is_newest_first=is_newest_first), np.int64)
-            assert fault_of(asked, page, interval) is None
+            assert fault_of(asked, page, regular_close_times(page, interval), interval) is None
             collected += page.tolist()
             left += left_over(asked, page, interval, rules)
             request_count += 1

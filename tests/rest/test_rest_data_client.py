@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ckvd.errors import ClientClosedError, RestAnswerError
+from ckvd.model.grid import Grid
 from ckvd.model.market import Interval, Kind, SeriesKey
 from ckvd.model.provenance import Origin
 from ckvd.model.timespan import Span, union
@@ -97,7 +98,8 @@ def test_two_days_come_in_pages_and_each_bar_comes_once(series: SeriesKey, page_
 )
 def test_a_series_is_asked_for_by_its_own_path(series: SeriesKey, path: str, subject: dict[str, str]) -> None:
     span = Span(ms(2024, 1, 1), ms(2024, 2, 1))
-    with exchange_at(NOW_MS, {series: [make_row(span.start_ms, span.end_ms - 1)]}) as exchange:
+    end_ms = Grid.of(series.interval).next(span.start_ms)
+    with exchange_at(NOW_MS, {series: [make_row(span.start_ms, end_ms - 1)]}) as exchange:
         assert opens_of(fetch(exchange, series, span)) == [span.start_ms]
         (request, *_) = exchange.server.requests
     assert request.path == path

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ckvd.model.table import Column, Decimals
 
 BTCUSDT_1M = SeriesKey.of("BTCUSDT", "1m")
+# In the order of the twelve fields: the high is the highest, the low the lowest, and takers bought a part.
+_HUNDREDS = (10, 1, 6, 0.5, 4, 5, 12, 7, 8, 2, 3, 11)
 
 
 def make_table(
@@ -31,15 +33,16 @@ def make_table(
     decimals: Mapping[str, Decimals] | None = None,
     **columns: Any,
 ) -> KlineTable:
-    """Bars that open at given times and close regularly. Other cells count up, each column from its own hundred.
+    """Bars that open at given times and close regularly. Other cells count up, each column from its own hundred, so
+    that a market could have made the bars.
 
     A column given by name holds what is given instead, a scalar in every row. Columns that are not among the twelve
     fields (`close_time_us`) are added.
     """
     opens = np.array(open_times, np.int64)
     made: dict[str, Column] = {
-        name: 100 * position + np.arange(len(opens), dtype=COLUMN_DTYPES[name])
-        for position, name in enumerate(fields_of(series))
+        name: int(100 * hundred) + np.arange(len(opens), dtype=COLUMN_DTYPES[name])
+        for hundred, name in zip(_HUNDREDS, fields_of(series), strict=True)
     }
     made["open_time"] = opens
     made["close_time"] = regular_close_times(opens, series.interval)

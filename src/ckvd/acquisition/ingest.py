@@ -116,6 +116,10 @@ def _source_of(fetched: FetchedArchive, decoded: DecodedRows) -> Source:
         conflict_count=len(conflicts),
         conflict_open_times=tuple(conflicts[:REPORT_EXAMPLES_MAX].tolist()),
         unordered_row_count=decoded.unordered_row_count,
+        outside_row_count=len(decoded.outside_open_times),
+        outside_open_times=tuple(decoded.outside_open_times[:REPORT_EXAMPLES_MAX].tolist()),
+        impossible_count=len(decoded.impossible_open_times),
+        impossible_open_times=tuple(decoded.impossible_open_times[:REPORT_EXAMPLES_MAX].tolist()),
         has_header=decoded.has_header,
         time_unit=decoded.time_unit,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ckvd.model.grid import Grid, closed_part
 from ckvd.model.market import MINUTE_MS
@@ -12,12 +12,17 @@ from ckvd.model.provenance import earliest_recheck_ms, narrow
 from ckvd.model.timespan import Span, format_time, now_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from ckvd.cache.untraded_tail import UntradedTail
     from ckvd.errors import CkvdError
     from ckvd.model.calendar import Period
     from ckvd.model.market import SeriesKey
     from ckvd.model.provenance import Absence, Source
+
+
+# Open times that a note shows.
+_EXAMPLES_MAX: Final = 3
 
 
 class Outcome(StrEnum):
@@ -70,7 +75,22 @@ class ArchiveReport:
             notes.append(f"{source.conflict_count} open times stand in different rows; the later row was kept")
         if source.unordered_row_count:
             notes.append(f"{source.unordered_row_count} rows were out of order and sorted")
+        if source.outside_row_count:
+            times = _shown(source.outside_open_times, source.outside_row_count)
+            notes.append(f"{_count(source.outside_row_count, 'row')} outside of its period left out, {times}")
+        if source.impossible_count:
+            times = _shown(source.impossible_open_times, source.impossible_count)
+            bars = _count(source.impossible_count, "bar")
+            notes.append(f"{bars} that no market can make kept as published, {times}")
         return tuple(notes)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _shown(times: Sequence[int], count: int) -> str:
+    return ", ".join(map(format_time, times[:_EXAMPLES_MAX])) + (" ..." if count > _EXAMPLES_MAX else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +111,9 @@ class CompletionReport:
         Whether something was stored.
     open_from_ms : int or None
         From here on bars still form by the clock of the exchange, although they are closed by this machine's.
+    impossible_open_times : tuple of int
+        Open times of bars of the REST interface that no market can make, in milliseconds, ascending. They were
+        stored, as published.
     beyond_archives : tuple of Absence
         What this download settled by the listing of the archives alone: the time before the first archive and after
         the last one. Where a mirror is not up to date, the exchange may have bars there.
@@ -102,6 +125,7 @@ class CompletionReport:
     errors: tuple[CkvdError, ...]
     has_changed: bool
     open_from_ms: int | None = None
+    impossible_open_times: tuple[int, ...] = ()
     beyond_archives: tuple[Absence, ...] = ()
 
     def closed_part(self, span: Span) -> Span:
@@ -126,6 +150,9 @@ class DownloadReport:
         What each series has beyond its archives, where other sources were asked.
     present_ms : int
         The time of the download by its clock, in milliseconds: a bar that closes later is no data yet.
+    untraded_tails : mapping of SeriesKey to UntradedTail
+        Series at whose end nobody traded for a day or more, where the span reaches those bars. They are in the
+        cache, as published.
     unavailable : mapping of SeriesKey to tuple of Absence
         Why the missing spans are missing, and when they are asked for again, where sources were asked for them.
     """
@@ -136,6 +163,7 @@ class DownloadReport:
     missing: dict[SeriesKey, tuple[Span, ...]]
     completions: tuple[CompletionReport, ...] = ()
     present_ms: int = field(default_factory=now_ms)
+    untraded_tails: dict[SeriesKey, UntradedTail] = field(default_factory=dict)
     unavailable: dict[SeriesKey, tuple[Absence, ...]] = field(default_factory=dict)
 
     @property
@@ -169,6 +197,17 @@ class DownloadReport:
         words = " and ".join(dict.fromkeys(absence.reason.value for absence in absences))
         due_ms = earliest_recheck_ms(absences)
         return f"{words}, asked for again from {format_time(due_ms // MINUTE_MS * MINUTE_MS)}" if due_ms else words
+
+    @property
+    def outside_row_count(self) -> int:
+        """Rows that were left out, because they open outside of the period of their archive."""
+        return sum(archive.source.outside_row_count for archive in self.archives if archive.source is not None)
+
+    @property
+    def impossible_count(self) -> int:
+        """Bars that no market can make, among those that this download stored."""
+        of_archives = (archive.source.impossible_count for archive in self.archives if archive.source is not None)
+        return sum(of_archives) + sum(len(one.impossible_open_times) for one in self.completions)
 
     @property
     def is_complete(self) -> bool:

@@ -18,6 +18,7 @@ from ckvd.cache.coverage import unavailable_absences, uncovered_spans
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.rows import read_grid
+from ckvd.cache.untraded_tail import find_untraded_tails
 from ckvd.concurrency import run_together
 from ckvd.errors import ClientClosedError, NetworkError, NotCachedError, NotFetchedError
 from ckvd.lifecycle import ConnectionHolder, Resource
@@ -289,7 +290,8 @@ class CryptoKlineVisionData(ConnectionHolder):
         if vision is None:
             present_ms = self._clock()
             missing = {key: uncovered_spans(self.folder, key, span, present_ms) for key in series}
-            return DownloadReport(tuple(series), span, (), missing, present_ms=present_ms)
+            tails = find_untraded_tails(self.folder, series, span)
+            return DownloadReport(tuple(series), span, (), missing, present_ms=present_ms, untraded_tails=tails)
         report = await vision.fetch_archives(series, span, refresh=refresh, on_progress=on_progress)
         completions = await run_together(
             [self._complete(key, span, report, vision, rest, refresh=refresh) for key in series]
@@ -310,6 +312,7 @@ class CryptoKlineVisionData(ConnectionHolder):
             completions=tuple(completions),
             present_ms=present_ms,
             unavailable=unavailable,
+            untraded_tails=find_untraded_tails(self.folder, series, span),
         )
         await pack_stored(self.folder, whole, vision.limits)
         return whole

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ckvd.errors import ColumnError, ExportError
+from ckvd.model.market import Kind
 from ckvd.model.table import COLUMN_DTYPES
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from ckvd.model.market import SeriesKey
     from ckvd.model.table import Column, Times
 
 _REMEDIES: Final = {
@@ -137,6 +139,15 @@ class BarColumns(NamedColumns):
                 polars.col(name).cast(polars.Datetime("ms")).dt.replace_time_zone("UTC")
                 for name in filter(_is_time, columns)
             )
+
+
+def require_trades(series: SeriesKey) -> None:
+    """Raise ColumnError unless the bars of a series are made of trades."""
+    if series.kind is not Kind.KLINES:
+        raise ColumnError(
+            f"{series} has no trades, so that no bar of it traded or did not: its prices are sampled; "
+            f"ask the {Kind.KLINES} of the symbol"
+        )
 
 
 def grid_to_pandas(cells: npt.NDArray[Any], open_time: Times, symbols: Sequence[str]) -> Any:

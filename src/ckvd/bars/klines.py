@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from ckvd.bars.columns import BarColumns
+from ckvd.bars.columns import BarColumns, require_trades
 from ckvd.errors import ColumnError
 from ckvd.model.gaps import find_gaps
 from ckvd.model.grid import Grid
+from ckvd.model.impossible_bars import impossible_bars
 from ckvd.model.market import Interval, Kind
 from ckvd.model.provenance import Gap, Reason, narrow
-from ckvd.model.table import COLUMN_DTYPES, REGULAR_US, BarFlag, bar_flags, fields_of, regular_us
+from ckvd.model.table import COLUMN_DTYPES, REGULAR_US, BarFlag, bar_flags, fields_of, regular_us, traded_bars
 from ckvd.model.timespan import Span, difference
 
 if TYPE_CHECKING:
@@ -200,7 +201,31 @@ class Klines(BarColumns):
     def flags(self) -> npt.NDArray[np.uint8]:
         """The sum of the `BarFlag` of each bar; 0 for a usual bar."""
         volume = self.volume if self.series.kind is Kind.KLINES else None
-        return bar_flags(self.open_time, self.close_time, volume, self.grid)
+        flags = bar_flags(self.open_time, self.close_time, volume, self.grid)
+        start = 0
+        # Block by block: to gather the other columns for this would keep all of them in memory.
+        for block in self._blocks:
+            is_impossible = impossible_bars(partial(self._column_of, block), self.series)
+            flags[start : start + len(block)] |= is_impossible * np.uint8(BarFlag.IMPOSSIBLE)
+            start += len(block)
+        return flags
+
+    @cached_property
+    def traded(self) -> npt.NDArray[np.bool_]:
+        """Whether each bar traded, read-only: False where it has neither a volume nor trades.
+
+        The exchange goes on making flat bars of a contract for years after its settlement, and makes such bars
+        where nobody trades for a while.
+
+        Raises
+        ------
+        ColumnError
+            The bars are not klines. Prices of other kinds are sampled, not traded.
+        """
+        require_trades(self.series)
+        traded = traded_bars(self.volume, self.count)
+        traded.flags.writeable = False
+        return traded
 
     @property
     def flag_counts(self) -> dict[BarFlag, int]:

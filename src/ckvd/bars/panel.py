@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ckvd.bars.columns import NamedColumns, grid_to_pandas
+from ckvd.bars.columns import NamedColumns, grid_to_pandas, require_trades
 from ckvd.errors import ColumnError
 from ckvd.model.grid import Grid
 from ckvd.model.market import Interval
-from ckvd.model.table import fields_of
+from ckvd.model.table import fields_of, traded_bars
 from ckvd.utils.config import PANEL_THREAD_CELLS_MIN
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ class Panel(NamedColumns):
         NaN where there is no bar. Integer columns (`count`, `close_time`) are float64 too, because integers have no
         NaN; integers up to 2**53 are exact.
     mask : ndarray of bool, shape (T, S)
-        True where there is a bar. In `numpy.ma` a mask means the opposite: a masked array of a column is
-        `np.ma.array(panel.close, mask=~panel.mask)`.
+        True where there is a bar; with `traded`, where there is a bar that traded. In `numpy.ma` a mask means the
+        opposite: a masked array of a column is `np.ma.array(panel.close, mask=~panel.mask)`.
     off_grid_counts : ndarray of int64, shape (S,)
         The number of bars of each symbol that do not open on its grid, and are left out.
     """
@@ -111,7 +111,12 @@ class Panel(NamedColumns):
 
 
 def build_panel(
-    series: Sequence[SeriesKey], span: Span, columns: str | Iterable[str], read: Callable[[SeriesKey], Klines]
+    series: Sequence[SeriesKey],
+    span: Span,
+    columns: str | Iterable[str],
+    read: Callable[[SeriesKey], Klines],
+    *,
+    traded: bool = False,
 ) -> Panel:
     """Read several series, and place their bars on a common grid.
 
@@ -125,15 +130,19 @@ def build_panel(
     read : callable
         Reads the bars of one series in the span. It is called in threads if the panel is large. Its errors are
         raised to the caller.
+    traded : bool
+        Leave out bars that did not trade, as if they were not there: see `Klines.traded`.
 
     Raises
     ------
     ColumnError
-        A series has no such column.
+        A series has no such column, or with `traded` no trades.
     """
     column_names = (columns,) if isinstance(columns, str) else tuple(columns)
     for key in series:
         _require_columns(key, column_names)
+        if traded:
+            require_trades(key)
     interval = series[0].interval
     if interval is Interval.D3:
         # Their grids are known only from the bars, of which there are few.
@@ -151,7 +160,7 @@ def build_panel(
 
     def place(position: int) -> int:
         cells = {name: column[:, position] for name, column in arrays.items()}
-        return _place(read(series[position]), open_time, cells, mask[:, position])
+        return _place(read(series[position]), open_time, cells, mask[:, position], traded=traded)
 
     # Copying releases the GIL. Threads help if that takes longer than they wait for the GIL between copies.
     is_worth_threads = len(open_time) * len(arrays) >= PANEL_THREAD_CELLS_MIN and len(series) > 1
@@ -172,7 +181,12 @@ def _require_columns(series: SeriesKey, column_names: Sequence[str]) -> None:
 
 
 def _place(
-    klines: Klines, grid: Times, cells: Mapping[str, npt.NDArray[np.float64]], mask: npt.NDArray[np.bool_]
+    klines: Klines,
+    grid: Times,
+    cells: Mapping[str, npt.NDArray[np.float64]],
+    mask: npt.NDArray[np.bool_],
+    *,
+    traded: bool,
 ) -> int:
     """Write the bars of one symbol to their rows, NaN to other rows, and return the number of bars off the grid."""
     placed_count = 0
@@ -185,13 +199,21 @@ def _place(
             column = block.column(name, interval)
             assert column is not None, "every segment has all twelve fields"
             target[rows] = column if chosen is None else column[chosen]
-        mask[rows] = True
+        mask[rows] = _traded(block, interval, chosen) if traded else True
         placed_count += len(block) if chosen is None else int(np.count_nonzero(chosen))
-    if placed_count < len(grid):
+    if placed_count < len(grid) or traded:
         is_missing = ~mask
         for target in cells.values():
             target[is_missing] = np.nan
     return len(klines) - placed_count
+
+
+def _traded(block: RowBlock, interval: Interval, chosen: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
+    """Whether each bar of a block, or each chosen one, traded."""
+    volume, count = block.column("volume", interval), block.column("count", interval)
+    assert volume is not None, "every segment has all twelve fields"
+    assert count is not None, "every segment has all twelve fields"
+    return traded_bars(volume, count) if chosen is None else traded_bars(volume[chosen], count[chosen])
 
 
 def _rows_of(block: RowBlock, klines: Klines, grid: Times) -> tuple[slice | Times, npt.NDArray[np.bool_] | None]:

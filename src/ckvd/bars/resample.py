@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ckvd.bars.columns import BarColumns
+from ckvd.bars.columns import BarColumns, require_trades
 from ckvd.bars.decimal_sums import sum_runs
 from ckvd.errors import ColumnError, IdentityError
 from ckvd.model.calendar import FIRST_MONDAY_MS
 from ckvd.model.grid import Grid
-from ckvd.model.market import DAY_MS, UNIT_MS, Interval
+from ckvd.model.market import DAY_MS, UNIT_MS, Interval, Kind
+from ckvd.model.table import traded_bars
 from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class SourceBars(Protocol):
 class ResampledKlines(BarColumns):
     """Longer bars made of shorter bars. Columns are accessed by name and made into tables as those of `Klines`.
 
-    `source_count` and `complete` are not columns. To have them in a table, add them, as in
+    `source_count`, `traded_count` and `complete` are not columns. To have them in a table, add them, as in
     `frame["complete"] = bars.complete`.
 
     Attributes
@@ -173,6 +174,22 @@ class ResampledKlines(BarColumns):
     source_count: Times
     complete: npt.NDArray[np.bool_]
     three_day_grid: Grid | None = None
+    _traded_count: Times | None = None
+
+    @property
+    def traded_count(self) -> Times:
+        """The number of source bars that traded in each bar, int64, shape (n,): see `Klines.traded`.
+
+        The exchange goes on making flat bars of a contract for years after its settlement: of those, it is 0.
+
+        Raises
+        ------
+        ColumnError
+            The source bars are not klines.
+        """
+        require_trades(self.series)
+        assert self._traded_count is not None, "klines have trades"
+        return self._traded_count
 
     def __len__(self) -> int:
         return len(self.source_count)
@@ -237,7 +254,7 @@ def resample(
         empty = {name: klines[name] for name in klines.column_names}
         no_counts, none_complete = np.empty(0, np.int64), np.empty(0, np.bool_)
         return ResampledKlines(
-            klines.series, interval, klines.span, empty, no_counts, none_complete, three_day_grid
+            klines.series, interval, klines.span, empty, no_counts, none_complete, three_day_grid, no_counts
         )
     edges = target.edges(int(open_time[0]), int(open_time[-1]), three_day_grid)
     starts = _first_rows(open_time, edges)
@@ -251,10 +268,11 @@ def resample(
     }
     grid = three_day_grid if three_day_grid and source.three_days else klines.grid
     complete = _filled_slots(open_time, starts, counts, grid) == grid.index(ends) - grid.index(opens)
-    for array in (*columns.values(), counts, complete):
+    traded_count = _traded_counts(klines, starts, counts) if klines.series.kind is Kind.KLINES else None
+    for array in (*columns.values(), counts, complete, *(() if traded_count is None else (traded_count,))):
         array.flags.writeable = False
     span = Span(min(klines.span.start_ms, int(opens[0])), klines.span.end_ms)
-    return ResampledKlines(klines.series, interval, span, columns, counts, complete, three_day_grid)
+    return ResampledKlines(klines.series, interval, span, columns, counts, complete, three_day_grid, traded_count)
 
 
 def _three_day_grid(klines: SourceBars, interval: str, like: SourceBars | ResampledKlines | None) -> Grid:
@@ -323,6 +341,15 @@ def _filled_slots(open_time: Times, starts: Times, counts: Times, grid: Grid) ->
     # The first source bar of a longer bar never shares a slot with the longer bar before, because slots nest.
     filled: Times = counts - np.add.reduceat(shares, starts, dtype=np.int64)
     return filled
+
+
+def _traded_counts(klines: SourceBars, starts: Times, counts: Times) -> Times:
+    """The number of source bars that traded, for each longer bar."""
+    traded = traded_bars(klines["volume"], klines["count"])
+    if traded.all():
+        return counts.copy()
+    found: Times = np.add.reduceat(traded, starts, dtype=np.int64)
+    return found
 
 
 def _is_any_closer(open_time: Times, step_ms: int) -> bool:

@@ -177,6 +177,7 @@ class KlineCache(SyncBlock, AsyncBlock):
         market: str = "spot",
         kind: str = "klines",
         missing: Literal["raise", "ignore"] = "raise",
+        traded: bool = False,
     ) -> Panel:
         """Read columns of many symbols onto one grid.
 
@@ -188,6 +189,9 @@ class KlineCache(SyncBlock, AsyncBlock):
             As for `read`.
         columns : str or iterable of str
             One or several: any but `open_time`, which is the grid.
+        traded : bool
+            Leave out bars that did not trade: their cells are NaN and their mask is False. The exchange goes on
+            making flat bars of a contract after its settlement: see `Klines.traded`.
 
         Returns
         -------
@@ -198,7 +202,7 @@ class KlineCache(SyncBlock, AsyncBlock):
         Raises
         ------
         ColumnError
-            The series have no such column.
+            The series have no such column, or with `traded` no trades.
         NotCachedError, IdentityError, TimeError, SegmentError, CacheError
             See `read`.
         """
@@ -209,7 +213,8 @@ class KlineCache(SyncBlock, AsyncBlock):
         if not series:
             raise IdentityError("a panel is made of at least one symbol, none was given")
         span = _cached_span(start, end)
-        return build_panel(series, span, columns, partial(self.read_series, span=span, missing=missing))
+        read = partial(self.read_series, span=span, missing=missing)
+        return build_panel(series, span, columns, read, traded=traded)
 
     def read_series(
         self, series: SeriesKey, span: Span, *, missing: Literal["raise", "ignore"] = "raise"

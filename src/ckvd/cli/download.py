@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ckvd.acquisition.report import DownloadReport, Progress
+from ckvd.acquisition.report import CompletionReport, DownloadReport, Progress
 from ckvd.cli import EXIT_INCOMPLETE
 from ckvd.cli.options import (
     CacheOption,
@@ -142,19 +142,28 @@ def _print_report(report: DownloadReport) -> None:
         for note in archive.notes:
             complain(note if archive.error is not None else f"{archive.series} {archive.period}: {note}")
     for completion in report.completions:
-        for error in completion.errors:
-            complain(f"{completion.series}: {error}")
-        if completion.conflict_open_times:
-            count = len(completion.conflict_open_times)
-            complain(f"{completion.series}: sources disagree on {count} bars; the daily archive's were kept")
-        for absence in completion.beyond_archives:
-            again = format_time(absence.recheck_ms // MINUTE_MS * MINUTE_MS)
-            complain(f"{completion.series}: {absence.span} lies {absence.reason}; asked for again from {again}")
+        _print_completion(completion)
     for series, spans in report.missing.items():
         for span in spans:
             why = report.why(series, span)
             complain(f"{series}: {span} is not in the cache" + (f": {why}" if why else ""))
+    for series, tail in report.untraded_tails.items():
+        say(f"{series}: {tail}")
     _print_totals(report)
+
+
+def _print_completion(completion: CompletionReport) -> None:
+    for error in completion.errors:
+        complain(f"{completion.series}: {error}")
+    if completion.conflict_open_times:
+        count = len(completion.conflict_open_times)
+        complain(f"{completion.series}: sources disagree on {count} bars; the daily archive's were kept")
+    if completion.impossible_open_times:
+        count = len(completion.impossible_open_times)
+        complain(f"{completion.series}: no market can make {count} bars of the REST interface; kept as published")
+    for absence in completion.beyond_archives:
+        again = format_time(absence.recheck_ms // MINUTE_MS * MINUTE_MS)
+        complain(f"{completion.series}: {absence.span} lies {absence.reason}; asked for again from {again}")
 
 
 def _print_totals(report: DownloadReport) -> None:
@@ -169,4 +178,8 @@ def _print_totals(report: DownloadReport) -> None:
     parts = [f"{len(report.stored)} archives stored ({format_nbytes(nbytes)})", f"{len(report.failed)} failed"]
     if rest_bar_count:
         parts.append(f"{rest_bar_count} bars from the REST interface")
+    if report.outside_row_count:
+        parts.append(f"{report.outside_row_count} rows of other periods left out")
+    if report.impossible_count:
+        parts.append(f"{report.impossible_count} impossible bars")
     say(", ".join(parts))

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ckvd.decode.decode import DecodedRows, Expected, decode_archive, decode_rows, inflate_expected
+from ckvd.decode.decode import (
+    DecodedRows,
+    Expected,
+    are_all_possible,
+    decode_archive,
+    decode_rows,
+    inflate_expected,
+)
 from ckvd.decode.rows import RawRows, find_line_ends, header_end, parse_rows
 from ckvd.decode.workspace import Workspace
 from ckvd.errors import ArchiveError
@@ -71,11 +78,14 @@ def _decode_as_one(
     with workspace.parsing:
         ends = find_line_ends(whole)
         rows = parse_rows(whole, expected[0].label, ends=ends)
+    series = expected[0].series
+    # Asked once for all, because a day has hardly more rows than the question has steps.
+    are_possible = all(one.series == series for one in expected) and are_all_possible(rows, series)
     first = 0
     for one, begin, last in zip(expected, begins, np.searchsorted(ends, stops).tolist(), strict=True):
         cells = tuple(cells[first:last] for cells in rows.cells)
         first = last
-        yield decode_rows(RawRows(cells, rows.decimals, has_header=begin > 0), one)
+        yield decode_rows(RawRows(cells, rows.decimals, has_header=begin > 0), one, are_possible=are_possible)
 
 
 def _body(text: memoryview, begin: int) -> bytes | memoryview:

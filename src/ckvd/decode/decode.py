@@ -1,7 +1,14 @@
 """ZIP bytes to columns: raw rows get names, times in milliseconds, a check against the expected span, and order.
 
-Two kinds of rows are dropped and counted: exact duplicates, and the earlier of two different rows with the same
-open time. `decode_rows` takes rows of any source.
+Three kinds of rows are dropped and counted: exact duplicates, the earlier of two different rows with the same open
+time, and rows that open outside of the period of their archive, which belong to another one. `decode_rows` takes
+rows of any source.
+
+The line between a row of another period and a damaged row is the time itself. A time in the years 2010 to 2200 is
+one at which a bar may open: the row is whole, and is no bar of this archive, so that leaving it out loses nothing.
+Any other number (seconds, nanoseconds, a flipped digit) is no time of a bar: nobody can tell which bar the row
+was, and the archive is refused, as for any cell that cannot be read. Where most rows are of another period, the
+archive is another one under this name, and is refused too.
 """
 
 from __future__ import annotations
@@ -16,7 +23,9 @@ from ckvd.decode.rows import RawRows, parse_rows
 from ckvd.decode.unzip import unzip_csv
 from ckvd.decode.workspace import Workspace
 from ckvd.errors import ArchiveError
+from ckvd.model.impossible_bars import impossible_bars
 from ckvd.model.market import DAY_MS
+from ckvd.model.stray_bars import interval_fault
 from ckvd.model.table import (
     CLOSE_TIME_US,
     FLOAT_FIELDS,
@@ -44,6 +53,9 @@ _MICROSECONDS_MIN: Final = 10**14
 _OPEN_TIME, _CLOSE_TIME = 0, 6
 # A bar may close at an odd time, but not outside the years that ckvd accepts.
 _PLAUSIBLE: Final = Span.of("1970-01-01", "2200-01-01")
+# Where a bar of another archive may open. No market of the exchange is older. Seconds that are read as milliseconds
+# lie in January 1970, nanoseconds that are read as microseconds in the year 50,000 or so.
+_TRADING: Final = Span.of("2010-01-01", "2200-01-01")
 _MONTH_MS_MIN: Final = 28 * DAY_MS
 
 
@@ -56,14 +68,17 @@ class Expected:
     series : SeriesKey
         Whose bars they are; it names the columns.
     span : Span
-        Where every open time must lie.
+        Where every open time should lie.
     label : str
         What errors call the source.
+    is_strict : bool
+        Refuse rows that open elsewhere, instead of leaving them out.
     """
 
     series: SeriesKey
     span: Span
     label: str
+    is_strict: bool = False
 
     @property
     def csv_nbytes_max(self) -> int:
@@ -82,13 +97,19 @@ class DecodedRows:
     table : KlineTable
         The bars, strictly ascending by open time.
     row_count : int
-        Rows in the source, including duplicates, without the header line.
+        Rows in the source, including all that were dropped, without the header line.
     duplicate_row_count : int
         Rows that equal another one in every cell; the table has one of each.
     conflict_open_times : ndarray of int64
         The open times, in milliseconds, ascending, of rows that differ; the table has the last row of each.
     unordered_row_count : int
         Rows after a row with a later open time.
+    outside_open_times : ndarray of int64
+        The open times, in milliseconds, in the order of the source, of rows outside of the expected span; the table
+        has none of them, and the other counts leave them out.
+    impossible_open_times : ndarray of int64
+        The open times, in milliseconds, ascending, of bars that no market can make: see
+        `ckvd.model.impossible_bars`. The table has them.
     has_header : bool
     time_unit : str
         `ms`, `us`, or `mixed`.
@@ -99,6 +120,8 @@ class DecodedRows:
     duplicate_row_count: int
     conflict_open_times: Times
     unordered_row_count: int
+    outside_open_times: Times
+    impossible_open_times: Times
     has_header: bool
     time_unit: str
 
@@ -119,7 +142,7 @@ def decode_archive(
     Raises
     ------
     ArchiveError
-        The ZIP is damaged or unusual, a row is malformed, or a time lies outside the expected span.
+        The ZIP is damaged or unusual, a row is malformed, or `decode_rows` refuses the rows.
     """
     workspace = workspace or Workspace()
     workspace.clear()
@@ -135,31 +158,49 @@ def inflate_expected(content: bytes | memoryview, expected: Expected, workspace:
     return unzip_csv(content, expected.series, expected.label, nbytes_max=nbytes_max, workspace=workspace)
 
 
-def decode_rows(rows: RawRows, expected: Expected) -> DecodedRows:
+def decode_rows(rows: RawRows, expected: Expected, *, are_possible: bool = False) -> DecodedRows:
     """Turn raw rows into a table.
 
     Parameters
     ----------
     rows : RawRows
     expected : Expected
+    are_possible : bool
+        Whether it is known that none of the bars is impossible.
 
     Raises
     ------
     ArchiveError
-        An open time lies outside the expected span, or a close time outside the years 1970 to 2200.
+        A time is no time of a bar, most rows open outside the expected span (any row, if it is strict), or the
+        bars are of another interval than the series.
     """
     open_time, open_us, open_unit = _to_ms(rows.cells[_OPEN_TIME], REGULAR_OPEN_US)
     close_time, close_us, close_unit = _to_ms(rows.cells[_CLOSE_TIME], REGULAR_CLOSE_US)
-    _check_times(rows, open_time, _OPEN_TIME, expected.span, expected.label)
-    _check_times(rows, close_time, _CLOSE_TIME, _PLAUSIBLE, expected.label)
+    is_outside = _outside(open_time, expected.span)
+    has_outside = bool(is_outside.any())
+    if has_outside:
+        is_refused = is_outside if expected.is_strict else is_outside & _outside(open_time, _TRADING)
+        if np.any(is_refused):
+            raise _time_error(rows, int(np.argmax(is_refused)), _OPEN_TIME, expected.span, expected.label)
+    is_refused = _outside(close_time, _PLAUSIBLE)
+    if np.any(is_refused):
+        raise _time_error(rows, int(np.argmax(is_refused)), _CLOSE_TIME, _PLAUSIBLE, expected.label)
     names = fields_of(expected.series)
     columns = dict(zip(names, rows.cells, strict=True))
     columns |= {names[_OPEN_TIME]: open_time, names[_CLOSE_TIME]: close_time}
     columns |= {OPEN_TIME_US: open_us} if open_us is not None else {}
     columns |= {CLOSE_TIME_US: close_us} if close_us is not None else {}
-    order = _order(columns, open_time)
+    outside = open_time[is_outside] if has_outside else open_time[:0]
+    if has_outside:
+        _require_most_within(outside, len(open_time), expected)
+        columns = {column: cells[~is_outside] for column, cells in columns.items()}
+    order = _order(columns, columns[names[_OPEN_TIME]])
     if order.kept is not None:
         columns = {column: cells[order.kept] for column, cells in columns.items()}
+    opens = columns[names[_OPEN_TIME]]
+    fault = interval_fault(opens, columns[names[_CLOSE_TIME]], expected.series.interval)
+    if fault is not None:
+        raise ArchiveError(expected.label, fault)
     decimals = {names[field]: found for field, found in zip(FLOAT_FIELDS, rows.decimals, strict=True)}
     return DecodedRows(
         table=KlineTable(expected.series, columns, decimals),
@@ -167,9 +208,21 @@ def decode_rows(rows: RawRows, expected: Expected) -> DecodedRows:
         duplicate_row_count=order.duplicate_row_count,
         conflict_open_times=order.conflict_open_times,
         unordered_row_count=order.unordered_row_count,
+        outside_open_times=outside,
+        impossible_open_times=(
+            opens[:0] if are_possible else opens[impossible_bars(columns.__getitem__, expected.series)]
+        ),
         has_header=rows.has_header,
         time_unit=open_unit if open_unit == close_unit else "mixed",
     )
+
+
+def are_all_possible(rows: RawRows, series: SeriesKey) -> bool:
+    """Whether no row is an impossible bar of a series."""
+    columns = dict(zip(fields_of(series), rows.cells, strict=True))
+    columns["open_time"], _, _ = _to_ms(rows.cells[_OPEN_TIME], REGULAR_OPEN_US)
+    columns["close_time"], _, _ = _to_ms(rows.cells[_CLOSE_TIME], REGULAR_CLOSE_US)
+    return not impossible_bars(columns.__getitem__, series).any()
 
 
 def _to_ms(moments: Times, regular_us: int) -> tuple[Times, npt.NDArray[np.int16] | None, str]:
@@ -189,17 +242,27 @@ def _to_ms(moments: Times, regular_us: int) -> tuple[Times, npt.NDArray[np.int16
     return moments_ms, None if np.all(within_us == regular_us) else within_us, unit
 
 
-def _check_times(rows: RawRows, moments_ms: Times, field: int, span: Span, label: str) -> None:
-    outside = (moments_ms < span.start_ms) | (moments_ms >= span.end_ms)
-    if np.any(outside):
-        row = int(np.argmax(outside))
-        found, what = int(rows.cells[field][row]), "open_time" if field == _OPEN_TIME else "close_time"
-        moment_ms = int(moments_ms[row])
-        shown = f" ({format_time(moment_ms)})" if moment_ms in _PLAUSIBLE else ""
+def _outside(moments_ms: Times, span: Span) -> npt.NDArray[np.bool_]:
+    outside: npt.NDArray[np.bool_] = (moments_ms < span.start_ms) | (moments_ms >= span.end_ms)
+    return outside
+
+
+def _time_error(rows: RawRows, row: int, field: int, span: Span, label: str) -> ArchiveError:
+    what = "open_time" if field == _OPEN_TIME else "close_time"
+    found = int(rows.cells[field][row])
+    moment_ms = found // 1000 if found >= _MICROSECONDS_MIN else found
+    shown = f" ({format_time(moment_ms)})" if moment_ms in _PLAUSIBLE else ""
+    reason = f"{what} lies outside {span}: expected a time within, found {found}{shown}"
+    return ArchiveError(label, reason, row=rows.line_of(row))
+
+
+def _require_most_within(outside: Times, row_count: int, expected: Expected) -> None:
+    if 2 * len(outside) > row_count:
+        first, last = format_time(min(outside.tolist())), format_time(max(outside.tolist()))
         raise ArchiveError(
-            label,
-            f"{what} lies outside {span}: expected a time within, found {found}{shown}",
-            row=rows.line_of(row),
+            expected.label,
+            f"expected bars that open in {expected.span}, found {len(outside)} of {row_count} that open outside, "
+            f"from {first} to {last}: these are the bars of another archive under this name",
         )
 
 

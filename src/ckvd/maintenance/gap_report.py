@@ -14,6 +14,7 @@ import numpy as np
 from ckvd.cache.open_segments import look_again, open_named
 from ckvd.cache.resolution import hull, resolve
 from ckvd.cache.rows import read_grid
+from ckvd.cache.untraded_tail import untraded_tail_of
 from ckvd.model.calendar import months_of
 from ckvd.model.gaps import find_gaps
 from ckvd.model.provenance import Gap, Reason
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from ckvd.cache.folder import CacheFolder
     from ckvd.cache.resolution import Winner
+    from ckvd.cache.untraded_tail import UntradedTail
     from ckvd.model.grid import Grid
     from ckvd.model.market import SeriesKey
 
@@ -42,12 +44,16 @@ class GapReport(Record):
         In order; uncovered bars have the reason `Reason.NOT_FETCHED`.
     grid : Grid
         That of the series. Where the phase of 3d bars is unknown, as many bars are missing as every phase has.
+    untraded_tail : UntradedTail or None
+        The bars at the end of the series in which nobody traded, if they last for a day or more and the span
+        reaches them. They are not missing.
     """
 
     series: SeriesKey
     span: Span
     gaps: tuple[Gap, ...]
     grid: Grid
+    untraded_tail: UntradedTail | None = None
 
     @property
     def bar_counts(self) -> dict[Reason, int]:
@@ -61,8 +67,8 @@ class GapReport(Record):
         """A JSON object: its fields without the grid, and how many bars are missing for each reason."""
         document = fields_as_json(self)
         del document["grid"]
-        gaps = document.pop("gaps")
-        return document | {"bar_counts": as_json(self.bar_counts), "gaps": gaps}
+        rest = {name: document.pop(name) for name in ("gaps", "untraded_tail")}
+        return document | {"bar_counts": as_json(self.bar_counts)} | rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,11 @@ def _report_once(folder: CacheFolder, series: SeriesKey, span: Span | None) -> G
         count = grid.count_min(uncovered)
         if count:
             gaps.append(Gap(uncovered.start_ms, uncovered.end_ms, count, Reason.NOT_FETCHED))
-    return GapReport(series, span, _join(gaps), grid)
+    whole = resolve(hull(segments), segments)
+    tail = untraded_tail_of(folder, series, whole)
+    if tail is not None and not tail.span.overlaps(span):
+        tail = None
+    return GapReport(series, span, _join(gaps), grid, tail)
 
 
 def _gaps_of(folder: CacheFolder, series: SeriesKey, winner: Winner, grid: Grid) -> tuple[Gap, ...]:

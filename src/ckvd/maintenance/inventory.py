@@ -1,6 +1,6 @@
 """What a cache has: a summary of each series, one series in full, and totals.
 
-A summary reads the headers of a series' segments and nothing else, so that thousands are listed quickly.
+A summary reads the headers of a series' segments and a few of its last bars, so that thousands are listed quickly.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ckvd.cache.open_segments import look_again
 from ckvd.cache.packing import survey_packing
 from ckvd.cache.resolution import resolve, superseded
 from ckvd.cache.rows import count_rows
+from ckvd.cache.untraded_tail import untraded_tail_of
 from ckvd.errors import SegmentError, cannot
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.provenance import Absence, Origin, Source
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping
 
     from ckvd.cache.folder import CacheFolder, SegmentName
+    from ckvd.cache.untraded_tail import UntradedTail
     from ckvd.maintenance.selection import SeriesFilter
     from ckvd.model.market import SeriesKey
     from ckvd.segment.header import SegmentHeader
@@ -57,6 +59,8 @@ class SeriesSummary(Record):
         When the first and last segment were written.
     unreadable_count : int
         Segments that cannot be read; `verify` says why.
+    untraded_tail : UntradedTail or None
+        The bars at its end in which nobody traded, if they last for a day or more.
     """
 
     series: SeriesKey
@@ -69,6 +73,7 @@ class SeriesSummary(Record):
     oldest_file_ms: int
     newest_file_ms: int
     unreadable_count: int
+    untraded_tail: UntradedTail | None = None
 
     @property
     def span(self) -> Span:
@@ -205,7 +210,13 @@ def _summarise_once(folder: CacheFolder, series: SeriesKey) -> SeriesSummary:
         min(written_ms, default=0),
         max(written_ms, default=0),
         sum(header is None for header in headers.values()),
+        untraded_tail_of(folder, series, [one for one in winners if _has_rows(headers[one.segment])]),
     )
+
+
+def _has_rows(header: SegmentHeader | None) -> bool:
+    """Whether a segment has bars; also true of one that cannot be read, which may have some."""
+    return header is None or header.row_count > 0
 
 
 def _sources_within(header: SegmentHeader, span: Span) -> list[tuple[Origin, bytes]]:

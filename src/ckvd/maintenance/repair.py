@@ -22,17 +22,28 @@ from ckvd.cache.coverage import Covered, uncovered_spans
 from ckvd.cache.download_folder import download_folder
 from ckvd.cache.folder import SegmentName, parse_segment_name
 from ckvd.cache.locks import SeriesLock
-from ckvd.cache.resolution import resolve
+from ckvd.cache.resolution import Winner, resolve
+from ckvd.cache.rows import read_contents
+from ckvd.cache.store import SeriesStore
 from ckvd.concurrency import run_together
 from ckvd.errors import FATAL_ERRORS, CacheError, CkvdError, NetworkError, SegmentError
 from ckvd.maintenance.leftovers import Leftover, remove_leftovers
 from ckvd.maintenance.quarantine import Quarantined, list_quarantine, quarantine_file, restore
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.maintenance.tombstones import withdraw_tombstones
-from ckvd.maintenance.verification import REPAIRABLE, Finding, Severity, Trouble, verify_segment
+from ckvd.maintenance.verification import (
+    REPAIRABLE,
+    Finding,
+    Severity,
+    Trouble,
+    find_other_intervals,
+    verify_segment,
+)
+from ckvd.model.calendar import months_of
+from ckvd.model.provenance import earliest_recheck_ms
 from ckvd.model.record import Record, as_json
 from ckvd.model.timespan import Span, difference, now_ms, union
-from ckvd.segment.reader import read_segment_header
+from ckvd.segment.reader import SegmentReader, read_segment_header
 from ckvd.vision.name import ArchiveName
 from ckvd.vision.source import AbsentArchive
 
@@ -161,6 +172,10 @@ def plan_repair(folder: CacheFolder, findings: Iterable[Finding]) -> tuple[Repai
         elif finding.trouble in REPAIRABLE and (name := parse_segment_name(finding.path.name)) is not None:
             winners = resolve(name.span, folder.segments(series))
             lost = tuple(winner.span for winner in winners if winner.segment == name)
+            if finding.trouble is Trouble.OTHER_INTERVAL:
+                # The rest of the segment is stored again before it is set aside.
+                wrong = _spans_of_other_intervals(finding.path, series) or lost
+                lost = tuple(part for span in lost for part in map(span.intersection, wrong) if part)
         else:
             continue
         try:
@@ -169,6 +184,15 @@ def plan_repair(folder: CacheFolder, findings: Iterable[Finding]) -> tuple[Repai
             nbytes = 0
         steps[place] = RepairStep(finding, series, lost, nbytes)
     return tuple(steps.values())
+
+
+def _spans_of_other_intervals(path: Path, series: SeriesKey) -> tuple[Span, ...]:
+    """Where a segment has bars of another interval; nowhere if it cannot be read any more."""
+    try:
+        with SegmentReader(path) as reader:
+            return find_other_intervals(reader.rows, series)
+    except (OSError, SegmentError):
+        return ()
 
 
 def find_lost(
@@ -290,6 +314,8 @@ def _set_aside(
         if step.finding.trouble is Trouble.SWAPPED and (home := _home_of(step.finding.path)) is not None:
             returning.setdefault(home[0], []).append(home[1])
     for step in wrong:
+        if step.finding.trouble is Trouble.OTHER_INTERVAL:
+            _keep_the_rest(folder, step)
         moved = quarantine_file(
             folder,
             step.series,
@@ -301,6 +327,35 @@ def _set_aside(
         )
         if moved is not None:
             yield step, moved
+
+
+def _keep_the_rest(folder: CacheFolder, step: RepairStep) -> None:
+    """Store the bars of a segment again, month by month, except those of another interval, where it wins.
+
+    The source may not have its other archives any more. A span that another writer changed meanwhile is left to
+    that writer.
+    """
+    name = parse_segment_name(step.finding.path.name)
+    assert name is not None, "only files with the name of a segment are planned for"
+    try:
+        recheck_ms = read_segment_header(step.finding.path).recheck_ms
+    except (FileNotFoundError, SegmentError):
+        return  # packed, repaired or damaged meanwhile: it is looked at again before it is set aside
+    segments = folder.segments(step.series)
+    held = [winner.span for winner in resolve(name.span, segments) if winner.segment == name]
+    for span in difference(held, step.lost):
+        for month in months_of(span):
+            part = span.intersection(month.span)
+            contents = read_contents(folder, step.series, part)
+            SeriesStore(folder, step.series).put_in_place(
+                [Winner(part, name)],
+                contents.table,
+                part,
+                sources=contents.sources,
+                absences=contents.absences,
+                is_provisional=bool(contents.provisional),
+                recheck_ms=recheck_ms if contents.provisional else earliest_recheck_ms(contents.absences),
+            )
 
 
 def _is_still_wrong(step: RepairStep) -> bool:

@@ -10,22 +10,27 @@ import os
 import struct
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
+from ckvd.acquisition.completion.scope import outer_seconds
 from ckvd.cache.folder import parse_segment_name
 from ckvd.cache.locks import local_lock_file_system
 from ckvd.cache.resolution import is_unfounded
 from ckvd.cache.rows import column_of, read_grid
+from ckvd.cache.untraded_tail import find_untraded_tail
 from ckvd.errors import CacheError, SegmentError, SegmentForeignError, SegmentVersionError, cannot
 from ckvd.maintenance.leftovers import find_leftovers
 from ckvd.model.grid import Grid
-from ckvd.model.market import Kind
+from ckvd.model.impossible_bars import broken_rules, impossible_bars
+from ckvd.model.provenance import Origin, Source
 from ckvd.model.record import Record
+from ckvd.model.stray_bars import interval_fault
 from ckvd.model.table import BarFlag, bar_flags, fields_of
-from ckvd.model.timespan import format_time
+from ckvd.model.timespan import Span, format_time, union
 from ckvd.segment.header import decode_header, read_header_nbytes
 from ckvd.segment.layout import BYTE_ORDER, MAGIC, PREAMBLE_NBYTES, VERSION
 from ckvd.segment.reader import SegmentReader
@@ -35,11 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    import numpy.typing as npt
-
     from ckvd.cache.folder import CacheFolder, SegmentName
     from ckvd.model.market import SeriesKey
-    from ckvd.model.timespan import Span
     from ckvd.segment.reader import MappedRows
 
 
@@ -61,7 +63,9 @@ class Trouble(StrEnum):
     UNREADABLE = "unreadable"  # the system refuses to read it
     UNORDERED = "unordered"  # open times do not ascend, or lie outside of the span
     SAME_REVISION = "same revision"  # two segments overlap, and neither is newer
+    OTHER_INTERVAL = "another interval"  # bars of another interval than that of the series, from one of its sources
     IMPOSSIBLE_BARS = "impossible bars"  # as published: a high that is not the highest, and the like
+    UNTRADED_TAIL = "untraded tail"  # as published: bars without a trade at the end of the series
     OFF_GRID = "off the grid"  # as published: bars that open or close off the grid
     UNFOUNDED = "unfounded"  # "not in archive" is said of a time for which no archive was read
     STRANGER = "stranger"  # a file in the folder of a series without the name of a segment
@@ -70,7 +74,13 @@ class Trouble(StrEnum):
     LOCAL_LOCKS = "local locks"  # locks do not exclude writers on other machines
 
 
-REPAIRABLE: Final = (Trouble.DAMAGED, Trouble.FOREIGN, Trouble.SWAPPED, Trouble.UNORDERED)
+REPAIRABLE: Final = (
+    Trouble.DAMAGED,
+    Trouble.FOREIGN,
+    Trouble.SWAPPED,
+    Trouble.UNORDERED,
+    Trouble.OTHER_INTERVAL,
+)
 """What `repair` sets aside and fetches again."""
 
 
@@ -88,7 +98,7 @@ class Finding(Record):
         What was expected and found.
     series : SeriesKey or None
     span : Span or None
-        What the file covers, by its name.
+        What the file covers, by its name; of an untraded tail, from its first bar to its last.
     bar_count : int
         How many bars are concerned; 0 where that is unknown.
     """
@@ -158,6 +168,8 @@ def verify_series(folder: CacheFolder, series: SeriesKey, *, is_quick: bool = Fa
     grid = Grid.of(series.interval) if is_quick else read_grid(folder, series)
     for name in segments:
         yield from verify_segment(path / name.file_name, series, name, grid, is_quick=is_quick)
+    if not is_quick and (tail := find_untraded_tail(folder, series)) is not None:
+        yield Finding(Severity.NOTE, Trouble.UNTRADED_TAIL, path, str(tail), series, tail.span, tail.bar_count)
 
 
 def verify_segment(
@@ -232,7 +244,10 @@ def _check(
     if is_quick:
         return
     reader.verify()
-    yield from _check_order(reader)
+    if unordered := list(_check_order(reader)):
+        yield from unordered
+    else:
+        yield from _check_interval(reader.rows, series)
     yield from _check_bars(reader.rows, series, grid)
 
 
@@ -254,44 +269,72 @@ def _check_order(reader: SegmentReader) -> Iterator[_Remark]:
         yield Severity.ERROR, Trouble.UNORDERED, message, 0
 
 
+def _check_interval(rows: MappedRows, series: SeriesKey) -> Iterator[_Remark]:
+    for source, fault, row_count in _find_other_intervals(rows, series):
+        yield Severity.ERROR, Trouble.OTHER_INTERVAL, f"{source.name}: {fault}", row_count
+
+
+def find_other_intervals(rows: MappedRows, series: SeriesKey) -> tuple[Span, ...]:
+    """The spans of a segment whose source brought bars of another interval: in whole seconds, disjoint, in order.
+
+    Caches of earlier versions may have such bars; an archive with them is refused now.
+    """
+    return union(outer_seconds(source.span) for source, _, _ in _find_other_intervals(rows, series))
+
+
+def _find_other_intervals(rows: MappedRows, series: SeriesKey) -> Iterator[tuple[Source, str, int]]:
+    """Each source that brought bars of another interval, why that is so, and its bars.
+
+    Packing joins archives, and each of them may have a few odd bars. So the rule is applied to each source.
+    """
+    for source in rows.sources or (_unknown_source(rows),):
+        part = rows.between(source.start_ms, source.end_ms)
+        if not len(part):
+            continue
+        fault = interval_fault(
+            column_of(part, "open_time", series), column_of(part, "close_time", series), series.interval
+        )
+        if fault is not None:
+            yield source, fault, len(part)
+
+
+def _unknown_source(rows: MappedRows) -> Source:
+    """A source for the bars of a segment that names none."""
+    span = rows.header.span
+    return Source(Origin.REST, "its bars", span.start_ms, span.end_ms)
+
+
 def _check_bars(rows: MappedRows, series: SeriesKey, grid: Grid) -> Iterator[_Remark]:
     """Count the bars that no market can make, and those off the grid. Both are kept as published."""
     impossible: dict[str, list[int]] = {}
+    infinite: list[int] = []
     odd_count = 0
     for start in range(0, len(rows), MAINTENANCE_CHUNK_ROWS):
         chunk = rows.rows(start, min(start + MAINTENANCE_CHUNK_ROWS, len(rows)))
-        opens = column_of(chunk, "open_time", series)
-        for rule, broken in _broken_rules(chunk, series).items():
-            impossible.setdefault(rule, []).extend(opens[broken].tolist())
-        flags = bar_flags(opens, column_of(chunk, "close_time", series), None, grid)
+        column = partial(column_of, chunk, series=series)
+        opens = column("open_time")
+        if impossible_bars(column, series).any():
+            for rule, broken in broken_rules(column, series).items():
+                impossible.setdefault(rule, []).extend(opens[broken].tolist())
+        is_finite = [np.isfinite(column(name)) for name in fields_of(series)[:-1] if not name.endswith("_time")]
+        infinite += opens[~np.all(is_finite, axis=0)].tolist()
+        flags = bar_flags(opens, column("close_time"), None, grid)
         odd_count += int(np.count_nonzero(flags & (BarFlag.OFF_GRID | BarFlag.ODD_CLOSE)))
     for rule, found in impossible.items():
         if found:
-            more = " ..." if len(found) > _EXAMPLES_MAX else ""
-            examples = ", ".join(map(format_time, found[:_EXAMPLES_MAX])) + more
-            yield Severity.WARNING, Trouble.IMPOSSIBLE_BARS, f"{rule}: {len(found)} bars, {examples}", len(found)
+            yield Severity.NOTE, Trouble.IMPOSSIBLE_BARS, f"as published, {_with_examples(rule, found)}", len(found)
+    if infinite:
+        # No archive has such a cell: whoever wrote the segment made it.
+        message = _with_examples("a number that is not finite", infinite)
+        yield Severity.WARNING, Trouble.IMPOSSIBLE_BARS, message, len(infinite)
     if odd_count:
         message = f"{odd_count} bars open or close off the grid, as published"
         yield Severity.NOTE, Trouble.OFF_GRID, message, odd_count
 
 
-def _broken_rules(rows: MappedRows, series: SeriesKey) -> dict[str, npt.NDArray[np.bool_]]:
-    """For each rule, which bars break it."""
-    names = fields_of(series)
-    cells = [column_of(rows, name, series) for name in names]
-    opens, first, high, low, last, volume, closes, value, count, taker_volume, taker_value, _ = cells
-    broken = {
-        "a high that is not the highest": (high < first) | (high < last) | (high < low),
-        "a low that is not the lowest": (low > first) | (low > last),
-        "closes before it opens": closes < opens,
-        "a number that is not finite": ~np.isfinite([first, high, low, last, volume, value]).all(axis=0),
-    }
-    if series.kind is Kind.KLINES:
-        broken |= {
-            "takers bought more than was traded": (taker_volume > volume) | (taker_value > value),
-            "a negative volume or count": (volume < 0) | (value < 0) | (count < 0) | (taker_volume < 0),
-        }
-    return broken
+def _with_examples(rule: str, found: Sequence[int]) -> str:
+    more = " ..." if len(found) > _EXAMPLES_MAX else ""
+    return f"{rule}: {len(found)} bars, {', '.join(map(format_time, found[:_EXAMPLES_MAX]))}{more}"
 
 
 def _find_strangers(path: Path, series: SeriesKey) -> Iterator[Finding]:

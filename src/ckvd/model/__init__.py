@@ -7,5 +7,7 @@
 - `provenance`: where bars come from (`Source`), and why bars are missing (`Absence`, `Gap`, `Reason`).
 - `table`: the columns of bars, the flags of unusual bars, and `KlineTable`: bars from a source, merged bar by bar.
 - `gaps`: finding missing bars.
+- `impossible_bars`: bars that no market can make.
+- `stray_bars`: bars of another interval among those of a series.
 - `record`: the JSON of values: `Record`, a mixin for dataclasses, and `as_json`.
 """

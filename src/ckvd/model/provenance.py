@@ -101,6 +101,14 @@ class Source:
         The first `REPORT_EXAMPLES_MAX` of those open times, in milliseconds, ascending.
     unordered_row_count : int
         Rows after a row with a later open time; they were sorted.
+    outside_row_count : int
+        Rows that open outside of the period of the archive; they were left out.
+    outside_open_times : tuple of int
+        The first `REPORT_EXAMPLES_MAX` of their open times, in milliseconds, in the order of the source.
+    impossible_count : int
+        Bars that no market can make, such as a high below the low; they are kept, as published.
+    impossible_open_times : tuple of int
+        The first `REPORT_EXAMPLES_MAX` of their open times, in milliseconds, ascending.
     has_header : bool
         Whether the source has a header line.
     time_unit : str
@@ -123,6 +131,10 @@ class Source:
     conflict_count: int = 0
     conflict_open_times: tuple[int, ...] = ()
     unordered_row_count: int = 0
+    outside_row_count: int = 0
+    outside_open_times: tuple[int, ...] = ()
+    impossible_count: int = 0
+    impossible_open_times: tuple[int, ...] = ()
     has_header: bool = False
     time_unit: str = "ms"
     is_preferred: bool = False
@@ -141,12 +153,13 @@ class Source:
         """The inverse of `to_json`. Fields of later versions are ignored."""
         known = {name: value for name, value in record.items() if name in _SOURCE_DEFAULTS}
         known["origin"] = Origin(known["origin"])
-        known["conflict_open_times"] = tuple(known.get("conflict_open_times", ()))
+        known |= {name: tuple(known[name]) for name in _SOURCE_TUPLES if name in known}
         return cls(**known)
 
 
 # Fields without a default have one that equals nothing.
 _SOURCE_DEFAULTS: Final = {field.name: field.default for field in fields(Source)}
+_SOURCE_TUPLES: Final = tuple(name for name, default in _SOURCE_DEFAULTS.items() if default == ())
 
 
 @dataclass(frozen=True, slots=True)

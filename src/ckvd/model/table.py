@@ -102,6 +102,7 @@ class BarFlag(IntFlag):
     ODD_CLOSE = 2  # does not close one millisecond before the end of its interval
     ZERO_VOLUME = 4  # nothing was traded (klines only: the other kinds have no volume)
     OVERLAPS_NEXT = 8  # closes after the next bar opens
+    IMPOSSIBLE = 16  # no market can make it: see `ckvd.model.impossible_bars`
 
 
 def bar_flags(
@@ -121,7 +122,8 @@ def bar_flags(
     Returns
     -------
     ndarray of uint8, shape (n,)
-        The sum of the `BarFlag` of each bar; 0 for a usual bar.
+        The sum of the `BarFlag` of each bar, without `BarFlag.IMPOSSIBLE`, which needs all columns; 0 for a usual
+        bar.
     """
     flags = np.zeros(open_time.shape, dtype=np.uint8)
     flags |= ~grid.has_points(open_time) * np.uint8(BarFlag.OFF_GRID)
@@ -130,6 +132,29 @@ def bar_flags(
         flags |= (volume == 0) * np.uint8(BarFlag.ZERO_VOLUME)
     flags[:-1] |= (close_time[:-1] >= open_time[1:]) * np.uint8(BarFlag.OVERLAPS_NEXT)
     return flags
+
+
+def traded_bars(volume: npt.NDArray[np.float64], count: Times) -> npt.NDArray[np.bool_]:
+    """Which bars of klines traded: those with a volume or a number of trades.
+
+    In all real archives known, a bar has both or neither. A bar that has only one of them did trade.
+
+    Parameters
+    ----------
+    volume : ndarray of float64, shape (n,)
+        In base asset, or contracts for coin-margined futures.
+    count : ndarray of int64, shape (n,)
+        The number of trades. It is looked at where the volume is zero, so that usual bars cost one column.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+    """
+    traded: npt.NDArray[np.bool_] = volume != 0
+    if not traded.all():
+        empty = np.flatnonzero(~traded)
+        traded[empty] = count[empty] != 0
+    return traded
 
 
 # --- Tables ------------------------------------------------------------------------------------------------

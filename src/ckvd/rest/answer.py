@@ -16,6 +16,7 @@ from ckvd.model.grid import Grid
 from ckvd.model.provenance import Origin, Source
 from ckvd.model.timespan import Span
 from ckvd.rest.rows import join_rows, read_rows
+from ckvd.utils.config import REPORT_EXAMPLES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,7 +99,7 @@ def assemble(series: SeriesKey, wanted: Span, pages: Sequence[Page], now_ms: int
     seen_ms = min([now_ms, *(page.date_ms for page in ordered if page.date_ms is not None)])
     rows = join_rows([page.rows for page in ordered]) if ordered else read_rows(b"[]", "")
     try:
-        decoded = decode_rows(rows, Expected(series, wanted, str(series)))
+        decoded = decode_rows(rows, Expected(series, wanted, str(series), is_strict=True))
     except ArchiveError as error:
         url, row = _place_of(error.row or 1, ordered)
         raise RestAnswerError(url, error.reason, row=row) from None
@@ -110,7 +111,7 @@ def assemble(series: SeriesKey, wanted: Span, pages: Sequence[Page], now_ms: int
     return RestAnswer(
         span,
         table.rows(0, count),
-        tuple(_source_of(page, span) for page in ordered),
+        tuple(_source_of(page, span, decoded.impossible_open_times) for page in ordered),
         sum(page.request_count for page in ordered),
     )
 
@@ -141,6 +142,15 @@ def _place_of(row: int, pages: Sequence[Page]) -> tuple[str, int]:
     return page.url, row
 
 
-def _source_of(page: Page, span: Span) -> Source:
+def _source_of(page: Page, span: Span, impossible_open_times: Times) -> Source:
     used = page.span.intersection(span)
-    return Source(Origin.REST, page.name, used.start_ms, used.end_ms, row_count=page.rows.row_count)
+    first, stop = np.searchsorted(impossible_open_times, (used.start_ms, used.end_ms)).tolist()
+    return Source(
+        Origin.REST,
+        page.name,
+        used.start_ms,
+        used.end_ms,
+        row_count=page.rows.row_count,
+        impossible_count=stop - first,
+        impossible_open_times=tuple(impossible_open_times[first : min(stop, first + REPORT_EXAMPLES_MAX)].tolist()),
+    )

@@ -9,11 +9,12 @@ a smaller span than the one before, so that holes, bars off the grid and wrong p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ckvd.model.grid import Grid
+from ckvd.model.stray_bars import interval_fault
 from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from ckvd.model.market import Interval
     from ckvd.model.table import Times
     from ckvd.rest.endpoint import MarketRules
-
-# After halts of trading, bars have been off their grid, and two have opened in one slot of it. Many more bars than
-# the grid has slots are not bars of this interval, and reading on would take for ever.
-_STRAY_BARS_MAX: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +48,16 @@ def request_for(span: Span, interval: Interval, rules: MarketRules) -> PageReque
     return PageRequest(span, min(rules.page_rows, Grid.of(interval).count_max(span) + 1))
 
 
-def fault_of(asked: PageRequest, opens_ms: Times, interval: Interval) -> str | None:
+def fault_of(asked: PageRequest, opens_ms: Times, closes_ms: Times, interval: Interval) -> str | None:
     """Why a page does not answer its request; None if it does.
+
+    Bars of another interval are no answer, and with those of a shorter one, reading on would take for ever.
 
     Parameters
     ----------
     asked : PageRequest
-    opens_ms : ndarray of int64, shape (n,)
-        The open times of the rows, in the order of the page.
+    opens_ms, closes_ms : ndarray of int64, shape (n,)
+        The open and close times of the rows, in the order of the page.
     interval : Interval
     """
     if len(opens_ms) > asked.limit:
@@ -71,10 +70,7 @@ def fault_of(asked: PageRequest, opens_ms: Times, interval: Interval) -> str | N
     first_ms, last_ms = int(opens_ms[0]), int(opens_ms[-1])
     if first_ms not in asked.span or last_ms not in asked.span:
         return f"expected bars that open in {asked.span}, found {first_ms} to {last_ms}: the page does not advance"
-    slot_count = Grid.of(interval).count_max(Span(first_ms, last_ms + 1))
-    if len(opens_ms) > 2 * slot_count + _STRAY_BARS_MAX:
-        return f"found {len(opens_ms)} bars where the grid has {slot_count}"
-    return None
+    return interval_fault(opens_ms, closes_ms, interval)
 
 
 def left_over(asked: PageRequest, opens_ms: Times, interval: Interval, rules: MarketRules) -> tuple[Span, ...]:

@@ -210,7 +210,7 @@ class RestDataClient(ConnectionHolder):
                 params = endpoint.params(asked.span, asked.limit)
                 response, count = await host.ask(endpoint.path, params, endpoint.rules.weight_of(asked.limit))
                 rows, url = read_rows(response.body, response.url), response.url
-                fault = fault_of(asked, rows.cells[0], series.interval)
+                fault = fault_of(asked, rows.cells[0], rows.cells[6], series.interval)
                 if fault is not None:
                     raise RestAnswerError(url, fault)
                 still = left_over(asked, rows.cells[0], series.interval, endpoint.rules)

@@ -36,6 +36,9 @@ ARCHIVE_LINE_NBYTES_MAX: Final = 4096
 PARSE_BLOCK_NBYTES: Final = 2 << 20
 # How many open times a report lists. It counts all of them.
 REPORT_EXAMPLES_MAX: Final = 1000
+# Bars without a trade at the end of a series are reported if they last so long. Bars of an illiquid pair, or of a
+# short halt, are usual.
+UNTRADED_TAIL_MIN_MS: Final = 86_400_000
 
 # --- Segments ----------------------------------------------------------------------------------------------
 # Columns of at least this size start on a page of their own. Shorter columns share pages.

@@ -270,9 +270,9 @@ def test_symbols_of_one_phase_share_their_rows_and_one_without_bars_adds_none(
             publish_months(venue, spot(symbol), rows_from(rows_of_spot(shared_data, symbol, "3d"), "2026-02-01"))
         ensure(venue, ["SOLUSDT", "AVAXUSDT"], "2026-02-01", use_rest=False)
         with ckvd.open_cache(venue.cache_path) as cache:
-            span = {"start": "2026-02-01", "end": "2026-03-01"}
-            panel = cache.panel(["SOLUSDT", "NONEUSDT", "AVAXUSDT"], "3d", **span, missing="ignore")
-            nothing = cache.panel(["NONEUSDT"], "3d", **span, missing="ignore")
+            span = ("2026-02-01", "2026-03-01")
+            panel = cache.panel(["SOLUSDT", "NONEUSDT", "AVAXUSDT"], "3d", *span, missing="ignore")
+            nothing = cache.panel(["NONEUSDT"], "3d", *span, missing="ignore")
     assert panel.mask[:, [0, 2]].all()
     assert not panel.mask[:, 1].any()
     assert np.diff(panel.open_time).tolist() == [3 * DAY_MS] * (len(panel) - 1)

@@ -85,6 +85,7 @@ SUMMARY = {
     "oldest_file_ms": "int",
     "newest_file_ms": "int",
     "unreadable_count": "int",
+    "untraded_tail": "NoneType",
 }
 FINDING = {
     "severity": "str",
@@ -156,8 +157,17 @@ def test_gaps(folder: CacheFolder) -> None:
         "span": SPAN,
         "bar_counts": {"not in archive": "int"},
         "gaps": [{"start_ms": "int", "end_ms": "int", "bar_count": "int", "reason": "str"}],
+        "untraded_tail": "NoneType",
     }
     assert same_in_order(shape(folder, "gaps"), [expected])
+
+
+def test_list_gaps_and_verify_of_a_settled_contract(folder: CacheFolder) -> None:
+    SeriesStore(folder, HOURS).put(regular_table(HOURS, MARCH, volume=0, count=0, taker_buy_volume=0), MARCH)
+    tail = {"start_ms": "int", "end_ms": "int", "bar_count": "int", "last_traded_ms": "NoneType"}
+    for verb in ("list", "gaps"):
+        assert [one["untraded_tail"] for one in shape(folder, verb)] == [tail]
+    assert same_in_order(shape(folder, "verify"), [FINDING])
 
 
 def test_verify(folder: CacheFolder) -> None:

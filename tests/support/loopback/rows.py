@@ -51,7 +51,7 @@ def rows_of_folder(folder: Path, pattern: str = "*.zip") -> list[Row]:
 def make_row(open_ms: int, close_ms: int) -> Row:
     """A bar at an open time, with values of its own."""
     seed = open_ms // 1000
-    price, volume = f"{100 + seed % 977}.{seed % 89:02d}", f"{seed % 7919}.{seed % 7:03d}"
+    price, volume = f"{100 + seed % 977}.{seed % 89:02d}", f"{1 + seed % 7919}.{seed % 7:03d}"
     cells = [open_ms, price, price, price, price, volume, close_ms, volume, seed % 1009, volume, volume, 0]
     return tuple(str(cell) for cell in cells)
 

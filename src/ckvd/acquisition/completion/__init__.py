@@ -115,6 +115,7 @@ class Completion:
             errors=tuple(self._errors),
             has_changed=any(one.is_stored and one.span for one in done),
             open_from_ms=self._tail.open_from_ms,
+            impossible_open_times=tuple(sorted({moment for one in done for moment in one.impossible_open_times})),
             beyond_archives=join_absences(self._tail.beyond_archives),
         )
 

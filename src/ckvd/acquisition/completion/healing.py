@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ckvd.acquisition.completion.reasons import NO_BARS_ERRORS
-from ckvd.acquisition.completion.scope import Completed, inner_seconds, whole_days
+from ckvd.acquisition.completion.scope import Completed, impossible_times, inner_seconds, whole_days
 from ckvd.acquisition.completion.shortfalls import Shortfall, find_shortfalls, join_requests, provisional_recheck_ms
 from ckvd.acquisition.ingest import fetch_table
 from ckvd.cache.coverage import read_coverage
@@ -280,7 +280,15 @@ class Healing:
         if path is None:
             return Completed(span, is_stored=False)
         conflicts = tuple(merged.conflict_open_times.tolist())
-        return Completed(span, is_stored=True, rest_bar_count=sum(kept_counts), conflict_open_times=conflicts)
+        archived_ms = {moment for table in tables for moment in impossible_times(table)}
+        impossible = tuple(moment for moment in impossible_times(merged.table) if moment not in archived_ms)
+        return Completed(
+            span,
+            is_stored=True,
+            rest_bar_count=sum(kept_counts),
+            conflict_open_times=conflicts,
+            impossible_open_times=impossible,
+        )
 
     def _recheck_ms(
         self, table: KlineTable, absences: Sequence[Absence], span: Span, *, is_provisional: bool

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckvd.cache.store import SeriesStore
+from ckvd.model.impossible_bars import impossible_bars
 from ckvd.model.market import DAY_MS
 from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
     from ckvd.model.market import SeriesKey
+    from ckvd.model.table import KlineTable
     from ckvd.rest.rest_data_client import RestDataClient
 
 
@@ -63,12 +65,20 @@ class Completed:
         Bars that the REST interface added.
     conflict_open_times : tuple of int
         Open times at which sources disagree, in milliseconds.
+    impossible_open_times : tuple of int
+        Open times of bars of the REST interface that no market can make, in milliseconds.
     """
 
     span: Span
     is_stored: bool
     rest_bar_count: int = 0
     conflict_open_times: tuple[int, ...] = ()
+    impossible_open_times: tuple[int, ...] = ()
+
+
+def impossible_times(table: KlineTable) -> tuple[int, ...]:
+    """The open times of bars that no market can make."""
+    return tuple(table.open_time[impossible_bars(table.column, table.series)].tolist())
 
 
 def whole_days(span: Span) -> Span:

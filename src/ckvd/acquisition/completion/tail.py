@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from ckvd.acquisition.completion.reasons import NO_BARS_ERRORS
-from ckvd.acquisition.completion.scope import Completed, inner_seconds
+from ckvd.acquisition.completion.scope import Completed, impossible_times, inner_seconds
 from ckvd.acquisition.completion.shortfalls import provisional_recheck_ms
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.resolution import resolve
@@ -166,7 +166,9 @@ class Tail:
         span, table, sources = self._nothing(span) if is_known else await self._fetch(span)
         absences = await self._reasons.explain(span, table.open_time, self._damaged)
         is_stored = not span or await asyncio.to_thread(self._store, span, table, sources, absences)
-        return Completed(span, is_stored, table.row_count if is_stored else 0)
+        if not is_stored:
+            return Completed(span, is_stored)
+        return Completed(span, is_stored, table.row_count, impossible_open_times=impossible_times(table))
 
     async def _fetch(self, span: Span) -> tuple[Span, KlineTable, Sequence[Source]]:
         """Ask for a span. The answer may cover less of it, by the clock of the exchange."""

@@ -39,11 +39,12 @@ def list_command(*, selection: Selection) -> Result:
 
 
 def _show_list(summaries: list[SeriesSummary]) -> None:
-    names = ("series", "span", "holes", "bars", "segments", "size", "sources", "provisional")
+    names = ("series", "span", "holes", "bars", "segments", "size", "sources", "provisional", "untraded tail")
     print_table(names, [_series_row(summary) for summary in summaries])
 
 
 def _series_row(summary: SeriesSummary) -> tuple[object, ...]:
+    tail = summary.untraded_tail
     sources = ", ".join(f"{number} {origin}" for origin, number in summary.origins.items()) or "-"
     return (
         str(summary.series),
@@ -54,6 +55,7 @@ def _series_row(summary: SeriesSummary) -> tuple[object, ...]:
         format_nbytes(summary.nbytes),
         sources,
         ", ".join(map(str, summary.provisional)) or "-",
+        "-" if tail is None else f"{count(tail.bar_count, 'bar')} since {format_time(tail.start_ms)}",
     )
 
 
@@ -84,6 +86,8 @@ def _show_series(summary: SeriesSummary, segments: list[SegmentSummary], finding
     say(f"{summary.series}: {summary.bar_count:,} bars, {format_nbytes(summary.nbytes)}")
     for span in summary.coverage:
         say(f"covers {span}")
+    if summary.untraded_tail is not None:
+        say(f"untraded {summary.untraded_tail}")
     print_table(("segment", "speaks for", "bars", "size", "state"), [_segment_row(segment) for segment in segments])
     for source in winning_sources(segments):
         confirmed = "confirmed" if source.is_checksum_published else "not confirmed"
@@ -167,6 +171,8 @@ def _show_gaps(reports: list[GapReport], *, is_calendar_wanted: bool) -> None:
         say(f"{report.series} {report.span}: {sums or 'no bar is missing'}")
         for gap in report.gaps:
             say(f"  {Span(gap.start_ms, gap.end_ms)} {count(gap.bar_count, 'bar')} {gap.reason}")
+        if report.untraded_tail is not None:
+            say(f"  {report.untraded_tail}")
         for line in draw_calendar(fill_by_month(report)) if is_calendar_wanted else ():
             say(f"  {line}")
 
