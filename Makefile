@@ -1,5 +1,6 @@
 # make demo      download a small mirror from a loopback server and read it back
 # make test      run the tests, on all processors
+# make acceptance  take all real data through everything that a user does: some minutes
 # make quick     run those that fail when something central breaks: less than a minute
 # make coverage  run the tests, and show which lines none of them reaches
 # make lowest    run `make quick` on the lowest version of each package that pyproject.toml allows
@@ -20,13 +21,16 @@ TESTS ?=
 # The tests start some hundred processes. Each would compile the package again where nobody may keep what is compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick coverage lowest lint bench clean
+.PHONY: demo test acceptance quick coverage lowest lint bench clean
 
 demo: $(VENV)/installed
 	$(RUN) data/demo.py
 
 test: $(VENV)/installed-test
 	$(RUN) $(PYTEST) $(TESTS)
+
+acceptance: $(VENV)/installed-test
+	CKVD_ACCEPTANCE=whole $(RUN) $(PYTEST) tests/acceptance $(TESTS)
 
 quick: $(VENV)/installed-test
 	$(RUN) $(PYTEST) --quiet -m 'not long' @tests/quick.txt

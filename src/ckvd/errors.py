@@ -56,6 +56,10 @@ class ColumnError(CkvdError, KeyError):
         return str(self.args[0])
 
 
+class ColumnAttributeError(ColumnError, AttributeError):
+    """A column that the series does not have was asked for as an attribute: `hasattr` is then false."""
+
+
 # --- Archives ----------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ A class declares its resources and inherits the rest. Every asynchronous exit go
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, Self, TypeAlias
 
 from ckvd.utils.async_cleanup import direct_resource_cleanup
 
@@ -66,6 +66,17 @@ class ConnectionHolder(AsyncBlock):
     """
 
     _is_part = False
+
+    if not TYPE_CHECKING:  # a type checker complains of `with` by itself
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError(
+                f"{type(self).__name__} is asynchronous: use `async with` in place of `with`; "
+                "without an event loop, call ckvd.get_klines or ckvd.ensure"
+            )
+
+        def __exit__(self, *_error: object) -> None:
+            """Exist, so that `with` gets as far as to call `__enter__`."""
 
     async def aclose(self) -> None:
         """Cancel all requests, whose callers get `ClientClosedError`, and close the resources. Safe to repeat."""

@@ -28,6 +28,7 @@ with contextlib.suppress(ImportError):
     # polars opens file descriptors when it is first used, and keeps them.
     importlib.import_module("polars").DataFrame({"a": [1]}).lazy().collect()
 
+START = "1970-01-01"
 SPAN = Span(0, 4 * HOUR_MS)
 ROW_COUNTS = {"klines": 240, "resampled": 4, "panel": 240}
 DAY = Span(0, 24 * HOUR_MS)
@@ -43,8 +44,8 @@ def named(request: pytest.FixtureRequest, tmp_path: Path) -> NamedColumns:
     SeriesStore(CacheFolder(tmp_path), BTCUSDT_1M).put(regular_table(BTCUSDT_1M, SPAN), SPAN)
     with open_cache(tmp_path) as cache:
         if request.param == "panel":
-            return cache.panel("BTCUSDT", "1m", SPAN.start_ms, SPAN.end_ms, ("close", "volume"))
-        klines = cache.read("BTCUSDT", "1m", start=SPAN.start_ms, end=SPAN.end_ms)
+            return cache.panel("BTCUSDT", "1m", START, "1970-01-01T04:00", ("close", "volume"))
+        klines = cache.read("BTCUSDT", "1m", start=START, end="1970-01-01T04:00")
     return klines.resample("1h") if request.param == "resampled" else klines
 
 
@@ -101,7 +102,7 @@ def klines(tmp_path: Path) -> Klines:
     """A day of bars, read from one segment; `ignore` is the same in all of them."""
     SeriesStore(CacheFolder(tmp_path), BTCUSDT_1M).put(regular_table(BTCUSDT_1M, DAY, ignore=0.0), DAY)
     with open_cache(tmp_path) as cache:
-        return cache.read("BTCUSDT", "1m", start=DAY.start_ms, end=DAY.end_ms)
+        return cache.read("BTCUSDT", "1m", start=START, end="1970-01-02")
 
 
 @pytest.fixture(params=["as they are", "resampled"])
@@ -117,7 +118,7 @@ def panel(tmp_path: Path) -> Panel:
         table = make_table(SeriesKey.of(symbol, "1h"), opens)
         SeriesStore(CacheFolder(tmp_path), table.series).put(table, span)
     with open_cache(tmp_path) as cache:
-        return cache.panel(["ETHUSDT", "BTCUSDT"], "1h", 0, span.end_ms, ("close", "volume"))
+        return cache.panel(["ETHUSDT", "BTCUSDT"], "1h", START, "1970-01-01T03:00", ("close", "volume"))
 
 
 def made(bars: BarColumns, method: str) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import pickle
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, assert_type
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -117,8 +118,60 @@ def test_an_unknown_column_is_refused_and_the_known_columns_are_listed() -> None
 def test_an_attribute_that_is_a_column_of_no_series_is_an_attribute_error() -> None:
     klines = Klines(BTCUSDT_1M, HOUR, [])
     assert not hasattr(klines, "vwap")
-    with pytest.raises(AttributeError, match="'Klines' has no attribute 'vwap'"):
-        _ = klines.vwap
+    with pytest.raises(AttributeError, match="'Klines' object has no attribute 'vwap'"):
+        _ = klines.vwap  # type: ignore[attr-defined]
+
+
+def test_a_misspelt_column_is_an_error_of_the_type_checker_and_an_attribute_error() -> None:
+    """mypy complains of a comment that ignores nothing, so it sees each of these."""
+    klines = Klines(BTCUSDT_1M, HOUR, [Block(regular_table(BTCUSDT_1M, HOUR))])
+    with pytest.raises(AttributeError, match="object has no attribute 'clsoe'"):
+        _ = klines.clsoe  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="object has no attribute 'clsoe'"):
+        _ = klines.resample("5m").clsoe  # type: ignore[attr-defined]
+
+
+def test_the_type_of_each_column_is_known() -> None:
+    klines = Klines(BTCUSDT_1M, HOUR, [])
+    coins = Klines(COIN_1M, HOUR, [])
+    assert_type(klines.open_time, npt.NDArray[np.int64])
+    assert_type(klines.count, npt.NDArray[np.int64])
+    assert_type(klines.quote_volume, npt.NDArray[np.float64])
+    assert_type(klines.taker_buy_volume, npt.NDArray[np.float64])
+    assert_type(coins.base_volume, npt.NDArray[np.float64])
+    assert_type(klines.close_time_us, npt.NDArray[np.int16])
+    for named in (klines, coins):
+        for name in (*named.column_names, OPEN_TIME_US, CLOSE_TIME_US):
+            assert getattr(named, name).dtype == COLUMN_DTYPES[name]
+
+
+def test_a_column_that_the_series_lacks_says_which_it_has_to_whoever_asks_for_the_attribute() -> None:
+    for lacking, name in ((BTCUSDT_1M, "base_volume"), (COIN_1M, "quote_volume")):
+        klines = Klines(lacking, HOUR, [])
+        with pytest.raises(AttributeError, match=f"no attribute '{name}': .* expected one of open_time") as caught:
+            getattr(klines, name)
+        assert isinstance(caught.value, ColumnError)
+        assert not hasattr(klines, name)
+        with pytest.raises(ColumnError) as indexed:
+            klines[name]
+        assert not isinstance(indexed.value, AttributeError), "it would vanish in the hasattr of another object"
+
+
+def test_dir_has_the_columns_of_the_series_and_no_others() -> None:
+    known = set(dir(Klines(BTCUSDT_1M, HOUR, [])))
+    assert {*fields_of(BTCUSDT_1M), OPEN_TIME_US, CLOSE_TIME_US, "gaps", "resample"} <= known
+    assert {"base_volume", "taker_buy_base_volume"}.isdisjoint(known)
+    assert {"quote_volume", "taker_buy_quote_volume"}.isdisjoint(dir(Klines(COIN_1M, HOUR, [])))
+
+
+def test_an_attribute_error_within_a_property_is_not_said_to_be_of_the_property() -> None:
+    class BrokenBlock(Block):
+        def __getattribute__(self, name: str) -> Any:
+            return None.sources if name == "sources" else super().__getattribute__(name)  # type: ignore[attr-defined]
+
+    klines = Klines(BTCUSDT_1M, HOUR, [BrokenBlock(minute_table(0))])
+    with pytest.raises(AttributeError, match="'NoneType' object has no attribute 'sources'"):
+        _ = klines.sources
 
 
 def test_an_attribute_that_is_a_column_of_other_markets_only_is_an_attribute_error() -> None:

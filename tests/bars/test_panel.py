@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_type
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -28,10 +30,15 @@ if TYPE_CHECKING:
     from ckvd.model.table import KlineTable
 
 DAY = Span(0, DAY_MS)
+DATES = ("1970-01-01", "1970-01-02")
 
 
 def put(root: Path, table: KlineTable, span: Span) -> None:
     SeriesStore(CacheFolder(root), table.series).put(table, span)
+
+
+def at(moment_ms: int) -> np.datetime64:
+    return np.datetime64(moment_ms, "ms")
 
 
 def hours(symbol: str, opens: Sequence[int] | None = None) -> KlineTable:
@@ -73,7 +80,7 @@ def test_every_cell_is_that_of_a_dict_of_the_bars(data: st.DataObject, interval:
                 if part:
                     put(Path(folder), rows, part)
         with open_cache(folder) as cache:
-            panel = cache.panel(symbols, interval, start_ms, end_ms, ("close", "count"))
+            panel = cache.panel(symbols, interval, at(start_ms), at(end_ms), ("close", "count"))
     grids = [points_of(sorted(of_symbol), span, interval) for of_symbol in bars]
     rows_ms = sorted({point for points in grids for point in points})
     assert panel.open_time.tolist() == rows_ms
@@ -100,8 +107,8 @@ def test_an_uncached_symbol_is_an_error_or_a_column_of_nan(tmp_path: Path) -> No
     put(tmp_path, hours("AUSDT"), DAY)
     with open_cache(tmp_path) as cache:
         with pytest.raises(NotCachedError, match="BUSDT"):
-            cache.panel(["AUSDT", "BUSDT"], "1h", 0, DAY_MS)
-        panel = cache.panel(["AUSDT", "BUSDT"], "1h", 0, DAY_MS, missing="ignore")
+            cache.panel(["AUSDT", "BUSDT"], "1h", *DATES)
+        panel = cache.panel(["AUSDT", "BUSDT"], "1h", *DATES, missing="ignore")
     assert panel.mask.sum(axis=0).tolist() == [24, 0]
     assert np.isnan(panel.close[:, 1]).all()
 
@@ -110,7 +117,7 @@ def test_a_masked_array_takes_the_inverted_mask(tmp_path: Path) -> None:
     put(tmp_path, hours("AUSDT"), DAY)
     put(tmp_path, hours("BUSDT", [0, 5 * HOUR_MS]), DAY)
     with open_cache(tmp_path) as cache:
-        panel = cache.panel(["AUSDT", "BUSDT"], "1h", 0, DAY_MS)
+        panel = cache.panel(["AUSDT", "BUSDT"], "1h", *DATES)
     masked = np.ma.array(panel.close, mask=~panel.mask)
     assert masked.count(axis=0).tolist() == panel.mask.sum(axis=0).tolist() == [24, 2]
     assert masked[:, 1].compressed().tolist() == [400.0, 401.0]
@@ -120,7 +127,7 @@ def test_a_masked_array_takes_the_inverted_mask(tmp_path: Path) -> None:
 def test_a_panel_is_independent_of_its_cache_and_read_only(tmp_path: Path) -> None:
     put(tmp_path, hours("AUSDT", [HOUR_MS, 2 * HOUR_MS + 1]), DAY)
     with open_cache(tmp_path) as cache:
-        panel = cache.panel("AUSDT", "1h", 0, 4 * HOUR_MS, ["open", "volume"])
+        panel = cache.panel("AUSDT", "1h", "1970-01-01", "1970-01-01T04:00", ["open", "volume"])
     assert panel.open.flags.owndata
     assert panel.open[:, 0].flags.c_contiguous
     assert repr(panel) == "<Panel 1h 1970-01-01..1970-01-01T04:00Z: 4 open times x 1 symbols, open, volume>"
@@ -130,14 +137,21 @@ def test_a_panel_is_independent_of_its_cache_and_read_only(tmp_path: Path) -> No
         assert not array.flags.writeable
     with pytest.raises(ColumnError, match="no column 'close': it was made of open, volume"):
         panel["close"]
-    with pytest.raises(AttributeError, match="no attribute 'close'"):
+    with pytest.raises(AttributeError, match="no attribute 'close': the panel has no column 'close'"):
         _ = panel.close
+    with pytest.raises(AttributeError, match="object has no attribute 'clsoe'"):
+        _ = panel.clsoe  # type: ignore[attr-defined]
+    assert {"open", "volume", "mask"} <= set(dir(panel))
+    assert {"close", "count", "base_volume"}.isdisjoint(dir(panel))
+    assert not hasattr(panel, "close")
+    assert_type(panel.open, npt.NDArray[np.float64])
+    assert copy.copy(panel).open is panel.open
 
 
 def test_a_span_without_a_point_of_the_grid_gives_no_rows(tmp_path: Path) -> None:
     put(tmp_path, hours("AUSDT", [MINUTE_MS]), DAY)
     with open_cache(tmp_path) as cache:
-        panel = cache.panel(["AUSDT"], "1h", 1, HOUR_MS - 1)
+        panel = cache.panel(["AUSDT"], "1h", "1970-01-01T00:00:00.001", "1970-01-01T00:59:59.999")
     assert panel.close.shape == (0, 1)
     assert panel.off_grid_counts.tolist() == [1]
 
@@ -145,15 +159,15 @@ def test_a_span_without_a_point_of_the_grid_gives_no_rows(tmp_path: Path) -> Non
 @pytest.mark.parametrize("column", ["open_time", "base_volume", "Close"])
 def test_an_unknown_column_is_refused_before_anything_is_read(tmp_path: Path, column: str) -> None:
     with open_cache(tmp_path) as cache, pytest.raises(ColumnError, match="for a panel: expected one of open, high"):
-        cache.panel(["AUSDT"], "1h", 0, DAY_MS, [column])
+        cache.panel(["AUSDT"], "1h", *DATES, [column])
 
 
 def test_one_column_may_be_given_as_text(tmp_path: Path) -> None:
     put(tmp_path, hours("AUSDT"), DAY)
     with open_cache(tmp_path) as cache:
-        one = cache.panel("AUSDT", "1h", 0, DAY_MS, "volume")
+        one = cache.panel("AUSDT", "1h", *DATES, "volume")
         with pytest.raises(ColumnError, match="no column 'Close' for a panel"):
-            cache.panel("AUSDT", "1h", 0, DAY_MS, "Close")
+            cache.panel("AUSDT", "1h", *DATES, "Close")
     assert one.column_names == ("volume",)
     assert one.volume.shape == (24, 1)
 
@@ -162,7 +176,7 @@ def test_columns_may_come_from_an_iterator(tmp_path: Path) -> None:
     for symbol in ("AUSDT", "BUSDT"):
         put(tmp_path, hours(symbol), DAY)
     with open_cache(tmp_path) as cache:
-        panel = cache.panel(["AUSDT", "BUSDT"], "1h", 0, DAY_MS, iter(["close", "count"]))
+        panel = cache.panel(["AUSDT", "BUSDT"], "1h", *DATES, iter(["close", "count"]))
     assert panel.column_names == ("close", "count")
 
 
@@ -170,7 +184,7 @@ def test_symbols_keep_their_order_and_a_symbol_given_twice_has_two_columns(tmp_p
     put(tmp_path, hours("AUSDT"), DAY)
     put(tmp_path, hours("BUSDT", [0]), DAY)
     with open_cache(tmp_path) as cache:
-        panel = cache.panel(["BUSDT", "AUSDT", "BUSDT"], "1h", 0, DAY_MS)
+        panel = cache.panel(["BUSDT", "AUSDT", "BUSDT"], "1h", *DATES)
     assert panel.symbols == ("BUSDT", "AUSDT", "BUSDT")
     assert panel.mask.sum(axis=0).tolist() == [1, 24, 1]
     assert panel.close[0].tolist() == [400.0, 400.0, 400.0]
@@ -178,7 +192,7 @@ def test_symbols_keep_their_order_and_a_symbol_given_twice_has_two_columns(tmp_p
 
 def test_no_symbols_are_refused(tmp_path: Path) -> None:
     with open_cache(tmp_path) as cache, pytest.raises(IdentityError, match="at least one symbol"):
-        cache.panel([], "1h", 0, DAY_MS)
+        cache.panel([], "1h", *DATES)
 
 
 # --- Bars that traded --------------------------------------------------------------------------------------
@@ -192,9 +206,9 @@ def test_bars_that_did_not_trade_are_left_out_if_only_traded_ones_are_wanted(tmp
     put(tmp_path, quiet, DAY)
     put(tmp_path, hours("BUSDT"), DAY)
     with open_cache(tmp_path) as cache:
-        panel = cache.panel(["AUSDT", "BUSDT"], "1h", 0, DAY_MS, ["close", "volume"], traded=True)
-        every = cache.panel(["AUSDT", "BUSDT"], "1h", 0, DAY_MS, ["close", "volume"])
-        klines = cache.read("AUSDT", "1h", start=0, end=DAY_MS)
+        panel = cache.panel(["AUSDT", "BUSDT"], "1h", *DATES, ["close", "volume"], traded=True)
+        every = cache.panel(["AUSDT", "BUSDT"], "1h", *DATES, ["close", "volume"])
+        klines = cache.read("AUSDT", "1h", start=DATES[0], end=DATES[1])
     assert np.flatnonzero(panel.mask[:, 0]).tolist() == [0, 3]
     assert np.flatnonzero(every.mask[:, 0]).tolist() == [0, 1, 3, 4]
     assert panel.mask[:, 1].all()
@@ -210,7 +224,7 @@ def test_a_full_grid_of_bars_that_did_not_trade_is_empty(tmp_path: Path) -> None
     table.columns["volume"][:] = table.columns["count"][:] = 0
     put(tmp_path, table, DAY)
     with open_cache(tmp_path) as cache:
-        panel = cache.panel("AUSDT", "1h", 0, DAY_MS, traded=True)
+        panel = cache.panel("AUSDT", "1h", *DATES, traded=True)
     assert not panel.mask.any()
     assert np.isnan(panel.close).all()
 
@@ -219,4 +233,4 @@ def test_prices_that_are_sampled_cannot_be_asked_for_trades(tmp_path: Path) -> N
     series = SeriesKey.of("BTCUSDT", "1h", market="um", kind="markPriceKlines")
     put(tmp_path, regular_table(series, DAY), DAY)
     with open_cache(tmp_path) as cache, pytest.raises(ColumnError, match="has no trades"):
-        cache.panel("BTCUSDT", "1h", 0, DAY_MS, market="um", kind="markPriceKlines", traded=True)
+        cache.panel("BTCUSDT", "1h", *DATES, market="um", kind="markPriceKlines", traded=True)

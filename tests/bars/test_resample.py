@@ -344,7 +344,7 @@ def test_bars_read_from_a_cache_resample_across_segments(tmp_path: Path) -> None
     for day in range(2):
         store.put(table.rows(day * 1440, (day + 1) * 1440), Span(day * DAY_MS, (day + 1) * DAY_MS))
     with open_cache(tmp_path) as cache:
-        klines = cache.read("BTCUSDT", "1m", start=0, end=2 * DAY_MS)
+        klines = cache.read("BTCUSDT", "1m", start="1970-01-01", end="1970-01-03")
     whole = klines_of(table, Span(0, 2 * DAY_MS)).resample("7h")
     for name, column in klines.resample("7h").as_dict().items():
         assert column.tobytes() == whole[name].tobytes()

@@ -119,9 +119,9 @@ def test_an_invalid_series_or_span_is_refused_before_anything_is_read(tmp_path: 
             ("BTCUSDT", "1m", "spot", "markPriceKlines"),
         ):
             with pytest.raises(IdentityError):
-                cache.read(symbol, interval, start=0, end=1, market=market, kind=kind)
+                cache.read(symbol, interval, start="2024-01-01", end="2024-01-02", market=market, kind=kind)
         with pytest.raises(IdentityError, match="a symbol is text"):
-            cache.read(["BTCUSDT"], "1m", start=0, end=1)  # type: ignore[arg-type]
+            cache.read(["BTCUSDT"], "1m", start="2024-01-01", end="2024-01-02")  # type: ignore[arg-type]
         for start, end in (("2024-01-02", "2024-01-01"), ("yesterday", "now")):
             with pytest.raises(TimeError):
                 cache.read("BTCUSDT", "1m", start=start, end=end)
@@ -293,7 +293,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error_of_the_cache(
         raise PermissionError(13, "Permission denied")
 
     with KlineCache(tmp_path) as cache, monkeypatch.context() as patch:
-        patch.setattr("ckvd.cache.folder.os.listdir", refuse)
+        patch.setattr("ckvd.cache.folder.os.scandir", refuse)
         with pytest.raises(CacheError, match="cannot be listed: Permission denied"):
             cache.read_series(BTCUSDT_1M, WINDOW)
 

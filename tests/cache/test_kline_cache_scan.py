@@ -40,7 +40,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(max_examples=50)
 @given(st.integers(0, 4 * 1440), st.integers(0, 4 * 1440), st.integers(1, 3000))
 def test_the_blocks_of_a_scan_are_the_bars_of_a_read(root: Path, one: int, other: int, rows: int) -> None:
-    start, end = (minute * MINUTE_MS for minute in sorted((one, other)))
+    start, end = (np.datetime64(minute, "m") for minute in sorted((one, other)))
     with open_cache(root) as cache:
         whole = cache.read("BTCUSDT", "1m", start=start, end=end)
         blocks = list(cache.scan("BTCUSDT", "1m", start=start, end=end, rows=rows))
@@ -56,11 +56,11 @@ def test_the_blocks_of_a_scan_are_the_bars_of_a_read(root: Path, one: int, other
 def test_what_is_not_covered_raises_when_the_scan_is_asked_for(root: Path) -> None:
     with open_cache(root) as cache:
         with pytest.raises(NotCachedError):
-            cache.scan("BTCUSDT", "1m", start=0, end=5 * DAY_MS)
-        blocks = list(cache.scan("BTCUSDT", "1m", start=0, end=5 * DAY_MS, missing="ignore"))
-        assert sum(map(len, blocks)) == len(cache.read("BTCUSDT", "1m", start=0, end=4 * DAY_MS))
+            cache.scan("BTCUSDT", "1m", start=0, end="1970-01-06")
+        blocks = list(cache.scan("BTCUSDT", "1m", start=0, end="1970-01-06", missing="ignore"))
+        assert sum(map(len, blocks)) == len(cache.read("BTCUSDT", "1m", start=0, end="1970-01-05"))
         with pytest.raises(ValueError, match="at least one bar, not 0"):
-            cache.scan("BTCUSDT", "1m", start=0, end=DAY_MS, rows=0)
+            cache.scan("BTCUSDT", "1m", start=0, end="1970-01-02", rows=0)
 
 
 def test_a_read_of_the_same_span_tells_what_no_block_covers(tmp_path: Path) -> None:
@@ -71,8 +71,8 @@ def test_a_read_of_the_same_span_tells_what_no_block_covers(tmp_path: Path) -> N
     store.put(make_table(BTCUSDT_1M, []), second, absences=[halt])
     store.put(regular_table(BTCUSDT_1M, fourth), fourth)
     with open_cache(tmp_path) as cache:
-        blocks = list(cache.scan("BTCUSDT", "1m", start=0, end=4 * DAY_MS, missing="ignore"))
-        klines = cache.read("BTCUSDT", "1m", start=0, end=4 * DAY_MS, missing="ignore")
+        blocks = list(cache.scan("BTCUSDT", "1m", start=0, end="1970-01-05", missing="ignore"))
+        klines = cache.read("BTCUSDT", "1m", start=0, end="1970-01-05", missing="ignore")
     assert [block.span for block in blocks] == [first, fourth]
     assert [block.missing for block in blocks] == [(), ()]
     assert klines.missing == (Span(2 * DAY_MS, 3 * DAY_MS),)
@@ -88,7 +88,7 @@ def test_the_replacement_of_a_segment_is_scanned_instead(tmp_path: Path) -> None
         for day in range(4)
     ]
     with open_cache(tmp_path) as cache:
-        scan = cache.scan("BTCUSDT", "1m", start=0, end=4 * DAY_MS)
+        scan = cache.scan("BTCUSDT", "1m", start=0, end="1970-01-05")
         opens = next(scan).open_time.tolist()
         store.put(table, FOUR_DAYS)
         for path in days:
@@ -106,13 +106,13 @@ def test_a_scan_that_never_finds_what_is_listed_gives_up(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(KlineCache, "_open_rows", vanish)
     with open_cache(tmp_path) as cache, pytest.raises(CacheBusyError, match="replaced 16 times"):
-        next(cache.scan("BTCUSDT", "1m", start=0, end=DAY_MS))
+        next(cache.scan("BTCUSDT", "1m", start=0, end="1970-01-02"))
 
 
 def test_blocks_stay_valid_after_their_memory_was_given_back(root: Path) -> None:
     with open_cache(root) as cache:
-        blocks = list(cache.scan("BTCUSDT", "1m", start=0, end=4 * DAY_MS, rows=100))
-        whole = cache.read("BTCUSDT", "1m", start=0, end=4 * DAY_MS)
+        blocks = list(cache.scan("BTCUSDT", "1m", start=0, end="1970-01-05", rows=100))
+        whole = cache.read("BTCUSDT", "1m", start=0, end="1970-01-05")
     assert np.concatenate([block.close for block in blocks]).tobytes() == whole.close.tobytes()
 
 
@@ -122,10 +122,10 @@ def test_a_scan_holds_no_more_than_a_few_blocks_in_memory(tmp_path: Path) -> Non
     SeriesStore(CacheFolder(tmp_path), BTCUSDT_1M).put(regular_table(BTCUSDT_1M, span), span)
     most_nbytes = 0
     with open_cache(tmp_path) as cache:
-        for block in cache.scan("BTCUSDT", "1m", start=span.start_ms, end=span.end_ms, rows=10_000):
+        for block in cache.scan("BTCUSDT", "1m", start="1970-01-01", end="1970-10-05T18:40", rows=10_000):
             block.close.sum()
             most_nbytes = max(most_nbytes, resident_nbytes(tmp_path))
-        whole = cache.read("BTCUSDT", "1m", start=span.start_ms, end=span.end_ms)
+        whole = cache.read("BTCUSDT", "1m", start="1970-01-01", end="1970-10-05T18:40")
         whole.close.sum()
         assert resident_nbytes(tmp_path) >= 400_000 * 8
     # At both ends a huge page, or the pages that the kernel maps around a fault.
@@ -152,5 +152,5 @@ def test_a_span_whose_bars_were_unavailable_is_missing_for_a_scan_too(tmp_path: 
     store.put(make_table(BTCUSDT_1M, []), day, absences=[absence])
     with KlineCache(tmp_path) as cache:
         with pytest.raises(NotCachedError):
-            list(cache.scan("BTCUSDT", "1m", start=0, end=DAY_MS))
-        assert list(cache.scan("BTCUSDT", "1m", start=0, end=DAY_MS, missing="ignore")) == []
+            list(cache.scan("BTCUSDT", "1m", start=0, end="1970-01-02"))
+        assert list(cache.scan("BTCUSDT", "1m", start=0, end="1970-01-02", missing="ignore")) == []

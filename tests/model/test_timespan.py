@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -37,6 +39,8 @@ CET = dt.timezone(dt.timedelta(hours=1))
         1_709_208_000_000,
         np.int64(1_709_208_000_000),
         np.uint64(1_709_208_000_000),
+        1_709_208_000_000.0,
+        np.float64(1_709_208_000_000),
     ],
 )
 def test_a_moment_is_parsed_in_every_form(value: TimeLike) -> None:
@@ -117,7 +121,24 @@ def test_text_that_is_no_time_is_refused_with_an_example(value: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [None, True, False, 1.7e12, float("nan"), dt.time(12), np.float64(1.7e12), np.datetime64("NaT", "ms"), b"now"],
+    [
+        None,
+        True,
+        False,
+        np.True_,
+        float("nan"),
+        float("inf"),
+        float("-inf"),
+        np.float64("nan"),
+        np.float32(1_709_208_000_000),
+        Decimal(1_709_208_000_000),
+        dt.time(12),
+        np.timedelta64(1_709_208_000_000, "ms"),
+        np.datetime64("NaT", "ms"),
+        b"now",
+        [1_709_208_000_000],
+        1j,
+    ],
 )
 def test_other_types_are_refused(value: object) -> None:
     with pytest.raises(TimeError, match="is no time"):
@@ -137,8 +158,12 @@ def test_times_of_pandas_are_parsed_and_nat_is_refused() -> None:
     "value",
     [
         -1,
+        -1.0,
+        -(10**12),
+        -(10**30),
         ms(2200, 1, 1) + 1,
-        ms(2024, 1, 1) * 1000,
+        float(ms(2200, 1, 1) + 1),
+        10**13,
         10**30,
         "1969-12-31",
         dt.date(1, 1, 1),
@@ -152,6 +177,123 @@ def test_times_of_pandas_are_parsed_and_nat_is_refused() -> None:
 def test_a_time_outside_the_years_is_refused_as_a_wrong_unit(value: TimeLike) -> None:
     with pytest.raises(TimeError, match="outside the years 1970 to 2200: integers are milliseconds"):
         parse_time(value)
+
+
+SECONDS = [
+    1,
+    1_709_208_000,
+    10**11 - 1,
+    1_709_208_000.0,
+    1_709_208_000.25,
+    0.5,
+    np.int32(1_709_208_000),
+    np.int64(1_709_208_000),
+    np.float64(1_709_208_000.25),
+    dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC).timestamp(),
+]
+
+
+@pytest.mark.parametrize("value", SECONDS)
+def test_a_number_below_ten_to_the_eleventh_is_refused_as_seconds(value: TimeLike) -> None:
+    with pytest.raises(TimeError, match=r"these look like seconds; .* multiply by 1000") as caught:
+        parse_time(value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(TimeError, match="these look like seconds"):
+        Span.of("2024-01-01", value)
+    with pytest.raises(TimeError, match="these look like seconds"):
+        Span.of(value, "2024-01-01")
+
+
+@given(st.integers(1, 10**11 - 1))
+def test_no_number_of_seconds_is_taken_for_a_time(seconds: int) -> None:
+    for value in (seconds, np.int64(seconds), float(seconds), np.float64(seconds)):
+        with pytest.raises(TimeError, match="these look like seconds"):
+            parse_time(value)
+
+
+@given(st.integers(10**11, ms(2200, 1, 1)))
+def test_every_later_number_is_milliseconds_whatever_its_type(moment_ms: int) -> None:
+    values: list[TimeLike] = [
+        moment_ms,
+        float(moment_ms),
+        np.int64(moment_ms),
+        np.uint64(moment_ms),
+        np.float64(moment_ms),
+        np.longdouble(moment_ms),
+    ]
+    assert {parse_time(value) for value in values} == {moment_ms}
+
+
+@pytest.mark.parametrize("zero", [0, 0.0, -0.0, np.int64(0), np.float64(0), np.datetime64(0, "s")])
+def test_zero_is_the_earliest_time_in_every_unit(zero: TimeLike) -> None:
+    assert parse_time(zero) == 0
+
+
+def test_a_date_as_a_number_is_refused_with_its_text() -> None:
+    with pytest.raises(TimeError, match=r"these look like seconds; .* write the date as text: '2024-02-29'"):
+        parse_time(20240229)
+    assert parse_time("20240229") == parse_time("2024-02-29")
+    with pytest.raises(TimeError, match=r"multiply by 1000$"):
+        parse_time(20240230)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit"),
+    [
+        (NOON * 1000, "microseconds"),
+        (NOON * 1000 + 999, "microseconds"),
+        (float(NOON * 1000), "microseconds"),
+        (10**14, "microseconds"),
+        (NOON * 1_000_000, "nanoseconds"),
+        (np.int64(NOON * 1_000_000), "nanoseconds"),
+    ],
+)
+def test_a_number_in_a_finer_unit_is_refused_by_its_name(value: TimeLike, unit: str) -> None:
+    divisor = {"microseconds": 1000, "nanoseconds": 1_000_000}[unit]
+    with pytest.raises(TimeError, match=rf"these look like {unit}; .* divide by {divisor} "):
+        parse_time(value)
+
+
+@pytest.mark.parametrize("value", [NOON + 0.5, np.float64(NOON + 0.25)])
+def test_a_fraction_of_a_millisecond_is_refused(value: TimeLike) -> None:
+    with pytest.raises(TimeError, match="finer than a millisecond: round it first"):
+        parse_time(value)
+
+
+@pytest.mark.parametrize("unit", ["h", "m", "s", "ms", "us", "ns", "ps"])
+def test_a_datetime64_is_the_same_moment_in_each_of_its_units(unit: str) -> None:
+    hour = np.datetime64("1970-03-01T12", "h")
+    assert parse_time(hour.astype(f"datetime64[{unit}]")) == ms(1970, 3, 1, 12)
+
+
+@pytest.mark.parametrize(("unit", "expected"), [("Y", "2024-01-01"), ("M", "2024-02-01"), ("W", "2024-02-29")])
+def test_a_datetime64_of_a_long_unit_is_its_start(unit: str, expected: str) -> None:
+    assert parse_time(np.datetime64("2024-02-29").astype(f"datetime64[{unit}]")) == parse_time(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("1709208000", "these look like seconds, of 2024-02-29T12:00Z"),
+        ("1709208000000", "these look like milliseconds, of 2024-02-29T12:00Z"),
+        ("1709208000000000", "these look like microseconds, of 2024-02-29T12:00Z"),
+        ("1709208000000000000", "these look like nanoseconds, of 2024-02-29T12:00Z"),
+        # Python reads these as a date, any character, and an hour with its minutes.
+        ("2001011200000", "these look like milliseconds, of 2033-05-29T20:26:40Z"),
+        ("1612011200000", "these look like milliseconds, of 2021-01-30T12:53:20Z"),
+    ],
+)
+def test_text_of_digits_is_refused_with_the_time_that_was_meant(text: str, meaning: str) -> None:
+    with pytest.raises(TimeError, match=f"{text}' is no time: expected an ISO date or time .*; {meaning}$"):
+        parse_time(text)
+    (meant,) = re.findall(r"of (\S+)$", meaning)
+    assert str(parse_time(meant)).startswith(text.rstrip("0"))
+
+
+@given(st.from_regex(r"[0-9]{9,22}", fullmatch=True))
+def test_no_digits_but_those_of_a_date_are_a_time(text: str) -> None:
+    with pytest.raises(TimeError, match="is no time: expected an ISO date"):
+        parse_time(text)
 
 
 @pytest.mark.parametrize("value", [np.datetime64(2**62, "s"), np.datetime64(2**62, "D")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckvd.bars.klines import Klines
 from ckvd.errors import CkvdError, SegmentCorruptError, SegmentError, SegmentForeignError, SegmentVersionError
 from ckvd.model.timespan import Span
 from ckvd.segment.header import SegmentHeader, decode_header, encode_header, encode_metadata, read_header_nbytes
@@ -26,6 +28,7 @@ from ckvd.segment.layout import (
     Encoding,
     place_columns,
 )
+from ckvd.segment.reader import MappedRows
 from ckvd.utils.config import SEGMENT_HEADER_NBYTES_MAX
 from support.tables import BTCUSDT_1M
 
@@ -240,3 +243,32 @@ def test_an_error_names_the_file_and_is_both_a_value_error_and_an_error_of_ckvd(
         assert str(caught.value) == f"some/file.ckvd: {caught.value.reason}"
         assert isinstance(caught.value, ValueError)
         assert isinstance(caught.value, CkvdError)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b"\xff\xfe",
+        b'{"series":[],"sources":[[1]],"absences":[[1]]}',
+        b'{"series":{},"sources":[{"origin":"the moon"}],"absences":[{"reason":"no reason"}]}',
+    ],
+)
+def test_metadata_that_cannot_be_read_are_a_damage_that_names_the_file(metadata: bytes) -> None:
+    """The checksum is right: another program wrote them, or an error before they were written."""
+    header = replace(open_file(FILE), metadata=metadata)
+    damaged = open_file(encode_header(header).ljust(len(FILE), b"\1"))
+    assert damaged.metadata == metadata
+    for read in (lambda: damaged.series, lambda: damaged.sources, lambda: damaged.absences):
+        with pytest.raises(SegmentCorruptError, match=r"some/file\.ckvd: its metadata cannot be read: ") as caught:
+            read()
+        assert caught.value.path == "some/file.ckvd"
+    rows = MappedRows(damaged, np.frombuffer(FILE, np.uint8), 0, ROW_COUNT)
+    klines = Klines(BTCUSDT_1M, damaged.span, [rows])
+    assert klines.close.tolist() == [1.5] * ROW_COUNT
+    for ask in (lambda: klines.sources, lambda: klines.absences, lambda: klines.gaps):
+        with pytest.raises(SegmentCorruptError, match="its metadata cannot be read"):
+            ask()

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
-from ckvd.errors import ColumnError, ExportError
+from ckvd.errors import ColumnAttributeError, ColumnError, ExportError
 from ckvd.model.market import Kind
-from ckvd.model.table import COLUMN_DTYPES
+from ckvd.model.table import COLUMN_DTYPES, REGULAR_US
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,6 +47,10 @@ class NamedColumns:
         """The names of the columns, in order."""
 
     @abstractmethod
+    def __len__(self) -> int:
+        """The number of rows."""
+
+    @abstractmethod
     def __getitem__(self, name: str) -> Column:
         """A column by name. Raises ColumnError if there is none."""
 
@@ -68,20 +72,93 @@ class NamedColumns:
         array[()] = self
         return array
 
-    def __getattr__(self, name: str) -> Any:
-        # `copy` looks up other names before it sets the attributes that `__getitem__` needs.
-        if name in COLUMN_DTYPES:
-            try:
-                return self[name]
-            except ColumnError:
-                pass
-        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+    def __dir__(self) -> Iterator[str]:
+        """All attributes, without the columns that exist for other series only."""
+        lacking = COLUMN_DTYPES.keys() - REGULAR_US.keys() - set(self.column_names)
+        return (name for name in super().__dir__() if name not in lacking)
+
+    def _attribute(self, name: str) -> Column:
+        """A column for the attribute of its name. `self[name]` does where no series lacks the column."""
+        try:
+            return self[name]
+        except ColumnError as error:
+            raise ColumnAttributeError(f"{type(self).__name__!r} has no attribute {name!r}: {error}") from None
 
 
 class BarColumns(NamedColumns):
     """Columns with one row for each bar, which can be made into tables."""
 
     __slots__ = ()
+
+    @property
+    def open_time(self) -> Times:
+        """The open time of each bar, int64 milliseconds, strictly ascending."""
+        return cast("Times", self["open_time"])
+
+    @property
+    def open(self) -> npt.NDArray[np.float64]:
+        """The first price of each bar."""
+        return self["open"]
+
+    @property
+    def high(self) -> npt.NDArray[np.float64]:
+        """The highest price of each bar."""
+        return self["high"]
+
+    @property
+    def low(self) -> npt.NDArray[np.float64]:
+        """The lowest price of each bar."""
+        return self["low"]
+
+    @property
+    def close(self) -> npt.NDArray[np.float64]:
+        """The last price of each bar."""
+        return self["close"]
+
+    @property
+    def volume(self) -> npt.NDArray[np.float64]:
+        """The traded amount: in base asset, or contracts for coin-margined futures."""
+        return self["volume"]
+
+    @property
+    def close_time(self) -> Times:
+        """The last millisecond of each bar, int64 milliseconds, as published."""
+        return cast("Times", self["close_time"])
+
+    @property
+    def quote_volume(self) -> npt.NDArray[np.float64]:
+        """The traded amount in quote asset. Coin-margined klines have `base_volume` instead."""
+        return self._attribute("quote_volume")
+
+    @property
+    def base_volume(self) -> npt.NDArray[np.float64]:
+        """The traded amount in base asset, of coin-margined klines only."""
+        return self._attribute("base_volume")
+
+    @property
+    def count(self) -> Times:
+        """The number of trades; of mark price, index price and premium index bars, the number of samples."""
+        return cast("Times", self["count"])
+
+    @property
+    def taker_buy_volume(self) -> npt.NDArray[np.float64]:
+        """The part of `volume` in which the taker bought."""
+        return self["taker_buy_volume"]
+
+    @property
+    def taker_buy_quote_volume(self) -> npt.NDArray[np.float64]:
+        """The part of `quote_volume` in which the taker bought."""
+        return self._attribute("taker_buy_quote_volume")
+
+    @property
+    def taker_buy_base_volume(self) -> npt.NDArray[np.float64]:
+        """The part of `base_volume` in which the taker bought, of coin-margined klines only."""
+        return self._attribute("taker_buy_base_volume")
+
+    @property
+    def ignore(self) -> npt.NDArray[np.float64]:
+        """The last field of a row, as published. It has no meaning."""
+        return self["ignore"]
 
     def as_dict(self) -> dict[str, Column]:
         """All columns by name, in order."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -126,47 +126,15 @@ class Klines(BarColumns):
         column = block.column(name, self.series.interval)
         return regular_us(name, len(block)) if column is None else column
 
-    # --- Columns ---
+    @property
+    def open_time_us(self) -> npt.NDArray[np.int16]:
+        """The microseconds of each open time within its millisecond. It is no column of tables."""
+        return self["open_time_us"]
 
     @property
-    def open_time(self) -> Times:
-        """The open time of each bar, int64 milliseconds, strictly ascending."""
-        return cast("Times", self["open_time"])
-
-    @property
-    def open(self) -> npt.NDArray[np.float64]:
-        """The first price of each bar."""
-        return self["open"]
-
-    @property
-    def high(self) -> npt.NDArray[np.float64]:
-        """The highest price of each bar."""
-        return self["high"]
-
-    @property
-    def low(self) -> npt.NDArray[np.float64]:
-        """The lowest price of each bar."""
-        return self["low"]
-
-    @property
-    def close(self) -> npt.NDArray[np.float64]:
-        """The last price of each bar."""
-        return self["close"]
-
-    @property
-    def volume(self) -> npt.NDArray[np.float64]:
-        """The traded amount: in base asset, or contracts for coin-margined futures."""
-        return self["volume"]
-
-    @property
-    def close_time(self) -> Times:
-        """The last millisecond of each bar, int64 milliseconds, as published."""
-        return cast("Times", self["close_time"])
-
-    @property
-    def count(self) -> Times:
-        """The number of trades; of mark price, index price and premium index bars, the number of samples."""
-        return cast("Times", self["count"])
+    def close_time_us(self) -> npt.NDArray[np.int16]:
+        """The microseconds of each close time within its millisecond. It is no column of tables."""
+        return self["close_time_us"]
 
     # --- Grid, flags, gaps and sources ---
 

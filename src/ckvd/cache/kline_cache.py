@@ -253,7 +253,9 @@ class KlineCache(SyncBlock, AsyncBlock):
     ) -> tuple[list[Winner], tuple[Span, ...]]:
         if missing not in ("raise", "ignore"):
             raise ValueError(f'missing is "raise" or "ignore", not {missing!r}')
-        winners = resolve(span, self.folder.segments(series))
+        listing = self.folder.segments(series)
+        self._require_open().confirm(series, listing)
+        winners = resolve(span, listing)
         uncovered = _uncovered(span, winners)
         if uncovered and missing == "raise":
             raise self._not_cached(series, span, uncovered)

@@ -10,18 +10,19 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 import weakref
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ckvd.errors import CacheBusyError, SegmentCorruptError
 from ckvd.segment.reader import SegmentReader, read_segment_header
-from ckvd.utils.config import CACHE_OPEN_SEGMENTS_MAX, CACHE_READ_ATTEMPTS_MAX
+from ckvd.utils.config import CACHE_OPEN_SEGMENTS_MAX, CACHE_READ_ATTEMPTS_MAX, CACHE_STATUS_TRUST_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ckvd.cache.folder import CacheFolder, SegmentName
+    from ckvd.cache.folder import CacheFolder, Listing, SegmentName
     from ckvd.model.market import SeriesKey
     from ckvd.segment.header import SegmentHeader
     from ckvd.segment.reader import MappedRows
@@ -111,8 +112,12 @@ _OPEN_SEGMENTS_MAX: Final = CACHE_OPEN_SEGMENTS_MAX * (8 if sys.version_info >= 
 class OpenSegments:
     """Segments that stay open between reads: a bounded number, the least recently used leaving first. Thread-safe.
 
-    A name means the same bytes for ever, because segments are immutable and no revision is given twice. So an open
-    segment needs no second look at its file.
+    Within one folder a name means the same bytes for ever, because segments are immutable and no revision is given
+    twice. But a folder may be deleted and filled again, with revisions from 1 on, or another cache may take its
+    place. So `confirm` compares the inodes of each listing with those of the one before. On one device this is
+    proof, because an open map keeps its inode from being given to another file, and it costs nothing. Files that
+    are written over in place, and equal numbers on another device, are noticed by the status of the files, which is
+    looked at again after `CACHE_STATUS_TRUST_S`.
 
     Parameters
     ----------
@@ -122,9 +127,40 @@ class OpenSegments:
     def __init__(self, folder: CacheFolder) -> None:
         self._folder = folder
         self._readers: OrderedDict[tuple[SeriesKey, SegmentName], SegmentReader] = OrderedDict()
+        # By the folder of a series: the inodes for which its open segments were last found current, and when.
+        self._confirmed: dict[str, tuple[dict[str, int], float]] = {}
         self._lock = threading.Lock()
         self._is_closed = False
         _all.add(self)
+
+    def confirm(self, series: SeriesKey, listing: Listing) -> None:
+        """Close the segments of a series whose files are gone or were replaced, before a read uses them.
+
+        Parameters
+        ----------
+        series : SeriesKey
+        listing : Listing
+            Of this series, made just now.
+
+        Raises
+        ------
+        CacheError
+            The status of a file cannot be read.
+        """
+        now_s = time.monotonic()
+        inodes, confirmed_s = self._confirmed.get(listing.path, (None, 0.0))
+        if listing.inodes == inodes and now_s - confirmed_s < CACHE_STATUS_TRUST_S:
+            return
+        with self._lock:
+            opened = [(key, reader) for key, reader in self._readers.items() if key[0] == series]
+        replaced = [(key, reader) for key, reader in opened if not reader.is_current()]
+        with self._lock:
+            for key, reader in replaced:
+                if self._readers.get(key) is reader:
+                    del self._readers[key]
+            self._confirmed[listing.path] = listing.inodes, now_s
+        for _, reader in replaced:
+            reader.close()
 
     def rows(self, series: SeriesKey, name: SegmentName) -> MappedRows:
         """All rows of a segment, which is opened unless it is open.
@@ -155,15 +191,26 @@ class OpenSegments:
         surplus = None
         with self._lock:
             self._require_open()
-            reader = self._readers.setdefault(key, opened)
-            rows = reader.rows
-            if reader is not opened:
-                surplus = opened
-            elif len(self._readers) > _OPEN_SEGMENTS_MAX:
-                surplus = self._readers.popitem(last=False)[1]
+            reader = self._readers.get(key)
+            if reader is not None and reader.is_same_file(opened):
+                rows, surplus = reader.rows, opened
+            else:
+                rows, surplus = opened.rows, reader
+                self._readers[key] = opened
+                self._readers.move_to_end(key)
+                if len(self._readers) > _OPEN_SEGMENTS_MAX:
+                    surplus = self._readers.popitem(last=False)[1]
+                self._distrust(opened)
         if surplus is not None:
             surplus.close()
         return rows
+
+    def _distrust(self, opened: SegmentReader) -> None:
+        """Forget the listing that was confirmed, if it has another file under this name."""
+        folder, _, file_name = opened.path.rpartition("/")
+        inodes, _ = self._confirmed.get(folder, ({}, 0.0))
+        if inodes.get(file_name) != opened.inode:
+            self._confirmed.pop(folder, None)
 
     def _require_open(self) -> None:
         if self._is_closed:

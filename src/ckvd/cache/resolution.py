@@ -42,9 +42,9 @@ def resolve(span: Span, segments: Iterable[SegmentName]) -> list[Winner]:
     met = [segment for segment in segments if segment.span.overlaps(span)]
     if len(met) > 1:
         met.sort(key=lambda segment: segment.span)
-    if all(one.span.end_ms <= other.span.start_ms for one, other in pairwise(met)):
-        return [Winner(segment.span.intersection(span), segment) for segment in met]
-    return _sweep(span, met)
+        if any(one.span.end_ms > other.span.start_ms for one, other in pairwise(met)):
+            return _sweep(span, met)
+    return [Winner(segment.span.intersection(span), segment) for segment in met]
 
 
 def _sweep(span: Span, met: Sequence[SegmentName]) -> list[Winner]:

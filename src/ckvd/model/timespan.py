@@ -18,13 +18,16 @@ from ckvd.model.market import DAY_MS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-TimeLike: TypeAlias = "str | int | dt.datetime | dt.date | np.datetime64 | np.integer"
+TimeLike: TypeAlias = "str | int | float | dt.datetime | dt.date | np.datetime64 | np.integer | np.floating"
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
-# A time outside these years is probably in the wrong unit (seconds or microseconds).
 _YEAR_MIN, _YEAR_MAX = 1970, 2200
 _TIME_MAX_MS: Final = (dt.datetime(_YEAR_MAX, 1, 1, tzinfo=dt.UTC) - _EPOCH) // _MILLISECOND
+# A lower number is a time in seconds, to the year 5138. In milliseconds it would lie before March 1973, long before
+# the first bar. Zero is the same moment in all units.
+_NUMBER_MIN_MS: Final = 10**11
+_FINER_UNITS: Final = (("microseconds", 10**3), ("nanoseconds", 10**6))
 _EXPECTED: Final = "expected an ISO date, a datetime or integer milliseconds"
 
 
@@ -33,8 +36,9 @@ def parse_time(value: TimeLike) -> int:
 
     Parameters
     ----------
-    value : str, int, datetime, date or numpy.datetime64
-        An ISO 8601 date or time, `now`, a `datetime` (naive means UTC), or integer milliseconds.
+    value : str, int, float, datetime, date or numpy.datetime64
+        An ISO 8601 date or time, `now`, a `datetime` (naive means UTC), or milliseconds as an integer or a whole
+        float. 0 is the earliest time, in any unit.
 
     Returns
     -------
@@ -44,7 +48,8 @@ def parse_time(value: TimeLike) -> int:
     Raises
     ------
     TimeError
-        The value is not a time, is finer than a millisecond, or lies outside the years 1970 to 2200.
+        The value is not a time, is finer than a millisecond, or lies outside the years 1970 to 2200. Numbers in
+        another unit are refused: seconds (below 10**11), microseconds and nanoseconds.
     """
     moment_ms = _to_ms(value)
     if not 0 <= moment_ms <= _TIME_MAX_MS:
@@ -55,10 +60,11 @@ def parse_time(value: TimeLike) -> int:
 
 
 def _to_ms(value: TimeLike) -> int:
-    if isinstance(value, bool):
+    # numpy counts a difference of times among its integers.
+    if isinstance(value, (bool, np.timedelta64)):
         raise TimeError(f"{value!r} is no time: {_EXPECTED}")
-    if isinstance(value, (int, np.integer)):
-        return int(value)
+    if isinstance(value, (int, float, np.integer, np.floating)):
+        return _number_to_ms(value)
     if isinstance(value, np.datetime64):
         return _datetime64_to_ms(value)
     if isinstance(value, str):
@@ -74,6 +80,37 @@ def _to_ms(value: TimeLike) -> int:
     if isinstance(value, dt.date):
         return (value - _EPOCH.date()).days * DAY_MS
     raise TimeError(f"{value!r} is no time: {_EXPECTED}")
+
+
+def _number_to_ms(value: float | np.integer | np.floating) -> int:
+    if isinstance(value, np.floating) and value.dtype.itemsize < 8:
+        raise TimeError(f"{value!r} is no time: {value.dtype} cannot hold milliseconds, make it a float64 or int64")
+    try:
+        whole = int(value)
+    except (ValueError, OverflowError):  # NaN and infinity
+        raise TimeError(f"{value!r} is no time: {_EXPECTED}") from None
+    if value != 0 and 0 <= whole < _NUMBER_MIN_MS:
+        raise TimeError(
+            f"time {value!r}: these look like seconds; numbers are milliseconds, so multiply by 1000"
+            + (f", or write the date as text: {date}" if (date := _date_of_digits(whole)) else "")
+        )
+    for unit, per_ms in _FINER_UNITS:
+        if _NUMBER_MIN_MS <= whole // per_ms <= _TIME_MAX_MS < whole:
+            raise TimeError(
+                f"time {value!r}: these look like {unit}; numbers are milliseconds, so divide by {per_ms} (//)"
+            )
+    if value != whole:
+        raise TimeError(f"time {value!r} is finer than a millisecond: round it first")
+    return whole
+
+
+def _date_of_digits(number: int) -> str | None:
+    """The date that a number such as 20230131 spells."""
+    try:
+        day = dt.datetime.strptime(str(number), "%Y%m%d").replace(tzinfo=dt.UTC)
+    except ValueError:
+        return None
+    return f"'{day:%Y-%m-%d}'" if _YEAR_MIN <= day.year < _YEAR_MAX else None
 
 
 def _datetime64_to_ms(value: np.datetime64) -> int:
@@ -92,6 +129,9 @@ def _datetime64_to_ms(value: np.datetime64) -> int:
 def _text_to_ms(text: str) -> int:
     if text == "now":
         return now_ms()
+    # A date has at most eight digits. Longer ones that happen to spell a date and a time are none.
+    if re.fullmatch(r"\d{9,19}", text, re.ASCII):
+        raise _no_time(text, _meaning_of_digits(int(text)))
     if re.fullmatch(r"\d{4}-\d{2}", text):
         text += "-01"
     fraction = re.search(r"[.,](\d+)", text)
@@ -101,10 +141,23 @@ def _text_to_ms(text: str) -> int:
     try:
         moment = dt.datetime.fromisoformat(text)
     except ValueError:
-        raise TimeError(
-            f"{text!r} is no time: expected an ISO date or time such as 2024-01-31 or 2024-01-31T12:00Z"
-        ) from None
+        raise _no_time(text) from None
     return _to_ms(moment)
+
+
+def _no_time(text: str, remedy: str = "") -> TimeError:
+    return TimeError(
+        f"{text!r} is no time: expected an ISO date or time such as 2024-01-31 or 2024-01-31T12:00Z{remedy}"
+    )
+
+
+def _meaning_of_digits(number: int) -> str:
+    """Which unit some digits look like, and the text of that time."""
+    units = (("seconds", number * 1000), ("milliseconds", number))
+    for unit, moment_ms in (*units, *((unit, number // per_ms) for unit, per_ms in _FINER_UNITS)):
+        if _NUMBER_MIN_MS <= moment_ms <= _TIME_MAX_MS:
+            return f"; these look like {unit}, of {format_time(moment_ms)}"
+    return ""
 
 
 def now_ms() -> int:
@@ -162,6 +215,11 @@ class Span:
 
     def intersection(self, other: Span) -> Span:
         """The part common to both spans; empty where they do not overlap."""
+        # Nearly always one covers the other, and making a span takes longer than finding that out.
+        if self.covers(other):
+            return other
+        if other.covers(self):
+            return self
         start_ms = max(self.start_ms, other.start_ms)
         return Span(start_ms, max(start_ms, min(self.end_ms, other.end_ms)))
 

@@ -9,6 +9,7 @@ import json
 import struct
 import zlib
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, overload
@@ -105,7 +106,10 @@ class SegmentHeader:
     recheck_ms : int
         When to ask a source again for absent bars; 0 for never.
     metadata : bytes
-        JSON of the series, the sources and the absences. It is parsed when they are asked for.
+        JSON of the series, the sources and the absences. It is parsed when they are asked for, which raises
+        `SegmentCorruptError` if it cannot be read.
+    path : str
+        The file, for messages; empty for a header that was not read from one.
     """
 
     span: Span
@@ -119,11 +123,13 @@ class SegmentHeader:
     is_provisional: bool
     recheck_ms: int
     metadata: bytes = field(repr=False)
+    path: str = field(default="", repr=False, compare=False)
 
     @property
     def series(self) -> SeriesKey:
         """The series of its bars."""
-        return _series_of(self.metadata)
+        with self._parsing():
+            return _series_of(self.metadata)
 
     def is_of(self, series: SeriesKey) -> bool:
         """Whether this is a segment of the series. Mostly it compares bytes only, and parses nothing."""
@@ -139,12 +145,25 @@ class SegmentHeader:
     @property
     def sources(self) -> tuple[Source, ...]:
         """The sources that the bars came from."""
-        return tuple(Source.of_json(record) for record in json.loads(self.metadata)["sources"])
+        with self._parsing():
+            return tuple(Source.of_json(record) for record in json.loads(self.metadata)["sources"])
 
     @property
     def absences(self) -> tuple[Absence, ...]:
         """The known reasons why bars are missing."""
-        return tuple(Absence.of_json(record) for record in json.loads(self.metadata)["absences"])
+        with self._parsing():
+            return tuple(Absence.of_json(record) for record in json.loads(self.metadata)["absences"])
+
+    @contextmanager
+    def _parsing(self) -> Iterator[None]:
+        """Say which segment it is whose metadata cannot be read, whatever is wrong with them."""
+        try:
+            yield
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise SegmentCorruptError(
+                self.path or f"segment of {self.span}, revision {self.revision}",
+                f"its metadata cannot be read: {type(error).__name__}: {error}",
+            ) from error
 
 
 # A backtest opens many segments of few series, and each column read asks for the series again.
@@ -311,6 +330,7 @@ def decode_header(content: bytes, path: str, file_nbytes: int) -> SegmentHeader:
         is_provisional=bool(flags & FLAG_PROVISIONAL),
         recheck_ms=recheck_ms,
         metadata=content[table_end : table_end + metadata_nbytes],
+        path=path,
     )
 
 

@@ -198,8 +198,34 @@ class SegmentReader(SyncBlock, AsyncBlock):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        self.header, self._map = _open(self.path, _map_segment)
+        self.header, self._map, self._version = _open(self.path, _map_segment)
         self._buffer = np.frombuffer(self._map, np.uint8)
+
+    @property
+    def inode(self) -> int:
+        """The number of the file on its device. No other file gets it as long as the reader is open."""
+        return self._version[0]
+
+    def is_current(self) -> bool:
+        """Whether the path still leads to the file that is mapped, unchanged.
+
+        The time of change tells of a file that was written over in place, whatever its other times say.
+
+        Raises
+        ------
+        CacheError
+            The status of the file cannot be read. That there is none is no error.
+        """
+        try:
+            return _version_of(os.stat(self.path)) == self._version  # noqa: PTH116  (a Path takes twice the time)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise cannot("be read", self.path, error) from error
+
+    def is_same_file(self, other: SegmentReader) -> bool:
+        """Whether another reader has mapped the same file, and it did not change in between."""
+        return self._version == other._version
 
     @property
     def rows(self) -> MappedRows:
@@ -287,12 +313,17 @@ def read_segment_header(path: str | os.PathLike[str]) -> SegmentHeader:
     return _open(os.fspath(path), _read_header)
 
 
-def _open(path: str, read: Callable[[int, str, int], _Result]) -> _Result:
-    """Call `read` with the descriptor of a file, its path and its length, and close the descriptor."""
+def _version_of(status: os.stat_result) -> tuple[int, ...]:
+    """What tells a file from every other one, and from itself after a change."""
+    return status.st_ino, status.st_ctime_ns, status.st_size, status.st_dev
+
+
+def _open(path: str, read: Callable[[int, str, os.stat_result], _Result]) -> _Result:
+    """Call `read` with the descriptor of a file, its path and its status, and close the descriptor."""
     try:
         descriptor = os.open(path, _OPEN_FLAGS)
         try:
-            return read(descriptor, path, os.fstat(descriptor).st_size)
+            return read(descriptor, path, os.fstat(descriptor))
         finally:
             os.close(descriptor)
     except FileNotFoundError:
@@ -301,15 +332,19 @@ def _open(path: str, read: Callable[[int, str, int], _Result]) -> _Result:
         raise cannot("be read", path, error) from error
 
 
-def _map_segment(descriptor: int, path: str, file_nbytes: int) -> tuple[SegmentHeader, mmap.mmap]:
-    header = _read_header(descriptor, path, file_nbytes)
+def _map_segment(
+    descriptor: int, path: str, status: os.stat_result
+) -> tuple[SegmentHeader, mmap.mmap, tuple[int, ...]]:
+    file_nbytes = status.st_size
+    header = _read_header(descriptor, path, status)
     mapped = mmap.mmap(descriptor, file_nbytes, access=mmap.ACCESS_READ, **_UNTRACKED)
     if file_nbytes >= _HUGE_PAGE_NBYTES:
         _advise(mapped, _HUGE_PAGES)
-    return header, mapped
+    return header, mapped, _version_of(status)
 
 
-def _read_header(descriptor: int, path: str, file_nbytes: int) -> SegmentHeader:
+def _read_header(descriptor: int, path: str, status: os.stat_result) -> SegmentHeader:
+    file_nbytes = status.st_size
     # Nearly every header fits into one read.
     content = os.read(descriptor, SEGMENT_PAGE_NBYTES)
     header_nbytes = read_header_nbytes(content, path, file_nbytes)

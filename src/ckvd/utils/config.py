@@ -49,6 +49,9 @@ SEGMENT_HEADER_NBYTES_MAX: Final = 64 << 20
 # --- Cache -------------------------------------------------------------------------------------------------
 # Readers that a KlineCache keeps open between reads.
 CACHE_OPEN_SEGMENTS_MAX: Final = 128
+# For so long the inodes of a listing alone tell that open segments still have their names. Then their status is
+# looked at again.
+CACHE_STATUS_TRUST_S: Final = 0.1
 # How often a read is tried in a race with writers.
 CACHE_READ_ATTEMPTS_MAX: Final = 16
 # How often the completion of a span is tried if others change the span meanwhile.

@@ -94,7 +94,8 @@ def cell_format(decimals: Decimals | None, market: Market, largest: float = 0.0)
     Notes
     -----
     Where the number of digits varies, spot archives write zeros short and other values in full. Archives of futures
-    omit trailing zeros.
+    write whole numbers without a fraction and other values in full. (Since 2025 they write zeros short only, so the
+    digits of other whole numbers may differ.) Where the least number of digits is not 0, they omit trailing zeros.
     """
     if decimals is None:
         return "%r"
@@ -103,6 +104,8 @@ def cell_format(decimals: Decimals | None, market: Market, largest: float = 0.0)
         return f"%.{most}f"
     if least == most or market is Market.SPOT:
         return lambda value: _full(value, most) if value else f"{value:.{least}f}"
+    if least == 0:
+        return lambda value: f"{value:.0f}" if value.is_integer() else _full(value, most)
     return lambda value: _trim(_full(value, most), most - least)
 
 
