@@ -45,6 +45,19 @@ def test_a_transport_whose_init_failed_gives_no_warning() -> None:
     gc.collect()
 
 
+def test_a_part_leaves_its_release_and_the_warning_to_its_owner(server: LoopbackServer) -> None:
+    """Of an owner and its part in one reference cycle, either may be finalized first."""
+
+    async def main() -> None:
+        part = Transport().part()
+        await part.get(server.url)
+        part.__del__()
+        assert part.is_connected
+        await part.aclose()
+
+    run(main)
+
+
 def test_releasing_an_unused_session_starts_no_task() -> None:
     async def main() -> None:
         release_session(open_session(1))

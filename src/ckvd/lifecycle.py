@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, NoReturn, Self, TypeAlias
 
-from ckvd.utils.async_cleanup import direct_resource_cleanup
+from ckvd.utils.async_cleanup import direct_resource_cleanup, exit_budget_s, is_asyncio_running
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -54,6 +54,11 @@ class AsyncBlock:
     ) -> None:
         await direct_resource_cleanup(self, *self._resources)
 
+    @property
+    def cleanup_budget_s(self) -> float:
+        """The longest that leaving takes. Whoever holds this object gives it that time."""
+        return exit_budget_s(self, *self._resources)
+
 
 class ConnectionHolder(AsyncBlock):
     """An object that holds connections until it is closed asynchronously.
@@ -77,6 +82,14 @@ class ConnectionHolder(AsyncBlock):
 
         def __exit__(self, *_error: object) -> None:
             """Exist, so that `with` gets as far as to call `__enter__`."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if is_asyncio_running():
+            await super().__aexit__(kind, error, trace)
+        else:
+            self.release()  # Nothing can be awaited, under trio for one.
 
     async def aclose(self) -> None:
         """Cancel all requests, whose callers get `ClientClosedError`, and close the resources. Safe to repeat."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import sys
 from itertools import pairwise
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,8 +16,12 @@ from ckvd.cache import CacheFolder, KlineCache, SeriesStore, open_cache
 from ckvd.errors import CacheBusyError, NotCachedError
 from ckvd.model.provenance import Absence, Reason
 from ckvd.model.timespan import Span
+from support import leaks
 from support.models import DAY_MS, MINUTE_MS
 from support.tables import BTCUSDT_1M, make_table, regular_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FOUR_DAYS = Span(0, 4 * DAY_MS)
 
@@ -124,25 +128,12 @@ def test_a_scan_holds_no_more_than_a_few_blocks_in_memory(tmp_path: Path) -> Non
     with open_cache(tmp_path) as cache:
         for block in cache.scan("BTCUSDT", "1m", start="1970-01-01", end="1970-10-05T18:40", rows=10_000):
             block.close.sum()
-            most_nbytes = max(most_nbytes, resident_nbytes(tmp_path))
+            most_nbytes = max(most_nbytes, leaks.resident_nbytes(tmp_path))
         whole = cache.read("BTCUSDT", "1m", start="1970-01-01", end="1970-10-05T18:40")
         whole.close.sum()
-        assert resident_nbytes(tmp_path) >= 400_000 * 8
+        assert leaks.resident_nbytes(tmp_path) >= 400_000 * 8
     # At both ends a huge page, or the pages that the kernel maps around a fault.
     assert most_nbytes <= 2 * (2 << 20)
-
-
-def resident_nbytes(folder: Path) -> int:
-    """How much of the files in a folder this process has mapped and in memory."""
-    resident = 0
-    is_ours = False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        fields = line.split()
-        if "-" in fields[0]:
-            is_ours = str(folder) in line
-        elif is_ours and fields[0] == "Rss:":
-            resident += int(fields[1]) * 1024
-    return resident
 
 
 def test_a_span_whose_bars_were_unavailable_is_missing_for_a_scan_too(tmp_path: Path) -> None:

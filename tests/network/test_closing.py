@@ -180,6 +180,30 @@ def test_closing_from_another_thread_ends_requests_and_closes_the_session() -> N
     assert ended == [ClientClosedError] * 3
 
 
+def test_closing_where_no_event_loop_of_asyncio_runs_releases_the_session(caplog: pytest.LogCaptureFixture) -> None:
+    """As under trio. It does not suspend."""
+
+    async def use() -> None:
+        await transport.get(server.url)
+
+    async def leave() -> None:
+        async with transport:
+            pass
+
+    for is_used in (False, True):
+        transport = Transport()
+        before = leaks.count_descriptors()
+        with LoopbackServer(lambda _: Reply(200, b"fine")) as server:
+            if is_used:
+                asyncio.run(use())
+            with pytest.raises(StopIteration):
+                leave().send(None)
+            server.wait_until_idle()
+        assert not caplog.records
+        assert transport.is_closed
+        assert leaks.count_descriptors() == before
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
 def test_eager_tasks_make_no_difference(tmp_path: Path) -> None:
     replies = [Reply(200, b"fine"), SILENT, HALF]

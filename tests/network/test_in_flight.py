@@ -8,7 +8,8 @@ import pytest
 from ckvd.errors import ClientClosedError
 from ckvd.network.in_flight import RequestsInFlight
 from ckvd.utils.config import RESOURCE_CLEANUP_TIMEOUT
-from support.release.closers import TASK_FACTORIES, run
+from support.release.closers import SLACK_S, TASK_FACTORIES, run
+from support.release.other_loops import stalled_loop
 from support.stopwatch import LOADED, Stopwatch
 
 
@@ -210,6 +211,16 @@ def test_closing_from_another_thread_ends_requests_where_they_run() -> None:
     thread.join(5)
     assert not thread.is_alive()
     assert [type(outcome) for outcome in outcomes] == [ClientClosedError]
+
+
+def test_closing_does_not_wait_for_a_loop_that_is_stalled_in_another_thread() -> None:
+    requests = RequestsInFlight()
+    with stalled_loop() as home:
+        requests.loop = home
+        with Stopwatch() as closing:
+            asyncio.run(requests.aclose())
+        assert closing.elapsed_s < RESOURCE_CLEANUP_TIMEOUT + SLACK_S
+    assert requests.is_closed
 
 
 def test_the_representation_tells_the_state() -> None:

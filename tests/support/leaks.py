@@ -24,6 +24,7 @@ import weakref
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -134,6 +135,19 @@ def count_descriptors() -> int:
 def count_maps() -> int:
     """Count the file-backed maps; 0 where /proc is missing."""
     return _count_maps().total()
+
+
+def resident_nbytes(folder: Path) -> int:
+    """How much of the files in a folder this process has mapped and in memory."""
+    resident = 0
+    is_ours = False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        fields = line.split()
+        if "-" in fields[0]:
+            is_ours = str(folder) in line
+        elif is_ours and fields[0] == "Rss:":
+            resident += int(fields[1]) * 1024
+    return resident
 
 
 def _compare_descriptors(before: dict[int, str], after: dict[int, str]) -> list[str]:

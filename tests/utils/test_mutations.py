@@ -1,58 +1,73 @@
-"""Mutation tests of closing: each bad way to close makes the test against it fail."""
+"""Mutation tests of release: each bad way to close, and each fault of one line, makes the test against it fail."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 
 from support.places import REPOSITORY
 from support.processes import ENVIRONMENT
-from support.release import bad_closing
+from support.release.bad_closing import BAD
+from support.release.mutants import MUTANTS
 
 # The exit status and the output of pytest.
 Verdict: TypeAlias = tuple[int, str]
 
-TESTS = [str(Path(__file__).parent / name) for name in ("test_closers.py", "test_cancellation.py")]
+CLOSERS = ["utils/test_closers.py", "utils/test_cancellation.py"]
+# Each third of the faults of one line, or all of them: `make mutants`.
+CHOSEN = MUTANTS if os.environ.get("CKVD_TEST_MUTANTS") else dict(list(MUTANTS.items())[::3])
+# What pytest is told for each fault.
+RUNS: dict[str, list[str]] = {
+    **{
+        name: ["-p", "support.release.bad_closing", "--closing", name, "-k", swap.noticed_by, *CLOSERS]
+        for name, swap in BAD.items()
+    },
+    **{
+        name: ["-p", "support.release.mutants", "--mutant", name, "-k", mutant.noticed_by[1], mutant.noticed_by[0]]
+        for name, mutant in CHOSEN.items()
+    },
+}
 
-# Everything is imported and collected once. For each bad way, a fork runs the test against it.
+# Everything is imported and collected once. For each fault, a fork runs the tests against it.
 SCRIPT = """
     import contextlib, io, json, os, sys, tempfile
     import pytest
 
-    def run(closing, file):
+    def run(arguments, file):
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-        chosen = ["-k", noticed_by[closing]]
-        status = pytest.main(["-xqs", "-p", "support.release.bad_closing", "--closing", closing, *chosen, *common])
+        status = pytest.main(["-xqs", *arguments, *common])
         sys.stdout.flush()
         os._exit(status)
 
     def wait():
         pid, status = os.wait()
-        closing, file = running.pop(pid)
+        name, file = running.pop(pid)
         file.seek(0)
-        verdicts[closing] = os.waitstatus_to_exitcode(status), file.read()
+        verdicts[name] = os.waitstatus_to_exitcode(status), file.read()
         file.close()
 
-    noticed_by = json.loads(sys.argv[1])
-    common = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", *sys.argv[2:]]
+    runs = json.load(sys.stdin)
+    os.chdir("tests")
+    common = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:xdist"]
+    files = sorted({argument for arguments in runs.values() for argument in arguments if argument.endswith(".py")})
     with contextlib.redirect_stdout(io.StringIO()):
-        pytest.main(["-q", "--collect-only", *common])
+        pytest.main(["-q", "--collect-only", *files, *common])
     running, verdicts = {}, {}
-    for closing in noticed_by:
+    for name, arguments in runs.items():
         while len(running) >= (os.cpu_count() or 1):
             wait()
         file = tempfile.TemporaryFile("w+")
         if not (pid := os.fork()):
-            run(closing, file)
-        running[pid] = closing, file
+            run(arguments, file)
+        running[pid] = name, file
     while running:
         wait()
     print(json.dumps(verdicts))
@@ -61,14 +76,14 @@ SCRIPT = """
 
 @pytest.fixture(scope="module")
 def verdicts() -> dict[str, Verdict]:
-    """The exit status and output of pytest for each bad way."""
-    noticed_by = json.dumps({closing: swap.noticed_by for closing, swap in bad_closing.BAD.items()})
+    """The exit status and output of pytest for each fault."""
     result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SCRIPT), noticed_by, *TESTS],
+        [sys.executable, "-c", textwrap.dedent(SCRIPT)],
         cwd=REPOSITORY,
+        input=json.dumps(RUNS),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=1200,
         check=False,
         env=ENVIRONMENT,
     )
@@ -77,9 +92,17 @@ def verdicts() -> dict[str, Verdict]:
     return found
 
 
-@pytest.mark.parametrize("closing", bad_closing.BAD)
-def test_a_bad_way_to_close_is_noticed(closing: str, verdicts: dict[str, Verdict]) -> None:
-    exit_status, printed = verdicts[closing]
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_fault_of_one_line_can_be_made(name: str) -> None:
+    """Its text still stands in the code, once, and the code with the fault compiles."""
+    path, text = MUTANTS[name].source()
+    compile(text, path, "exec", dont_inherit=True)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", RUNS)
+def test_a_fault_in_the_release_is_noticed(name: str, verdicts: dict[str, Verdict]) -> None:
+    exit_status, printed = verdicts[name]
     # 1: a test failed, or hung and ended the run. 5: there is no test of this name.
     assert exit_status == 1, printed
     assert re.search(r"\b1 (failed|error)", printed) or "Timeout (" in printed, printed

@@ -17,6 +17,7 @@ from ckvd.errors import IdentityError, NotCachedError
 from ckvd.lifecycle import AsyncBlock, SyncBlock
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, difference, union
+from ckvd.utils.async_cleanup import direct_file_cleanup
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
@@ -292,9 +293,7 @@ class KlineCache(SyncBlock, AsyncBlock):
 
     def close(self) -> None:
         """Release every segment that no array uses. Closing twice does nothing."""
-        open_segments, self._open_segments = self._open_segments, None
-        if open_segments is not None:
-            open_segments.close()
+        direct_file_cleanup(self, "_open_segments")
 
     @property
     def _resources(self) -> tuple[Resource, ...]:

@@ -54,6 +54,9 @@ class RequestsInFlight:
     is_closed : bool
     """
 
+    # Waiting for another loop takes RESOURCE_CLEANUP_TIMEOUT. Whoever closes this gives it a little more.
+    cleanup_budget_s: Final = RESOURCE_CLEANUP_TIMEOUT + CLEANUP_GRACE_S
+
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.is_closed = False

@@ -22,7 +22,7 @@ from ckvd.lifecycle import AsyncBlock, SyncBlock
 from ckvd.model.grid import regular_close_times
 from ckvd.segment.header import SegmentHeader, decode_header, read_header_nbytes
 from ckvd.segment.layout import ColumnLayout, Encoding
-from ckvd.utils.async_cleanup import direct_file_cleanup
+from ckvd.utils.async_cleanup import direct_file_cleanup, give_back
 from ckvd.utils.config import SEGMENT_PAGE_NBYTES
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ _OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_
 # Once a file is cached in small pages, every later reader pays one fault for each sixteen of them.
 _HUGE_PAGES: Final[int | None] = getattr(mmap, "MADV_HUGEPAGE", None)
 _HUGE_PAGE_NBYTES: Final = 2 << 20
-_GIVE_BACK: Final[int | None] = getattr(mmap, "MADV_DONTNEED", None) if sys.platform == "linux" else None
 # A bar is first searched for within this many rows of where it would be if no bars were missing.
 _SEARCH_REACH_ROWS: Final = 1024
 
@@ -123,7 +122,8 @@ class MappedRows:
 
         Arrays that view it stay valid: pages that are used again are mapped again.
         """
-        _advise(_map_of(self._buffer), _GIVE_BACK)
+        if (mapped := _map_of(self._buffer)) is not None:
+            give_back(mapped)
 
     def layout(self, name: str) -> ColumnLayout | None:
         """The layout of a column, or None if the segment has no such column."""
@@ -274,11 +274,7 @@ class SegmentReader(SyncBlock, AsyncBlock):
 
     def close(self) -> None:
         """Close the map. If arrays view it, only its memory is released until they are used. Safe to repeat."""
-        self._buffer = None
-        mapped = self._map
-        direct_file_cleanup(self, "_map")
-        if mapped is not None and not mapped.closed:
-            _advise(mapped, _GIVE_BACK)
+        direct_file_cleanup(self, "_buffer", "_map")
 
     @property
     def _resources(self) -> tuple[Resource, ...]:
@@ -299,13 +295,6 @@ def _map_of(buffer: npt.NDArray[np.uint8]) -> mmap.mmap | None:
     base: object = buffer.base
     owner = base.obj if isinstance(base, memoryview) else base
     return owner if isinstance(owner, mmap.mmap) else None
-
-
-def _advise(mapped: mmap.mmap | None, advice: int | None) -> None:
-    """Give the kernel advice about a map. A kernel that refuses it behaves as usual."""
-    if mapped is not None and advice is not None:
-        with contextlib.suppress(OSError):
-            mapped.madvise(advice)
 
 
 def read_segment_header(path: str | os.PathLike[str]) -> SegmentHeader:
@@ -338,8 +327,9 @@ def _map_segment(
     file_nbytes = status.st_size
     header = _read_header(descriptor, path, status)
     mapped = mmap.mmap(descriptor, file_nbytes, access=mmap.ACCESS_READ, **_UNTRACKED)
-    if file_nbytes >= _HUGE_PAGE_NBYTES:
-        _advise(mapped, _HUGE_PAGES)
+    if file_nbytes >= _HUGE_PAGE_NBYTES and _HUGE_PAGES is not None:
+        with contextlib.suppress(OSError):  # a kernel that refuses it behaves as usual
+            mapped.madvise(_HUGE_PAGES)
     return header, mapped, _version_of(status)
 
 

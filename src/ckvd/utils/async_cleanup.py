@@ -5,51 +5,51 @@ an `__exit__` is `direct_file_cleanup(self, "_columns", "_map")`. Both keep the 
 
 1. Capture every reference, then set every attribute to None. There is no `await` above this line, so an exit that
    is repeated, concurrent, or without entry finds nothing to do.
-2. Close files and maps, synchronously.
+2. Close files, maps and all else that closes synchronously, before anything is awaited. A map that is still viewed
+   gives its memory back.
 3. Close all other resources in the order given, each in its own task and within its timeout.
 4. Log errors and continue. The caller's cancellation is not an error: it is deferred until the step's time is up,
    and raised when everything is done.
-5. Collect garbage if a released object is still alive.
+5. Collect garbage if a released object is still alive: see `forced_collection`.
 
 The invariant: nothing here raises because a resource cannot be closed, nothing waits longer than its timeout and
-the grace, and nothing keeps a reference to a released object, except to a closer that is still running. Of the
-project, only `config` is imported.
+the grace, and nothing keeps a reference to a released object, except to a closer that is still running. The first
+two steps need no event loop, so an object that holds only files can be left in any. Of the project, only modules of
+this room are imported.
 """
 
 from __future__ import annotations
 
-import gc
 import inspect
 import io
-import math
 import mmap
-import threading
+import sys
 import time
 import weakref
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from ckvd.utils import config
+from ckvd.utils import config, forced_collection
+from ckvd.utils.cleanup_log import listener, warn
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable
+    import logging
+    from collections.abc import Awaitable, Generator, Iterable
 
 FileHandle: TypeAlias = mmap.mmap | io.IOBase
+# The same, for `isinstance`: it takes long with an abstract class.
+_FILE_TYPES: Final[tuple[Any, ...]] = (mmap.mmap, io.IOBase.__base__)
 
 # Looked up in this order, and on the type: instances of mocks and proxies have every attribute.
 _CLOSERS: Final = ("aclose", "close", "__aexit__")
 _CLOSED_FLAGS: Final = ("closed", "is_closed", "_closed")
-
-# How many suspects may wait for a collection of each generation. The sum bounds the file descriptors of garbage.
-# The youngest has the largest number, because each collection moves objects in use to an older generation. The
-# number for a full collection grows up to the maximum while full collections free nothing.
-_PATIENCE: Final = (24, 12, 12)
-_PATIENCE_MAX: Final = 512
-# The least time between two collections of the youngest generation if the first did not help.
-_PAUSE_MIN_S: Final = 0.005
+_GIVE_BACK: Final[int | None] = getattr(mmap, "MADV_DONTNEED", None) if sys.platform == "linux" else None
 
 # The event loop has only weak references to its tasks. These keep closers alive until they end.
 _closing: set[asyncio.Task[None]] = set()
+
+
+# --- The exits ---------------------------------------------------------------------------------------------
 
 
 async def direct_resource_cleanup(instance: object, *resources: tuple[str, str, bool]) -> None:
@@ -60,19 +60,23 @@ async def direct_resource_cleanup(instance: object, *resources: tuple[str, str, 
     instance : object
         The owner. Each attribute named below is None afterwards.
     *resources : tuple of (str, str, bool)
-        The attribute, a label for the log, and whether somebody else owns the resource. Files and maps are closed
-        first, then the others one by one in the order given. References to resources with another owner, and to
-        objects without a closer (a dict of arrays that view a map), are dropped before anything is closed.
+        The attribute, a label for the log, and whether somebody else owns the resource. Files, maps and all else
+        that closes synchronously are closed first, then the others one by one in the order given. References to
+        resources with another owner, and to objects without a closer (a dict of arrays that view a map), are
+        dropped before anything is closed.
 
     Raises
     ------
     asyncio.CancelledError
         If the caller was cancelled meanwhile, after everything has been released.
     """
+    logger = listener()
     files, others = _capture(instance, resources)
-    pinned = _close_files(files)  # Nothing was awaited so far.
+    if logger is not None:
+        logger.debug("%s: captured %s", type(instance).__name__, _labels_of(files, others))
+    pinned = _close_files(files, others, logger)  # Nothing was awaited so far.
     closed, held = await _close_others(others)
-    _forced_collection.settle(pinned + closed)
+    forced_collection.settle(pinned + closed)
     if held is not None:
         try:
             raise held
@@ -88,50 +92,231 @@ def direct_file_cleanup(instance: object, *attributes: str) -> None:
     instance : object
         The owner. Each attribute named below is None afterwards.
     *attributes : str
-        Attributes with a file, a memory map, or a view of one (an array, a dict of arrays). Files and maps are
-        closed in the order given. References to other objects are dropped first; those are never closed.
+        Attributes with a file, a memory map, something else that closes synchronously, or a view of a map (an
+        array, a dict of arrays). What can be closed is closed in the order given. References to other objects are
+        dropped first; those are never closed.
     """
-    captured = [getattr(instance, name, None) for name in attributes]
+    logger = listener()
+    captured = [(getattr(instance, name, None), name) for name in attributes]
     for name in attributes:
         setattr(instance, name, None)
-    files = [resource for resource in captured if isinstance(resource, FileHandle)]
+    files = [(resource, name) for resource, name in captured if resource is not None and _is_file(resource)]
     del captured
-    _forced_collection.settle(_close_files(files))
+    if logger is not None:
+        logger.debug("%s: captured %s", type(instance).__name__, _labels_of(files, []))
+    forced_collection.settle(_close_files(files, [], logger))
 
 
-def _warn(message: str, *arguments: object) -> None:
-    # A tenth of the package's import time without numpy, and most processes log nothing here.
-    import logging  # noqa: PLC0415
+def exit_budget_s(instance: object, *resources: tuple[str, str, bool]) -> float:
+    """The longest that `direct_resource_cleanup` takes with these resources, in seconds.
 
-    logging.getLogger(__name__).warning(message, *arguments, stacklevel=2)
+    An object that is left this way is given this time if it is a resource of another one. So a session may take as
+    long as ever, however deep its client is held.
+    """
+    budget_s = config.CLEANUP_GRACE_S
+    for attribute, _, is_external in resources:
+        resource = getattr(instance, attribute, None)
+        if not is_external and _has_closer(resource) and not _is_file(resource):
+            budget_s += _timeout_for(resource) + config.CLEANUP_GRACE_S
+    return budget_s
+
+
+# --- Capturing ---------------------------------------------------------------------------------------------
 
 
 def _capture(
     instance: object, resources: Iterable[tuple[str, str, bool]]
-) -> tuple[list[FileHandle], list[tuple[object, str]]]:
-    """Set the attributes to None. Return the owned resources: files and maps, and others that have a closer."""
-    files: list[FileHandle] = []
+) -> tuple[list[tuple[Any, str]], list[tuple[object, str]]]:
+    """Set the attributes to None. Return the owned resources: files and the like, and others that have a closer."""
+    files: list[tuple[Any, str]] = []
     others: list[tuple[object, str]] = []
     for attribute, label, is_external in resources:
         resource = getattr(instance, attribute, None)
-        if is_external:
+        if is_external or resource is None:
             continue
-        if isinstance(resource, FileHandle):
-            files.append(resource)
-        elif any(hasattr(type(resource), name) for name in _CLOSERS):
+        if _is_file(resource):
+            files.append((resource, label))
+        elif _has_closer(resource):
             others.append((resource, label))
     for attribute, _, _ in resources:
         setattr(instance, attribute, None)
     return files, others
 
 
-def _close_files(files: list[FileHandle]) -> list[weakref.ref[object]]:
-    """Close the files, emptying the list, and return weak references to maps that views keep open."""
+def _labels_of(files: list[tuple[Any, str]], others: list[tuple[object, str]]) -> str:
+    return ", ".join(label for _, label in (*files, *others)) or "nothing"
+
+
+def _is_file(resource: object) -> bool:
+    """Whether a resource is closed in the synchronous step.
+
+    That is a file, a map, or all else whose type has a `close` that is not a coroutine function, and no `aclose`.
+    An HTTP client is not: its requests have to end before. Neither is what belongs to an event loop.
+    """
+    if isinstance(resource, _FILE_TYPES):
+        return True
+    kind = type(resource)
+    closer = getattr(kind, "close", None)
+    return (
+        closer is not None
+        and callable(closer)
+        and not inspect.iscoroutinefunction(closer)
+        and not any(callable(getattr(kind, name, None)) for name in ("aclose", "request"))
+        and _loop_of(resource) is None
+    )
+
+
+def _has_closer(resource: object) -> bool:
+    return any(callable(getattr(type(resource), name, None)) for name in _CLOSERS)
+
+
+# --- Files -------------------------------------------------------------------------------------------------
+
+
+class FileCleanup(int):
+    """Whether a handle is closed: true or false, equal to True or False, and `await` returns it as a bool.
+
+    Where the handle can only be closed asynchronously, awaiting this closes it.
+    """
+
+    _late: _Closing | None = None
+
+    def __await__(self) -> Generator[Any, None, bool]:
+        if (late := self._late) is None:
+            return bool(self)
+        label, timeout_s = type(late.handle).__name__, config.FILE_CLEANUP_TIMEOUT
+        yield from close_resource_with_timeout(late, label, timeout_s).__await__()
+        return late.has_ended
+
+    def __repr__(self) -> str:
+        return repr(bool(self))
+
+
+def cleanup_file_handle(handle: object) -> FileCleanup:
+    """Close a file, a memory map or the like, synchronously. Awaiting the result is allowed and changes nothing.
+
+    Parameters
+    ----------
+    handle : object
+        A file, a `mmap.mmap`, a socket, a `zipfile.ZipFile`: anything with a `close`. It may be closed already. An
+        asynchronous file, whose `close` returns an awaitable, is closed by awaiting the result, within
+        `config.FILE_CLEANUP_TIMEOUT`. None is closed.
+
+    Returns
+    -------
+    FileCleanup
+        True if it is closed. False if views of the map are alive: they stay readable, and the memory is unmapped
+        with the last view. Also False for what cannot be closed: an error is logged, and a `numpy.memmap` is itself
+        a view, whose map must not be closed under it.
+    """
+    outcome = _close_now(handle, type(handle).__name__, listener())
+    if isinstance(outcome, bool):
+        return FileCleanup(outcome)
+    cleanup = FileCleanup()
+    cleanup._late = _Closing(handle, outcome)  # noqa: SLF001  (both belong to this module)
+    return cleanup
+
+
+def give_back(mapped: mmap.mmap) -> None:
+    """Tell the kernel that the memory of a map is not needed for now (Linux). A kernel that refuses does nothing.
+
+    Views stay valid: pages that are used again are mapped again. Only a read-only map is given back, because the
+    changes to a private one would be lost.
+    """
+    if _GIVE_BACK is None:
+        return
+    try:
+        with memoryview(mapped) as view:
+            if view.readonly:
+                mapped.madvise(_GIVE_BACK)
+    except (OSError, ValueError):
+        return
+
+
+def _close_files(
+    files: list[tuple[Any, str]], others: list[tuple[object, str]], logger: logging.Logger | None
+) -> list[weakref.ref[object]]:
+    """Close the files, emptying the list, and return weak references to those that may still hold something.
+
+    What turns out to be closed asynchronously is put before the others.
+    """
     pinned: list[weakref.ref[object]] = []
+    late: list[tuple[object, str]] = []
     while files:
-        if not cleanup_file_handle(handle := files.pop(0)):
+        handle, label = files.pop(0)
+        outcome = _close_now(handle, label, logger)
+        if outcome is True and isinstance(handle, _FILE_TYPES):
+            continue
+        if not isinstance(outcome, bool):
+            late.append((_Closing(handle, outcome), label))
+        elif type(handle).__weakrefoffset__:
             pinned.append(weakref.ref(handle))
+    if late:
+        others[:0] = late
     return pinned
+
+
+def _close_now(handle: Any, label: str, logger: logging.Logger | None) -> bool | Awaitable[object]:
+    """Close a handle, and return whether it is closed, or what has to be awaited until it is."""
+    start_s = time.perf_counter() if logger is not None else 0.0
+    try:
+        if isinstance(handle, _FILE_TYPES):
+            handle.close()
+            outcome: bool | Awaitable[object] = True
+        else:
+            outcome = _close_other_kind(handle)
+    except BufferError:
+        if isinstance(handle, mmap.mmap):
+            give_back(handle)
+        if logger is not None:
+            logger.debug("%s is pinned: views of it are alive, and it is unmapped with the last", label)
+        return False
+    except Exception as error:  # noqa: BLE001 - logged, and the cleanup continues
+        warn("closing %s failed: %s", label, repr(error))
+        return isinstance(handle, _FILE_TYPES) and bool(handle.closed)
+    if logger is not None:
+        logger.debug("closed %s in %.3f ms", label, (time.perf_counter() - start_s) * 1e3)
+    return outcome
+
+
+def _close_other_kind(handle: Any) -> bool | Awaitable[object]:
+    """`_close_now` for what is neither a map nor a file of `io`. It may raise anything."""
+    if handle is None or _says_closed(handle):
+        return True
+    if not callable(getattr(type(handle), "close", None)):
+        return False
+    result = handle.close()
+    if inspect.isawaitable(result):
+        return result
+    if callable(getattr(type(handle), "fileno", None)):
+        return bool(handle.fileno() < 0)  # A socket is open as long as a file made of it.
+    return getattr(handle, "closed", True) is not False
+
+
+def _says_closed(resource: object) -> bool:
+    return any(getattr(resource, flag, None) is True for flag in _CLOSED_FLAGS)
+
+
+class _Closing:
+    """Something that has begun to close, and has to be awaited."""
+
+    def __init__(self, handle: object, closing: Awaitable[object]) -> None:
+        self.handle = handle
+        self.has_ended = False
+        self._closing = closing
+
+    @property
+    def cleanup_budget_s(self) -> float:
+        """What the handle itself would get."""
+        return _timeout_for(self.handle)
+
+    async def aclose(self) -> None:
+        """Wait for the end."""
+        await self._closing
+        self.has_ended = True
+
+
+# --- Other resources ---------------------------------------------------------------------------------------
 
 
 async def _close_others(
@@ -139,48 +324,43 @@ async def _close_others(
 ) -> tuple[list[weakref.ref[object]], asyncio.CancelledError | None]:
     """Close other resources, emptying the list, and return weak references and the caller's cancellation."""
     closed: list[weakref.ref[object]] = []
+    if not others:
+        return closed, None
+    import asyncio  # noqa: PLC0415  (readers of segments do not need it)
+
     first: asyncio.CancelledError | None = None
     while others:
         resource, label = others.pop(0)
         closed += [weakref.ref(resource)] if type(resource).__weakrefoffset__ else []
-        held = await _close_within(resource, label, _timeout_for(resource))
-        first = first or held
+        try:
+            if _is_client(resource):
+                await cleanup_client(resource, label)
+            else:
+                await close_resource_with_timeout(resource, label)
+        except asyncio.CancelledError as error:
+            # The traceback would keep frames alive, and with them the resources to be released.
+            first = first or error.with_traceback(None)
     return closed, first
 
 
+def _is_client(resource: object) -> bool:
+    return callable(getattr(type(resource), "request", None))
+
+
 def _timeout_for(resource: object) -> float:
-    """Return the timeout in seconds for this kind of resource."""
-    if hasattr(type(resource), "request"):
-        return config.HTTP_CLIENT_CLEANUP_TIMEOUT
-    if hasattr(type(resource), "fileno"):
-        return config.FILE_CLEANUP_TIMEOUT
-    return config.RESOURCE_CLEANUP_TIMEOUT
+    """Return the timeout in seconds for a resource: that of its kind, or its own budget if that is longer."""
+    if _is_client(resource):
+        usual_s = config.HTTP_CLIENT_CLEANUP_TIMEOUT
+    elif callable(getattr(type(resource), "fileno", None)):
+        usual_s = config.FILE_CLEANUP_TIMEOUT
+    else:
+        usual_s = config.RESOURCE_CLEANUP_TIMEOUT
+    # What is left through `direct_resource_cleanup` itself has resources with timeouts of their own.
+    is_nested = hasattr(type(resource), "cleanup_budget_s")
+    return max(usual_s, resource.cleanup_budget_s) if is_nested else usual_s  # type: ignore[attr-defined]
 
 
-def cleanup_file_handle(handle: FileHandle) -> bool:
-    """Close a file or a memory map, synchronously.
-
-    Parameters
-    ----------
-    handle : mmap.mmap or io.IOBase
-        The file or map. It may be closed already.
-
-    Returns
-    -------
-    bool
-        True if it is closed. False if views of the map are alive: they stay readable, and the memory is unmapped
-        with the last view.
-    """
-    try:
-        handle.close()
-    except BufferError:
-        return False
-    except Exception as error:  # noqa: BLE001 - logged, and the cleanup continues
-        _warn("closing %s failed: %s", type(handle).__name__, repr(error))
-    return handle.closed
-
-
-async def cleanup_client(client: object) -> None:
+async def cleanup_client(client: object, label: str = "HTTP client") -> None:
     """Close an HTTP client: one of curl_cffi, or any with `aclose` or `close`.
 
     Cancel and await its requests in flight first. Otherwise curl_cffi gives their callers a truncated response and
@@ -190,19 +370,22 @@ async def cleanup_client(client: object) -> None:
     ----------
     client : object
         The client. It may be closed already. If its event loop runs in another thread, it is closed there.
+    label : str
+        Its name in the log.
 
     Raises
     ------
     asyncio.CancelledError
         If the caller was cancelled meanwhile, after the client was closed or its time was up.
     """
-    await close_resource_with_timeout(client, "HTTP client", config.HTTP_CLIENT_CLEANUP_TIMEOUT)
+    timeout_s = max(config.HTTP_CLIENT_CLEANUP_TIMEOUT, _timeout_for(client))
+    await close_resource_with_timeout(client, label, timeout_s)
 
 
 async def close_resource_with_timeout(
     resource: object,
     label: str,
-    timeout: float = config.RESOURCE_CLEANUP_TIMEOUT,  # noqa: ASYNC109 - nothing is raised after this time
+    timeout: float | None = None,  # noqa: ASYNC109 - nothing is raised after this time
 ) -> None:
     """Close one resource in its own task, within a timeout.
 
@@ -213,15 +396,16 @@ async def close_resource_with_timeout(
         awaitable. Its errors are logged.
     label : str
         The name of the resource in the log.
-    timeout : float
-        Seconds until the task is cancelled. It is left behind `config.CLEANUP_GRACE_S` later.
+    timeout : float, optional
+        Seconds until the task is cancelled. It is left behind `config.CLEANUP_GRACE_S` later. The default is the
+        timeout of its kind, see `config`; one that holds resources itself gets the time that all of them may take.
 
     Raises
     ------
     asyncio.CancelledError
         If the caller was cancelled meanwhile, after the resource was closed or its time was up.
     """
-    held = await _close_within(resource, label, timeout)
+    held = await _close_within(resource, label, _timeout_for(resource) if timeout is None else timeout)
     if held is not None:
         try:
             raise held
@@ -233,7 +417,10 @@ async def _close_within(resource: object, label: str, timeout_s: float) -> async
     """Close one resource and return the caller's cancellation, if there was one meanwhile."""
     import asyncio  # noqa: PLC0415  (loaded already; readers of segments do not need it)
 
-    task = asyncio.get_running_loop().create_task(_call_closer(resource), name=f"closing {label}")
+    if not is_asyncio_running():
+        _close_without_loop(resource, label)
+        return None
+    task = asyncio.get_running_loop().create_task(_call_closer(resource, label), name=f"closing {label}")
     if task.done():  # With an eager task factory.
         _report(task)
         return None
@@ -245,8 +432,33 @@ async def _close_within(resource: object, label: str, timeout_s: float) -> async
         later = await _watch(task, config.CLEANUP_GRACE_S)
         held = held or later
     if not task.done():
-        _warn("%s is left behind: it ignores its cancellation after %g s", task.get_name(), timeout_s)
+        warn("%s is left behind: it ignores its cancellation after %g s", task.get_name(), timeout_s)
     return held
+
+
+def is_asyncio_running() -> bool:
+    """Whether an event loop of asyncio runs in this thread, so that something can be awaited for a bounded time."""
+    import asyncio  # noqa: PLC0415  (loaded already; readers of segments do not need it)
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _close_without_loop(resource: object, label: str) -> None:
+    """Close one resource where asyncio does not run: all that its closer does before it waits for something."""
+    closing = _call_closer(resource, label)
+    try:
+        closing.send(None)
+    except StopIteration:
+        return
+    except Exception as error:  # noqa: BLE001 - logged, and the cleanup continues
+        warn("closing %s failed: %s", label, repr(error))
+        return
+    closing.close()
+    warn("closing %s was given up: it waits, and asyncio does not run here", label)
 
 
 async def _watch(task: asyncio.Task[None], timeout_s: float) -> asyncio.CancelledError | None:
@@ -263,102 +475,56 @@ async def _watch(task: asyncio.Task[None], timeout_s: float) -> asyncio.Cancelle
         try:
             await asyncio.wait({task}, timeout=left)
         except asyncio.CancelledError as error:
-            # The traceback would keep frames alive, and with them the resources to be released.
-            first = first or error.with_traceback(None)
+            first = first or error
         if not left:
             break
     return first
 
 
-async def _call_closer(resource: object) -> None:
+async def _call_closer(resource: object, label: str) -> None:
     """Call the closer of a resource, on the event loop of the resource if that loop runs in another thread."""
-    import asyncio  # noqa: PLC0415  (loaded already; readers of segments do not need it)
-
-    if any(getattr(resource, flag, None) is True for flag in _CLOSED_FLAGS):
+    if _says_closed(resource):
         return
-    here, owner = asyncio.get_running_loop(), getattr(resource, "loop", None)
-    if isinstance(owner, asyncio.AbstractEventLoop) and owner is not here and owner.is_running():
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_call_closer(resource), owner))
+    if (owner := _other_loop(resource)) is not None:
+        import asyncio  # noqa: PLC0415  (loaded already; readers of segments do not need it)
+
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_call_closer(resource, label), owner))
         return
     name = next((name for name in _CLOSERS if callable(getattr(type(resource), name, None))), None)
     if name is None:
         return
+    logger = listener()
+    start_s = time.perf_counter() if logger is not None else 0.0
     closer = getattr(resource, name)
     result = closer(None, None, None) if name == "__aexit__" else closer()
     if inspect.isawaitable(result):
         await result
+    if logger is not None:
+        logger.debug("closed %s in %.3f ms", label, (time.perf_counter() - start_s) * 1e3)
+
+
+def _loop_of(resource: object) -> Any:
+    try:
+        return getattr(resource, "loop", None)
+    except Exception:  # noqa: BLE001 - a property of somebody else's class
+        return None
+
+
+def _other_loop(resource: object) -> asyncio.AbstractEventLoop | None:
+    """The event loop that a resource belongs to, if it runs elsewhere than here."""
+    import asyncio  # noqa: PLC0415  (loaded already; readers of segments do not need it)
+
+    owner = _loop_of(resource)
+    if not isinstance(owner, asyncio.AbstractEventLoop) or not owner.is_running():
+        return None
+    return None if is_asyncio_running() and owner is asyncio.get_running_loop() else owner
 
 
 def _report(task: asyncio.Task[None]) -> None:
     """Log the error of a closer. This retrieves its exception, so that asyncio does not report it as well."""
     _closing.discard(task)
     if task.cancelled():
-        _warn("%s was cancelled before it ended", task.get_name())
+        warn("%s was cancelled before it ended", task.get_name())
     elif (error := task.exception()) is not None:
         # As text: an exception in a log record would keep its traceback and all objects of its frames alive.
-        _warn("%s failed: %s", task.get_name(), repr(error))
-
-
-class _ForcedCollection:
-    """Garbage collection if released objects are still alive, within a share of the process's time.
-
-    An object that is alive after its release is a suspect: it is in a reference cycle, or kept by the caller on
-    purpose. The youngest generation is collected at once, and then all generations if that did not help, as long as
-    collections take no more than their share of the time. Survivors move to an older generation, also those of a
-    cycle that the caller is about to drop. So without time to spare, suspects wait for a collection of each
-    generation until there are several. Survivors of a full collection are kept on purpose, and are not suspects.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._suspects: weakref.WeakValueDictionary[int, object] = weakref.WeakValueDictionary()
-        # For each generation: the suspects that survived its collection, how many may wait for the next collection,
-        # and when there is time for it.
-        self._survivors = [0, 0, 0]
-        self._patience = [*_PATIENCE]
-        self._next_s = [-math.inf, math.inf, -math.inf]
-        self._lock = threading.Lock()
-
-    def settle(self, released: list[weakref.ref[object]]) -> None:
-        """Collect garbage if a released object is alive, or an earlier suspect is left."""
-        if not (released or self._suspects) or not config.ENABLE_FORCED_GC:
-            return
-        for reference in released:
-            if (resource := reference()) is not None:
-                self._suspects[id(resource)] = resource
-                del resource
-        # A finalizer in this collection or another thread may call this method. One collection at a time is enough.
-        if not self._lock.acquire(blocking=False):
-            return
-        try:
-            for generation in (0, 1, 2):
-                if self._suspects and self._is_due(generation):
-                    self._collect(generation)
-        finally:
-            self._lock.release()
-
-    def _is_due(self, generation: int) -> bool:
-        count = len(self._suspects)
-        self._survivors = [min(survivors, count) for survivors in self._survivors]
-        candidates = self._survivors[generation - 1] if generation else count
-        waiting = candidates - self._survivors[generation]
-        return waiting >= self._patience[generation] or self._clock() >= self._next_s[generation]
-
-    def _collect(self, generation: int) -> None:
-        count, start_s = len(self._suspects), self._clock()
-        gc.collect(generation)
-        end_s, is_full = self._clock(), generation == 2
-        is_fruitful = len(self._suspects) < count
-        if is_full:
-            self._suspects.clear()
-        self._survivors[: generation + 1] = [len(self._suspects)] * (generation + 1)
-        if is_fruitful:
-            self._patience[2] = _PATIENCE[2]
-        elif is_full:
-            self._patience[2] = min(2 * self._patience[2], _PATIENCE_MAX)
-        if is_full or (generation == 0 and self._suspects):
-            pause_s = (end_s - start_s) * (1 / config.FORCED_GC_TIME_SHARE - 1)
-            self._next_s[generation] = end_s + max(pause_s, _PAUSE_MIN_S)
-
-
-_forced_collection: Final = _ForcedCollection()
+        warn("%s failed: %s", task.get_name(), repr(error))

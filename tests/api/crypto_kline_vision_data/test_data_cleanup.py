@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,9 @@ import ckvd
 from ckvd.model.calendar import Period
 from ckvd.model.market import HOUR_MS, SeriesKey
 from ckvd.model.timespan import Span
+from ckvd.network import transport
+from ckvd.network.session import OwnSession
+from ckvd.utils.config import HTTP_CLIENT_CLEANUP_TIMEOUT
 from ckvd.vision.name import ArchiveName
 from support.loopback.exchange import Exchange
 from support.loopback.mirror import Mirror
@@ -121,6 +126,60 @@ def test_it_leaves_clients_of_the_caller_open(subject: Subject, tmp_path: Path) 
             assert await rest.first_open_ms(SERIES) == ms(2025, 2, 1)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("external", ["vision_client", "rest_client", "both"])
+def test_it_leaves_clients_of_the_caller_open_when_nobody_closes_it(
+    subject: Subject, tmp_path: Path, external: str
+) -> None:
+    """Its own client is released, with a warning; one of the caller is not, and causes none."""
+    url, series = subject.server.url, [SERIES]
+
+    async def main() -> None:
+        vision = ckvd.VisionDataClient(url, cache=tmp_path / "0", listing_url=f"{url}/bucket", clock=lambda: NOW_MS)
+        rest = ckvd.RestDataClient(base_url=url, clock=lambda: NOW_MS)
+        clients_of_the_caller = {"vision_client": vision, "rest_client": rest}
+        chosen = {name: client for name, client in clients_of_the_caller.items() if external in (name, "both")}
+        async with vision, rest:
+            client = subject.make(**chosen)
+            await client.get_klines("BTCUSDT", "1h", start=START, end=END)
+            client.me = client
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                del client
+                gc.collect()
+            assert [warning.category for warning in caught] == [ResourceWarning] * (external != "both")
+            client = subject.make(**chosen)
+            client.release()
+            # Still usable, both of them.
+            assert (await vision.download_series(series, Span.of(START, END))).is_complete
+            assert await rest.first_open_ms(SERIES) == ms(2025, 2, 1)
+
+    gc.collect()
+    asyncio.run(main())
+
+
+def test_a_session_may_take_its_time_in_a_client_inside_another(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three quarters of what an HTTP client may take, which is more than other resources may."""
+    closed: list[OwnSession] = []
+
+    class SlowSession(OwnSession):
+        async def close(self) -> None:
+            await asyncio.sleep(0.75 * HTTP_CLIENT_CLEANUP_TIMEOUT)
+            await super().close()
+            closed.append(self)
+
+    monkeypatch.setattr(transport, "open_session", lambda connections_max: SlowSession(max_clients=connections_max))
+
+    async def main() -> None:
+        async with subject.make() as client:
+            await subject.fetch(client)
+        assert len(closed) == 2
+
+    asyncio.run(main())
+    assert not caplog.records
 
 
 def test_closing_while_archives_come_states_nothing_of_what_was_not_asked(tmp_path: Path) -> None:

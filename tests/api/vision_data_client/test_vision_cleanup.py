@@ -131,6 +131,10 @@ def test_it_lets_a_timeout_be_a_timeout(silent: Subject) -> None:
     unanswered.lets_a_timeout_be_a_timeout(silent)
 
 
+def test_it_leaves_a_session_of_the_caller_open_when_nobody_closes_it(subject: Subject) -> None:
+    unclosed.with_a_session_of_the_caller(subject)
+
+
 @pytest.mark.parametrize("situation", unclosed.SITUATIONS, ids=lambda situation: situation.__name__)
 def test_it_warns_once_and_lets_go_when_nobody_closes_it(
     subject: Subject, situation: Callable[[Subject], None]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ckvd.utils import async_cleanup, config
+from ckvd.utils.cleanup_log import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -61,17 +62,17 @@ async def _logging_failures(label: str, closing: Coroutine[Any, Any, None]) -> N
     try:
         await closing
     except Exception as error:  # noqa: BLE001
-        async_cleanup._warn("closing %s failed: %s", label, repr(error))
+        warn("closing %s failed: %s", label, repr(error))
 
 
 async def _shield_around_wait_for(resource: object, label: str, timeout_s: float) -> None:
     async def shielded() -> None:
-        await asyncio.shield(asyncio.wait_for(_call_closer(resource), timeout_s))
+        await asyncio.shield(asyncio.wait_for(_call_closer(resource, label), timeout_s))
 
     await _logging_failures(label, shielded())
 
 
-@swaps("_close_within", "test_cancelled_while_leaving_reaches_the_caller_after_all_is_closed")
+@swaps("_close_within", "test_the_cancellation_is_held_until_the_closer_has_ended")
 async def shield_around_wait_for(resource: object, label: str, timeout_s: float) -> None:
     await _shield_around_wait_for(resource, label, timeout_s)
 
@@ -89,27 +90,27 @@ async def shield_around_wait_for_on_a_stalled_loop(resource: object, label: str,
 @swaps("_close_within", "test_a_closer_that_never_ends_is_cancelled_when_its_time_is_up")
 async def wait_for_around_shield(resource: object, label: str, timeout_s: float) -> None:
     async def waiting() -> None:
-        await asyncio.wait_for(asyncio.shield(_call_closer(resource)), timeout_s)
+        await asyncio.wait_for(asyncio.shield(_call_closer(resource, label)), timeout_s)
 
     await _logging_failures(label, waiting())
 
 
 @swaps("_close_within", "test_a_closer_deaf_to_its_cancellation_is_left_behind_and_kept_until_it_ends")
 async def wait_for(resource: object, label: str, timeout_s: float) -> None:
-    await _logging_failures(label, asyncio.wait_for(_call_closer(resource), timeout_s))
+    await _logging_failures(label, asyncio.wait_for(_call_closer(resource, label), timeout_s))
 
 
 @swaps("_close_within", "test_a_timeout_while_leaving_is_a_timeout")
 async def swallowing_all(resource: object, label: str, timeout_s: float) -> None:
     with contextlib.suppress(BaseException):
-        await asyncio.wait_for(_call_closer(resource), timeout_s)
+        await asyncio.wait_for(_call_closer(resource, label), timeout_s)
 
 
 # The right pattern, with one part missing or wrong.
 
 
 def _start(resource: object, label: str) -> asyncio.Task[None]:
-    task = asyncio.get_running_loop().create_task(_call_closer(resource), name=f"closing {label}")
+    task = asyncio.get_running_loop().create_task(_call_closer(resource, label), name=f"closing {label}")
     task.add_done_callback(_report)
     return task
 
@@ -120,7 +121,7 @@ async def _end(task: asyncio.Task[None], grace_s: float) -> Held:
     task.cancel()
     held = await _watch(task, grace_s)
     if not task.done():
-        async_cleanup._warn("%s is left behind", task.get_name())
+        warn("%s is left behind", task.get_name())
     return held
 
 
@@ -190,17 +191,6 @@ async def uncancelling(task: asyncio.Task[None], timeout_s: float) -> Held:
     return held
 
 
-@swaps("_watch", "test_the_cancellation_pins_nothing_that_was_released")
-async def keeping_the_traceback(task: asyncio.Task[None], timeout_s: float) -> Held:
-    held = await _watch(task, timeout_s)
-    if held is not None:
-        try:
-            raise held
-        except asyncio.CancelledError as error:
-            held = error
-    return held
-
-
 @swaps("_watch", "test_the_cancellation_is_held_until_the_closer_has_ended")
 async def cancelling_when_cancelled(task: asyncio.Task[None], timeout_s: float) -> Held:
     try:
@@ -212,7 +202,7 @@ async def cancelling_when_cancelled(task: asyncio.Task[None], timeout_s: float) 
 
 
 @swaps("_call_closer", "test_the_first_closer_that_the_type_has_is_called")
-async def looking_closers_up_on_the_instance(resource: Any) -> None:
+async def looking_closers_up_on_the_instance(resource: Any, label: str) -> None:
     for name in ("aclose", "close"):
         closer = getattr(resource, name, None)
         if closer is not None:
@@ -223,13 +213,13 @@ async def looking_closers_up_on_the_instance(resource: Any) -> None:
 
 
 @swaps("_call_closer", "test_a_well_behaved_closer_has_ended_when_leaving_ends")
-async def awaiting_whatever_is_returned(resource: Any) -> None:
+async def awaiting_whatever_is_returned(resource: Any, label: str) -> None:
     closer = next(filter(None, (getattr(type(resource), name, None) for name in ("aclose", "close"))))
     await closer(resource)
 
 
 @swaps("_call_closer", "test_a_well_behaved_closer_has_ended_when_leaving_ends")
-async def awaiting_coroutines_only(resource: Any) -> None:
+async def awaiting_coroutines_only(resource: Any, label: str) -> None:
     closer = next(filter(None, (getattr(type(resource), name, None) for name in ("aclose", "close"))))
     result = closer(resource)
     if inspect.iscoroutine(result):

@@ -24,9 +24,13 @@ TASK_FACTORIES = [
 ]
 
 
+# Makes the loops of `run`. A test may replace it.
+new_event_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
+
+
 def run(main: Callable[[], Coroutine[Any, Any, T]], *, is_eager: bool = False) -> T:
     """Run a coroutine function to its end on a loop of its own."""
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         if is_eager:
             runner.get_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
         return runner.run(main())
@@ -80,6 +84,13 @@ class SlowInSteps(Closer):
 
     async def _close(self) -> None:
         await asyncio.create_task(asyncio.sleep(0.02))
+
+
+class WaitingForATurn(Closer):
+    """Waits for the next turn of the event loop."""
+
+    async def _close(self) -> None:
+        await asyncio.sleep(0)
 
 
 class Hanging(Closer):

@@ -76,6 +76,7 @@ def ends_those_who_wait_for_an_answer(silent: Subject, caller_count: int = 8) ->
     """Each caller is told that the client was closed."""
 
     async def main() -> None:
+        await asyncio.to_thread(int)  # uvloop makes its descriptors when it needs them.
         before = leaks.count_descriptors()
         client = await silent.make().__aenter__()
         callers = [asyncio.ensure_future(silent.fetch(client)) for _ in range(caller_count)]

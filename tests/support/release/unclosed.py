@@ -13,6 +13,8 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from curl_cffi import AsyncSession
+
 from support import leaks
 from support.release.closers import run
 
@@ -144,6 +146,31 @@ def without_having_been_used(subject: Subject) -> None:
     before = leaks.count_descriptors()
     subject.make()
     assert leaks.count_descriptors() == before
+
+
+def with_a_session_of_the_caller(subject: Subject) -> None:
+    """It owns no connection, so there is no warning. The session stays open, also if the client is released."""
+
+    async def main() -> None:
+        async with AsyncSession[Any]() as session:
+            client = subject.make(client=session)
+            await subject.fetch(client)
+            Node(client)
+            del client
+            gc.collect()
+            await still_works(session)
+            client = subject.make(client=session)
+            await subject.fetch(client)
+            client.release()
+            del client
+            await still_works(session)
+
+    async def still_works(session: AsyncSession[Any]) -> None:
+        response = await session.get(subject.server.url, proxies={"http": ""})
+        assert response.status_code
+
+    gc.collect()
+    run(main)
 
 
 SITUATIONS = [
