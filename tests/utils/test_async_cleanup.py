@@ -364,7 +364,7 @@ def test_a_memmap_is_a_view_and_stays_readable(path: Path) -> None:
     assert array.sum() == 0
 
 
-@pytest.mark.parametrize("nothing", [0, "path", {}, object(), [1, 2]], ids=repr)
+@pytest.mark.parametrize("nothing", [0, "path", {}, object(), [1, 2]], ids=["0", "path", "dict", "object", "list"])
 def test_what_has_no_close_is_not_closed(nothing: object, caplog: pytest.LogCaptureFixture) -> None:
     assert not cleanup_file_handle(nothing)
     assert run(lambda: awaiting(nothing)) is False
