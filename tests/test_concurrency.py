@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from typing import TYPE_CHECKING
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckvd.concurrency import Batching, run_together
+from ckvd.concurrency import Batching, Workers, in_thread, run_together
+from ckvd.errors import ClientClosedError
+from ckvd.utils.config import THREAD_STOP_TIMEOUT_S
+from ckvd.utils.stopping import check_stop
+from support.stopwatch import LOADED, Stopwatch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
 WAIT_S = 10
 
@@ -356,5 +362,193 @@ def test_a_timeout_of_the_caller_stays_a_timeout() -> None:
             async with asyncio.timeout(0.01):
                 await run_together([steps.wait("a"), steps.wait("b")])
         assert steps.ended == {"a cancelled", "b cancelled"}
+
+    asyncio.run(main())
+
+
+# --- Stopping ----------------------------------------------------------------------------------------------
+
+
+class Endless:
+    """Work that goes on until it is told to stop."""
+
+    def __init__(self) -> None:
+        self.has_begun = threading.Event()
+        self.has_ended = threading.Event()
+
+    def work(self, items: object = None) -> list[int]:
+        self.has_begun.set()
+        try:
+            for _ in range(WAIT_S * 1000):
+                check_stop()
+                time.sleep(0.001)
+            raise AssertionError
+        finally:
+            self.has_ended.set()
+
+    async def begun(self) -> None:
+        assert await asyncio.to_thread(self.has_begun.wait, WAIT_S)
+
+
+class Deaf(Endless):
+    """Work that ends when it is allowed to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_end = threading.Event()
+
+    def work(self, items: object = None) -> list[int]:
+        self.has_begun.set()
+        assert self.may_end.wait(WAIT_S)
+        return [0]
+
+
+def in_any_way(endless: Endless) -> list[Callable[[], Coroutine[Any, Any, object]]]:
+    return [lambda: in_thread(endless.work), lambda: Batching(endless.work, choose_all).do(1)]
+
+
+ANY_WAY = pytest.mark.parametrize("way", [0, 1], ids=["in_thread", "Batching"])
+
+
+def test_a_call_in_a_thread_returns_or_raises_what_the_function_does() -> None:
+    async def main() -> None:
+        assert await in_thread(divmod, 7, 2) == (3, 1)
+        assert await in_thread(int, "11", base=2) == 3
+        with pytest.raises(ZeroDivisionError):
+            await in_thread(divmod, 7, 0)
+        with Workers().employed():
+            assert await in_thread(threading.get_ident) != threading.get_ident()
+
+    asyncio.run(main())
+    check_stop()  # nobody can stop this thread
+
+
+@ANY_WAY
+def test_work_of_a_cancelled_caller_has_ended_when_the_caller_goes_on(way: int) -> None:
+    async def main() -> None:
+        caller = asyncio.ensure_future(in_any_way(endless)[way]())
+        await endless.begun()
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        assert endless.has_ended.is_set()
+
+    endless = Endless()
+    asyncio.run(main())
+
+
+@ANY_WAY
+def test_closing_ends_work_and_its_callers_and_refuses_more(way: int) -> None:
+    async def main() -> None:
+        workers = Workers()
+        with workers.employed():
+            callers = [asyncio.ensure_future(in_any_way(endless)[way]()) for _ in range(20)]
+        await endless.begun()
+        await workers.aclose()
+        assert endless.has_ended.is_set()
+        outcomes = await asyncio.gather(*callers, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {ClientClosedError}
+        with pytest.raises(ClientClosedError), workers.employed():
+            pass
+        await workers.aclose()
+        assert repr(workers) == "<Workers: closed, 0 under way>"
+
+    endless = Endless()
+    asyncio.run(main())
+
+
+@ANY_WAY
+def test_work_for_a_client_within_another_is_ended_by_closing_either(way: int) -> None:
+    async def main(closed: int) -> None:
+        endless, both = Endless(), (Workers(), Workers())
+        with both[0].employed(), both[1].employed():
+            caller = asyncio.ensure_future(in_any_way(endless)[way]())
+        await endless.begun()
+        await both[closed].aclose()
+        assert endless.has_ended.is_set()
+        with pytest.raises(ClientClosedError):
+            await caller
+
+    for closed in (0, 1):
+        asyncio.run(main(closed))
+
+
+@ANY_WAY
+def test_work_that_does_not_stop_is_left_behind_after_a_bounded_time(
+    way: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(deaf: Deaf, *, is_cancelled: bool) -> None:
+        workers = Workers()
+        with workers.employed():
+            caller = asyncio.ensure_future(in_any_way(deaf)[way]())
+        await deaf.begun()
+        with Stopwatch() as leaving:
+            if is_cancelled:
+                caller.cancel()
+                await asyncio.wait((caller,))
+            else:
+                await workers.aclose()
+        assert leaving.wall_s > THREAD_STOP_TIMEOUT_S * 0.9
+        assert leaving.elapsed_s < THREAD_STOP_TIMEOUT_S * LOADED
+        deaf.may_end.set()
+        await asyncio.gather(caller, return_exceptions=True)
+
+    for is_cancelled in (False, True):
+        asyncio.run(main(Deaf(), is_cancelled=is_cancelled))
+    assert [record.message for record in caplog.records] == [
+        "1 steps in threads do not stop, and are left behind"
+    ] * 2
+
+
+def test_closing_on_another_loop_waits_for_the_work_of_the_first() -> None:
+    endless, workers = Endless(), Workers()
+    outcomes: list[object] = []
+
+    async def work() -> None:
+        with workers.employed():
+            outcomes.extend(await asyncio.gather(in_thread(endless.work), return_exceptions=True))
+
+    thread = threading.Thread(target=asyncio.run, args=(work(),))
+    thread.start()
+    assert endless.has_begun.wait(WAIT_S)
+    asyncio.run(workers.aclose())
+    assert endless.has_ended.is_set()
+    thread.join(WAIT_S)
+    assert [type(outcome) for outcome in outcomes] == [ClientClosedError]
+
+
+def test_work_that_waits_for_a_thread_never_begins_after_its_caller_was_cancelled() -> None:
+    begun: list[int] = []
+
+    async def main() -> None:
+        deaf = Deaf()
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        first = asyncio.ensure_future(in_thread(deaf.work))
+        await asyncio.get_running_loop().run_in_executor(other, deaf.has_begun.wait, WAIT_S)
+        second = asyncio.ensure_future(in_thread(begun.append, 1))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.wait((second,))
+        deaf.may_end.set()
+        await first
+
+    with ThreadPoolExecutor(1) as other:
+        asyncio.run(main())
+    assert begun == []
+
+
+def test_a_batch_goes_on_until_nobody_waits_for_it() -> None:
+    async def main() -> None:
+        endless = Endless()
+        batching: Batching[int, int] = Batching(endless.work, choose_all)
+        callers = [asyncio.ensure_future(batching.do(item)) for item in range(3)]
+        await endless.begun()
+        for caller in callers[:2]:
+            caller.cancel()
+        await asyncio.wait(callers[:2])
+        assert not endless.has_ended.is_set()
+        callers[2].cancel()
+        await asyncio.wait(callers)
+        assert endless.has_ended.is_set()
 
     asyncio.run(main())

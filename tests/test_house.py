@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 PACKAGE = SOURCES / "ckvd"
 FLOORS = [
-    {"concurrency", "errors", "inflate", "utils", "version"},
-    {"lifecycle", "model"},
+    {"errors", "inflate", "utils", "version"},
+    {"concurrency", "lifecycle", "model"},
     {"bars", "decode", "network", "segment"},
     {"cache", "rest", "vision"},
     {"acquisition"},

@@ -17,8 +17,8 @@ The rooms of the package stand on eight floors, and each imports from lower floo
 5     `acquisition` (from what a user wants to segments in the cache)
 4     `cache` (a folder of segments), `rest` (the REST interface), `vision` (where archives come from)
 3     `bars` (what a backtest holds), `decode` (text to columns), `segment` (files), `network` (HTTP)
-2     `model` (what things are), `lifecycle`
-1     `errors`, `concurrency`, `inflate`, `version`, `utils`
+2     `model` (what things are), `lifecycle`, `concurrency`
+1     `errors`, `inflate`, `version`, `utils`
 ====  ==================================================================================================
 
 Glossary

@@ -33,6 +33,33 @@ class CkvdError(Exception):
     """The root of all errors of ckvd."""
 
 
+_FOREIGN_LENGTH_MAX: Final = 200
+
+
+def shown(foreign: object, length_max: int = _FOREIGN_LENGTH_MAX) -> str:
+    """Text that came from outside, as it may stand in a message.
+
+    Parameters
+    ----------
+    foreign : object
+        Text, bytes, or anything with a `str`.
+    length_max : int
+        The longest part of it to show, in characters.
+
+    Returns
+    -------
+    str
+        One line. Control characters, which could change what a terminal shows, are escaped.
+    """
+    whole = foreign if isinstance(foreign, bytes) else str(foreign)
+    head = whole[: 4 * length_max]  # cut before it is split and escaped: it may have megabytes
+    text = head.decode("utf-8", "backslashreplace") if isinstance(head, bytes) else head
+    line = " ".join(text.split())
+    safe = "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in line)
+    is_all = len(safe) <= length_max and not whole[len(head) :].strip()
+    return safe if is_all else f"{safe[:length_max]}..."
+
+
 # --- Arguments ---------------------------------------------------------------------------------------------
 
 
@@ -382,4 +409,7 @@ class RestAnswerError(NetworkError, ValueError):
 
 
 FATAL_ERRORS: Final = (CacheError, ClientClosedError, DependencyError)
-"""After one of these no other archive or series can succeed: code that collects errors raises them."""
+"""After one of these no other archive or series can succeed: code that collects errors raises them.
+
+`CacheBusyError` is none: it fails one series, and code that collects errors catches it before these.
+"""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import os
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from ckvd.cache.locks import FileLock, SeriesLock, describe_holder, is_free, loc
 from ckvd.errors import CacheBusyError, CacheError
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
+from ckvd.utils.stopping import stopped_by
+from support.locked import held_elsewhere
 from support.processes import Ended, die, let_others_enter, run_in_child
 from support.tables import BTCUSDT_1M, regular_table
 
@@ -307,3 +311,23 @@ def test_many_threads_publish_under_names_of_their_own(folder: CacheFolder) -> N
     assert len(set(paths)) == 60
     assert sorted(name.revision for name in folder.segments(BTCUSDT_1M)) == list(range(1, 61))
     assert SeriesStore(folder, BTCUSDT_1M).remove_superseded() == tuple(SegmentName(DAY, n) for n in range(1, 60))
+
+
+@pytest.mark.parametrize("is_elsewhere", [False, True], ids=["in a thread", "in a process"])
+def test_a_wait_for_a_lock_can_be_told_to_stop(tmp_path: Path, is_elsewhere: bool) -> None:
+    class StoppedError(Exception):
+        pass
+
+    calls = itertools.count()
+
+    def check() -> None:
+        if next(calls) == 5:
+            raise StoppedError
+
+    path = tmp_path / "lock"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(held_elsewhere(path) if is_elsewhere else FileLock(path, timeout_s=0))
+        with pytest.raises(StoppedError), stopped_by(check):
+            FileLock(path, timeout_s=60).acquire()
+    with FileLock(path, timeout_s=0):
+        pass

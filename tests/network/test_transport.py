@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import random
 import socket
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
@@ -224,6 +225,42 @@ def test_one_request_is_one_attempt_and_every_status_is_a_response() -> None:
     assert len(server.requests) == len(short.requests) == 1
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Length": "9" * 5000, "Transfer-Encoding": "chunked"},
+        {"Retry-After": "9" * 5000},
+        {"Date": "9" * 5000},
+        {"Date": "Fri, 31 Dec 9999 23:59:59 GMT", "Retry-After": "9" * 400},
+        {"Date": "Mon, 01 Jan 0001 00:00:00 +1400"},
+        {"ETag": "\x1b[31m" * 1000},
+        {f"X-{number}": "y" * 1000 for number in range(100)},
+    ],
+)
+@pytest.mark.parametrize("status", [200, 503])
+def test_a_strange_header_is_no_error_of_its_own(headers: dict[str, str], status: int, path: Path) -> None:
+    reply = Reply(status, b"fine", headers, framing=Framing.CHUNKED)
+    for main in (get, download_to(path)):
+        try:
+            run(scripted(reply), main, retry=ONCE)
+        except NetworkError:
+            assert status == 503 or "Content-Length" in headers
+
+
+def test_a_redirect_to_a_very_long_address_is_refused() -> None:
+    with pytest.raises(
+        NetworkError, match=r"an address of at most 4096 characters, was redirected to one of 80\d\d"
+    ):
+        run(scripted(Reply(302, headers={"Location": "/" + "x" * 8000}), Reply(200)), get)
+
+
+def test_control_characters_of_a_server_reach_no_message() -> None:
+    for location in ("http://127.0.0.1:1/\x1b[31m\x9b", "x\x1b[31m://host/", "/\x1b[31m\x07"):
+        with pytest.raises(NetworkError) as caught:
+            run(scripted(Reply(302, headers={"Location": location}), Reply(503)), get, retry=ONCE)
+        assert str(caught.value).isprintable()
+
+
 # --- Time --------------------------------------------------------------------------------------------------
 
 
@@ -256,6 +293,45 @@ def test_a_slow_drip_ends_at_the_limit_for_the_whole(path: Path) -> None:
     with pytest.raises(NetworkTimeoutError, match=r"longer than 0\.2 s"):
         run(scripted(drip), download_to(path), transfer_timeout_s=0.2, retry=ONCE)
     assert not path.exists()
+
+
+def test_a_body_that_comes_too_slowly_ends_long_before_the_limit_for_the_whole(path: Path) -> None:
+    drip = Reply(200, BODY, drip_nbytes=1, drip_pause_s=0.02)
+    for main in (get, download_to(path)):
+        with pytest.raises(
+            NetworkTimeoutError, match=r"expected at least 1000 bytes a second after 0\.2 s, found \d+ b"
+        ):
+            run(scripted(drip), main, least_nbytes_s=1000, grace_s=0.2, retry=ONCE)
+    assert not path.exists()
+
+
+def test_a_body_that_comes_fast_enough_may_take_longer_than_the_grace(path: Path) -> None:
+    drip = Reply(200, BODY[:5000], drip_nbytes=500, drip_pause_s=0.05)
+    assert run(scripted(drip), download_to(path), least_nbytes_s=1000, grace_s=0.2).nbytes == 5000
+
+
+def test_a_response_in_memory_has_a_shorter_limit_than_a_download(path: Path) -> None:
+    drip = Reply(200, BODY[:3000], drip_nbytes=500, drip_pause_s=0.1)
+    with pytest.raises(NetworkTimeoutError, match=r"longer than 0\.2 s"):
+        run(scripted(drip), get, answer_timeout_s=0.2, retry=ONCE)
+    assert run(scripted(drip), download_to(path), answer_timeout_s=0.2).nbytes == 3000
+
+
+def test_after_the_time_for_the_whole_nothing_is_tried_again(path: Path) -> None:
+    drip = Reply(200, BODY, drip_nbytes=100, drip_pause_s=0.02)
+    for main in (get, download_to(path)):
+        server = scripted(drip)
+        with pytest.raises(NetworkTimeoutError, match=r"longer than 0\.2 s"):
+            run(server, main, transfer_timeout_s=0.2)
+        assert len(server.requests) == 1
+
+
+def test_short_attempts_are_repeated_until_they_have_taken_the_time_for_the_whole(path: Path) -> None:
+    stalled = Reply(200, BODY, sent_nbytes=1000, body_gate=Gate())
+    server = scripted(stalled)
+    with pytest.raises(NetworkTimeoutError, match="nothing came"):
+        run(server, get, stall_timeout_s=0.1, transfer_timeout_s=0.15, retry=replace(AT_ONCE, attempts_max=9))
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("is_external", [False, True])

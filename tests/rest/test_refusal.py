@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +138,64 @@ def test_a_firewall_answers_with_a_page() -> None:
 )
 def test_a_status_without_a_code_is_the_status(body: bytes) -> None:
     assert type(refusal(404, body)) is HttpStatusError
+
+
+STRANGE_HEADERS = [
+    {"X-MBX-USED-WEIGHT-1M": "9" * 5000},
+    {"Retry-After": "9" * 400},
+    {"Retry-After": "9" * 5000},
+    {"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"},
+    {"Date": "Fri, 31 Dec 9999 23:59:59 GMT"},
+    {"Date": "Mon, 01 Jan 0001 00:00:00 GMT", "Retry-After": "5"},
+    {"Date": "9" * 5000},
+]
+
+
+@pytest.mark.parametrize("headers", STRANGE_HEADERS, ids=range(len(STRANGE_HEADERS)))
+@pytest.mark.parametrize("status", [200, 403, 404, 418, 429, 451, 500])
+def test_a_strange_header_is_no_error_of_its_own(status: int, headers: dict[str, str]) -> None:
+    body = to_json(ROWS) if status == 200 else error_body(-1003, "no")
+    with contextlib.nullcontext() if status == 200 else pytest.raises(NetworkError, match=r"^.{1,1000}$"):
+        ask(Reply(status, body, headers))
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 418, 429, 500])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"code": -1, "msg": "\\u001b[2J\\r\\nckvd: all is well\\u202e\\u009b"}',
+        b"\x1b]0;title\x07\r\n\xc2\x9b31m",
+        b'{"code": ' + b"9" * 4000 + b', "msg": "x"}',
+        b'{"code": ' + b"9" * 5000 + b', "msg": "x"}',
+        b'{"code": 1, "msg": "' + b"x" * 100_000 + b'"}',
+        b'{"code": 1, "msg": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+        b"[" * 1_000_000,
+    ],
+    ids=range(7),
+)
+def test_a_message_of_the_server_is_one_short_line_without_control_characters(status: int, body: bytes) -> None:
+    error = refusal(status, body)
+    assert str(error).isprintable()
+    assert len(str(error)) < 1000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x1b[2J\r\n",
+        b"[[\x1b]]",
+        b'[["\\u001b", 1, 1]]',
+        b"[" * 1_000_000,
+        b"[" + b"9" * 5000 + b"]",
+        b"[" + b" " * (4 << 20),
+    ],
+    ids=range(6),
+)
+def test_rows_that_are_none_are_one_short_line(body: bytes) -> None:
+    with pytest.raises(NetworkError) as caught:
+        ask(Reply(200, body))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
 
 
 # --- Documented codes --------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@
 - `leaks`: descriptors, maps, threads and tasks that a test leaves behind. `conftest.py` watches each test with it.
 - `long_intervals`: the real bars of three days and of one day, as rows and as archives.
 - `loopback`: HTTP servers on loopback: archives with their listing, and the exchange.
+- `locked`: a lock that another process holds.
 - `models`: slow and simple doubles of what the package computes.
 - `places`: where the repository, its samples and the real data lie.
 - `processes`: scripts in new interpreters, and forked children that are killed at fault points.

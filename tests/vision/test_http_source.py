@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +20,7 @@ from ckvd.model.market import SeriesKey
 from ckvd.network.retry import RetryPolicy
 from ckvd.network.transport import Transport
 from ckvd.vision.http_source import HttpArchiveSource
-from ckvd.vision.name import ArchiveName
+from ckvd.vision.name import ArchiveName, archive_folder
 from ckvd.vision.source import AbsentArchive, ArchiveSource, FetchedArchive
 from support.loopback.mirror import LISTING_PATH, Mirror, publish
 from support.loopback.reply import Reply
@@ -300,10 +301,83 @@ def test_listing_itself_fails_aloud(site: Site) -> None:
 
 def test_a_listing_that_goes_round_in_circles_ends_in_an_error(site: Site) -> None:
     page = (
-        b"<ListBucketResult><IsTruncated>true</IsTruncated><NextMarker>data/a</NextMarker>"
-        b"<Contents><Key>data/a</Key><Size>1</Size></Contents></ListBucketResult>"
+        b"<ListBucketResult><IsTruncated>true</IsTruncated>"
+        b"<Contents><Key>data/spot/monthly/klines/BTCUSDT/1m/a</Key><Size>1</Size></Contents></ListBucketResult>"
     )
     site.mirror.script(LISTING_PATH, *[Reply(200, page)] * 5)
     with pytest.raises(ArchiveError, match="does not come to an end"):
         site.run(lambda source: source.list_archives(BTC, Cadence.MONTHLY))
     assert site.listing_count == 2
+
+
+def endless(keys_on_a_page: int) -> Callable[[Reply], Reply]:
+    """A listing whose markers grow for ever."""
+    pages = count()
+
+    def reply(_: Reply) -> Reply:
+        begin = f"{archive_folder(BTC, Cadence.MONTHLY)}{next(pages):09d}"
+        keys = "".join(
+            f"<Contents><Key>{begin}-{n:04d}</Key><Size>1</Size></Contents>" for n in range(keys_on_a_page)
+        )
+        return Reply(200, f"<ListBucketResult><IsTruncated>true</IsTruncated>{keys}</ListBucketResult>".encode())
+
+    return reply
+
+
+@pytest.mark.parametrize(("keys_on_a_page", "request_count"), [(1, 256), (1000, 33)])
+def test_a_listing_that_grows_for_ever_ends_in_an_error(
+    site: Site, keys_on_a_page: int, request_count: int
+) -> None:
+    reply = endless(keys_on_a_page)
+    site.mirror.script(LISTING_PATH, *[reply] * 300)
+    with pytest.raises(
+        ArchiveError, match=r"does not come to an end: expected at most 32768 files on 256 pages"
+    ) as caught:
+        site.run(lambda source: source.list_archives(BTC, Cadence.MONTHLY))
+    assert site.listing_count == request_count
+    assert site.mirror.listing_url in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<Contents><Key>data/spot/monthly/klines/ETHUSDT/1m/ETHUSDT-1m-2024-01.zip</Key><Size>1</Size></Contents>",
+        "<CommonPrefixes><Prefix>data/</Prefix></CommonPrefixes>",
+        "<IsTruncated>true</IsTruncated><NextMarker>data/spot/monthly/klines/BTCUSDT/3m/</NextMarker>",
+    ],
+    ids=["key", "prefix", "marker"],
+)
+def test_a_listing_of_other_files_than_those_requested_is_refused(site: Site, page: str) -> None:
+    site.mirror.script(LISTING_PATH, Reply(200, f"<ListBucketResult>{page}</ListBucketResult>".encode()))
+    with pytest.raises(
+        ArchiveError, match="expected a listing of data/spot/monthly/klines/BTCUSDT/1m/, found 'data/"
+    ):
+        site.run(lambda source: source.list_archives(BTC, Cadence.MONTHLY))
+    assert site.listing_count == 1
+
+
+def test_a_page_of_a_listing_longer_than_any_is_refused(site: Site) -> None:
+    site.mirror.script(LISTING_PATH, Reply(200, b"<ListBucketResult>" + b" " * (4 << 20)))
+    with pytest.raises(NetworkError, match="longer than 4194304 bytes"):
+        site.run(lambda source: source.list_archives(BTC, Cadence.MONTHLY))
+
+
+def test_a_listing_that_honours_no_prefix_does_not_stop_a_fetch(site: Site) -> None:
+    publish(site.root, NAME.path, BYTES)
+    other = "<ListBucketResult><Contents><Key>data/x</Key><Size>1</Size></Contents></ListBucketResult>"
+    site.mirror.script(LISTING_PATH, Reply(200, other.encode()))
+
+    async def main(source: HttpArchiveSource) -> list[Any]:
+        return [await source.fetch(name, site.folder) for name in (month(BTC, "2020-08"), NAME)]
+
+    assert [type(one) for one in site.run(main)] == [AbsentArchive, FetchedArchive]
+
+
+def test_what_is_kept_of_headers_is_short_and_on_one_line(site: Site) -> None:
+    publish(site.root, NAME.path, BYTES)
+    strange = {"ETag": '"\x1b[31m' + "x" * 5000, "Last-Modified": "\x07" * 5000}
+    site.mirror.script(NAME.path, lambda genuine: replace(genuine, headers=strange))
+    fetched = site.fetch()
+    for text in (fetched.etag, fetched.last_modified):
+        assert text.isprintable()
+        assert 0 < len(text) < 300

@@ -197,3 +197,41 @@ def test_keys_may_be_percent_encoded_or_not() -> None:
     for key in (plain, quote(plain)):
         (listed,) = listed_archives([file(key), file(key + ".CHECKSUM")])
         assert (listed.name.path, listed.name.series.symbol) == (plain, "币安人生USDT")
+
+
+# --- Bounds ------------------------------------------------------------------------------------------------
+
+
+def test_a_page_with_all_that_a_bucket_tells_of_a_thousand_keys_is_read() -> None:
+    facts = "".join(
+        f"<{tag}>x</{tag}>" for tag in ("StorageClass", "ChecksumAlgorithm", "ChecksumType", "VersionId")
+    )
+    entry = (
+        f"<Key>k</Key><Size>1</Size><ETag>e</ETag><LastModified>l</LastModified><Owner><ID>1</ID></Owner>{facts}"
+    )
+    page = f"<ListBucketResult>{f'<Contents>{entry}</Contents>' * 1000}</ListBucketResult>"
+    assert len(parse_listing(page.encode(), "bucket").files) == 1000
+
+
+@pytest.mark.parametrize("element", ["<a/>", "<Contents><Key>k</Key></Contents>", "<a>"])
+def test_a_page_with_more_elements_than_any_is_refused(element: str) -> None:
+    page = "<ListBucketResult>" + element * 20_001
+    with pytest.raises(ArchiveError, match="more than 20000 elements, expected 1,000 keys"):
+        parse_listing(page.encode(), "bucket")
+
+
+def test_no_control_character_of_a_listing_reaches_an_error_or_is_kept() -> None:
+    evil = "\x9b31m\u202e"
+    for page in (
+        f"<Error><Code>{evil}</Code></Error>",
+        f"<{evil}/>",
+        f"<ListBucketResult><Contents><Key>k</Key><Size>{evil}</Size></Contents></ListBucketResult>",
+        f"<ListBucketResult><Contents><Key>{evil}</Key><Size>1</Size></Contents></ListBucketResult>",
+        f'<?xml version="1.0" encoding="{evil}"?><a/>',
+    ):
+        with pytest.raises(ArchiveError) as caught:
+            parse_listing(page.encode(), "bucket", "data/")
+        assert str(caught.value).isprintable()
+    entry = f"<Contents><Key>k</Key><Size>1</Size><ETag>{evil}</ETag></Contents>"
+    (listed,) = parse_listing(f"<ListBucketResult>{entry}</ListBucketResult>".encode(), "bucket").files
+    assert listed.etag == r"\x9b31m\u202e"

@@ -17,7 +17,7 @@ from ckvd.cache.coverage import Covered, read_coverage, uncovered_spans
 from ckvd.cache.download_folder import download_folder
 from ckvd.cache.packing import pack_series
 from ckvd.cache.untraded_tail import find_untraded_tails
-from ckvd.concurrency import run_together
+from ckvd.concurrency import in_thread, run_together
 from ckvd.errors import FATAL_ERRORS, CacheBusyError, CacheError, CkvdError, NetworkError
 from ckvd.model.calendar import Cadence, Period
 from ckvd.utils.config import LISTING_WORTH_ARCHIVES_MIN
@@ -76,7 +76,7 @@ class Download:
         Raises
         ------
         CacheError
-            The cache folder cannot be written.
+            The cache folder cannot be written. A series that is locked elsewhere fails alone.
         ClientClosedError
             The client was closed during the download.
         """
@@ -95,7 +95,7 @@ class Download:
         published = _Published()
         reports: list[ArchiveReport] = []
         while True:
-            covered = await asyncio.to_thread(read_coverage, self._folder, series, span)
+            covered = await in_thread(read_coverage, self._folder, series, span)
             if self._refresh:
                 covered = [held for held in covered if held.is_answered and not held.is_of_archives]
             covered += [Covered(failed) for failed in published.given_up]
@@ -135,6 +135,8 @@ class Download:
     async def _fetch_one(self, name: ArchiveName, place: Path) -> ArchiveReport:
         try:
             report = await self._fetch_and_ingest(name, place)
+        except CacheBusyError as error:
+            report = ArchiveReport(name.series, name.period, Outcome.FAILED, error=error)
         except FATAL_ERRORS:
             raise
         except CkvdError as error:
@@ -145,6 +147,7 @@ class Download:
     async def _fetch_and_ingest(self, name: ArchiveName, place: Path) -> ArchiveReport:
         # Taken before the transfer: what is fetched and not stored yet lies on the disk.
         async with self._backlog[name.period.cadence]:
+            self._commit.require_free(name.series)
             fetched = await self._source.fetch(name, place, on_bytes=self._tally.count_bytes)
             if isinstance(fetched, AbsentArchive):
                 return ArchiveReport(name.series, name.period, Outcome.ABSENT)
@@ -165,7 +168,7 @@ async def pack_stored(folder: CacheFolder, report: DownloadReport, limits: Inges
     async def pack(series: SeriesKey) -> None:
         async with workers:
             try:
-                await asyncio.to_thread(pack_series, folder, series)
+                await in_thread(pack_series, folder, series)
             except CacheBusyError as error:
                 logger.info("%s; a later download will pack it", error)
             except CacheError as error:
@@ -196,10 +199,10 @@ class _Published:
         """Note the archives that were asked for: days replace a month that is absent or damaged.
 
         An archive that could not be reached may exist, and its days could not be reached either: its span is left
-        for the next download.
+        for the next download. So is one that could not be stored, because the series is locked elsewhere.
         """
         for report in reports:
-            if isinstance(report.error, NetworkError):
+            if isinstance(report.error, NetworkError | CacheBusyError):
                 self.given_up.append(report.period.span)
             else:
                 self.unavailable.add(report.period)

@@ -7,7 +7,6 @@ invalid is an `ArchiveError` of that archive alone.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.resolution import resolve
 from ckvd.cache.store import SeriesStore
-from ckvd.concurrency import Batching
+from ckvd.concurrency import Batching, in_thread
 from ckvd.decode.batch import decode_archives
 from ckvd.decode.decode import Expected
 from ckvd.decode.workspace import Workspace
@@ -25,6 +24,7 @@ from ckvd.model.provenance import Origin, Source, narrow
 from ckvd.model.table import KlineTable, join_tables, rows_within
 from ckvd.model.timespan import Span, difference
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX, REPORT_EXAMPLES_MAX
+from ckvd.utils.stopping import check_stop
 from ckvd.vision.source import AbsentArchive
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def read_archives(
 
 
 def _read_and_remove(fetched: FetchedArchive) -> bytes | ArchiveError:
+    check_stop()
     try:
         return fetched.read_bytes()
     except ArchiveError as error:
@@ -145,7 +146,7 @@ async def fetch_table(source: ArchiveSource, name: ArchiveName, place: Path) -> 
     fetched = await source.fetch(name, place)
     if isinstance(fetched, AbsentArchive):
         return None
-    (read,) = await asyncio.to_thread(read_archives, [fetched])
+    (read,) = await in_thread(read_archives, [fetched])
     if isinstance(read, ArchiveError):
         raise read
     return read
@@ -266,6 +267,17 @@ class GroupCommit:
         )
         self._parsing = threading.Lock()
         self._workspaces: list[Workspace] = []
+        self._busy: dict[SeriesKey, CacheBusyError] = {}
+
+    def require_free(self, series: SeriesKey) -> None:
+        """Raise the error of a series that was locked elsewhere until the timeout. It is not waited for again.
+
+        Raises
+        ------
+        CacheBusyError
+        """
+        if (busy := self._busy.get(series)) is not None:
+            raise CacheBusyError(busy.path, busy.reason)
 
     async def ingest(self, fetched: FetchedArchive) -> Source:
         """Store an archive, alone or with others.
@@ -274,15 +286,22 @@ class GroupCommit:
         ------
         ArchiveError
             It cannot be read or is invalid.
+        CacheBusyError
+            Others hold the lock of its series.
         CacheError
             It cannot be stored.
         """
         return await self._batching.do(fetched)
 
     def _ingest(self, archives: list[FetchedArchive]) -> list[Source | ArchiveError]:
+        series = archives[0].name.series
+        self.require_free(series)
         workspace = self._workspaces.pop() if self._workspaces else Workspace(self._parsing)
         try:
             return ingest_archives(archives, self._folder, workspace, self._is_kept)
+        except CacheBusyError as error:
+            self._busy[series] = error
+            raise
         finally:
             self._workspaces.append(workspace)
 

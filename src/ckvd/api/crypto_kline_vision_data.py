@@ -12,15 +12,15 @@ from ckvd.acquisition.completion import Completion
 from ckvd.acquisition.completion.scope import Scope, outer_seconds
 from ckvd.acquisition.derive import derive_klines
 from ckvd.acquisition.download import pack_stored
-from ckvd.acquisition.report import DownloadReport
+from ckvd.acquisition.report import CompletionReport, DownloadReport
 from ckvd.api.vision_data_client import VisionDataClient
 from ckvd.cache.coverage import unavailable_absences, uncovered_spans
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.rows import read_grid
 from ckvd.cache.untraded_tail import find_untraded_tails
-from ckvd.concurrency import run_together
-from ckvd.errors import ClientClosedError, NetworkError, NotCachedError, NotFetchedError
+from ckvd.concurrency import Workers, run_together
+from ckvd.errors import CacheBusyError, ClientClosedError, NetworkError, NotCachedError, NotFetchedError
 from ckvd.lifecycle import ConnectionHolder, Resource
 from ckvd.model.grid import closed_part
 from ckvd.model.market import SeriesKey
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
-    from ckvd.acquisition.report import CompletionReport, Progress
+    from ckvd.acquisition.report import Progress
     from ckvd.bars.klines import Klines
     from ckvd.bars.resample import ResampledKlines
     from ckvd.errors import CkvdError
@@ -73,6 +73,7 @@ class CryptoKlineVisionData(ConnectionHolder):
         The present in milliseconds.
     """
 
+    _workers: Workers | None = None
     _vision: VisionDataClient | None = None
     _rest: RestDataClient | None = None
     _vision_is_external = _rest_is_external = False
@@ -96,6 +97,7 @@ class CryptoKlineVisionData(ConnectionHolder):
         self._clock = clock
         self._offline = offline
         self._is_closed = False
+        self._workers = Workers()
         self._vision_is_external = vision_client is not None
         self._rest_is_external = rest_client is not None
         if not offline:
@@ -266,7 +268,7 @@ class CryptoKlineVisionData(ConnectionHolder):
         IdentityError, TimeError
             The series or the span is invalid.
         CacheError
-            The cache folder cannot be used.
+            The cache folder cannot be used. A series that another process has locked fails alone.
         ClientClosedError
             The client is or was closed.
         """
@@ -283,8 +285,19 @@ class CryptoKlineVisionData(ConnectionHolder):
         on_progress: Callable[[Progress], None] | None = None,
     ) -> DownloadReport:
         """`ensure`, by keys and span."""
-        if self._is_closed:
+        if self._is_closed or self._workers is None:
             raise ClientClosedError("the client is closed")
+        with self._workers.employed():
+            return await self._ensure_series(series, span, refresh=refresh, on_progress=on_progress)
+
+    async def _ensure_series(
+        self,
+        series: Sequence[SeriesKey],
+        span: Span,
+        *,
+        refresh: bool,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> DownloadReport:
         # Taken once: closing the client meanwhile must not turn this into a call without REST.
         vision, rest = self._vision, self._rest
         if vision is None:
@@ -330,6 +343,9 @@ class CryptoKlineVisionData(ConnectionHolder):
         # An archive that was not fetched is left for the next call. So is a damaged one, unless the REST interface
         # may have its bars; bars that it lacks too are missing until the archive is repaired.
         failed = [archive for archive in report.failed if archive.series == series]
+        if any(isinstance(one.error, CacheBusyError) for one in failed):
+            # Its lock was waited for already.
+            return CompletionReport(series, 0, (), (), has_changed=False)
         left = [one.period.span for one in failed if rest is None or isinstance(one.error, NetworkError)]
         damaged = tuple(one.period.span for one in failed if one.period.span not in left)
         now_ms = self._clock()
@@ -346,6 +362,8 @@ class CryptoKlineVisionData(ConnectionHolder):
     def release(self) -> None:
         """See `ConnectionHolder.release`."""
         parts = self._parts
+        if self._workers is not None:
+            self._workers.stop()
         self._is_closed, self._rest, self._vision = True, None, None
         for part in parts:
             part.release()
@@ -366,6 +384,7 @@ class CryptoKlineVisionData(ConnectionHolder):
     @property
     def _resources(self) -> tuple[Resource, ...]:
         return (
+            ("_workers", "work in threads", False),
             ("_rest", "REST client", self._rest_is_external),
             ("_vision", "Vision client", self._vision_is_external),
         )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, Unpack, overload
 
 from ckvd.api.crypto_kline_vision_data import CryptoKlineVisionData
+from ckvd.utils.config import THREAD_STOP_TIMEOUT_S
 
 if TYPE_CHECKING:
     import os
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from ckvd.model.timespan import TimeLike
 
 _T = TypeVar("_T")
+
+# A cancelled call waits for its threads, and then for those of each client that it leaves.
+_LEAVING_S: Final = 4 * THREAD_STOP_TIMEOUT_S
 
 
 class DataOptions(TypedDict, total=False):
@@ -136,10 +141,13 @@ def ensure(
 def _run(options: DataOptions, call: Callable[[CryptoKlineVisionData], Coroutine[Any, Any, _T]]) -> _T:
     """Call a client and close it, in an event loop of its own.
 
-    Where a loop runs in this thread already, the new one runs in another thread, which is joined.
+    Where a loop runs in this thread already, the new one runs in another thread, which is joined. Ctrl-C cancels
+    the call there too.
     """
+    begun: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = []
 
     async def run() -> _T:
+        begun.append((asyncio.get_running_loop(), asyncio.current_task()))
         async with CryptoKlineVisionData(**options) as data:
             return await call(data)
 
@@ -158,7 +166,15 @@ def _run(options: DataOptions, call: Callable[[CryptoKlineVisionData], Coroutine
 
     thread = threading.Thread(target=work, name="ckvd")
     thread.start()
-    thread.join()
+    try:
+        thread.join()
+    except BaseException:
+        for loop, task in begun:
+            if task is not None:
+                with contextlib.suppress(RuntimeError):  # that loop has just been closed
+                    loop.call_soon_threadsafe(task.cancel)
+        thread.join(_LEAVING_S)
+        raise
     if errors:
         raise errors.pop()
     return results.pop()

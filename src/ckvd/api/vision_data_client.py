@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ckvd.acquisition.download import Download, pack_stored
 from ckvd.acquisition.limits import IngestLimits
 from ckvd.cache.folder import CacheFolder
+from ckvd.concurrency import Workers
 from ckvd.errors import AddressError, ClientClosedError
 from ckvd.lifecycle import ConnectionHolder, Resource
 from ckvd.model.market import SeriesKey
@@ -22,6 +23,7 @@ from ckvd.vision.folder_source import FolderArchiveSource
 from ckvd.vision.http_source import HttpArchiveSource
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Callable, Sequence
 
     from curl_cffi import AsyncSession
@@ -66,6 +68,7 @@ class VisionDataClient(ConnectionHolder):
         The mirror's address has another scheme.
     """
 
+    _workers: Workers | None = None
     _source: ArchiveSource | None = None
     _transport: Transport | None = None
 
@@ -84,6 +87,7 @@ class VisionDataClient(ConnectionHolder):
         self.folder = CacheFolder.at(cache)
         self._clock = clock
         self.limits = IngestLimits(concurrency)
+        self._workers = Workers()
         self._client = client
         self._client_is_external = client is not None
         location = os.fspath(base_url if base_url is not None else os.environ.get("CKVD_VISION_URL") or VISION_URL)
@@ -163,9 +167,10 @@ class VisionDataClient(ConnectionHolder):
         self, series: Sequence[SeriesKey], span: Span, *, on_progress: Callable[[Progress], None] | None = None
     ) -> DownloadReport:
         """`download`, by keys and span."""
-        report = await self.fetch_archives(series, span, on_progress=on_progress)
-        await pack_stored(self.folder, report, self.limits)
-        return report
+        with self._employed():
+            report = await self.fetch_archives(series, span, on_progress=on_progress)
+            await pack_stored(self.folder, report, self.limits)
+            return report
 
     async def fetch_archives(
         self,
@@ -187,7 +192,14 @@ class VisionDataClient(ConnectionHolder):
             refresh=refresh,
             on_progress=on_progress,
         )
-        return await download.run(series, span)
+        with self._employed():
+            return await download.run(series, span)
+
+    def _employed(self) -> contextlib.AbstractContextManager[None]:
+        """In the block, work in threads is stopped when this client is closed."""
+        if self._workers is None:
+            raise ClientClosedError("the Vision client is closed")
+        return self._workers.employed()
 
     @property
     def is_connected(self) -> bool:
@@ -196,6 +208,8 @@ class VisionDataClient(ConnectionHolder):
 
     def release(self) -> None:
         """See `ConnectionHolder.release`."""
+        if self._workers is not None:
+            self._workers.stop()
         transport, source, self._transport, self._source = self._transport, self._source, None, None
         if transport is not None:
             transport.release()
@@ -205,6 +219,7 @@ class VisionDataClient(ConnectionHolder):
     @property
     def _resources(self) -> tuple[Resource, ...]:
         return (
+            ("_workers", "work in threads", False),
             ("_source", "archive source", False),
             ("_transport", "HTTP transport", False),
             ("_client", "HTTP client", self._client_is_external),

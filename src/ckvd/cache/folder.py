@@ -31,6 +31,7 @@ from ckvd.model.market import Kind, Market, SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.segment.atomic_file import flush_folder
 from ckvd.utils.config import FOLDER_ATTEMPTS_MAX, LISTING_ATOMIC_NAMES_MAX, LISTING_ATTEMPTS_MAX
+from ckvd.utils.stopping import check_stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -167,6 +168,7 @@ class CacheFolder:
         CacheError
             It cannot be made.
         """
+        check_stop()
         for attempts_left in range(FOLDER_ATTEMPTS_MAX - 1, -1, -1):
             absent = [folder for folder in (path, *path.parents) if not folder.is_dir()]
             try:

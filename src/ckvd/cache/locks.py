@@ -3,7 +3,8 @@
 `FileLock` is `flock` on a file that exists only for that. The kernel releases it when the process ends, whatever
 ends it.
 
-- Threads exclude each other too: each lock opens the file anew. They wait for each other without polling.
+- Threads exclude each other too: each lock opens the file anew. One thread at a time asks the kernel.
+- A thread that waits can be told to stop (`check_stop`).
 - A forked child holds no lock: it closes its copies of the descriptors at once.
 - On NFS, Linux turns `flock` into a lock on the server, so that machines exclude each other. On a mount with
   `nolock` or `local_lock=flock`, and over sshfs, locks reach only this machine; `local_lock_file_system` tells. A
@@ -31,6 +32,7 @@ from weakref import WeakValueDictionary
 from ckvd.errors import CacheBusyError, CacheError, cannot
 from ckvd.model.timespan import format_time, now_ms
 from ckvd.utils.config import LOCK_PAUSE_FIRST_S, LOCK_PAUSE_MAX_S, SERIES_LOCK_TIMEOUT_S
+from ckvd.utils.stopping import check_stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -98,8 +100,7 @@ class FileLock:
         deadline = time.monotonic() + self._timeout_s
         with _gates_lock:
             gate = _gates.setdefault(os.path.realpath(self.path), threading.Lock())
-        if not gate.acquire(timeout=self._timeout_s):
-            raise self._busy()
+        self._enter(gate, deadline)
         try:
             self._descriptor = self._lock_file(deadline)
         except BaseException:
@@ -107,6 +108,16 @@ class FileLock:
             raise
         self._gate = gate
         self._process = os.getpid()
+
+    def _enter(self, gate: threading.Lock, deadline: float) -> None:
+        check_stop()
+        # The first attempt waits for nothing. The others return so often that the wait can be told to stop.
+        wait_s = 0.0
+        while not gate.acquire(timeout=wait_s):
+            check_stop()
+            wait_s = min(deadline - time.monotonic(), LOCK_PAUSE_MAX_S)
+            if wait_s <= 0:
+                raise self._busy()
 
     def _lock_file(self, deadline: float) -> int:
         while True:
@@ -128,6 +139,7 @@ class FileLock:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise self._busy()
+            check_stop()
             time.sleep(min(pause_s, left_s))
             pause_s = min(2 * pause_s, LOCK_PAUSE_MAX_S)
 

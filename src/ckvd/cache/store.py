@@ -21,6 +21,7 @@ from ckvd.errors import CacheError, cannot
 from ckvd.segment.atomic_file import flush_folder
 from ckvd.segment.writer import SegmentStatement, SegmentWriter
 from ckvd.utils.config import FOLDER_ATTEMPTS_MAX, SERIES_LOCK_TIMEOUT_S
+from ckvd.utils.stopping import check_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
@@ -182,6 +183,7 @@ class SeriesStore:
         writer.flush()
         fault_points.reach(Step.SEGMENT_FLUSHED)
         with self.lock() as lock:
+            check_stop()
             segments = self.folder.segments(self.series)
             if not condition(segments):
                 return None
@@ -235,6 +237,7 @@ class SeriesStore:
     def remove(self, names: Iterable[SegmentName], step: Step) -> None:
         """Remove segments, durably. The caller holds the lock. Errors: see `remove_superseded`."""
         for name in names:
+            check_stop()
             path = self.folder.segment_path(self.series, name)
             try:
                 path.unlink(missing_ok=True)

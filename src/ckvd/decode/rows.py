@@ -20,6 +20,7 @@ from ckvd.decode.digits import bits_of_any
 from ckvd.errors import ArchiveError
 from ckvd.model.table import FIELD_COUNT, FLOAT_FIELDS, INTEGER_FIELDS, QUOTE_FIELDS, Decimals
 from ckvd.utils.config import ARCHIVE_LINE_NBYTES_MAX, PARSE_BLOCK_NBYTES
+from ckvd.utils.stopping import check_stop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -180,6 +181,7 @@ def parse_rows(csv: bytes | memoryview, label: str, *, ends: Times | None = None
     )
     decimals: list[Decimals | None] = [None] * FIELD_COUNT
     for first in range(0, len(ends), _BLOCK_ROWS):
+        check_stop()
         rows = slice(first, first + _BLOCK_ROWS)
         found, unread = _parse_block(text, starts[rows], ends[rows], columns[:, rows])
         decimals = _merge(decimals, found)
@@ -231,6 +233,7 @@ def find_line_ends(csv: bytes | memoryview, begin: int = 0) -> Times:
     # Rounded up to whole words, for `_true_places`.
     is_newline = np.zeros(min(PARSE_BLOCK_NBYTES, len(text) + 7 & -8), dtype=np.bool_)
     for start in range(begin, len(text), PARSE_BLOCK_NBYTES):
+        check_stop()
         chunk = text[start : start + PARSE_BLOCK_NBYTES]
         np.equal(chunk, _NEWLINE, out=is_newline[: len(chunk)])
         is_newline[len(chunk) :] = False

@@ -18,6 +18,7 @@ from ckvd.decode.workspace import Workspace
 from ckvd.errors import ArchiveError, IdentityError
 from ckvd.inflate import INFLATE_ERRORS, RAW_DEFLATE, crc32, inflating
 from ckvd.model.market import SeriesKey
+from ckvd.utils.stopping import check_stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,6 +183,7 @@ def _inflated_chunks(stream: Any, packed: memoryview, nbytes_max: int) -> Iterat
     """
     last = max(0, len(packed) - 1)
     for first in (*range(0, last, _INPUT_CHUNK_NBYTES), last):
+        check_stop()
         if stream.eof:
             stream.decompress(packed[first:])
             return

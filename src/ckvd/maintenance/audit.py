@@ -6,7 +6,6 @@ modification. Those are fetched again. If their bytes differ, they are compared 
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from ckvd.acquisition.ingest import fetch_table
 from ckvd.cache.download_folder import download_folder
-from ckvd.errors import FATAL_ERRORS, CkvdError, ClientClosedError
+from ckvd.concurrency import in_thread
+from ckvd.errors import FATAL_ERRORS, CacheBusyError, CkvdError, ClientClosedError
 from ckvd.maintenance.bar_difference import BarDifference
 from ckvd.maintenance.cached_archives import compare_archive, list_cached_archives, replace_archive
 from ckvd.maintenance.selection import EVERYTHING
@@ -113,7 +113,7 @@ async def audit_cache(
         audit = _Audit(folder, source, place)
         for series in chosen.choose(folder):
             listings: dict[Cadence, dict[str, ListedArchive] | str] = {}
-            for archive in await asyncio.to_thread(list_cached_archives, folder, series):
+            for archive in await in_thread(list_cached_archives, folder, series):
                 if span is not None and not any(map(span.overlaps, archive.spans)):
                     continue
                 if archive.cadence not in listings:
@@ -181,7 +181,9 @@ class _Audit:
             fetched = await fetch_table(self.source, name, self.place)
             if fetched is None:
                 return ArchiveAudit(name.series, name.path, Change.GONE, message="listed, and not there")
-            return await asyncio.to_thread(compare, fetched.source, fetched.table)
+            return await in_thread(compare, fetched.source, fetched.table)
+        except CacheBusyError as error:  # Others hold the lock of this series, and other series can succeed.
+            return ArchiveAudit(name.series, name.path, Change.FAILED, message=str(error))
         except FATAL_ERRORS:
             raise
         except CkvdError as error:

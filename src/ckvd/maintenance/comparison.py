@@ -7,7 +7,6 @@ stores what they prefer.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
@@ -20,7 +19,7 @@ from ckvd.acquisition.ingest import fetch_table
 from ckvd.cache.download_folder import download_folder
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.rows import read_contents
-from ckvd.concurrency import run_together
+from ckvd.concurrency import in_thread, run_together
 from ckvd.errors import FATAL_ERRORS, CkvdError, IdentityError, InvalidSymbolError
 from ckvd.maintenance.audit import list_by_path
 from ckvd.maintenance.bar_difference import BarDifference, compare_tables, rows_where
@@ -194,7 +193,7 @@ async def compare_cache(
         if isinstance(found, Comparison):
             yield found
         else:
-            yield await asyncio.to_thread(compare_bars, folder, series, found)
+            yield await in_thread(compare_bars, folder, series, found)
 
 
 def compare_bars(folder: CacheFolder, series: SeriesKey, other: OtherBars) -> Comparison:
@@ -243,7 +242,7 @@ async def find_other_bars(
         raise ValueError(f"segments start and end on whole seconds, so cannot be cut at {span}")
     with download_folder(folder) as place:
         for series in chosen.choose(folder):
-            spans = await asyncio.to_thread(_spans_to_compare, folder, series, span, against)
+            spans = await in_thread(_spans_to_compare, folder, series, span, against)
             if not spans:
                 continue
             if against is Against.FINER:
@@ -395,7 +394,7 @@ class _Finer:
         left_count = 0
         for span in self.spans:
             for month in months_of(span):
-                found, count = await asyncio.to_thread(self._read_month, finer, month.span.intersection(span))
+                found, count = await in_thread(self._read_month, finer, month.span.intersection(span))
                 left_count += count
                 for other in found:
                     yield other

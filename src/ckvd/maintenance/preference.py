@@ -7,7 +7,6 @@ is preferred stays: downloads do not replace it, audits and healing only add to 
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from ckvd.cache.resolution import resolve
 from ckvd.cache.rows import read_contents
 from ckvd.cache.store import SeriesStore
+from ckvd.concurrency import in_thread
 from ckvd.errors import CacheBusyError
 from ckvd.maintenance.bar_difference import differing_rows
 from ckvd.maintenance.comparison import Against, Agreement, Comparison, compare_bars, find_other_bars
@@ -91,7 +91,7 @@ async def prefer_source(
         if isinstance(found, Comparison):
             yield found
         else:
-            yield await asyncio.to_thread(_prefer, folder, series, found)
+            yield await in_thread(_prefer, folder, series, found)
 
 
 def _prefer(folder: CacheFolder, series: SeriesKey, other: OtherBars) -> Comparison:

@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 
 from curl_cffi import CurlError
 
-from ckvd.errors import NetworkTimeoutError
-from ckvd.network.response import Head
+from ckvd.errors import NetworkTimeoutError, shown
+from ckvd.network.response import Head, parse_count
 from ckvd.network.retry import Failure
 from ckvd.network.session import SCHEMES, failure_of_curl, response_of_curl
 from ckvd.network.sink import BodyTooLongError
+from ckvd.utils.config import ADDRESS_LENGTH_MAX, LEAST_SPEED_GRACE_S, LEAST_SPEED_NBYTES_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,11 +31,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many seconds a request may take to connect, to bring the next bytes of the body, and in all."""
+    """How many seconds a request may take to connect, to bring the next bytes of the body, and in all.
+
+    After `grace_s`, the body must have come at `least_nbytes_s` bytes a second on average since the request began.
+    """
 
     connect_s: float
     stall_s: float
     transfer_s: float
+    least_nbytes_s: float = LEAST_SPEED_NBYTES_S
+    grace_s: float = LEAST_SPEED_GRACE_S
+
+    def earned_s(self, nbytes: int) -> float:
+        """How long a request may have taken when so many bytes of the body have come."""
+        return self.grace_s + nbytes / self.least_nbytes_s
+
+    def reason(self, nbytes: int, took_s: float, *, is_whole: bool) -> str:
+        """Say which limit was reached; `is_whole` if it was that of the whole request."""
+        if is_whole:
+            return f"it took longer than {self.transfer_s:g} s"
+        if took_s < self.earned_s(nbytes):
+            return f"nothing came for {self.stall_s:g} s"
+        least = f"expected at least {self.least_nbytes_s:g} bytes a second after {self.grace_s:g} s"
+        return f"{least}, found {nbytes} bytes in {took_s:.3g} s"
 
 
 async def send_request(
@@ -69,12 +88,13 @@ async def send_request(
     if (failure := _scheme_failure(url)) is not None:
         return failure
     loop = asyncio.get_running_loop()
+    began_s = loop.time()
     whole, stall = asyncio.timeout(limits.transfer_s), asyncio.timeout(limits.stall_s)
 
     def receive(chunk: bytes) -> int:
         sink.write(chunk)
         if not stall.expired():
-            stall.reschedule(loop.time() + limits.stall_s)
+            stall.reschedule(min(loop.time() + limits.stall_s, began_s + limits.earned_s(sink.nbytes)))
         return len(chunk)
 
     try:
@@ -89,11 +109,10 @@ async def send_request(
                 timeout=(limits.connect_s, limits.transfer_s),
             )
     except TimeoutError:
-        if stall.expired():
-            return _timeout_failure(url, f"nothing came for {limits.stall_s:g} s")
-        if whole.expired():
-            return _timeout_failure(url, f"it took longer than {limits.transfer_s:g} s")
-        raise
+        if not (stall.expired() or whole.expired()):
+            raise
+        reason = limits.reason(sink.nbytes, loop.time() - began_s, is_whole=not stall.expired())
+        return Failure(url, reason, is_transient=True, error_type=NetworkTimeoutError)
     except BodyTooLongError as error:
         return Failure(url, str(error), is_transient=False)
     except CurlError as error:
@@ -113,19 +132,18 @@ def _scheme_failure(url: str) -> Failure | None:
     return Failure(url, f"expected an address of http or https, found scheme {parts.scheme!r}", is_transient=False)
 
 
-def _timeout_failure(url: str, reason: str) -> Failure:
-    return Failure(url, reason, is_transient=True, error_type=NetworkTimeoutError)
-
-
 def _incomplete(url: str, head: Head, nbytes: int) -> Failure | None:
     """The failure of a response that curl takes for complete, if it is not."""
     if not head.status:
         return Failure(url, "the connection ended before a response", is_transient=True)
     if (failure := _scheme_failure(head.url)) is not None:
         return failure
-    stated = head.headers.get("content-length", "")
+    if len(head.url) > ADDRESS_LENGTH_MAX:
+        reason = f"expected an address of at most {ADDRESS_LENGTH_MAX} characters, was redirected to one of"
+        return Failure(url, f"{reason} {len(head.url)}: {shown(head.url)}", is_transient=False)
+    stated = parse_count(head.headers.get("content-length", ""))
     # Content-Length counts the bytes that were sent; the sink counts an encoded body after decoding.
     is_encoded = head.headers.get("content-encoding", "identity") not in ("", "identity")
-    if stated.isdecimal() and not is_encoded and int(stated) != nbytes:
+    if stated is not None and not is_encoded and stated != nbytes:
         return Failure(url, f"the body has {nbytes} bytes of {stated}", is_transient=True, status=head.status)
     return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ckvd.errors import HttpStatusError, NetworkError
 from ckvd.network.response import parse_http_date
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from random import Random
 
     from ckvd.network.response import Head
+
+# A pause of a century. `float` makes infinity of a number with more than 308 digits.
+_PAUSE_S_MAX: Final = 100 * 366 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +156,11 @@ def parse_retry_after(text: str, now: dt.datetime) -> float | None:
     Returns
     -------
     float or None
-        Seconds from now, zero for a date that has passed; None if the text is neither.
+        Seconds from now, zero for a date that has passed; None if the text is neither. More than a century is
+        cut to that.
     """
     text = text.strip()
     if re.fullmatch(r"\d+(\.\d*)?", text, re.ASCII):
-        return float(text)
+        return min(float(text), _PAUSE_S_MAX)
     date = parse_http_date(text)
     return None if date is None else max(0.0, (date - now).total_seconds())

@@ -2,6 +2,11 @@
 
 Nothing of curl_cffi leaves this room: its exceptions become a `Failure` here. `INNER_PARTS` lists what is used of
 curl_cffi and asyncio beyond what they document.
+
+curl calls back into Python for each header line, and also while it is told to let go of a transfer: it then passes
+on the lines that it has kept back. curl_cffi frees the targets of these calls before it tells curl to let go, and
+cffi aborts the interpreter. So here curl lets go first (`_let_go_first`), and the curl of an `OwnSession` keeps the
+targets alive until it has (`_OwnCurl.add_handle`), whichever of session, request and loop is collected first.
 """
 
 # ruff: noqa: SLF001 - see `INNER_PARTS`
@@ -12,6 +17,8 @@ import asyncio
 import contextlib
 import os
 import re
+import weakref
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
@@ -19,18 +26,20 @@ from weakref import WeakSet
 from curl_cffi import AsyncCurl, AsyncSession, Curl, CurlECode, CurlError, CurlMOpt, CurlOpt, Response
 from curl_cffi.requests import exceptions
 
-from ckvd.errors import DependencyError, NetworkError, NetworkTimeoutError
+from ckvd.errors import DependencyError, NetworkError, NetworkTimeoutError, shown
 from ckvd.network.retry import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
 # A finalizer cannot await the closing of a session. It closes one with these parts: owner, name, purpose.
 # `open_session` refuses if one is missing.
 INNER_PARTS: Final[tuple[tuple[type, str, str], ...]] = (
     (AsyncSession, "acurl", "overridden, to know whether a session has a curl: asking for it makes one"),
     (AsyncSession, "close", "awaits nothing but `close` of its curl"),
-    (AsyncCurl, "add_handle", "overridden, to know the futures of requests under way"),
+    (AsyncSession, "release_curl", "overridden, so that curl lets go of a transfer before its callbacks are freed"),
+    (AsyncCurl, "add_handle", "overridden, to know the futures of requests under way, and keep their callbacks"),
+    (AsyncCurl, "remove_handle", "makes curl let go of a transfer, and may be repeated"),
     (AsyncCurl, "close", "awaits nothing but a task of its own, which it has cancelled"),
     (AsyncCurl, "setopt", "returns an error inside curl's own callbacks"),
     (asyncio.Task, "_log_destroy_pending", "silences that task on an event loop that never runs again"),
@@ -68,19 +77,29 @@ class _OwnCurl(AsyncCurl):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
         self._under_way: WeakSet[asyncio.Future[None]] = WeakSet()
+        self._kept: dict[Curl, tuple[object, ...]] = {}
         self._was_closed = False
 
     def add_handle(self, curl: Curl) -> asyncio.Future[None]:
         """Begin a request; the future is done when it has ended."""
         request: asyncio.Future[None] = super().add_handle(curl)
         self._under_way.add(request)
+        # A `Curl` that is collected frees the targets of its callbacks, and then tells curl to let go.
+        self._kept[curl] = tuple(vars(curl).values())
         return request
+
+    def remove_handle(self, curl: Curl) -> None:
+        """Make curl let go of a request. Repeating it does nothing."""
+        if not self._was_closed:  # A curl that was closed has let go of everything.
+            super().remove_handle(curl)
+            self._kept.pop(curl, None)
 
     async def close(self) -> None:
         """See `AsyncCurl.close`."""
         if not self._was_closed:
             await super().close()  # type: ignore[no-untyped-call]
             self._was_closed = True
+            self._kept.clear()
 
     def is_at_work(self) -> bool:
         """Whether one of curl's own callbacks is further up the stack: there it refuses every option."""
@@ -119,6 +138,33 @@ class OwnSession(AsyncSession[Response]):
         if self.own_curl is None:
             self.own_curl = _OwnCurl(self.loop)
         return self.own_curl
+
+    def release_curl(self, curl: Curl) -> None:
+        """Take back what a request used, whether it has ended or is given up."""
+        _let_go_first(self.acurl, super().release_curl, curl)
+
+
+def make_safe(session: AsyncSession[Any]) -> None:
+    """Let requests of a session that ckvd did not open be given up at any time.
+
+    The session gets a `release_curl` of its own: that of its class lets the interpreter abort. Nothing else of it
+    is changed.
+    """
+    if not isinstance(session, OwnSession) and "release_curl" not in vars(session):
+        own = weakref.ref(session)
+        vars(session)["release_curl"] = partial(_release_curl_of, own)
+
+
+def _release_curl_of(reference: weakref.ref[AsyncSession[Any]], curl: Curl) -> None:
+    session = reference()
+    assert session is not None  # it runs the request
+    _let_go_first(session.acurl, partial(type(session).release_curl, session), curl)
+
+
+def _let_go_first(acurl: AsyncCurl, release: Callable[[Curl], None], curl: Curl) -> None:
+    with contextlib.suppress(TypeError):  # raised by a curl that was closed, which has let go of everything
+        acurl.remove_handle(curl)
+    release(curl)
 
 
 def open_session(connections_max: int) -> OwnSession:
@@ -208,7 +254,7 @@ def _run_in_one_go(closing: Coroutine[Any, Any, None]) -> None:
 def failure_of_curl(error: CurlError, url: str) -> Failure:
     """The failure of a request that curl ended with an error."""
     match = _CURL_MESSAGE.search(str(error))
-    sentence = match["sentence"] if match else str(error)
+    sentence = shown(match["sentence"] if match else str(error))  # it may quote the server
     code = int(error.code)
     is_timeout = isinstance(error, exceptions.Timeout)
     return Failure(

@@ -20,12 +20,16 @@ from ckvd.network.in_flight import RequestsInFlight
 from ckvd.network.request import Limits, send_request
 from ckvd.network.response import DownloadedFile, Response
 from ckvd.network.retry import Failure, RetryPolicy, failure_of_status
-from ckvd.network.session import OwnSession, open_session, release_session
+from ckvd.network.session import OwnSession, make_safe, open_session, release_session
 from ckvd.network.sink import FileSink, MemorySink
 from ckvd.utils.config import (
+    ANSWER_NBYTES_MAX,
+    ANSWER_TIMEOUT_S,
     ARCHIVE_CSV_NBYTES_MAX,
     CONNECT_TIMEOUT_S,
     DOWNLOAD_CONCURRENCY,
+    LEAST_SPEED_GRACE_S,
+    LEAST_SPEED_NBYTES_S,
     STALL_TIMEOUT_S,
     TRANSFER_TIMEOUT_S,
 )
@@ -40,8 +44,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A page of a listing has half a megabyte; the longest body of the REST interface has some fifteen.
-_BODY_NBYTES_MAX: Final = 64 << 20
 # How much of a refused download's body is kept, for the error.
 _REFUSAL_NBYTES_MAX: Final = 64 << 10
 
@@ -57,11 +59,18 @@ class Transport(ConnectionHolder):
     Parameters
     ----------
     session : curl_cffi.AsyncSession, optional
-        A session to use instead. It is never closed here, and should not retry by itself.
+        A session to use instead. It is never closed here, and should not retry by itself. Its requests become safe
+        to give up, see `session.make_safe`.
     concurrency : int
         Requests sent at a time; the others wait for a slot.
     connect_timeout_s, stall_timeout_s, transfer_timeout_s : float
-        How long an attempt may take to connect, how long no byte may arrive, and how long it may take in all.
+        How long an attempt may take to connect, how long no byte may arrive, and how long it may take in all. No
+        attempt begins after earlier ones that took this long together.
+    answer_timeout_s : float
+        The last of these for a response in memory, where it is shorter.
+    least_nbytes_s, grace_s : float
+        The least speed of a body in bytes a second, on average since its request began, and the time before it
+        counts.
     retry : RetryPolicy
     sleep : callable
         Waits between attempts.
@@ -84,16 +93,22 @@ class Transport(ConnectionHolder):
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         stall_timeout_s: float = STALL_TIMEOUT_S,
         transfer_timeout_s: float = TRANSFER_TIMEOUT_S,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
+        least_nbytes_s: float = LEAST_SPEED_NBYTES_S,
+        grace_s: float = LEAST_SPEED_GRACE_S,
         retry: RetryPolicy | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._session = session
         self._session_is_external = session is not None
+        if session is not None:
+            make_safe(session)
         self._requests = RequestsInFlight()
         # A request that waits for the session's own limit is not sent, and would seem to stall.
         self._concurrency = concurrency if session is None else min(concurrency, session.max_clients)
         self.slots = asyncio.Semaphore(self._concurrency)
-        self._limits = Limits(connect_timeout_s, stall_timeout_s, transfer_timeout_s)
+        self._limits = Limits(connect_timeout_s, stall_timeout_s, transfer_timeout_s, least_nbytes_s, grace_s)
+        self._answer_limits = replace(self._limits, transfer_s=min(answer_timeout_s, transfer_timeout_s))
         self._retry = retry or RetryPolicy()
         self._rng = random.Random()  # noqa: S311 - it spreads requests in time, it keeps no secret
         self._sleep = sleep
@@ -152,7 +167,7 @@ class Transport(ConnectionHolder):
         ClientClosedError
         """
         address = _with_query(url, params)
-        return await self._track(lambda: self._receive(address, None, _BODY_NBYTES_MAX), f"GET {address}")
+        return await self._track(lambda: self._receive(address, None, ANSWER_NBYTES_MAX), f"GET {address}")
 
     async def get(
         self,
@@ -160,7 +175,7 @@ class Transport(ConnectionHolder):
         params: Mapping[str, str | int] | None = None,
         *,
         headers: Mapping[str, str] | None = None,
-        nbytes_max: int = _BODY_NBYTES_MAX,
+        nbytes_max: int = ANSWER_NBYTES_MAX,
     ) -> Response:
         """Send a request until there is a response, as often as the policy allows.
 
@@ -183,10 +198,9 @@ class Transport(ConnectionHolder):
         address = _with_query(url, params)
 
         async def attempt() -> Response | Failure:
-            async with self.slots:
-                return await self._receive(address, headers, nbytes_max)
+            return await self._receive(address, headers, nbytes_max)
 
-        response, _ = await self._track(lambda: self._persist(attempt), f"GET {address}")
+        response, _ = await self._track(lambda: self._persist(attempt, self._answer_limits), f"GET {address}")
         return response
 
     async def download(
@@ -227,10 +241,9 @@ class Transport(ConnectionHolder):
         """
 
         async def attempt() -> DownloadedFile | Response | Failure:
-            async with self.slots:
-                return await self._receive_into_file(url, path, on_bytes, headers, nbytes_max)
+            return await self._receive_into_file(url, path, on_bytes, headers, nbytes_max)
 
-        result, attempt_count = await self._track(lambda: self._persist(attempt), f"download {url}")
+        result, attempt_count = await self._track(lambda: self._persist(attempt, self._limits), f"download {url}")
         return result if isinstance(result, Response) else replace(result, attempt_count=attempt_count)
 
     async def sleep(self, delay_s: float) -> None:
@@ -253,11 +266,20 @@ class Transport(ConnectionHolder):
             raise ClientClosedError(f"the client is closed: {label}")
         return await self._requests.run(make, label)
 
-    async def _persist(self, attempt: Callable[[], Awaitable[_Result | Failure]]) -> tuple[_Result, int]:
-        """Repeat an attempt as the policy says; return its result and the number of attempts."""
-        number = 1
+    async def _persist(
+        self, attempt: Callable[[], Awaitable[_Result | Failure]], limits: Limits
+    ) -> tuple[_Result, int]:
+        """Repeat an attempt as the policy and the time for the whole allow.
+
+        Return its result and the number of attempts.
+        """
+        loop = asyncio.get_running_loop()
+        number, took_s = 1, 0.0
         while True:
-            result = await attempt()
+            async with self.slots:
+                began_s = loop.time()
+                result = await attempt()
+                took_s += loop.time() - began_s
             if isinstance(result, Failure):
                 failure = result
             elif (judged := failure_of_status(result, dt.datetime.now(dt.UTC))) is not None:
@@ -265,7 +287,7 @@ class Transport(ConnectionHolder):
             else:
                 return result, number
             wait_s = self._retry.wait_s(number, failure, self._rng)
-            if wait_s is None:
+            if wait_s is None or took_s >= limits.transfer_s:
                 raise failure.to_error(number)
             logger.info("%s: %s; trying again in %.1f s", failure.url, failure.reason, wait_s)
             await self._sleep(wait_s)
@@ -275,7 +297,7 @@ class Transport(ConnectionHolder):
         """Send a request once, with its body into memory."""
         sink = MemorySink(nbytes_max)
         head = await send_request(
-            self._open(), url, sink, self._limits, headers=headers, accept_encoding="gzip, deflate, br"
+            self._open(), url, sink, self._answer_limits, headers=headers, accept_encoding="gzip, deflate, br"
         )
         return head if isinstance(head, Failure) else Response(head.url, head.status, head.headers, sink.body)
 

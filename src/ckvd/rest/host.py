@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckvd.errors import BannedError, ExchangeError, NetworkError, RateLimitError
+from ckvd.network.response import parse_count
 from ckvd.network.retry import Failure, RetryPolicy, retry_after_s
 from ckvd.rest.refusal import is_transient, refusal_of
 from ckvd.rest.weight import ServerClock, WeightBudget
@@ -158,7 +159,7 @@ class ExchangeHost:
         made_ms = int(made.timestamp() * 1000)
         pause_s = retry_after_s(response, made)
         refusal = refusal_of(response, self._market, made_ms, pause_s)
-        used = _read_count(response.headers.get(_USED_WEIGHT, ""))
+        used = parse_count(response.headers.get(_USED_WEIGHT, ""))
         if isinstance(refusal, BannedError):
             logger.warning("%s", refusal)
             self._stop = _Stop(now_s + (refusal.until_ms - made_ms) / 1000, refusal)
@@ -238,7 +239,3 @@ class ExchangeHost:
     def _wake(self) -> None:
         if self._sleeper is not None:
             self._sleeper.cancel()
-
-
-def _read_count(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdecimal() else None

@@ -24,6 +24,7 @@ from ckvd.errors import (
     NotTradingError,
     RateLimitError,
     RegionRefusedError,
+    shown,
 )
 from ckvd.model.market import Market
 from ckvd.model.timespan import format_time
@@ -110,7 +111,8 @@ _BANNED_UNTIL: Final = re.compile(r"banned until ([0-9]{13})\b")
 # The shortest ban there is, for one that does not say how long it is. A pause of more than a year is nonsense.
 _BAN_MS_MIN: Final = 120_000
 _PAUSE_S_MAX: Final = 366 * 86_400
-_MESSAGE_SHOWN: Final = 200
+# Codes of the exchange have four or five digits.
+_CODE_LIMIT: Final = 10**9
 
 
 def decision_of(market: Market, status: int, code: int | None) -> Decision:
@@ -225,6 +227,6 @@ def _read_error(body: bytes) -> tuple[int | None, str]:
         error = json.loads(body)
     except (ValueError, RecursionError):
         error = None
-    if isinstance(error, dict) and isinstance(error.get("code"), int):
-        return error["code"], str(error.get("msg", ""))[:_MESSAGE_SHOWN]
-    return None, " ".join(body[:_MESSAGE_SHOWN].decode("utf-8", "replace").split())
+    if isinstance(error, dict) and isinstance(error.get("code"), int) and abs(error["code"]) < _CODE_LIMIT:
+        return int(error["code"]), shown(error.get("msg", ""))
+    return None, shown(body)

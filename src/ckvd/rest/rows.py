@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import numpy as np
 
 from ckvd.decode.rows import RawRows, parse_rows
-from ckvd.errors import ArchiveError, RestAnswerError
+from ckvd.errors import ArchiveError, RestAnswerError, shown
 from ckvd.model.table import FIELD_COUNT, INTEGER_FIELDS
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def read_rows(body: bytes, url: str) -> RawRows:
         # A bare number keeps its text. A float would not tell how it was written.
         answer = json.loads(body, parse_float=str, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise RestAnswerError(url, f"expected JSON, found {_shown(body)} ({error})") from None
+        raise RestAnswerError(url, f"expected JSON, found {_shown(body)} ({shown(error)})") from None
     if not isinstance(answer, list):
         raise RestAnswerError(url, f"expected an array of rows, found {_shown(body)}")
     lines = [_line(row, number, url) for number, row in enumerate(answer, start=1)]
@@ -88,5 +88,4 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _shown(value: object) -> str:
-    shown = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else repr(value)
-    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
+    return shown(value if isinstance(value, bytes) else repr(value), _SHOWN)

@@ -5,7 +5,8 @@ folder is flushed, which makes the name durable. A crash leaves the old file or 
 perhaps the temporary file. A writer holds a lock on it, so maintenance can tell a leftover from a file in use.
 
 `with atomic_write(path) as file:` does all of that. A segment needs the steps one by one, and uses `AtomicFile`.
-Both raise plain `OSError`: the caller knows what it was writing, and translates. Imports nothing of the project.
+Both raise plain `OSError`: the caller knows what it was writing, and translates. Of the project, only
+`utils.stopping` is imported.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import contextlib
 import io
 import os
 from typing import IO, TYPE_CHECKING, Any, Final
+
+from ckvd.utils.stopping import check_stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +27,9 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
+
+# Between two pieces, writing in a thread can be told to stop.
+_PIECE_NBYTES: Final = 16 << 20
 
 TEMPORARY_SUFFIX: Final = ".tmp"
 """Temporary files are named `.{final name}.{PID}-{random}.tmp`, unless the caller names them."""
@@ -77,6 +83,7 @@ class AtomicFile(io.FileIO):
     """
 
     def __init__(self, final: Path, temporary_name: str | None = None) -> None:
+        check_stop()
         self.final = final
         self._process = os.getpid()
         self.path = final.with_name(
@@ -90,10 +97,12 @@ class AtomicFile(io.FileIO):
         self.seek(offset)
         left = memoryview(content).cast("B")
         while left:
-            left = left[self.write(left) :]
+            check_stop()
+            left = left[self.write(left[:_PIECE_NBYTES]) :]
 
     def rename(self) -> None:
         """Close the file and give it its final name."""
+        check_stop()
         # Closed first: some systems refuse to rename an open file.
         super().close()
         try:

@@ -22,6 +22,9 @@ FORCED_GC_TIME_SHARE: Final = 0.05
 # 10 to 19 ms.
 FORCED_GC_ADVANCE_S: Final = 0.05
 
+# Seconds that leaving waits for work in threads, which was told to stop, to end the step at hand.
+THREAD_STOP_TIMEOUT_S: Final = 0.5
+
 # --- Identity ----------------------------------------------------------------------------------------------
 SYMBOL_LENGTH_MAX: Final = 64
 
@@ -108,13 +111,33 @@ DOWNLOAD_CONCURRENCY: Final = 8
 CONNECT_TIMEOUT_S: Final = 10.0
 # A transfer without data for this long has stalled.
 STALL_TIMEOUT_S: Final = 20.0
-# The time limit of one attempt at one archive.
+# The time limit of one attempt at one archive. No other attempt begins after attempts that took this long together.
 TRANSFER_TIMEOUT_S: Final = 900.0
+# The same for an answer in memory: a page of a listing or of bars, a CHECKSUM file.
+ANSWER_TIMEOUT_S: Final = 60.0
+# The least speed of a transfer, on average since it began, and the time before it counts. With the usual number of
+# transfers at a time it is 32 kB/s, a tenth of a slow line.
+LEAST_SPEED_NBYTES_S: Final = 4096
+LEAST_SPEED_GRACE_S: Final = 30.0
+# The longest answer in memory. A page of a listing has 1,000 keys of at most 1,024 bytes, which percent-encoding
+# makes three times as long, and up to 900 bytes about each. A page of bars has 1,500 rows of some 200 bytes.
+ANSWER_NBYTES_MAX: Final = 4 << 20
+# A CHECKSUM file has a hash and a name: some 100 bytes.
+CHECKSUM_NBYTES_MAX: Final = 4096
+# The longest address to be redirected to, and the longest text of a header that is kept (ETag, Last-Modified).
+ADDRESS_LENGTH_MAX: Final = 4096
+HEADER_LENGTH_MAX: Final = 256
 RETRY_ATTEMPTS_MAX: Final = 5
 RETRY_BACKOFF_FIRST_S: Final = 0.5
 RETRY_BACKOFF_MAX_S: Final = 30.0
 # A longer pause that a server asks for is an error.
 RETRY_AFTER_MAX_S: Final = 120.0
+# XML elements on a page of a listing. A page has 1,000 keys, and up to ten elements for each.
+LISTING_ELEMENTS_MAX: Final = 20_000
+# Files in the listing of one series. A file and its CHECKSUM for each day of forty years are 29,220.
+LISTING_FILES_MAX: Final = 32_768
+# Pages of one listing. A server may send fewer keys on a page than it could; eight times as many pages are enough.
+LISTING_PAGES_MAX: Final = 256
 # A download of at least this many archives of a series fetches the listing first.
 LISTING_WORTH_ARCHIVES_MIN: Final = 4
 

@@ -36,5 +36,5 @@ def parse_checksum(content: bytes, file_name: str) -> str:
         )
     digest, named = match.groups()
     if named is not None and named.decode("utf-8", "replace").strip().rpartition("/")[2] != file_name:
-        raise ArchiveError(file_name, f"its CHECKSUM is that of {named.decode('utf-8', 'replace')!r}")
+        raise ArchiveError(file_name, f"its CHECKSUM is that of {named.decode('utf-8', 'replace')[:200]!r}")
     return digest.decode("ascii").lower()

@@ -5,7 +5,6 @@ Files are read in a thread, so that the event loop stays free. They are never mo
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import os
@@ -13,10 +12,11 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ckvd.concurrency import Batching
+from ckvd.concurrency import Batching, in_thread
 from ckvd.errors import ChecksumMismatchError, ChecksumMissingError, CkvdError, ClientClosedError, NetworkError
 from ckvd.model.calendar import Cadence
-from ckvd.utils.config import FOLDER_BATCH_DAYS_MAX
+from ckvd.utils.config import CHECKSUM_NBYTES_MAX, FOLDER_BATCH_DAYS_MAX
+from ckvd.utils.stopping import check_stop
 from ckvd.vision.checksum import parse_checksum
 from ckvd.vision.listing import ListedFile, listed_archives
 from ckvd.vision.name import archive_folder
@@ -80,7 +80,7 @@ class FolderArchiveSource:
     async def list_archives(self, series: SeriesKey, cadence: Cadence) -> list[ListedArchive]:
         """See `ArchiveSource.list_archives`."""
         self._require_open()
-        listed = await asyncio.to_thread(self._list, series, cadence)
+        listed = await in_thread(self._list, series, cadence)
         self._require_open()
         return listed
 
@@ -114,10 +114,12 @@ class FolderArchiveSource:
         status = path.stat()
         digest = hashlib.sha256()
         for chunk in read_chunks(path, min(status.st_size + 1, _CHUNK_NBYTES)):
+            check_stop()
             digest.update(chunk)
         sha256 = digest.hexdigest()
         try:
-            checksum = b"".join(read_chunks(self._root / name.checksum_path, _CHUNK_NBYTES))
+            # One chunk is enough: a longer file is no CHECKSUM.
+            checksum = next(read_chunks(self._root / name.checksum_path, CHECKSUM_NBYTES_MAX), b"")
         except FileNotFoundError:
             checksum = None
         if checksum is None and self._is_checksum_required:

@@ -12,10 +12,23 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Final
 
-from ckvd.errors import ArchiveError, ChecksumMismatchError, ChecksumMissingError, HttpStatusError, NetworkError
+from ckvd.errors import (
+    ArchiveError,
+    ChecksumMismatchError,
+    ChecksumMissingError,
+    HttpStatusError,
+    NetworkError,
+    shown,
+)
 from ckvd.model.calendar import Cadence
 from ckvd.network.response import Response
-from ckvd.utils.config import DOWNLOAD_CONCURRENCY
+from ckvd.utils.config import (
+    CHECKSUM_NBYTES_MAX,
+    DOWNLOAD_CONCURRENCY,
+    HEADER_LENGTH_MAX,
+    LISTING_FILES_MAX,
+    LISTING_PAGES_MAX,
+)
 from ckvd.vision.checksum import parse_checksum
 from ckvd.vision.listing import listed_archives, parse_listing
 from ckvd.vision.name import archive_folder, url_of
@@ -35,9 +48,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_CHECKSUM_NBYTES_MAX: Final = 4096
-_LISTING_PAGES_MAX: Final = 10_000
-_S3_CODE: Final = re.compile(rb"<Code>\s*(\w+)\s*</Code>")
+_S3_CODE: Final = re.compile(rb"<Code>\s*(\w{1,64})\s*</Code>")
 # A cache on the way may serve the old version of an archive with the CHECKSUM of the new one.
 _PAST_CACHES: Final = {"Cache-Control": "no-cache"}
 
@@ -135,7 +146,7 @@ class HttpArchiveSource:
     async def _compare(self, name: ArchiveName, file: DownloadedFile, headers: dict[str, str]) -> bool:
         """Compare an archive with its CHECKSUM. Return whether there is a CHECKSUM."""
         response = await self._transport.get(
-            url_of(self._base_url, name.checksum_path), headers=headers, nbytes_max=_CHECKSUM_NBYTES_MAX
+            url_of(self._base_url, name.checksum_path), headers=headers, nbytes_max=CHECKSUM_NBYTES_MAX
         )
         if response.status == 200:
             expected = parse_checksum(response.body, name.file_name)
@@ -160,19 +171,24 @@ class HttpArchiveSource:
         if self._listing_url is None:
             raise NetworkError(self._base_url, "this mirror has no listing")
         files: list[ListedFile] = []
-        query = {"delimiter": "/", "prefix": archive_folder(series, cadence)}
-        for _ in range(_LISTING_PAGES_MAX):
+        prefix = archive_folder(series, cadence)
+        query = {"delimiter": "/", "prefix": prefix}
+        for _ in range(LISTING_PAGES_MAX):
             response = await self._transport.get(self._listing_url, query)
             if response.status != 200:
                 raise _refusal(response)
-            page = parse_listing(response.body, response.url)
+            page = parse_listing(response.body, response.url, prefix)
             files += page.files
             if page.next_marker is None:
                 return listed_archives(files)
-            if page.next_marker <= query.get("marker", ""):
+            if page.next_marker <= query.get("marker", "") or len(files) > LISTING_FILES_MAX:
                 break
             query["marker"] = page.next_marker
-        raise ArchiveError(self._listing_url, f"its listing of {query['prefix']} does not come to an end")
+        raise ArchiveError(
+            self._listing_url,
+            f"its listing of {prefix} does not come to an end: expected at most {LISTING_FILES_MAX} files on "
+            f"{LISTING_PAGES_MAX} pages, found {len(files)} and more after {shown(query.get('marker', ''))!r}",
+        )
 
     async def _other_spelling(self, name: ArchiveName) -> ArchiveName | None:
         """The name under which a month is listed, if it differs from this name.
@@ -207,8 +223,8 @@ def _fetched(name: ArchiveName, file: DownloadedFile, *, is_published: bool, att
         nbytes=file.nbytes,
         sha256=file.sha256,
         is_checksum_published=is_published,
-        etag=file.headers.get("etag", ""),
-        last_modified=file.headers.get("last-modified", ""),
+        etag=shown(file.headers.get("etag", ""), HEADER_LENGTH_MAX),
+        last_modified=shown(file.headers.get("last-modified", ""), HEADER_LENGTH_MAX),
         attempt_count=attempt_count,
     )
 

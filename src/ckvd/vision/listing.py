@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
-from ckvd.errors import ArchiveError
+from ckvd.errors import ArchiveError, shown
+from ckvd.utils.config import HEADER_LENGTH_MAX, LISTING_ELEMENTS_MAX
 from ckvd.vision.name import ArchiveName
 from ckvd.vision.source import ListedArchive
 
@@ -55,7 +56,7 @@ class ListingPage:
     next_marker: str | None
 
 
-def parse_listing(content: bytes, where: str) -> ListingPage:
+def parse_listing(content: bytes, where: str, prefix: str = "") -> ListingPage:
     """Read a page of a listing.
 
     Parameters
@@ -64,16 +65,20 @@ def parse_listing(content: bytes, where: str) -> ListingPage:
         The XML.
     where : str
         Where it came from, for the error.
+    prefix : str
+        What all keys must begin with. A server that ignores the prefix of a request lists other series.
 
     Raises
     ------
     ArchiveError
-        The content is no page of a listing.
+        The content is no page of a listing, or not of the requested one.
     """
     root = _parse_xml(content, where)
     name = root.tag.rpartition("}")[2]
     if name != "ListBucketResult":
-        raise ArchiveError(where, f"expected a listing (ListBucketResult), found {name} {_text(root, 'Code')}")
+        raise ArchiveError(
+            where, f"expected a listing (ListBucketResult), found {shown(name)} {shown(_text(root, 'Code'))}"
+        )
     is_encoded = _text(root, "EncodingType") == "url"
 
     def decode(key: str) -> str:
@@ -83,19 +88,21 @@ def parse_listing(content: bytes, where: str) -> ListingPage:
         ListedFile(
             decode(_text(entry, "Key")),
             _count(_text(entry, "Size"), where),
-            _text(entry, "ETag"),
-            _text(entry, "LastModified"),
+            shown(_text(entry, "ETag"), HEADER_LENGTH_MAX),
+            shown(_text(entry, "LastModified"), HEADER_LENGTH_MAX),
         )
         for entry in root.iterfind("{*}Contents")
     )
-    if _text(root, "IsTruncated").lower() != "true":
-        return ListingPage(files, None)
     prefixes = [decode(_text(entry, "Prefix")) for entry in root.iterfind("{*}CommonPrefixes")]
+    keys = [file.key for file in files] + prefixes
+    is_cut = _text(root, "IsTruncated").lower() == "true"
     # S3 orders keys by their UTF-8 bytes, which is the order of their code points.
-    last = max([file.key for file in files] + prefixes, default="")
-    marker = decode(_text(root, "NextMarker")) or last
-    if not marker:
+    marker = (decode(_text(root, "NextMarker")) or max(keys, default="")) if is_cut else None
+    if marker == "":
         raise ArchiveError(where, "its listing is cut off and does not say where it goes on")
+    strange = next((key for key in [*keys, marker or prefix] if not key.startswith(prefix)), None)
+    if strange is not None:
+        raise ArchiveError(where, f"expected a listing of {prefix}, found {shown(strange)!r} in it")
     return ListingPage(files, marker)
 
 
@@ -129,20 +136,35 @@ def _place(archive: ListedArchive) -> tuple[object, ...]:
 # --- XML ---------------------------------------------------------------------------------------------------
 
 
-class _NoDoctype(ET.TreeBuilder):
-    """Build a tree, but refuse a document type: without one there are no entities to expand."""
+class _BoundedTree(ET.TreeBuilder):
+    """Build a tree of a bounded size, which takes some thirty times the memory of its text.
+
+    A document type is refused: without one there are no entities to expand.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._count = 0
+
+    def start(self, tag: str, attrs: dict[str, str]) -> ET.Element:
+        self._count += 1
+        if self._count > LISTING_ELEMENTS_MAX:
+            raise ET.ParseError(f"it has more than {LISTING_ELEMENTS_MAX} elements, expected 1,000 keys")
+        return super().start(tag, attrs)
 
     def doctype(self, name: str, _public: str | None, _system: str | None) -> None:
-        raise ET.ParseError(f"it declares a document type {name!r}")
+        raise ET.ParseError(f"it declares a document type {shown(name)!r}")
 
 
 def _parse_xml(content: bytes, where: str) -> ET.Element:
-    parser = ET.XMLParser(target=_NoDoctype())  # noqa: S314 - without a document type there is nothing to attack
+    parser = ET.XMLParser(target=_BoundedTree())  # noqa: S314 - without a document type there is nothing to attack
     try:
         parser.feed(content)
         root: ET.Element = parser.close()
     except (ET.ParseError, LookupError, ValueError) as error:  # the last two for an encoding that it declares
-        raise ArchiveError(where, f"expected a listing in XML, found {content[:100]!r}: {error}") from None
+        raise ArchiveError(
+            where, f"expected a listing in XML, found {shown(content, 100)!r}: {shown(error)}"
+        ) from None
     return root
 
 
@@ -153,5 +175,5 @@ def _text(element: ET.Element, name: str) -> str:
 
 def _count(text: str, where: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 20):
-        raise ArchiveError(where, f"expected a size in bytes, found {text[:50]!r}")
+        raise ArchiveError(where, f"expected a size in bytes, found {shown(text, 50)!r}")
     return int(text)

@@ -74,10 +74,15 @@ class Completion:
         Raises
         ------
         CacheError, ClientClosedError, DependencyError
-            No other step could succeed.
+            No other series could succeed. A series that is locked elsewhere only has the error in its report.
         """
-        done = await self._until_undisturbed(partial(self._fill, excluded))
-        done += await self._until_undisturbed(partial(self._heal, excluded))
+        done: list[Completed] = []
+        try:
+            await self._until_undisturbed(partial(self._fill, excluded), done)
+            await self._until_undisturbed(partial(self._heal, excluded), done)
+        except CacheBusyError as error:  # Others hold the lock of this series, and other series can succeed.
+            self._errors.append(error)
+            return self._report(done)
         refused = [error for error in self._errors if isinstance(error, RegionRefusedError)]
         if refused and self._scope.rest is not None:
             return await self._without_rest(excluded, done, refused[0])
@@ -120,20 +125,18 @@ class Completion:
         )
 
     async def _until_undisturbed(
-        self, step: Callable[[Sequence[Span]], Coroutine[Any, Any, list[Completed]]]
-    ) -> list[Completed]:
-        """Run a step, again for the spans that other writers changed meanwhile."""
-        found: list[Completed] = []
+        self, step: Callable[[Sequence[Span]], Coroutine[Any, Any, list[Completed]]], found: list[Completed]
+    ) -> None:
+        """Run a step, again for the spans that other writers changed meanwhile. Append what it completed."""
         spans = [self._scope.span]
         for _ in range(COMPLETION_ATTEMPTS_MAX):
             done = await step(spans)
             found += done
             spans = [one.span for one in done if not one.is_stored]
             if not spans:
-                return found
+                return
         reason = f"its segments were changed {COMPLETION_ATTEMPTS_MAX} times while they were completed; try again"
         self._errors.append(CacheBusyError(str(self._scope.folder.series_path(self._scope.series)), reason))
-        return found
 
     async def _fill(self, excluded: Sequence[Span], within: Sequence[Span]) -> list[Completed]:
         left_out = [*excluded, *difference([self._scope.span], within)]

@@ -18,7 +18,7 @@ from ckvd.cache.coverage import read_coverage
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.resolution import resolve
 from ckvd.cache.rows import read_contents, read_grid
-from ckvd.concurrency import run_together
+from ckvd.concurrency import in_thread, run_together
 from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Cadence
 from ckvd.model.gaps import find_gaps
@@ -129,7 +129,7 @@ class Healing:
 
     async def shortfalls(self, excluded: Sequence[Span], within: Sequence[Span]) -> list[Shortfall]:
         """The shortfalls that not every source was asked for: those that overlap `within`, and not `excluded`."""
-        found = await asyncio.to_thread(self._find_shortfalls)
+        found = await in_thread(self._find_shortfalls)
         return [
             shortfall
             for shortfall in found
@@ -173,7 +173,7 @@ class Healing:
         CkvdError
             The archive may exist and was not fetched; or it is damaged, and no other source may be asked.
         """
-        found = await asyncio.to_thread(self._read_cached, shortfall)
+        found = await in_thread(self._read_cached, shortfall)
         for period in shortfall.archives:
             if period.cadence is Cadence.MONTHLY:
                 month = await self._read_month(period, place)
@@ -224,7 +224,7 @@ class Healing:
             The REST interface did not answer. What was stored by then stays.
         """
         self._reasons.look_again_at_archives()
-        grid = await asyncio.to_thread(read_grid, self._scope.folder, self._scope.series)
+        grid = await in_thread(read_grid, self._scope.folder, self._scope.series)
         gaps = union(gap for bars in archived for gap in self._gaps_of(bars, grid))
         rest_bars = await self._ask_rest(gaps)
         return await run_together([self._heal_one(bars, rest_bars) for bars in archived])
@@ -267,7 +267,7 @@ class Healing:
             for source in answer.sources
         ]
         absences = await self._reasons.explain(span, merged.table.open_time, archived.damaged)
-        path = await asyncio.to_thread(
+        path = await in_thread(
             self._scope.store.put_in_place,
             winners,
             merged.table,

@@ -16,6 +16,7 @@ from ckvd.acquisition.completion.shortfalls import Listing, explain, explain_wit
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.rows import read_grid
+from ckvd.concurrency import in_thread
 from ckvd.errors import FATAL_ERRORS, CkvdError, InvalidSymbolError, NotTradingError
 from ckvd.model.calendar import Cadence
 from ckvd.model.gaps import find_gaps
@@ -96,7 +97,7 @@ class Reasons:
             first_open_ms = await rest.first_open_ms(self._scope.series)
         except NO_BARS_ERRORS as error:
             self._has_no_bars_at_exchange = True
-            cached_ms = await asyncio.to_thread(self._first_cached_ms, 0)
+            cached_ms = await in_thread(self._first_cached_ms, 0)
             extent = await self.extent()
             known_ms = [cached_ms] if cached_ms is not None else []
             known_ms += [extent.begin_ms] if extent is not None else []
@@ -108,7 +109,7 @@ class Reasons:
             raise
         if first_open_ms is not None:
             return Listing(first_open_ms, is_certain=True)
-        cached_ms = await asyncio.to_thread(self._first_cached_ms, 0)
+        cached_ms = await in_thread(self._first_cached_ms, 0)
         # A symbol that has no bar anywhere is still to be listed.
         return Listing(self._scope.now_ms, is_certain=False) if cached_ms is None else None
 
@@ -138,7 +139,7 @@ class Reasons:
         if self._listing_of_archives is None:
             self._listing_of_archives = await self._list(self._scope.series)
         listed = self._listing_of_archives or ()
-        extent = await asyncio.to_thread(extent_of, listed, self._held_part)
+        extent = await in_thread(extent_of, listed, self._held_part)
         if extent is None or self._scope.series.interval.has_daily_archives:
             return extent
         # Archives of weeks and months were given up, while those of days went on.
@@ -202,7 +203,7 @@ class Reasons:
         damaged : sequence of Span
             Spans of damaged archives.
         """
-        missing = await asyncio.to_thread(self._missing, span, open_time)
+        missing = await in_thread(self._missing, span, open_time)
         if not missing:
             return ()
         listing = await self.listing()
@@ -255,7 +256,7 @@ class Reasons:
             following_ms = None
         if following_ms is None:
             # Archives may have bars that the exchange has forgotten, in the cache or not.
-            following_ms = await asyncio.to_thread(self._first_cached_ms, moment_ms)
+            following_ms = await in_thread(self._first_cached_ms, moment_ms)
         if following_ms is None and self._has_no_bars_at_exchange:
             extent = await self.extent()
             if extent is not None and moment_ms < extent.end_ms:

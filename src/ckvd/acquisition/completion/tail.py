@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final
 
 from ckvd.acquisition.completion.reasons import NO_BARS_ERRORS
@@ -11,6 +10,7 @@ from ckvd.acquisition.completion.shortfalls import provisional_recheck_ms
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.resolution import resolve
 from ckvd.cache.rows import read_contents, read_grid
+from ckvd.concurrency import in_thread
 from ckvd.model.calendar import days_of, months_of
 from ckvd.model.grid import Grid
 from ckvd.model.market import DAY_MS
@@ -66,14 +66,14 @@ class Tail:
             The REST interface did not answer when the series began.
         """
         self._reasons.look_again_at_archives()
-        uncovered = await asyncio.to_thread(self._find_uncovered)
+        uncovered = await in_thread(self._find_uncovered)
         wanted = difference(uncovered, excluded)
         if self._scope.rest is None:
             return await self._spans_of_archives(wanted, difference(self._unlisted, excluded))
         listing = await self._reasons.listing() if wanted else None
         begins_ms = 0
         if listing is not None:
-            grid = await asyncio.to_thread(read_grid, self._scope.folder, self._scope.series)
+            grid = await in_thread(read_grid, self._scope.folder, self._scope.series)
             begins_ms = grid.slot(listing.first_open_ms).start_ms
         # All time before the listing is one span. Spans of damaged archives are kept apart, because they are asked
         # for again.
@@ -156,7 +156,7 @@ class Tail:
         """
         if self._scope.rest is None:
             absences = await self._reasons.explain_by_archives(span)
-            is_stored = await asyncio.to_thread(self._put_absences, span, absences)
+            is_stored = await in_thread(self._put_absences, span, absences)
             if is_stored:
                 self.beyond_archives += [absence for absence in absences if absence.reason.is_of_archives]
             return Completed(span, is_stored)
@@ -165,7 +165,7 @@ class Tail:
         is_known = is_before or self._reasons.is_not_trading
         span, table, sources = self._nothing(span) if is_known else await self._fetch(span)
         absences = await self._reasons.explain(span, table.open_time, self._damaged)
-        is_stored = not span or await asyncio.to_thread(self._store, span, table, sources, absences)
+        is_stored = not span or await in_thread(self._store, span, table, sources, absences)
         if not is_stored:
             return Completed(span, is_stored)
         return Completed(span, is_stored, table.row_count, impossible_open_times=impossible_times(table))
