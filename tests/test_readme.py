@@ -25,14 +25,13 @@ PATH = "/usr/bin:/bin"
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks() -> list[tuple[str, str]]:
+    """The language and the text of every block, in the order in which they are printed."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_place(folder: Path) -> Path:
     """A folder with the sample mirror where the README expects it, and what `make` installs."""
-    folder = tmp_path_factory.mktemp("readme")
     (folder / "data").mkdir()
     shutil.copytree(REPOSITORY / "data" / "vision", folder / "data" / "vision")
     install(folder / ".venv")
@@ -67,37 +66,70 @@ def run(place: Path, *command: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def printed(place: Path) -> str:
-    """What the commands of the README print, one after the other in one shell."""
+def walk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A folder in which every block of the README ran, from top to bottom, and what each of them printed."""
     assert shutil.which("ckvd", path=PATH) is None
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
-    assert lines[0].startswith("make ")
     assert "VENV ?= .venv\n" in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-    # What these do is here already, or is another test's.
-    script = "\n".join(line for line in lines if not line.startswith("make "))
-    return run(place, "sh", "-e", "-c", script)
+    place = make_place(tmp_path_factory.mktemp("readme"))
+    start, printed = "", []
+    for language, block in blocks():
+        if language == "python":
+            printed.append(run(place, sys.executable, "-c", block))
+            continue
+        assert language == "bash"
+        # What `make` does is here already, or is another test's. A shell begins with what was said so far of it.
+        lines = [line for line in block.splitlines() if not line.startswith("make ")]
+        printed.append(run(place, "sh", "-e", "-c", "\n".join([start, *lines])))
+        start = "\n".join([start, *(line for line in lines if line.startswith(". "))])
+    return place, printed
 
 
-def test_whoever_follows_the_readme_has_the_command_and_sees_bars(printed: str) -> None:
-    assert printed.startswith("3 archives stored")
-    assert "1360 bars of spot/klines/BTCUSDT/1m" in printed
-    assert printed.count("same: ") == 1
+def printed_by(walk: tuple[Path, list[str]], words: str) -> str:
+    """What the one block with some words printed."""
+    (printed,) = (text for (_, block), text in zip(blocks(), walk[1], strict=True) if words in block)
+    return printed
 
 
-@pytest.mark.usefixtures("printed")
-def test_what_the_commands_of_the_readme_leave_is_not_added_to_the_repository(place: Path) -> None:
+def test_whoever_follows_the_readme_from_top_to_bottom_has_the_command_and_sees_bars(
+    walk: tuple[Path, list[str]],
+) -> None:
+    assert [language for language, _ in blocks()] == [
+        "python",
+        "bash",
+        "bash",
+        "python",
+        "python",
+        "python",
+        "bash",
+    ]
+    said = printed_by(walk, "ckvd download")
+    assert said.startswith("3 archives stored")
+    assert "1360 bars of spot/klines/BTCUSDT/1m" in said
+
+
+def test_every_example_of_the_readme_prints_something(walk: tuple[Path, list[str]]) -> None:
+    for (language, block), printed in zip(blocks(), walk[1], strict=True):
+        assert printed.strip() or (language == "bash" and "make demo" in block), block
+
+
+def test_the_cache_that_the_readme_made_is_locked_and_checked_whole(walk: tuple[Path, list[str]]) -> None:
+    place, _ = walk
+    said = printed_by(walk, "ckvd cache lock")
+    same = [line for line in said.splitlines() if line.startswith("same: ")]
+    # Minutes of the command, and hours of the application, which begin before the first archive of BTCUSDT.
+    names = ("BTCUSDT/1h", "BTCUSDT/1m", "ETHUSDT/1h")
+    assert [line.split()[1] for line in same] == [f"spot/klines/{name}" for name in names]
+    assert "unavailable" not in (place / "bars.lock").read_text(encoding="utf-8")
+    (missing,) = re.findall(r"^spot/klines/BTCUSDT/1m\t[^\t]*\t0\t4240\t(\d+)\t", said, re.MULTILINE)
+    assert missing == "80"
+
+
+def test_what_the_commands_of_the_readme_leave_is_not_added_to_the_repository(walk: tuple[Path, list[str]]) -> None:
+    place, _ = walk
     ignored = (REPOSITORY / ".gitignore").read_text(encoding="utf-8").splitlines()
     left = {path.name for path in place.iterdir()} - {"data", ".venv"}
     assert left == {"demo-klines", "exported", "bars.lock"}
     assert {f"/{name}" + "/" * (place / name).is_dir() for name in left} <= set(ignored)
-
-
-@pytest.mark.usefixtures("printed")
-def test_the_examples_of_the_readme_work(place: Path) -> None:
-    examples = blocks("python")
-    assert len(examples) >= 3
-    for example in examples:
-        assert run(place, sys.executable, "-c", example).strip()
 
 
 def test_every_target_that_the_readme_names_is_in_the_makefile() -> None:

@@ -70,6 +70,9 @@ def test_what_could_not_be_had_is_asked_for_again_where_that_is_wished(
 ) -> None:
     (tmp_path / "empty" / "data").mkdir(parents=True)
     options = venue.options(use_rest=False)
+    # Where the cache has something of the series, it also keeps that a month was unavailable.
+    venue.publish(HOURS, "2024-01", hours("2024-01-01", START))
+    assert ckvd.ensure("BTCUSDT", "1h", start="2024-01-01", end=START, **options).is_complete
     assert not ckvd.ensure(
         "BTCUSDT", "1h", start=START, end=END, **(options | {"vision_url": tmp_path / "empty"})
     ).is_complete

@@ -155,7 +155,7 @@ def test_every_series_with_a_folder_is_found_in_order_and_other_folders_are_skip
         SeriesKey(market, kind, symbol, interval)
         for market in Market
         for kind in ([Kind.KLINES] if market is Market.SPOT else Kind)
-        for symbol in ("BTCUSDT", "BTCUSDT_260626", "币安人生USDT")
+        for symbol in ("BTCUSDT", "ICPUSDT_SETTLED", "币安人生USDT")
         for interval in (Interval.M1, Interval.MO1)
     ]
     for series in reversed(made):
@@ -165,6 +165,7 @@ def test_every_series_with_a_folder_is_found_in_order_and_other_folders_are_skip
         "spot/klines/BTCUSDT/1M",
         "spot/klines/btcusdt/1m",
         "spot/markPriceKlines/BTCUSDT/1m",
+        "um/indexPriceKlines/BTCUSDT_260626/1m",
         "spot/trades/BTCUSDT/1m",
         "option/klines/BTCUSDT/1m",
         ".locks/a/b/c",

@@ -79,6 +79,8 @@ def test_refresh_asks_again_for_what_a_wrong_mirror_lacked(samples: DownloadSite
     empty = samples.cache.parent / "empty"
     (empty / "data").mkdir(parents=True)
     wrong = ("--cache", str(samples.cache), "--vision-url", str(empty), "--no-rest")
+    december = ("--interval", "1h", "--start", "2024-12-01", "--end", "2025-01-01")
+    assert download(samples, "BTCUSDT", *december).status == 0
     assert command.run_here("download", "BTCUSDT", *MARCH, *wrong).status == 1
     again = download(samples, "BTCUSDT", *MARCH)
     assert (again.status, again.err.splitlines()[-1]) == (
@@ -114,14 +116,49 @@ def test_a_span_without_a_closed_bar_is_an_error(
     assert samples.mirror.server.requests == []
 
 
+NOT_FOUND = "no source has any of it, and nothing was stored; are symbol, market and interval right?"
+
+
+@pytest.mark.parametrize("end", ["2023-03-03", "2024-12-01"])  # with a listing of archives, and without one
+def test_a_mistyped_symbol_leaves_no_series_behind(samples: DownloadSite, end: str) -> None:
+    span = ("--interval", "1h", "--start", "2023-03-01", "--end", end)
+    finished = download(samples, "BTCUSTD", *span)
+    assert finished.status == 1
+    assert finished.out == "0 archives stored (0 B), 0 failed\n"
+    assert [line for line in finished.err.splitlines() if line.startswith("ckvd: ")] == [
+        f"ckvd: spot/klines/BTCUSTD/1h: 2023-03-01..{end} is not in the cache: {NOT_FOUND}"
+    ]
+    assert [path for path in samples.cache.rglob("*") if path.is_file()] == []
+    assert not (samples.cache / "spot").exists()
+    # It is asked for again at once, because nothing says that it was asked for.
+    samples.forget_requests()
+    assert download(samples, "BTCUSTD", *span).err.splitlines()[-1] == finished.err.splitlines()[-1]
+    assert samples.mirror.server.requests
+
+
+def test_what_a_mirror_lacks_of_a_series_that_it_has_is_remembered(samples: DownloadSite) -> None:
+    span = ("--interval", "1h", "--start", "2023-02-01", "--end", "2023-05-01")
+    finished = download(samples, "BTCUSDT", *span)
+    assert finished.status == 1
+    lacking = ("2023-02-01..2023-03-01", "2023-04-01..2023-05-01")
+    complaints = [line for line in finished.err.splitlines() if line.startswith("ckvd: ")]
+    assert [line.split(" is not in the cache")[0] for line in complaints] == [
+        f"ckvd: spot/klines/BTCUSDT/1h: {part}" for part in lacking
+    ]
+    assert NOT_FOUND not in finished.err
+    samples.forget_requests()
+    assert download(samples, "BTCUSDT", *span).status == 1
+    # A listing that could not be read is asked for again, and no archive is.
+    assert [request.target for request in samples.mirror.server.requests if ".zip" in request.target] == []
+
+
 def test_unknown_symbols_are_named_with_status_1_and_the_others_are_stored(samples: DownloadSite) -> None:
     finished = download(samples, "NOSUCHUSDT", "BTCUSDT", "币安人生USDT", *MARCH, "--jobs", "2")
     assert finished.status == 1
     assert finished.out.startswith("1 archives stored")
     complaints = [line for line in finished.err.splitlines() if line.startswith("ckvd: ")]
-    # Why, and when it is asked for again, follows after a colon.
-    assert [": ".join(line.split(": ")[:3]) for line in complaints] == [
-        f"ckvd: spot/klines/{symbol}/1h: 2023-03-01..2023-04-01 is not in the cache"
+    assert complaints == [
+        f"ckvd: spot/klines/{symbol}/1h: 2023-03-01..2023-04-01 is not in the cache: {NOT_FOUND}"
         for symbol in ("NOSUCHUSDT", "币安人生USDT")
     ]
     assert samples.mirror.server.peak_concurrency <= 2
@@ -406,5 +443,5 @@ def test_what_is_missing_is_said_with_its_reason(half_year: DownloadSite, tmp_pa
     options = ("--cache", str(half_year.cache), "--vision-url", str(tmp_path / "mirror"), "--no-rest")
     finished = command.run_here("download", *HALF_YEAR, *options)
     assert finished.status == 1
-    missing = "spot/klines/BTCUSDT/1d: 2022-03-01..2022-04-01 is not in the cache: not in archive, asked for again"
+    missing = "spot/klines/BTCUSDT/1d: 2022-03-01..2022-04-01 is not in the cache: no archive, asked for again"
     assert missing in finished.err

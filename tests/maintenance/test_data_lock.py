@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.cache.packing import pack_series
-from ckvd.errors import CacheError, DataLockError, NotCachedError
+from ckvd.errors import CacheError, DataLockError, NotCachedError, SegmentError
 from ckvd.maintenance.data_lock import (
     Verdict,
     check_lock,
@@ -19,12 +21,19 @@ from ckvd.maintenance.data_lock import (
     parse_lock,
     write_lock,
 )
+from ckvd.maintenance.pruning import prune_span
 from ckvd.model.market import SeriesKey
-from support.caches import day
+from ckvd.model.provenance import Absence, Reason
+from support.caches import day, flip
 from support.disks import files_no_longer_than
-from support.tables import BTCUSDT_1M, regular_table
+from support.tables import BTCUSDT_1M, make_table, regular_table
+
+if TYPE_CHECKING:
+    from ckvd.model.timespan import Span
 
 HOURS = SeriesKey.of("BTCUSDT", "1h")
+# Of two days of minutes, by the first version that locked data.
+OLDER_SHA256 = "69d8609098a3e2c7bf4ca61faac0e314297724ebd8e693a94cf72c01092d622c"
 
 
 def test_a_hash_does_not_depend_on_segments(tmp_path: Path) -> None:
@@ -62,6 +71,116 @@ def test_a_span_that_is_not_covered_has_no_hash(tmp_path: Path) -> None:
     SeriesStore(folder, BTCUSDT_1M).put(regular_table(BTCUSDT_1M, day(3)), day(3))
     with pytest.raises(NotCachedError):
         hash_span(folder, BTCUSDT_1M, day(3, 2))
+
+
+def put_unavailable(folder: CacheFolder, span: Span) -> None:
+    """Store that a span was asked for and that no source had it."""
+    absence = Absence(span.start_ms, span.end_ms, Reason.NOT_IN_ARCHIVE, span.end_ms)
+    empty = make_table(BTCUSDT_1M, [])
+    SeriesStore(folder, BTCUSDT_1M).put(empty, span, absences=[absence], recheck_ms=span.end_ms)
+
+
+@pytest.fixture
+def holed(tmp_path: Path) -> CacheFolder:
+    """Five days, of which no source had the second and the third."""
+    folder = CacheFolder(tmp_path / "holed")
+    for span in (day(0), day(3, 2)):
+        SeriesStore(folder, BTCUSDT_1M).put(regular_table(BTCUSDT_1M, span), span)
+    put_unavailable(folder, day(1, 2))
+    return folder
+
+
+def test_what_no_source_had_is_a_line_of_its_own_and_does_not_keep_the_rest_from_being_locked(
+    holed: CacheFolder,
+) -> None:
+    text = format_lock(lock_data(holed))
+    lines = parse_lock(text)
+    assert [(line.span, line.bar_count, line.is_unavailable) for line in lines] == [
+        (day(0), 1440, False),
+        (day(1, 2), 0, True),
+        (day(3, 2), 2880, False),
+    ]
+    assert f"# unavailable when it was asked for: {BTCUSDT_1M} {day(1, 2)}\n" in text
+    assert [line.to_json()["is_unavailable"] for line in lines] == [False, True, False]
+    assert [check.verdict for check in check_lock(holed, lines)] == [Verdict.SAME] * 3
+    # The bars beside it have the hashes that they have without it.
+    assert lines[0] == hash_span(holed, BTCUSDT_1M, day(0))
+
+
+def test_caches_with_other_unavailable_spans_have_other_locks_and_the_check_says_which_differ(
+    holed: CacheFolder, tmp_path: Path
+) -> None:
+    lines = list(lock_data(holed))
+    filled, unasked, partly = (CacheFolder(tmp_path / name) for name in ("filled", "unasked", "partly"))
+    for other in (filled, unasked, partly):
+        shutil.copytree(holed.root, other.root)
+    SeriesStore(filled, BTCUSDT_1M).put(regular_table(BTCUSDT_1M, day(1, 2)), day(1, 2))
+    SeriesStore(partly, BTCUSDT_1M).put(regular_table(BTCUSDT_1M, day(2)), day(2))
+    prune_span(unasked, BTCUSDT_1M, day(2))
+    locks = {format_lock(lock_data(one)) for one in (holed, filled, unasked, partly)}
+    assert len(locks) == 4
+
+    before, there, after = check_lock(filled, lines)
+    assert (before.verdict, there.verdict, after.verdict) == (Verdict.SAME, Verdict.DIFFERENT, Verdict.SAME)
+    assert there.found is not None
+    assert there.found.bar_count == 2880
+    assert there.message == f"unavailable by the lock, and the cache has {day(1, 2)}"
+    there.to_json()
+
+    _, there, _ = check_lock(partly, lines)
+    assert (there.verdict, there.found) == (Verdict.DIFFERENT, None)
+    assert str(day(2)) in there.message
+
+    _, there, _ = check_lock(unasked, lines)
+    assert there.verdict is Verdict.MISSING
+    assert f"was not asked for {day(2)}" in there.message
+
+    # The other way round, the lock of the full cache names what this one lacks.
+    (check,) = check_lock(holed, lock_data(filled))
+    assert check.verdict is Verdict.MISSING
+    assert str(day(1, 2)) in check.message
+
+
+def test_a_lock_of_unavailable_spans_does_not_depend_on_segments(holed: CacheFolder, tmp_path: Path) -> None:
+    other = CacheFolder(tmp_path / "other")
+    for number in (0, 3, 4):
+        SeriesStore(other, BTCUSDT_1M).put(regular_table(BTCUSDT_1M, day(number)), day(number))
+    for number in (1, 2):
+        put_unavailable(other, day(number))
+    hashes = [line.sha256 for line in lock_data(other)]
+    assert [line.span for line in lock_data(other)] == [line.span for line in lock_data(holed)]
+    assert hashes[:2] == [line.sha256 for line in lock_data(holed)][:2]
+    pack_series(other, BTCUSDT_1M)
+    assert [line.sha256 for line in lock_data(other)] == hashes
+
+
+def test_answers_without_bars_are_locked_as_before(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path / "cache")
+    absence = Absence(day(0).start_ms, day(0).end_ms, Reason.BEFORE_LISTING)
+    SeriesStore(folder, BTCUSDT_1M).put(make_table(BTCUSDT_1M, []), day(0), absences=[absence])
+    (line,) = lock_data(folder)
+    assert not line.is_unavailable
+    assert line == hash_span(folder, BTCUSDT_1M, day(0))
+
+
+def test_a_lock_that_an_older_version_wrote_is_checked(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path / "cache")
+    SeriesStore(folder, BTCUSDT_1M).put(regular_table(BTCUSDT_1M, day(0, 2)), day(0, 2))
+    older = (
+        "# ckvd data lock, version 1: SHA-256, bars, span, series\n"
+        f"{OLDER_SHA256} 2880 2023-01-30..2023-02-01 spot/klines/BTCUSDT/1m\n"
+    )
+    assert format_lock(lock_data(folder)) == older
+    assert [check.verdict for check in check_lock(folder, parse_lock(older))] == [Verdict.SAME]
+
+
+def test_a_damaged_segment_is_not_taken_for_an_unavailable_span(holed: CacheFolder) -> None:
+    name = next(name for name in holed.segments(BTCUSDT_1M) if name.span == day(1, 2))
+    lines = list(lock_data(holed))
+    flip(holed.segment_path(BTCUSDT_1M, name), 40)
+    with pytest.raises(SegmentError):
+        list(lock_data(holed))
+    assert [check.verdict for check in check_lock(holed, lines)][1] is Verdict.UNREADABLE
 
 
 def test_a_lock_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ import pytest
 from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.cache.packing import pack_series
 from ckvd.errors import CacheBusyError
+from ckvd.maintenance.gap_report import report_gaps
 from ckvd.maintenance.inventory import describe_segments, list_series, summarise_series, total, winning_sources
 from ckvd.maintenance.selection import SeriesFilter
 from ckvd.model.market import DAY_MS, Market, SeriesKey
 from ckvd.model.provenance import Absence, Origin, Reason, Source, narrow
 from ckvd.model.timespan import Span
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
-from support.caches import day
+from support.caches import day, download
 from support.tables import make_table, regular_table
 
 if TYPE_CHECKING:
@@ -156,3 +157,67 @@ def test_totals_include_what_packing_would_merge(tmp_path: Path) -> None:
     assert totals.packable_nbytes == 20 * totals.superseded_nbytes
     pack_series(folder, HOURS)
     assert total(folder).packable_nbytes == total(folder).superseded_nbytes == 0
+
+
+def test_missing_bars_are_those_that_gaps_tell_of_whether_they_were_asked_for_or_not(folder: CacheFolder) -> None:
+    store = SeriesStore(folder, HOURS)
+    absence = Absence(*edges(day(6)), Reason.NOT_IN_ARCHIVE, day(9).start_ms)
+    store.put(make_table(HOURS, []), day(6), absences=[absence], recheck_ms=day(9).start_ms)
+    (summary,) = list_series(folder, SeriesFilter(symbols=("btc*",)))
+    # Six hours of the third day, two days that were not asked for, and one that no source had.
+    assert summary.missing_bar_count == 6 + 48 + 24
+    assert len(summary.coverage) == 2
+    told = report_gaps(folder, HOURS).bar_counts
+    assert told == {Reason.HALTED: 6, Reason.NOT_FETCHED: 48, Reason.NOT_IN_ARCHIVE: 24}
+    # A damaged segment has no bars that could be read.
+    next(folder.series_path(HOURS).glob("*r1.ckvd")).write_bytes(b"")
+    (summary,) = list_series(folder, SeriesFilter(symbols=("btc*",)))
+    assert summary.missing_bar_count == 6 + 48 + 24 + 48
+
+
+@pytest.mark.parametrize("interval", ["1m", "1h", "1d", "1w", "1mo"])
+def test_two_bars_in_one_slot_do_not_hide_that_another_is_missing(tmp_path: Path, interval: str) -> None:
+    series = SeriesKey.of("BTCUSDT", interval)
+    folder = CacheFolder(tmp_path / "cache")
+    span = Span.of("2023-01-01", "2024-01-01")
+    opens = regular_table(series, span).open_time
+    doubled = np.sort(np.append(np.delete(opens, [5, 6, 8]), opens[2] + 1))
+    SeriesStore(folder, series).put(make_table(series, doubled), span)
+    assert summarise_series(folder, series).missing_bar_count == 3
+    assert sum(report_gaps(folder, series).bar_counts.values()) == 3
+
+
+def test_the_outage_of_2023_is_missing_from_the_list(shared_data: Path, tmp_path: Path) -> None:
+    minutes = SeriesKey.of("BTCUSDT", "1m")
+    span = Span.of("2023-03-23", "2023-03-26")
+    folder = download(tmp_path / "cache", minutes, span, shared_data / "vision")
+    summary = summarise_series(folder, minutes)
+    assert (len(summary.coverage), summary.bar_count, summary.missing_bar_count) == (1, 4240, 80)
+
+
+@pytest.mark.parametrize("market", ["spot", "um", "cm"])
+def test_the_list_counts_as_many_missing_bars_in_all_real_archives_as_the_gaps(
+    shared_data: Path, tmp_path: Path, market: str
+) -> None:
+    root = shared_data / "vision"
+    for path in sorted((root / "data").glob("spot/*/*/*/*" if market == "spot" else f"futures/{market}/*/*/*/*")):
+        kind, symbol, interval = path.parts[-3:]
+        series = SeriesKey.of(symbol, interval, market=market, kind=kind)
+        folder = download(tmp_path / "cache", series, Span.of("2017-01-01", "2026-06-01"), root)
+        summary = summarise_series(folder, series)
+        assert summary.bar_count > 0
+        assert summary.missing_bar_count == sum(report_gaps(folder, series).bar_counts.values()), series
+
+
+@pytest.mark.parametrize("days", [(), (0, 3, 9), (0, 3, 6, 8, 11, 20)], ids=["unknown", "one phase", "two phases"])
+def test_missing_bars_of_three_days_are_counted_on_the_grid_of_the_series(
+    tmp_path: Path, days: tuple[int, ...]
+) -> None:
+    series = SeriesKey.of("BTCUSDT", "3d")
+    folder = CacheFolder(tmp_path / "cache")
+    opens = [day(number).start_ms for number in days]
+    absences = [Absence(*edges(day(0, 4)), Reason.HALTED), Absence(*edges(day(4, 30)), Reason.AFTER_DELISTING)]
+    SeriesStore(folder, series).put(make_table(series, opens), day(0, 34), absences=absences)
+    SeriesStore(folder, series).put(make_table(series, []), day(40, 10), absences=absences[:1])
+    summary = summarise_series(folder, series)
+    assert summary.missing_bar_count == sum(report_gaps(folder, series).bar_counts.values()) > 0

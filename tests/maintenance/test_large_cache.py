@@ -1,4 +1,4 @@
-"""A cache of 20,000 segments: listing reads headers only, reading one series does not notice, memory is flat."""
+"""A cache of 20,000 segments: listing reads little, reading one series does not notice, memory is flat."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> CacheFolder:
 
 
 @pytest.mark.long
-def test_listing_reads_each_header_once_and_nothing_else(
+def test_listing_reads_each_header_once_and_of_short_segments_the_open_times(
     large: CacheFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
@@ -116,10 +116,11 @@ def test_listing_reads_each_header_once_and_nothing_else(
         return read_segment_header(path)
 
     monkeypatch.setattr(inventory, "read_segment_header", read)
-    monkeypatch.setattr(inventory, "count_rows", None)
+    monkeypatch.setattr(inventory, "SegmentReader", None)
     summaries = list(list_series(large))
     assert len(summaries) == SERIES_COUNT
     assert sum(summary.bar_count for summary in summaries) == SERIES_COUNT * DAYS * 23
+    assert sum(summary.missing_bar_count for summary in summaries) == SERIES_COUNT * DAYS
     assert len(opened) == len(set(opened)) == SERIES_COUNT * DAYS
 
 
@@ -138,7 +139,8 @@ def test_listing_costs_little_more_than_reading_headers(large: CacheFolder) -> N
         assert sum(1 for _ in list_series(large)) == SERIES_COUNT
     ratio = listing.count / len(paths) / (reading.count / len(sample))
     print(f"{listing.count} calls list {len(paths)} segments, {ratio:.2f} times those that read their headers")
-    assert ratio < 4
+    # Each of them lacks a bar, so that its open times are read too.
+    assert ratio < 6
 
 
 @pytest.mark.long

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ckvd.model.gaps import find_gaps
+from ckvd.model.gaps import count_filled, find_gaps
 from ckvd.model.grid import Grid
 from ckvd.model.market import Interval
 from ckvd.model.provenance import Absence, Gap, Reason
@@ -175,6 +175,36 @@ def test_gaps_of_a_year_of_minutes_are_found_without_walking_them() -> None:
     kept = present[(present < outage[0]) | (present >= outage[1])]
     known = [Absence(ms(2023, 3, 24), ms(2023, 3, 25), Reason.HALTED)]
     assert find_gaps(kept, [span], grid_of(Interval.M1), known) == (Gap(*outage, 80, Reason.HALTED),)
+
+
+@given(situations())
+def test_the_slots_with_a_bar_are_all_but_those_that_gaps_tell(
+    situation: tuple[list[int], tuple[Span, ...], Interval, list[Absence]],
+) -> None:
+    open_time, where, interval, _ = situation
+    grid = grid_of(interval)
+    for span in where:
+        opens = np.array([open_ms for open_ms in open_time if open_ms in span], np.int64)
+        told = sum(gap.bar_count for gap in find_gaps(opens, [span], grid))
+        assert count_filled(opens, span, grid) == grid.count(span) - told
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 99_999), st.integers(1, 9_999)), max_size=6),
+    st.sets(st.integers(0, 99_999), max_size=6),
+    st.integers(0, MINUTE_MS - 1),
+)
+def test_holes_in_many_bars_are_found_without_looking_at_each_bar(
+    holes: list[tuple[int, int]], late: set[int], offset_ms: int
+) -> None:
+    span = Span(START, START + 100_000 * MINUTE_MS)
+    opens = np.arange(span.start_ms, span.end_ms, MINUTE_MS)
+    opens[list(late)] += offset_ms
+    kept = np.ones(len(opens), bool)
+    for start, length in holes:
+        kept[start : start + length] = False
+    opens = opens[kept]
+    assert count_filled(opens, span, Grid.of(Interval.M1)) == np.count_nonzero(kept)
 
 
 # --- 3d bars -----------------------------------------------------------------------------------------------

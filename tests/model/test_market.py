@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckvd.errors import CkvdError, IdentityError
-from ckvd.model.market import Interval, Kind, Market, SeriesKey, parse_interval
+from ckvd.model.market import Interval, Kind, Market, SeriesKey, pair_of, parse_interval
 from support.models import DAY_MS, HOUR_MS, LENGTHS, MILLISECOND
 from support.strategies import SYMBOLS, series_keys
 
@@ -119,6 +119,48 @@ def test_index_and_premium_kinds_are_refused_on_spot_and_accepted_on_futures(kin
         SeriesKey.of("BTCUSDT", "1m", kind=kind)
     for market in FUTURES:
         assert SeriesKey.of("BTCUSDT", "1m", market=market, kind=kind).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("market", "contract", "pair"),
+    [
+        ("cm", "BTCUSD_PERP", "BTCUSD"),
+        ("cm", "BTCUSD_200925", "BTCUSD"),
+        ("um", "BTCUSDT_260626", "BTCUSDT"),
+        ("um", "BTCUSDT_PERP", "BTCUSDT"),
+    ],
+)
+def test_index_prices_are_those_of_the_pair_and_a_contract_is_refused_with_its_name(
+    market: str, contract: str, pair: str
+) -> None:
+    with pytest.raises(IdentityError, match=f"{contract!r} is a contract, .*: use the symbol {pair!r}"):
+        SeriesKey.of(contract, "1h", market=market, kind="indexPriceKlines")
+    index = SeriesKey.of(pair, "1h", market=market, kind="indexPriceKlines")
+    assert SeriesKey.of_older(contract, "1h", market=market, kind="indexPriceKlines") == index
+    for kind in (Kind.KLINES, Kind.MARK_PRICE, Kind.PREMIUM_INDEX):
+        mark = SeriesKey.of(contract, "1h", market=market, kind=kind)
+        assert mark == SeriesKey.of_older(contract, "1h", market=market, kind=kind)
+        assert mark.symbol == contract
+
+
+@pytest.mark.parametrize(
+    "symbol", ["ICPUSDT_SETTLED", "CTKUSDTSETTLED", "BTC_PERPUSDT", "BTCUSDT_2606", "X_PERPETUAL"]
+)
+def test_a_pair_that_only_looks_like_a_contract_has_index_prices(symbol: str) -> None:
+    assert pair_of(symbol) == symbol
+    assert SeriesKey.of(symbol, "1h", market="um", kind="indexPriceKlines").symbol == symbol
+
+
+@pytest.mark.parametrize(
+    ("written", "usual"),
+    [("\uff22\uff34\uff23USDT", "BTCUSDT"), ("BTCUSDT_\uff12\uff16", "BTCUSDT_26"), ("BTC\u00b2USDT", "BTC2USDT")],
+)
+def test_a_symbol_with_full_width_letters_is_refused_and_the_usual_ones_are_proposed(
+    written: str, usual: str
+) -> None:
+    with pytest.raises(IdentityError, match=f"special width or form: did you mean {usual!r}"):
+        SeriesKey.of(written, "1m", market="um")
+    assert SeriesKey.of_older(written, "1m", market="um", kind="klines").symbol == usual
 
 
 def test_an_identity_error_is_a_value_error_and_a_ckvd_error() -> None:

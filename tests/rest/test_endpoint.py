@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from ckvd.model.market import Market, SeriesKey
+from ckvd.model.market import Kind, Market, SeriesKey
 from ckvd.rest.endpoint import RULES, Endpoint
 
 
-@pytest.mark.parametrize("symbol", ["BTCUSDT_260626", "BTCUSD_PERP", "ICPUSDT_SETTLED"])
-def test_an_index_is_that_of_the_pair(symbol: str) -> None:
-    series = SeriesKey.of(symbol, "1h", market="um", kind="indexPriceKlines")
-    pair = symbol if symbol.endswith("SETTLED") else symbol.partition("_")[0]
-    assert Endpoint.of(series).subject == ("pair", pair)
+@pytest.mark.parametrize("symbol", ["BTCUSDT", "ICPUSDT_SETTLED"])
+@pytest.mark.parametrize("market", ["um", "cm"])
+def test_an_index_is_asked_for_by_its_pair_and_all_else_by_symbol(symbol: str, market: str) -> None:
+    for kind in Kind:
+        subject = Endpoint.of(SeriesKey.of(symbol, "1h", market=market, kind=kind)).subject
+        assert subject == ("pair" if kind == "indexPriceKlines" else "symbol", symbol)
 
 
 def test_a_small_request_weighs_little() -> None:

@@ -10,7 +10,7 @@ from ckvd.cache import CacheFolder
 from ckvd.maintenance.export import ExportFormat, export_series
 from ckvd.maintenance.repair import RepairReport, repair
 from ckvd.maintenance.verification import verify_cache
-from ckvd.model.market import DAY_MS, SeriesKey
+from ckvd.model.market import DAY_MS, Interval, Kind, Market, SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.vision.folder_source import FolderArchiveSource
 from support.places import SAMPLES
@@ -36,6 +36,19 @@ def download(root: Path, series: SeriesKey, span: Span, mirror: Path = SAMPLES) 
 
     asyncio.run(work())
     return CacheFolder(root)
+
+
+def older_key(symbol: str, interval: str, *, market: str, kind: str) -> SeriesKey:
+    """A key with a symbol that an older version accepted and that is refused now. It writes as that version did."""
+    key = object.__new__(SeriesKey)
+    for name, value in {
+        "market": Market(market),
+        "kind": Kind(kind),
+        "symbol": symbol,
+        "interval": Interval(interval),
+    }.items():
+        object.__setattr__(key, name, value)
+    return key
 
 
 def segment_paths(folder: CacheFolder) -> list[Path]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from ckvd.model.grid import regular_close_times
-from ckvd.model.market import Interval, Kind, Market, SeriesKey
+from ckvd.model.market import Interval, Kind, Market, SeriesKey, pair_of
 from ckvd.model.provenance import Absence, Origin, Reason, Source
 from ckvd.model.table import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, Decimals, KlineTable, fields_of
 from ckvd.model.timespan import Span
@@ -30,7 +30,10 @@ def series_keys(draw: st.DrawFn) -> SeriesKey:
     market = draw(st.sampled_from(Market))
     kind = Kind.KLINES if market is Market.SPOT else draw(st.sampled_from(Kind))
     intervals = [interval for interval in Interval if market is Market.SPOT or interval is not Interval.S1]
-    return SeriesKey(market, kind, draw(st.sampled_from(SYMBOLS)), draw(st.sampled_from(intervals)))
+    symbol = draw(st.sampled_from(SYMBOLS))
+    return SeriesKey(
+        market, kind, pair_of(symbol) if kind is Kind.INDEX_PRICE else symbol, draw(st.sampled_from(intervals))
+    )
 
 
 @st.composite

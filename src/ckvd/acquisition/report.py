@@ -148,6 +148,8 @@ class DownloadReport:
         What the cache still does not cover of the span, without bars that are not closed yet.
     completions : tuple of CompletionReport
         What each series has beyond its archives, where other sources were asked.
+    not_found : tuple of SeriesKey
+        Series of which every source was asked, and neither these nor the cache have anything. Nothing is stored.
     present_ms : int
         The time of the download by its clock, in milliseconds: a bar that closes later is no data yet.
     untraded_tails : mapping of SeriesKey to UntradedTail
@@ -163,6 +165,7 @@ class DownloadReport:
     missing: dict[SeriesKey, tuple[Span, ...]]
     completions: tuple[CompletionReport, ...] = ()
     present_ms: int = field(default_factory=now_ms)
+    not_found: tuple[SeriesKey, ...] = ()
     untraded_tails: dict[SeriesKey, UntradedTail] = field(default_factory=dict)
     unavailable: dict[SeriesKey, tuple[Absence, ...]] = field(default_factory=dict)
 

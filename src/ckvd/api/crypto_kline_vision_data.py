@@ -327,8 +327,19 @@ class CryptoKlineVisionData(ConnectionHolder):
             unavailable=unavailable,
             untraded_tails=find_untraded_tails(self.folder, series, span),
         )
+        whole = replace(whole, not_found=self._not_found(whole))
         await pack_stored(self.folder, whole, vision.limits)
         return whole
+
+    def _not_found(self, report: DownloadReport) -> tuple[SeriesKey, ...]:
+        """The series of which no source has anything. Where one failed, that is unknown."""
+        failed = {archive.series for archive in report.failed}
+        failed |= {completion.series for completion in report.completions if completion.errors}
+        return tuple(
+            series
+            for series, spans in report.missing.items()
+            if spans and series not in failed and not self.folder.segments(series)
+        )
 
     async def _complete(
         self,

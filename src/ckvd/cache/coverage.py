@@ -13,7 +13,7 @@ from ckvd.cache.rows import lacking_bars, read_grid
 from ckvd.errors import SegmentError
 from ckvd.model.grid import closed_part
 from ckvd.model.provenance import narrow
-from ckvd.model.timespan import difference
+from ckvd.model.timespan import difference, union
 
 if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
@@ -104,6 +104,31 @@ def uncovered_spans(folder: CacheFolder, series: SeriesKey, span: Span, now_ms: 
     """Which parts of a span are missing in the cache. Bars that are not closed yet are left out."""
     answered = [covered.span for covered in read_coverage(folder, series, span) if covered.is_answered]
     return difference([closed_part(span, read_grid(folder, series), now_ms)], answered)
+
+
+def unavailable_spans_of(folder: CacheFolder, series: SeriesKey, span: Span) -> tuple[Span, ...]:
+    """Which parts of a span the cache only records as unavailable: they were asked for, and no source had them.
+
+    Returns
+    -------
+    tuple of Span
+        Disjoint and in order.
+
+    Raises
+    ------
+    SegmentError
+        A header cannot be read: what it covers is unknown.
+    CacheError
+        The folder cannot be read, or its segments were replaced again and again.
+    """
+    return look_again(folder, series, partial(_unavailable_spans_of, folder, series, span))
+
+
+def _unavailable_spans_of(folder: CacheFolder, series: SeriesKey, span: Span) -> tuple[Span, ...]:
+    winners = resolve(span, folder.segments(series))
+    return union(
+        winner.span for winner in winners if not is_answered(read_named_header(folder, series, winner.segment))
+    )
 
 
 def unavailable_absences(folder: CacheFolder, series: SeriesKey, span: Span) -> tuple[Absence, ...]:

@@ -95,7 +95,7 @@ def _require_name(header: SegmentHeader, path: str, series: SeriesKey, name: Seg
     if header.span != name.span or header.revision != name.revision or not header.is_of(series):
         raise SegmentCorruptError(
             path,
-            f"its header says {header.series} {header.span}, revision {header.revision}: "
+            f"its header says {header.series_text} {header.span}, revision {header.revision}: "
             "the file was renamed or swapped",
         )
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -27,6 +27,8 @@ from ckvd.cli.printing import complain, format_nbytes, is_progress_shown, progre
 from ckvd.model.market import MINUTE_MS, Kind, Market, SeriesKey
 from ckvd.model.timespan import Span, format_time
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
+
+_NOT_FOUND: Final = "no source has any of it, and nothing was stored; are symbol, market and interval right?"
 
 
 @exit_status_of_errors()
@@ -68,7 +70,8 @@ def download(
     with _show_progress() as on_progress:
         report = _run(_download(series, Span.of(start, end), options, refresh, on_progress))
     _print_report(report)
-    if not (report.is_complete or report.archives or refresh):
+    is_known = any(spans and series not in report.not_found for series, spans in report.missing.items())
+    if is_known and not (report.archives or refresh):
         complain("unavailable before, and asked for again when its time has come; --refresh asks at once")
     if not (report.is_complete and report.is_closed):
         raise typer.Exit(EXIT_INCOMPLETE)
@@ -145,7 +148,7 @@ def _print_report(report: DownloadReport) -> None:
         _print_completion(completion)
     for series, spans in report.missing.items():
         for span in spans:
-            why = report.why(series, span)
+            why = _NOT_FOUND if series in report.not_found else report.why(series, span)
             complain(f"{series}: {span} is not in the cache" + (f": {why}" if why else ""))
     for series, tail in report.untraded_tails.items():
         say(f"{series}: {tail}")

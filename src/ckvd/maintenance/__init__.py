@@ -8,6 +8,8 @@ them. Beside most functions that change files stands one that only shows the cha
 - `gap_report`: missing bars and their reasons, and how full each month is.
 - `verification`: what is wrong with a cache, as `Finding`s.
 - `repair`: setting damaged files aside, and fetching again what was lost.
+- `misfiled`: folders under a second name of a series, and moving them home.
+- `phantoms`: series of which no source had anything, and removing them.
 - `quarantine`: setting files aside with a reason, and restoring them.
 - `tombstones`: empty segments that hide older ones where a segment was set aside.
 - `audit`: comparing a cache with its source, whose archives may have changed.

@@ -7,6 +7,10 @@ ISO 8601, UTC.
 The hash depends on the bars alone, not on how many segments they are stored in. It is the SHA-256 of the names of
 all columns, each followed by the SHA-256 of the column's values, little-endian, in order of open time. Regular
 microseconds, which segments leave out, are hashed as if they were stored.
+
+Spans that were asked for and that no source had have lines of their own, with no bars and `UNAVAILABLE_SHA256` as
+their hash. A cache with bars there, or that was never asked for them, is not the same. A version of ckvd that does
+not know this hash finds such a span missing, so the format is still version 1, and older files are checked as ever.
 """
 
 from __future__ import annotations
@@ -19,13 +23,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from ckvd.cache.coverage import unavailable_spans_of
 from ckvd.cache.rows import column_of, stream_rows
 from ckvd.errors import CkvdError, DataLockError, NotCachedError, cannot
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.market import SeriesKey
-from ckvd.model.record import Record, as_json
+from ckvd.model.record import Record, as_json, fields_as_json
 from ckvd.model.table import CLOSE_TIME_US, OPEN_TIME_US, fields_of
-from ckvd.model.timespan import Span, union
+from ckvd.model.timespan import Span, difference, union
 from ckvd.segment.atomic_file import atomic_write
 
 if TYPE_CHECKING:
@@ -36,6 +41,8 @@ if TYPE_CHECKING:
     from ckvd.maintenance.selection import SeriesFilter
 
 
+UNAVAILABLE_SHA256: Final = hashlib.sha256(b"unavailable").hexdigest()
+"""What stands for the hash of a span that no source had: the SHA-256 of the word."""
 _TITLE: Final = "# ckvd data lock, version 1: SHA-256, bars, span, series"
 
 
@@ -49,13 +56,22 @@ class ContentHash(Record):
     span : Span
     bar_count : int
     sha256 : str
-        64 hexadecimal digits.
+        64 hexadecimal digits; `UNAVAILABLE_SHA256` where no source had the span.
     """
 
     series: SeriesKey
     span: Span
     bar_count: int
     sha256: str
+
+    @property
+    def is_unavailable(self) -> bool:
+        """Whether the span was asked for, and no source had it."""
+        return self.sha256 == UNAVAILABLE_SHA256
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object: its fields, and whether the span was unavailable."""
+        return {**fields_as_json(self), "is_unavailable": self.is_unavailable}
 
 
 def hash_span(folder: CacheFolder, series: SeriesKey, span: Span) -> ContentHash:
@@ -134,7 +150,7 @@ def lock_data(
     *,
     on_series: Callable[[SeriesKey], None] | None = None,
 ) -> Iterator[ContentHash]:
-    """Hash each covered span of some series.
+    """Hash each covered span of some series, and name the parts that no source had when they were asked for.
 
     Parameters
     ----------
@@ -148,7 +164,7 @@ def lock_data(
     Raises
     ------
     NotCachedError
-        Bars of a covered span were unavailable when they were asked for.
+        A span was removed meanwhile.
     SegmentError, CacheError
         A segment or folder cannot be read.
     """
@@ -157,14 +173,24 @@ def lock_data(
             on_series(series)
         for covered in union(name.span for name in folder.segments(series)):
             wanted = covered if span is None else covered.intersection(span)
-            if wanted:
-                yield hash_span(folder, series, wanted)
+            unavailable = unavailable_spans_of(folder, series, wanted) if wanted else ()
+            for part in sorted((*difference([wanted], unavailable), *unavailable)):
+                yield _unavailable(series, part) if part in unavailable else hash_span(folder, series, part)
+
+
+def _unavailable(series: SeriesKey, span: Span) -> ContentHash:
+    return ContentHash(series, span, 0, UNAVAILABLE_SHA256)
 
 
 def format_lock(hashes: Iterable[ContentHash]) -> str:
     """The text of a data lock."""
-    lines = [f"{one.sha256} {one.bar_count} {one.span} {one.series}" for one in hashes]
-    return "\n".join([_TITLE, *lines]) + "\n"
+    return "\n".join([_TITLE, *(line for one in hashes for line in _lines_of(one))]) + "\n"
+
+
+def _lines_of(one: ContentHash) -> Iterator[str]:
+    if one.is_unavailable:
+        yield f"# unavailable when it was asked for: {one.series} {one.span}"
+    yield f"{one.sha256} {one.bar_count} {one.span} {one.series}"
 
 
 def write_lock(path: Path, text: str) -> None:
@@ -219,7 +245,7 @@ def _parse_line(line: str) -> ContentHash:
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise ValueError(f"{sha256[:80]!r} is no SHA-256 of 64 hexadecimal digits")
     market, kind, symbol, interval = parts
-    key = SeriesKey.of(symbol, interval, market=market, kind=kind)
+    key = SeriesKey.of_older(symbol, interval, market=market, kind=kind)
     return ContentHash(key, Span.of(start, end), int(bar_count), sha256)
 
 
@@ -227,6 +253,9 @@ def check_lock(folder: CacheFolder, expected: Iterable[ContentHash]) -> Iterator
     """Compare a cache with a data lock, line by line."""
     for line in expected:
         try:
+            if line.is_unavailable:
+                yield _check_unavailable(folder, line)
+                continue
             found = hash_span(folder, line.series, line.span)
         except NotCachedError as error:
             yield LockCheck(line, Verdict.MISSING, message=str(error))
@@ -235,3 +264,19 @@ def check_lock(folder: CacheFolder, expected: Iterable[ContentHash]) -> Iterator
         else:
             is_same = (found.sha256, found.bar_count) == (line.sha256, line.bar_count)
             yield LockCheck(line, Verdict.SAME if is_same else Verdict.DIFFERENT, found)
+
+
+def _check_unavailable(folder: CacheFolder, line: ContentHash) -> LockCheck:
+    """Compare a cache with a line that says that no source had the span."""
+    unavailable = unavailable_spans_of(folder, line.series, line.span)
+    if unavailable == (line.span,):
+        return LockCheck(line, Verdict.SAME, line)
+    covered = union(name.span.intersection(line.span) for name in folder.segments(line.series))
+    held = difference(covered, unavailable)
+    if held:
+        message = f"unavailable by the lock, and the cache has {', '.join(map(str, held))}"
+        found = hash_span(folder, line.series, line.span) if held == (line.span,) else None
+        return LockCheck(line, Verdict.DIFFERENT, found, message)
+    lacking = ", ".join(map(str, difference([line.span], unavailable)))
+    message = f"unavailable by the lock, and the cache was not asked for {lacking}; fetch it (ckvd download)"
+    return LockCheck(line, Verdict.MISSING, message=message)

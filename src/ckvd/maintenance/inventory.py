@@ -1,27 +1,31 @@
 """What a cache has: a summary of each series, one series in full, and totals.
 
-A summary reads the headers of a series' segments and a few of its last bars, so that thousands are listed quickly.
+A summary reads the headers of a series' segments, a few of its last bars, and open times where bars are missing, so
+that thousands are listed quickly.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from ckvd.cache.open_segments import look_again
 from ckvd.cache.packing import survey_packing
 from ckvd.cache.resolution import resolve, superseded
-from ckvd.cache.rows import count_rows
+from ckvd.cache.rows import read_grid
 from ckvd.cache.untraded_tail import untraded_tail_of
 from ckvd.errors import SegmentError, cannot
 from ckvd.maintenance.selection import EVERYTHING
+from ckvd.model.gaps import SCANNED_BARS_MAX, count_filled, find_gaps
 from ckvd.model.provenance import Absence, Origin, Source
 from ckvd.model.record import Record, as_json, fields_as_json
 from ckvd.model.timespan import Span, union
-from ckvd.segment.reader import read_segment_header
+from ckvd.segment.reader import SegmentReader, read_open_times, read_segment_header
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder, SegmentName
     from ckvd.cache.untraded_tail import UntradedTail
     from ckvd.maintenance.selection import SeriesFilter
+    from ckvd.model.grid import Grid
     from ckvd.model.market import SeriesKey
     from ckvd.segment.header import SegmentHeader
 
@@ -49,6 +54,9 @@ class SeriesSummary(Record):
     segment_count : int
     bar_count : int
         Bars that a read of the whole coverage returns.
+    missing_bar_count : int
+        Bars that the grid has from the first covered moment to the last and the cache has not, for whatever reason:
+        `report_gaps` says which and why.
     nbytes : int
         Bytes of all segments on disk.
     origins : dict of Origin to int
@@ -67,6 +75,7 @@ class SeriesSummary(Record):
     coverage: tuple[Span, ...]
     segment_count: int
     bar_count: int
+    missing_bar_count: int
     nbytes: int
     origins: dict[Origin, int]
     provisional: tuple[Span, ...]
@@ -184,19 +193,20 @@ def _summarise_once(folder: CacheFolder, series: SeriesKey) -> SeriesSummary:
     headers = _read_headers(paths, {winner.segment for winner in winners})
     provisional = []
     bar_count = 0
+    grid = read_grid(folder, series)
+    missing_count = sum(grid.count_min(Span(before.end_ms, after.start_ms)) for before, after in pairwise(coverage))
     sources: set[tuple[Origin, bytes]] = set()
     for winner in winners:
         header = headers[winner.segment]
         if header is None:
+            missing_count += grid.count_min(winner.span)
             continue
         sources.update(_sources_within(header, winner.span))
         if header.is_provisional:
             provisional.append(winner.span)
-        if winner.span == winner.segment.span or not header.row_count:
-            bar_count += header.row_count
-        else:
-            with contextlib.suppress(SegmentError):
-                bar_count += count_rows(paths[winner.segment], winner.span)
+        held_count, lacking_count = _count_bars(paths[winner.segment], header, winner.span, grid)
+        bar_count += held_count
+        missing_count += lacking_count
     statuses = folder.statuses(series, segments)
     written_ms = [status.st_mtime_ns // 1_000_000 for status in statuses]
     return SeriesSummary(
@@ -204,6 +214,7 @@ def _summarise_once(folder: CacheFolder, series: SeriesKey) -> SeriesSummary:
         coverage,
         len(headers),
         bar_count,
+        missing_count,
         sum(status.st_size for status in statuses),
         {origin: count for origin in Origin if (count := sum(origin is found for found, _ in sources))},
         union(provisional),
@@ -212,6 +223,26 @@ def _summarise_once(folder: CacheFolder, series: SeriesKey) -> SeriesSummary:
         sum(header is None for header in headers.values()),
         untraded_tail_of(folder, series, [one for one in winners if _has_rows(headers[one.segment])]),
     )
+
+
+def _count_bars(path: str, header: SegmentHeader, span: Span, grid: Grid) -> tuple[int, int]:
+    """How many bars a segment has in a span, and how many it lacks there."""
+    slot_count = grid.count_min(span)
+    is_whole = span == header.span
+    if is_whole and grid.is_known and header.row_count in (0, slot_count):
+        return header.row_count, slot_count - header.row_count
+    try:
+        if is_whole and grid.is_known and header.row_count <= SCANNED_BARS_MAX:
+            return header.row_count, slot_count - count_filled(read_open_times(path, header), span, grid)
+        with SegmentReader(path) as reader:
+            rows = reader.rows.between(span.start_ms, span.end_ms)
+            stored = rows.stored("open_time")
+            opens = np.empty(0, np.int64) if stored is None else stored
+            if grid.is_known:
+                return len(rows), slot_count - count_filled(opens, span, grid)
+            return len(rows), sum(gap.bar_count for gap in find_gaps(opens, [span], grid, rows.absences))
+    except SegmentError:
+        return 0, slot_count
 
 
 def _has_rows(header: SegmentHeader | None) -> bool:

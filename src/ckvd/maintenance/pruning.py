@@ -221,7 +221,7 @@ def prune_span(folder: CacheFolder, series: SeriesKey, span: Span = ALL_TIME) ->
 def _remove(store: SeriesStore, names: Iterable[SegmentName]) -> None:
     """Remove segments, the oldest revision first, and folders that are then empty. The series is locked."""
     store.remove(sorted(names, key=lambda name: name.revision), Step.PRUNED)
-    _remove_empty_folders(store.folder, store.series)
+    remove_empty_folders(store.folder.series_path(store.series))
 
 
 def _plan_series(
@@ -266,9 +266,8 @@ def _keep(store: SeriesStore, winner: Winner) -> bool:
         return False
 
 
-def _remove_empty_folders(folder: CacheFolder, series: SeriesKey) -> None:
+def remove_empty_folders(path: Path) -> None:
     """Remove the folder of a locked series, and those above it, as long as they are empty."""
-    path = folder.series_path(series)
     for place in (path, *path.parents[:3]):
         try:
             place.rmdir()

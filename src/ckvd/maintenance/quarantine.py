@@ -16,11 +16,12 @@ from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.folder import QUARANTINE_FOLDER, QUARANTINE_REASON_SUFFIX, SegmentName, parse_segment_name
 from ckvd.cache.locks import SeriesLock
-from ckvd.errors import CacheError, cannot
+from ckvd.errors import CacheError, IdentityError, SegmentError, cannot
 from ckvd.maintenance.tombstones import publish_tombstones, spans_to_hide, withdraw_tombstones
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import now_ms
 from ckvd.segment.atomic_file import atomic_write, flush_folder
+from ckvd.segment.reader import read_segment_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -116,6 +117,33 @@ def quarantine_file(
     return quarantined
 
 
+def set_aside_misfiled(folder: CacheFolder, series: SeriesKey, source: Path, reason: str) -> Quarantined | None:
+    """Set aside a file that lies outside of the folder of its series, where nothing wins in its place.
+
+    The caller holds the lock of the folder that it lies in.
+
+    Parameters
+    ----------
+    folder : CacheFolder
+    series : SeriesKey
+        The series that its bars are of.
+    source : Path
+    reason : str
+
+    Returns
+    -------
+    Quarantined or None
+        None where the file is gone. Errors: see `quarantine_file`.
+    """
+    place = folder.make_path(folder.root / QUARANTINE_FOLDER / str(series))
+    with SeriesLock(folder, series):
+        nbytes = _nbytes_of(source)
+        if nbytes is None:
+            return None
+        quarantined = Quarantined(_unused_path(place, source.name), series, source.name, reason, now_ms(), nbytes)
+        return quarantined if _move_aside(source, quarantined) else None
+
+
 def _nbytes_of(source: Path) -> int | None:
     try:
         return source.stat().st_size
@@ -172,8 +200,9 @@ def restore(folder: CacheFolder, quarantined: Quarantined, file_name: str | None
     Raises
     ------
     CacheError
-        Another file has the name now, or the file cannot be moved.
+        Another file has the name now, the file cannot be moved, or its header names no series that can be read.
     """
+    _require_readable_name(quarantined)
     target = folder.series_path(quarantined.series) / (file_name or quarantined.file_name)
     with SeriesLock(folder, quarantined.series):
         # Made with the series locked: pruning removes empty folders.
@@ -191,6 +220,22 @@ def restore(folder: CacheFolder, quarantined: Quarantined, file_name: str | None
         if name is not None and target.name == quarantined.file_name:
             withdraw_tombstones(folder, quarantined.series, name, quarantined.tombstones)
     return target
+
+
+def _require_readable_name(quarantined: Quarantined) -> None:
+    """Refuse a file whose bars were moved to the series of their right name: it would hide them."""
+    try:
+        header = read_segment_header(quarantined.path)
+        is_right, found = header.is_of(quarantined.series), header.series_text
+    except (OSError, SegmentError, ValueError, KeyError, TypeError):
+        return  # damaged: it goes back as it is
+    if is_right:
+        return
+    try:
+        _ = header.series
+    except IdentityError as error:
+        reason = f"cannot be restored: it was filed as {found}, and {quarantined.series} has its bars now ({error})"
+        raise CacheError(str(quarantined.path), reason) from None
 
 
 def discard(quarantined: Quarantined) -> None:
@@ -230,7 +275,7 @@ def _write_reason(quarantined: Quarantined) -> None:
 def _read(path: Path, reason_path: Path) -> Quarantined | None:
     market, kind, symbol, interval = path.parts[-5:-1]
     try:
-        series = SeriesKey.of(symbol, interval, market=market, kind=kind)
+        series = SeriesKey.of_older(symbol, interval, market=market, kind=kind)
         document = json.loads(reason_path.read_text(encoding="utf-8"))
         tombstones = (parse_segment_name(file_name) for file_name in document.get(_TOMBSTONES_KEY, ()))
         return Quarantined(

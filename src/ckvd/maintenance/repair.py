@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ckvd.acquisition.ingest import GroupCommit
 from ckvd.acquisition.limits import IngestLimits
@@ -28,6 +28,8 @@ from ckvd.cache.store import SeriesStore
 from ckvd.concurrency import run_together
 from ckvd.errors import FATAL_ERRORS, CacheError, CkvdError, NetworkError, SegmentError
 from ckvd.maintenance.leftovers import Leftover, remove_leftovers
+from ckvd.maintenance.misfiled import Moved, find_misfiled, move_home
+from ckvd.maintenance.phantoms import remove_phantom
 from ckvd.maintenance.quarantine import Quarantined, list_quarantine, quarantine_file, restore
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.maintenance.tombstones import withdraw_tombstones
@@ -61,16 +63,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RepairStep(Record):
-    """One file to set aside, or one span to fetch again whose file was set aside earlier.
+    """One file to set aside, one span to fetch again whose file was set aside earlier, or one folder to clear.
 
     Attributes
     ----------
     finding : Finding
     series : SeriesKey
     lost : tuple of Span
-        The spans in which the file wins; or the span that was lost earlier.
+        The spans in which the file wins; or the span that was lost earlier; none for a folder.
     nbytes : int
-        Of the file.
+        Of the file, or of the segments in the folder.
     """
 
     finding: Finding
@@ -99,7 +101,11 @@ class RepairReport(Record):
     unrepaired : dict of SeriesKey to tuple of Span
         What is still lost: no source was given, it lacks the archive, or the disk refused the bars.
     refusals : tuple of str
-        Why files were not set aside or renamed.
+        Why files were not set aside or renamed, and folders not cleared.
+    moved : tuple of Moved
+        Misfiled series whose bars were moved home.
+    phantoms : tuple of SeriesKey
+        Series that were removed, because no source had any of them.
     """
 
     quarantined: tuple[Quarantined, ...]
@@ -108,6 +114,8 @@ class RepairReport(Record):
     leftovers: tuple[Leftover, ...]
     unrepaired: dict[SeriesKey, tuple[Span, ...]]
     refusals: tuple[str, ...] = ()
+    moved: tuple[Moved, ...] = ()
+    phantoms: tuple[SeriesKey, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -133,6 +141,16 @@ class RepairReport(Record):
             "failures": list(self.failures),
             "leftovers": as_json([leftover.path for leftover in self.leftovers]),
             "unrepaired": as_json(self.unrepaired),
+            "moved": [
+                {
+                    "path": as_json(one.misfiled.path),
+                    "series": as_json(one.misfiled.series),
+                    "bar_count": one.bar_count,
+                    "set_aside": as_json([aside.path for aside in one.set_aside]),
+                }
+                for one in self.moved
+            ],
+            "phantoms": as_json(self.phantoms),
         }
 
 
@@ -157,6 +175,9 @@ class Refetched:
     unfetched: tuple[Span, ...]
 
 
+_CLEARED: Final = (Trouble.MISFILED, Trouble.PHANTOM)
+
+
 # --- What is to be done ------------------------------------------------------------------------------------
 
 
@@ -176,10 +197,13 @@ def plan_repair(folder: CacheFolder, findings: Iterable[Finding]) -> tuple[Repai
                 # The rest of the segment is stored again before it is set aside.
                 wrong = _spans_of_other_intervals(finding.path, series) or lost
                 lost = tuple(part for span in lost for part in map(span.intersection, wrong) if part)
+        elif finding.trouble in _CLEARED:
+            lost = ()
         else:
             continue
         try:
-            nbytes = finding.path.stat().st_size
+            files = finding.path.glob("*.ckvd") if finding.trouble in _CLEARED else [finding.path]
+            nbytes = sum(file.stat().st_size for file in files)
         except OSError:
             nbytes = 0
         steps[place] = RepairStep(finding, series, lost, nbytes)
@@ -285,6 +309,8 @@ async def repair(
             _withdraw_tombstones(folder, [moved for _, moved in quarantined])
     except CacheError as error:
         refusals.append(str(error))
+    moved, phantoms, kept = _clear_folders(folder, steps, present_ms)
+    refusals += kept
     lost = _lost_now(folder, steps, quarantined, present_ms)
     refetched = []
     if source is not None:
@@ -301,7 +327,32 @@ async def repair(
         leftovers,
         {series: spans for series, spans in lost.items() if spans},
         tuple(refusals),
+        moved,
+        phantoms,
     )
+
+
+def _clear_folders(
+    folder: CacheFolder, steps: Iterable[RepairStep], present_ms: int
+) -> tuple[tuple[Moved, ...], tuple[SeriesKey, ...], list[str]]:
+    """Move misfiled series home and remove phantoms; also why some were not."""
+    moved: list[Moved] = []
+    phantoms: list[SeriesKey] = []
+    refusals: list[str] = []
+    misfiled = {step.finding.path for step in steps if step.finding.trouble is Trouble.MISFILED}
+    for one in find_misfiled(folder) if misfiled else ():
+        if one.path in misfiled:
+            try:
+                moved.append(move_home(folder, one, at_ms=present_ms))
+            except (SegmentError, CacheError) as error:
+                refusals.append(str(error))
+    for series in (step.series for step in steps if step.finding.trouble is Trouble.PHANTOM):
+        try:
+            if remove_phantom(folder, series):
+                phantoms.append(series)
+        except CacheError as error:
+            refusals.append(str(error))
+    return tuple(moved), tuple(phantoms), refusals
 
 
 def _set_aside(

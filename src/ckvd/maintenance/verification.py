@@ -19,11 +19,13 @@ import numpy as np
 from ckvd.acquisition.completion.scope import outer_seconds
 from ckvd.cache.folder import parse_segment_name
 from ckvd.cache.locks import local_lock_file_system
-from ckvd.cache.resolution import is_unfounded
+from ckvd.cache.resolution import hull, is_unfounded
 from ckvd.cache.rows import column_of, read_grid
 from ckvd.cache.untraded_tail import find_untraded_tail
 from ckvd.errors import CacheError, SegmentError, SegmentForeignError, SegmentVersionError, cannot
 from ckvd.maintenance.leftovers import find_leftovers
+from ckvd.maintenance.misfiled import find_misfiled
+from ckvd.maintenance.phantoms import is_phantom
 from ckvd.model.grid import Grid
 from ckvd.model.impossible_bars import broken_rules, impossible_bars
 from ckvd.model.provenance import Origin, Source
@@ -70,6 +72,8 @@ class Trouble(StrEnum):
     UNFOUNDED = "unfounded"  # "not in archive" is said of a time for which no archive was read
     STRANGER = "stranger"  # a file in the folder of a series without the name of a segment
     LOST = "lost"  # a file in quarantine covers it, and the cache does not (`repair.find_lost`)
+    MISFILED = "misfiled"  # a folder under a second name of a series, which nothing reads
+    PHANTOM = "phantom"  # a series of which no source had anything
     LEFTOVER = "leftover"  # of a process that died
     LOCAL_LOCKS = "local locks"  # locks do not exclude writers on other machines
 
@@ -149,7 +153,7 @@ def verify_cache(
 
 
 def _verify_folder(folder: CacheFolder) -> Iterator[Finding]:
-    """Check the cache as a whole: how far locks reach, and leftovers."""
+    """Check the cache as a whole: how far locks reach, leftovers, and folders under second names."""
     file_system = local_lock_file_system(folder.root)
     if file_system is not None:
         message = f"{file_system} as mounted here excludes no writers on other machines: let one machine write"
@@ -157,6 +161,9 @@ def _verify_folder(folder: CacheFolder) -> Iterator[Finding]:
     for leftover in find_leftovers(folder):
         message = f"{leftover.nbytes} bytes that a process left behind; ckvd cache prune --leftovers removes it"
         yield Finding(Severity.NOTE, Trouble.LEFTOVER, leftover.path, message)
+    for one in find_misfiled(folder):
+        message = f"its bars are those of {one.series}, and nothing reads them here; ckvd cache repair moves them"
+        yield Finding(Severity.WARNING, Trouble.MISFILED, one.path, message, one.series, one.span)
 
 
 def verify_series(folder: CacheFolder, series: SeriesKey, *, is_quick: bool = False) -> Iterator[Finding]:
@@ -165,9 +172,16 @@ def verify_series(folder: CacheFolder, series: SeriesKey, *, is_quick: bool = Fa
     yield from _find_strangers(path, series)
     segments = sorted(folder.segments(series))
     yield from _find_same_revisions(path, series, segments)
+    is_unknown = is_phantom(folder, series)
+    if is_unknown:
+        message = "no source had any of it: is the symbol mistyped? ckvd cache repair removes it"
+        yield Finding(Severity.NOTE, Trouble.PHANTOM, path, message, series, hull(segments))
     grid = Grid.of(series.interval) if is_quick else read_grid(folder, series)
     for name in segments:
-        yield from verify_segment(path / name.file_name, series, name, grid, is_quick=is_quick)
+        for finding in verify_segment(path / name.file_name, series, name, grid, is_quick=is_quick):
+            # Of a phantom it is known that no archive was there.
+            if not (is_unknown and finding.trouble is Trouble.UNFOUNDED):
+                yield finding
     if not is_quick and (tail := find_untraded_tail(folder, series)) is not None:
         yield Finding(Severity.NOTE, Trouble.UNTRADED_TAIL, path, str(tail), series, tail.span, tail.bar_count)
 

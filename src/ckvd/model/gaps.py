@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Neighbouring slots of the grid: the first, the one after the last, and why their bars are missing.
 _Run: TypeAlias = "tuple[int, int, Reason]"
+# Counting looks at each of so many bars; of more, at those around the gaps.
+SCANNED_BARS_MAX: Final = 1 << 14
 
 
 def find_gaps(
@@ -73,6 +75,42 @@ def find_gaps(
         Gap(start_ms, end_ms, (stop - first) // bar_slots, reason)
         for (start_ms, end_ms), (first, stop, reason) in zip(grid.points(bounds).tolist(), runs, strict=True)
     )
+
+
+def count_filled(open_time: Times, span: Span, grid: Grid) -> int:
+    """How many slots of the grid in a span have a bar: all but those that `find_gaps` finds, and faster.
+
+    Of more than `SCANNED_BARS_MAX` bars, only those around gaps are looked at: a long stretch with as many bars as
+    slots from its first bar to its last is taken as whole.
+
+    Parameters
+    ----------
+    open_time : ndarray of int64
+        Milliseconds, ascending, all in the span.
+    span : Span
+    grid : Grid
+        That of the series. Its phase is known.
+    """
+    if not len(open_time):
+        return 0
+    # A bar that opens late may lie in the slot that begins before the span.
+    is_outside = grid.floor(int(open_time[0])) < span.start_ms
+    return _count_slots(open_time, grid) - is_outside
+
+
+def _count_slots(open_time: Times, grid: Grid) -> int:
+    """In how many slots bars open."""
+    count = len(open_time)
+    if count <= SCANNED_BARS_MAX:
+        slots = grid.index(open_time)
+        return 1 + int(np.count_nonzero(slots[1:] != slots[:-1]))
+    first, last = grid.index(open_time[[0, -1]]).tolist()
+    if last - first + 1 == count:
+        return count
+    middle = count // 2
+    before, after = grid.index(open_time[middle - 1 : middle + 1]).tolist()
+    both = _count_slots(open_time[:middle], grid) + _count_slots(open_time[middle:], grid)
+    return both - int(before == after)
 
 
 def _slots_of(span: Span, grid: Grid) -> tuple[int, int]:

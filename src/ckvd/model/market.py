@@ -6,6 +6,7 @@ are imported.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
@@ -80,6 +81,9 @@ _FIXED_MS: Final[dict[Interval, int | None]] = {
     for interval in Interval
 }
 
+# A contract is its pair with a delivery date or PERP. `_SETTLED` is part of the symbol of a pair.
+_CONTRACT: Final = re.compile(r"_(?:[0-9]{6}|PERP)$")
+
 _Choice = TypeVar("_Choice", Market, Kind, Interval)
 
 
@@ -117,8 +121,16 @@ def _validate_symbol(symbol: object) -> None:
         )
     if unicodedata.normalize("NFC", symbol) != symbol:
         raise IdentityError(f"symbol {symbol!r} is not in Unicode normal form C: normalise it first")
+    if (usual := unicodedata.normalize("NFKC", symbol)) != symbol:
+        # Full-width letters and the like: the same symbol for people, another one for the exchange.
+        raise IdentityError(f"symbol {symbol!r} has letters of a special width or form: did you mean {usual!r}?")
     if symbol != symbol.upper():
         raise IdentityError(f"symbol {symbol!r} has lower-case letters: did you mean {symbol.upper()!r}?")
+
+
+def pair_of(symbol: str) -> str:
+    """The pair of a contract: `BTCUSD` for `BTCUSD_PERP`, `BTCUSDT` for `BTCUSDT_260626`; a pair is its own."""
+    return _CONTRACT.sub("", symbol)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -130,8 +142,8 @@ class SeriesKey:
     market : Market
     kind : Kind
     symbol : str
-        As the exchange writes it: `BTCUSDT`, `BTCUSD_PERP`, `BTCUSDT_260626`. The symbol of coin-margined index
-        prices is the pair (`BTCUSD`), that of all other kinds the contract.
+        As the exchange writes it: `BTCUSDT`, `BTCUSD_PERP`, `BTCUSDT_260626`. The symbol of index prices is the
+        pair (`BTCUSD`), because all contracts of a pair have one index; that of all other kinds is the contract.
     interval : Interval
     """
 
@@ -146,6 +158,10 @@ class SeriesKey:
             raise IdentityError(f"{self.kind} exist for futures only: choose market um or cm, or kind klines")
         if self.market is not Market.SPOT and self.interval is Interval.S1:
             raise IdentityError(f"1s bars exist for spot only, not for market {self.market}")
+        if self.kind is Kind.INDEX_PRICE and (pair := pair_of(self.symbol)) != self.symbol:
+            raise IdentityError(
+                f"{self.symbol!r} is a contract, and {self.kind} are those of its pair: use the symbol {pair!r}"
+            )
 
     @classmethod
     def of(cls, symbol: str, interval: str, *, market: str = "spot", kind: str = "klines") -> SeriesKey:
@@ -157,6 +173,16 @@ class SeriesKey:
             The market, kind or interval is unknown, they do not fit together, or the symbol cannot name a folder.
         """
         return cls(_choose(Market, market, "market"), _choose(Kind, kind, "kind"), symbol, parse_interval(interval))
+
+    @classmethod
+    def of_older(cls, symbol: str, interval: str, *, market: str, kind: str) -> SeriesKey:
+        """Make a key from text that an older version of ckvd may have written.
+
+        Names that it accepted beside the one of the series mean that series: index prices by a contract are those
+        of its pair, and full-width letters are the usual ones. Errors: see `of`.
+        """
+        usual = unicodedata.normalize("NFKC", symbol)
+        return cls.of(pair_of(usual) if kind == Kind.INDEX_PRICE else usual, interval, market=market, kind=kind)
 
     def __str__(self) -> str:
         return f"{self.market}/{self.kind}/{self.symbol}/{self.interval}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 
 class Origin(StrEnum):
@@ -230,6 +230,12 @@ def narrow(items: Iterable[_Spanning], span: Span) -> list[_Spanning]:
 def earliest_recheck_ms(absences: Iterable[Absence]) -> int:
     """The earliest time to ask the sources again about an absence; 0 for never."""
     return min((absence.recheck_ms for absence in absences if absence.recheck_ms), default=0)
+
+
+def says_nothing(absences: Collection[Absence]) -> bool:
+    """Whether absences say only that a source did not have the bars: not even that the series exists."""
+    unknown = (Reason.NOT_IN_ARCHIVE, Reason.NO_ARCHIVE, Reason.NOT_PUBLISHED)
+    return bool(absences) and all(absence.reason in unknown for absence in absences)
 
 
 def join_absences(absences: Iterable[Absence]) -> tuple[Absence, ...]:

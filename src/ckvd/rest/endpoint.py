@@ -6,7 +6,6 @@ both.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -15,9 +14,6 @@ from ckvd.model.market import DAY_MS, Kind, Market
 if TYPE_CHECKING:
     from ckvd.model.market import SeriesKey
     from ckvd.model.timespan import Span
-
-# A contract is its pair with a delivery date or PERP. `_SETTLED` is part of the symbol of a pair.
-_CONTRACT: Final = re.compile(r"_(?:[0-9]{6}|PERP)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +81,8 @@ class Endpoint:
     def of(cls, series: SeriesKey) -> Endpoint:
         """The endpoint of a series."""
         rules = RULES[series.market]
-        is_of_pair = series.kind is Kind.INDEX_PRICE
-        subject = ("pair", _pair_of(series.symbol)) if is_of_pair else ("symbol", series.symbol)
-        return cls(f"{rules.root}/{series.kind}", subject, series.interval.rest_name, rules)
+        noun = "pair" if series.kind is Kind.INDEX_PRICE else "symbol"
+        return cls(f"{rules.root}/{series.kind}", (noun, series.symbol), series.interval.rest_name, rules)
 
     def params(self, span: Span, limit: int) -> dict[str, str | int]:
         """The query for bars that open in a span. For the exchange both ends are inclusive."""
@@ -104,8 +99,3 @@ class Endpoint:
         """The query for the first bar from a time on, in markets without a longest span."""
         name, value = self.subject
         return {name: value, "interval": self.interval, "startTime": from_ms, "limit": 1}
-
-
-def _pair_of(symbol: str) -> str:
-    """The pair of a contract: `BTCUSD` for `BTCUSD_PERP`, `BTCUSDT` for `BTCUSDT_260626`."""
-    return _CONTRACT.sub("", symbol)

@@ -131,9 +131,15 @@ class SegmentHeader:
         with self._parsing():
             return _series_of(self.metadata)
 
+    @property
+    def series_text(self) -> str:
+        """The series as it was written: an older version accepted names that `SeriesKey` refuses."""
+        record = json.loads(self.metadata)["series"]
+        return "/".join(record[part] for part in ("market", "kind", "symbol", "interval"))
+
     def is_of(self, series: SeriesKey) -> bool:
         """Whether this is a segment of the series. Mostly it compares bytes only, and parses nothing."""
-        return self.metadata.startswith(_series_json(series)) or self.series == series
+        return self.metadata.startswith(_series_json(series)) or self.series_text == str(series)
 
     def column(self, name: str) -> ColumnLayout | None:
         """The layout of a column, or None if the segment has no such column."""

@@ -302,6 +302,37 @@ def read_segment_header(path: str | os.PathLike[str]) -> SegmentHeader:
     return _open(os.fspath(path), _read_header)
 
 
+def read_open_times(path: str, header: SegmentHeader) -> Times:
+    """Read the open times of a short segment whose header is known: cheaper than mapping the file.
+
+    Returns
+    -------
+    ndarray of int64, shape (header.row_count,)
+        Milliseconds, read-only, a copy.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    OSError
+        It cannot be read.
+    SegmentCorruptError
+        It ends before its open times do.
+    """
+    column = header.column("open_time")
+    if column is None or column.encoding is not Encoding.STORED:
+        return np.empty(0, np.int64)
+    nbytes = header.row_count * column.dtype.itemsize
+    descriptor = os.open(path, _OPEN_FLAGS)
+    try:
+        content = os.pread(descriptor, nbytes, column.offset)
+    finally:
+        os.close(descriptor)
+    if len(content) != nbytes:
+        raise SegmentCorruptError(path, f"truncated: {len(content)} of the {nbytes} bytes of its open times")
+    return np.frombuffer(content, np.int64)
+
+
 def _version_of(status: os.stat_result) -> tuple[int, ...]:
     """What tells a file from every other one, and from itself after a change."""
     return status.st_ino, status.st_ctime_ns, status.st_size, status.st_dev

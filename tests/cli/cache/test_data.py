@@ -9,12 +9,17 @@ import pytest
 
 from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.maintenance.data_lock import format_lock
+from ckvd.model.calendar import days_of
+from ckvd.model.market import SeriesKey
+from ckvd.model.provenance import Absence, Reason
 from ckvd.model.timespan import Span
 from cli.cache.run import DAY, HOURS, MARCH, run, run_any, run_json
 from support import command
 from support.archives import path_of, zip_text
 from support.loopback.mirror import publish
-from support.tables import regular_table
+from support.tables import make_table, regular_table
+
+ETHUSDT = SeriesKey.of("ETHUSDT", "1h")
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -133,3 +138,68 @@ def test_a_file_that_came_meanwhile_is_not_replaced_by_a_lock(
     monkeypatch.setattr("ckvd.cli.cache.data.format_lock", format_after_another)
     assert f"{lock} is there already" in run_any(folder, "lock", str(lock)).stderr
     assert lock.read_text(encoding="utf-8") == "of somebody else"
+
+
+@pytest.fixture
+def holed(folder: CacheFolder) -> CacheFolder:
+    """The cache, and a series of which no source had the second of three days."""
+    days = [period.span for period in days_of(Span.of("2023-03-01", "2023-03-04"))]
+    for span in days[::2]:
+        SeriesStore(folder, ETHUSDT).put(regular_table(ETHUSDT, span), span)
+    absence = Absence(days[1].start_ms, days[1].end_ms, Reason.NOT_IN_ARCHIVE, MARCH.end_ms)
+    SeriesStore(folder, ETHUSDT).put(make_table(ETHUSDT, []), days[1], absences=[absence], recheck_ms=MARCH.end_ms)
+    return folder
+
+
+UNAVAILABLE = f"ckvd: {ETHUSDT}: 2023-03-02..2023-03-03 was unavailable when it was asked for"
+
+
+def test_a_span_that_no_source_had_is_named_and_the_rest_is_locked(holed: CacheFolder, tmp_path: Path) -> None:
+    lock = tmp_path / "data.lock"
+    locked = run_any(holed, "lock", str(lock), status=0)
+    assert "4 spans, 87,191 bars" in locked.stdout
+    assert locked.stderr == f"{UNAVAILABLE}, and the lock says so\n"
+    printed = run_any(holed, "lock", "-", status=0)
+    assert (printed.stdout, printed.stderr) == (lock.read_text(encoding="utf-8"), locked.stderr)
+    assert run(holed, "check-lock", str(lock)).count("same:") == 5
+    document = run_json(holed, "lock", str(lock), "--overwrite")
+    span = Span.of("2023-03-02", "2023-03-03")
+    assert document["unavailable"] == {str(ETHUSDT): [[span.start_ms, span.end_ms]]}
+    assert (document["span_count"], document["bar_count"]) == (4, 87_191)
+    # Where the bars are there by now, the check says which.
+    SeriesStore(holed, ETHUSDT).put(regular_table(ETHUSDT, span), span)
+    said = run(holed, "check-lock", str(lock), status=1).splitlines()
+    assert sum(line.startswith("same:") for line in said) == 4
+    assert (
+        f"different: {ETHUSDT} {span}: 24 bars, expected 0: unavailable by the lock, and the cache has {span}"
+        in said
+    )
+
+
+def test_a_span_that_no_source_had_is_named_and_the_rest_is_exported(holed: CacheFolder, tmp_path: Path) -> None:
+    exported = run_any(holed, "export", "--to", str(tmp_path / "all"), status=0)
+    assert exported.stderr == f"{UNAVAILABLE}, and is not exported\n"
+    files = run_json(holed, "export", "ETHUSDT", "--to", str(tmp_path / "one"))
+    assert [file["bar_count"] for file in files] == [24, 24]
+    # Both ends are given, and not all between them could be exported.
+    bounds = ("--start", "2023-03-01", "--end", "2023-03-03")
+    exported = run_any(holed, "export", "*USDT", "--to", str(tmp_path / "both"), *bounds, status=1)
+    assert exported.stdout.count(": 24 bars") == exported.stdout.count(": 48 bars") == 1
+    assert exported.stderr.startswith(UNAVAILABLE)
+    nothing = run_any(
+        holed, "export", "ETHUSDT", "--to", str(tmp_path / "no"), "--start", "2023-03-02", "--end", "2023-03-03"
+    )
+    assert nothing.stderr.startswith(UNAVAILABLE)
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_series_that_does_not_cover_the_span_does_not_keep_the_others_from_being_exported(
+    holed: CacheFolder, tmp_path: Path
+) -> None:
+    bounds = ("--start", "2023-03-03", "--end", "2023-03-06")
+    exported = run_any(holed, "export", "*USDT", "--to", str(tmp_path / "out"), *bounds, status=1)
+    assert exported.stdout.count(": 72 bars") == 1
+    assert (
+        f"{ETHUSDT}: the cache does not cover 2023-03-04..2023-03-06 of 2023-03-03..2023-03-06" in exported.stderr
+    )
+    assert [path.name for path in (tmp_path / "out/spot/klines").iterdir()] == ["BTCUSDT"]

@@ -79,6 +79,7 @@ SUMMARY = {
     "coverage": [SPAN],
     "segment_count": "int",
     "bar_count": "int",
+    "missing_bar_count": "int",
     "nbytes": "int",
     "origins": {"vision-monthly": "int"},
     "provisional": [],
@@ -189,6 +190,8 @@ def test_repair(folder: CacheFolder) -> None:
         "failures": [],
         "leftovers": [],
         "unrepaired": {},
+        "moved": [],
+        "phantoms": [],
     }
     assert same_in_order(shape(folder, "repair", "--yes", "--vision-url", SAMPLES), expected)
 
@@ -203,6 +206,8 @@ def test_repair_of_what_no_source_has(folder: CacheFolder, tmp_path: Path) -> No
         "failures": ["str"],
         "leftovers": [],
         "unrepaired": {str(HOURS): [SPAN]},
+        "moved": [],
+        "phantoms": [],
     }
     assert same_in_order(shape(folder, "repair", "--yes", "--vision-url", tmp_path / "empty", status=1), expected)
 
@@ -333,10 +338,11 @@ def test_export(folder: CacheFolder, tmp_path: Path) -> None:
 
 
 def test_lock_and_check_lock(folder: CacheFolder, tmp_path: Path) -> None:
-    line = {"series": "str", "span": SPAN, "bar_count": "int", "sha256": "str"}
+    line = {"series": "str", "span": SPAN, "bar_count": "int", "sha256": "str", "is_unavailable": "bool"}
     assert same_in_order(shape(folder, "lock", "-"), [line])
     file = tmp_path / "data.lock"
-    assert same_in_order(shape(folder, "lock", file), {"path": "str", "span_count": "int", "bar_count": "int"})
+    written = {"path": "str", "span_count": "int", "bar_count": "int", "unavailable": {}}
+    assert same_in_order(shape(folder, "lock", file), written)
     bars = {"sha256": "str", "bar_count": "int"}
     expected = {"series": "str", "span": SPAN, "verdict": "str", "expected": bars, "found": bars, "message": "str"}
     assert same_in_order(shape(folder, "check-lock", file), [expected])

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 def test_list_shows_series_as_lines_and_as_json(folder: CacheFolder) -> None:
     lines = run(folder, "list").splitlines()
-    assert lines[0].split("\t")[:4] == ["series", "span", "holes", "bars"]
+    assert lines[0].split("\t")[:5] == ["series", "span", "holes", "bars", "missing"]
+    assert [line.split("\t")[2:5] for line in lines[1:]] == [["0", "86400", "0"], ["0", "743", "1"]]
     assert [line.split("\t")[0] for line in lines[1:]] == ["spot/klines/BNBBTC/1s", "spot/klines/BTCUSDT/1h"]
     (series,) = run_json(folder, "list", "btc*", "-m", "spot", "-k", "klines", "-i", "1h")
-    assert series["bar_count"] == 743
+    assert (series["bar_count"], series["missing_bar_count"]) == (743, 1)
     assert series["origins"] == {"vision-monthly": 1}
 
 

@@ -10,14 +10,18 @@ import pytest
 from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.errors import CacheError, ExportError, NotCachedError
 from ckvd.maintenance.export import ExportCut, ExportFormat, export_series
+from ckvd.maintenance.pruning import prune_span
+from ckvd.model.calendar import days_of
+from ckvd.model.provenance import Absence, Reason
 from ckvd.model.timespan import Span
 from support.caches import export_one
-from support.tables import BTCUSDT_1M, regular_table
+from support.tables import BTCUSDT_1M, make_table, regular_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 DAY = Span.of("2024-01-01", "2024-01-02")
+DAYS = [period.span for period in days_of(Span.of("2024-01-10", "2024-01-13"))]
 
 
 def test_an_existing_file_is_not_overwritten_by_default(folder: CacheFolder, tmp_path: Path) -> None:
@@ -53,3 +57,48 @@ def test_a_gathered_table_is_exported_in_order(tmp_path: Path) -> None:
     (exported,) = export_series(folder, BTCUSDT_1M, tmp_path / "out")
     opens = [line.split(",")[1] for line in exported.path.read_text().splitlines()]
     assert opens == ["1.0"] * 360 + ["2.0"] * 360 + ["1.0"] * 720
+
+
+def opens_of(path: Path) -> list[int]:
+    return [int(line.split(",")[0]) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def holed(tmp_path: Path) -> CacheFolder:
+    """Three days, of which no source had the second."""
+    folder = CacheFolder(tmp_path / "holed")
+    for span in DAYS[::2]:
+        SeriesStore(folder, BTCUSDT_1M).put(regular_table(BTCUSDT_1M, span), span)
+    absence = Absence(DAYS[1].start_ms, DAYS[1].end_ms, Reason.NOT_IN_ARCHIVE, DAYS[1].end_ms)
+    empty = make_table(BTCUSDT_1M, [])
+    SeriesStore(folder, BTCUSDT_1M).put(empty, DAYS[1], absences=[absence], recheck_ms=DAYS[1].end_ms)
+    return folder
+
+
+def test_what_no_source_had_does_not_keep_the_rest_from_being_exported(holed: CacheFolder, tmp_path: Path) -> None:
+    files = list(export_series(holed, BTCUSDT_1M, tmp_path / "out"))
+    assert [(file.span, file.bar_count) for file in files] == [(DAYS[0], 1440), (DAYS[2], 1440)]
+    whole = Span(DAYS[0].start_ms, DAYS[2].end_ms)
+    files = list(export_series(holed, BTCUSDT_1M, tmp_path / "chosen", span=whole, missing="ignore"))
+    assert [file.span for file in files] == [DAYS[0], DAYS[2]]
+    with pytest.raises(NotCachedError) as caught:
+        list(export_series(holed, BTCUSDT_1M, tmp_path / "all", span=whole, cut=ExportCut.DAY))
+    assert caught.value.missing == (DAYS[1],)
+    assert not (tmp_path / "all").exists()
+    with pytest.raises(ValueError, match='missing is "raise" or "ignore"'):
+        list(export_series(holed, BTCUSDT_1M, tmp_path / "all", missing="no"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("is_overwriting", [False, True])
+@pytest.mark.parametrize("is_pruned", [False, True])
+def test_a_month_with_a_hole_is_one_file_with_all_its_bars(
+    holed: CacheFolder, tmp_path: Path, *, is_overwriting: bool, is_pruned: bool
+) -> None:
+    if is_pruned:
+        prune_span(holed, BTCUSDT_1M, DAYS[1])
+    for cut, count in ((ExportCut.MONTH, 1), (ExportCut.DAY, 2)):
+        files = list(export_series(holed, BTCUSDT_1M, tmp_path / cut, cut=cut, is_overwriting=is_overwriting))
+        assert len({file.path for file in files}) == len(files) == count
+        opens = [moment for file in files for moment in opens_of(file.path)]
+        assert opens == [moment for span in DAYS[::2] for moment in regular_table(BTCUSDT_1M, span).open_time]
+        assert sum(file.bar_count for file in files) == 2880

@@ -16,6 +16,7 @@ were read; elsewhere the span is looked at again.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,7 +26,7 @@ from ckvd.acquisition.completion.reasons import Reasons
 from ckvd.acquisition.completion.tail import Tail
 from ckvd.acquisition.report import CompletionReport
 from ckvd.cache.download_folder import download_folder
-from ckvd.concurrency import run_together
+from ckvd.concurrency import in_thread, run_together
 from ckvd.errors import FATAL_ERRORS, CacheBusyError, CkvdError, RegionRefusedError
 from ckvd.model.provenance import join_absences
 from ckvd.model.timespan import difference
@@ -79,6 +80,7 @@ class Completion:
         done: list[Completed] = []
         try:
             await self._until_undisturbed(partial(self._fill, excluded), done)
+            await self._contain(in_thread(self._tail.settle))
             await self._until_undisturbed(partial(self._heal, excluded), done)
         except CacheBusyError as error:  # Others hold the lock of this series, and other series can succeed.
             self._errors.append(error)
@@ -118,7 +120,9 @@ class Completion:
             rest_bar_count=sum(one.rest_bar_count for one in done),
             conflict_open_times=tuple(sorted({moment for one in done for moment in one.conflict_open_times})),
             errors=tuple(self._errors),
-            has_changed=any(one.is_stored and one.span for one in done),
+            # A series of which nothing was found has no segments.
+            has_changed=any(one.is_stored and one.span for one in done)
+            and bool(self._scope.folder.segments(self._scope.series)),
             open_from_ms=self._tail.open_from_ms,
             impossible_open_times=tuple(sorted({moment for one in done for moment in one.impossible_open_times})),
             beyond_archives=join_absences(self._tail.beyond_archives),

@@ -14,7 +14,7 @@ from ckvd.concurrency import in_thread
 from ckvd.model.calendar import days_of, months_of
 from ckvd.model.grid import Grid
 from ckvd.model.market import DAY_MS
-from ckvd.model.provenance import Reason, earliest_recheck_ms, narrow
+from ckvd.model.provenance import Reason, earliest_recheck_ms, narrow, says_nothing
 from ckvd.model.table import empty_table, merge_tables, rows_within
 from ckvd.model.timespan import Span, difference, union
 from ckvd.utils.config import CLOCK_AHEAD_MAX_MS
@@ -54,6 +54,7 @@ class Tail:
         self._damaged = scope.damaged
         self._unlisted: tuple[Span, ...] = ()
         self._segments: tuple[SegmentName, ...] = ()
+        self._withheld: list[tuple[Span, Sequence[Absence]]] = []
         self.open_from_ms: int | None = None
         self.beyond_archives: list[Absence] = []
 
@@ -250,7 +251,27 @@ class Tail:
         return path is not None
 
     def _put_absences(self, span: Span, absences: Sequence[Absence]) -> bool:
-        """Store why a span has no bars; False where another writer changed it meanwhile."""
+        """Store why a span has no bars; False where another writer changed it meanwhile.
+
+        What says nothing of the series is withheld while the cache has nothing else of it: see `settle`.
+        """
+        if says_nothing(absences) and not self._scope.folder.segments(self._scope.series):
+            self._withheld.append((span, absences))
+            return True
+        return self._publish_absences(span, absences)
+
+    def settle(self) -> None:
+        """Store what was withheld, if the cache has something of the series by now.
+
+        Otherwise no source has anything of it: its symbol may be mistyped, and nothing is left of it in the cache.
+        """
+        withheld, self._withheld = self._withheld, []
+        if withheld and self._scope.folder.segments(self._scope.series):
+            for span, absences in withheld:
+                # Where another writer changed the span meanwhile, the next download looks at it again.
+                self._publish_absences(span, absences)
+
+    def _publish_absences(self, span: Span, absences: Sequence[Absence]) -> bool:
         path = self._scope.store.put_in_place(
             resolve(span, self._segments),
             empty_table(self._scope.series),

@@ -24,6 +24,7 @@ from ckvd.cli.printing import (
     say,
     track,
 )
+from ckvd.errors import CacheError
 from ckvd.maintenance.audit import ArchiveAudit, Change, audit_cache
 from ckvd.maintenance.comparison import Against
 from ckvd.maintenance.preference import Preferred
@@ -57,7 +58,9 @@ def verify(
 
 def _find(selection: Selection, *, is_quick: bool = False) -> list[Finding]:
     """Verify a cache and show progress."""
-    return list(verify_cache(selection.folder, track(selection.series(), "verifying"), is_quick=is_quick))
+    findings = verify_cache(selection.folder, track(selection.series(), "verifying"), is_quick=is_quick)
+    # What is wrong with the whole cache is of no series.
+    return [one for one in findings if one.series is None or one.series in selection.filter]
 
 
 def _show_findings(findings: list[Finding]) -> None:
@@ -93,7 +96,7 @@ def repair_command(
 ) -> Result:
     """Set aside what cannot be believed and fetch it again. Status 1: something is left to do.
 
-    Nothing is deleted: `ckvd cache quarantine` shows what was set aside, and restores it. With --prefer, bars that
+    No bar is deleted: `ckvd cache quarantine` shows what was set aside, and restores it. With --prefer, bars that
     differ from those of the preferred source are replaced, and nothing else is looked at: see `ckvd cache audit
     --against`. What is preferred stays, whatever is downloaded later.
     """
@@ -134,6 +137,10 @@ def _show_plan(steps: tuple[RepairStep, ...]) -> None:
         lost = ", ".join(map(str, step.lost)) or "nothing: other segments cover it"
         if step.finding.trouble is Trouble.LOST:
             say(f"would fetch {lost}, which was lost with {step.finding.path} ({step.finding.message})")
+        elif step.finding.trouble is Trouble.MISFILED:
+            say(f"would move the bars of {step.finding.path} to {step.series}, and set its files aside")
+        elif step.finding.trouble is Trouble.PHANTOM:
+            say(f"would remove {step.series}, of which no source had anything")
         else:
             say(f"would set aside {step.finding.path} ({step.finding.trouble}) and fetch {lost}")
     nbytes = sum(step.nbytes for step in steps)
@@ -145,6 +152,7 @@ def _show_report(report: RepairReport) -> None:
         say(f"set aside {aside.series} {aside.file_name}: {aside.reason}")
     for path in report.renamed:
         say(f"named {path} as its header says")
+    _show_cleared(report)
     for leftover in report.leftovers:
         say(f"removed the leftover {leftover.path}")
     for source in report.fetched:
@@ -156,6 +164,15 @@ def _show_report(report: RepairReport) -> None:
             complain(f"{series}: {span} is lost; try again, or ckvd download")
     if report.unrepaired:
         complain(_WAYS_OUT)
+
+
+def _show_cleared(report: RepairReport) -> None:
+    for moved in report.moved:
+        bars = count(moved.bar_count, "bar")
+        files = count(len(moved.set_aside), "file")
+        say(f"moved {bars} from {moved.misfiled.path} to {moved.misfiled.series}, set aside {files}")
+    for series in report.phantoms:
+        say(f"removed {series}, of which no source had anything")
 
 
 # --- quarantine --------------------------------------------------------------------------------------------
@@ -180,17 +197,32 @@ def quarantine(
         found = [aside for aside in found if restored in ("all", aside.file_name, aside.path.name)]
         if not found:
             raise exit_with(EXIT_INCOMPLETE, f"no file {restored!r} is in quarantine")
-        for aside in found if yes else ():
-            restore(selection.folder, aside)
+    refusals = _restore(selection.folder, found) if restored is not None and yes else []
+    for refusal in refusals:
+        complain(refusal)
     names = ("series", "path", "file_name", "reason", "since_ms", "nbytes")
     document = [attributes_of(aside, *names) for aside in found]
-    return Result(document, partial(_show_quarantine, found, is_restoring=restored is not None, is_done=yes))
+    show = partial(
+        _show_quarantine, found, is_restoring=restored is not None, is_done=yes, refused_count=len(refusals)
+    )
+    return Result(document, show, not refusals)
 
 
-def _show_quarantine(found: list[Quarantined], *, is_restoring: bool, is_done: bool) -> None:
+def _restore(folder: CacheFolder, found: list[Quarantined]) -> list[str]:
+    """Put files back, and return why some were not: one of them does not keep the others."""
+    refusals = []
+    for aside in found:
+        try:
+            restore(folder, aside)
+        except CacheError as error:
+            refusals.append(str(error))
+    return refusals
+
+
+def _show_quarantine(found: list[Quarantined], *, is_restoring: bool, is_done: bool, refused_count: int) -> None:
     print_table(("series", "file", "size", "since", "reason"), [_quarantine_row(aside) for aside in found])
     if is_restoring and is_done:
-        say(f"{count(len(found), 'file')} restored")
+        say(f"{count(len(found) - refused_count, 'file')} restored")
     elif is_restoring:
         propose(f"{count(len(found), 'file')} would be restored", is_work_left=True)
 

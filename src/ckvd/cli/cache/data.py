@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ckvd.cache.coverage import unavailable_spans_of
 from ckvd.cache.folder import CacheFolder
 from ckvd.cli import EXIT_USAGE
 from ckvd.cli.cache.verb import Bounds, Result, Selection, verb
 from ckvd.cli.options import exit_with
-from ckvd.cli.printing import count, format_nbytes, progress_bar, say, track
+from ckvd.cli.printing import complain, count, format_nbytes, progress_bar, say, track
 from ckvd.errors import ExportError, cannot
 from ckvd.maintenance.data_lock import (
     LockCheck,
@@ -26,7 +29,7 @@ from ckvd.maintenance.data_lock import (
 from ckvd.maintenance.export import ExportCut, ExportedFile, ExportFormat, export_series
 from ckvd.maintenance.selection import SeriesFilter
 from ckvd.model.market import SeriesKey
-from ckvd.model.timespan import Span, union
+from ckvd.model.timespan import Span, difference, union
 
 # --- export ------------------------------------------------------------------------------------------------
 
@@ -45,34 +48,77 @@ def export(
 ) -> Result:
     """Write bars as CSV, Arrow IPC, Parquet or npz. Status 1: nothing to export, or not all of it could be.
 
-    The cache has to cover a span of which both ends are given; else what it covers is exported.
+    What the cache covers is exported, without spans that were asked for and that no source had: these are named. Of
+    a span of which both ends are given, every series has to cover all.
     """
-    wanted = bounds.span
-    has_open_end = bounds.start is None or bounds.end is None
-    files: list[ExportedFile] = []
-    for series in track(selection.series(), "exporting"):
-        spans = _covered(selection.folder, series, wanted) if has_open_end else (wanted,)
-        for span in spans:
-            files += export_series(
-                selection.folder,
-                series,
-                target,
-                file_format=file_format,
-                cut=cut,
-                span=span,
-                is_overwriting=overwrite,
-            )
-    if not files:
+    chosen = selection.series()
+    export = _Export(selection.folder, target, file_format, cut, bounds, is_overwriting=overwrite)
+    for series in track(chosen, "exporting"):
+        export.add(series)
+    if not (export.files or export.unavailable or export.refused):
         raise selection.nothing()
-    return Result(files, partial(_show_files, files))
+    is_whole = bool(export.files) and not export.refused and not (export.is_bounded and export.unavailable)
+    export.tell_what_is_left_out()
+    return Result(export.files, partial(_show_files, export.files), is_whole)
 
 
-def _covered(folder: CacheFolder, series: SeriesKey, wanted: Span | None) -> tuple[Span, ...]:
-    """What the cache covers of a span of which one bound or both were not given."""
-    covered = union(name.span for name in folder.segments(series))
-    return (
-        covered if wanted is None else tuple(part.intersection(wanted) for part in covered if part.overlaps(wanted))
-    )
+@dataclass(slots=True)
+class _Export:
+    """One export: where it goes, and what was written and what was not.
+
+    Attributes
+    ----------
+    files : list of ExportedFile
+    unavailable : dict of SeriesKey to tuple of Span
+        What no source had.
+    refused : list of str
+        Why series were left out.
+    """
+
+    folder: CacheFolder
+    target: Path
+    file_format: ExportFormat
+    cut: ExportCut
+    bounds: Bounds
+    is_overwriting: bool
+    files: list[ExportedFile] = field(default_factory=list)
+    unavailable: dict[SeriesKey, tuple[Span, ...]] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether both ends were given, so that the cache has to cover all between them."""
+        return self.bounds.start is not None and self.bounds.end is not None
+
+    def add(self, series: SeriesKey) -> None:
+        """Export one series."""
+        wanted = self.bounds.span
+        covered = union(name.span for name in self.folder.segments(series))
+        if self.is_bounded and wanted is not None and (lacking := difference([wanted], covered)):
+            spans = ", ".join(map(str, lacking))
+            self.refused.append(f"{series}: the cache does not cover {spans} of {wanted}; fetch it (ckvd download)")
+            return
+        for part in covered if wanted is None else [part.intersection(wanted) for part in covered]:
+            if part and (found := unavailable_spans_of(self.folder, series, part)):
+                self.unavailable[series] = (*self.unavailable.get(series, ()), *found)
+        self.files += export_series(
+            self.folder,
+            series,
+            self.target,
+            file_format=self.file_format,
+            cut=self.cut,
+            span=wanted,
+            missing="ignore",
+            is_overwriting=self.is_overwriting,
+        )
+
+    def tell_what_is_left_out(self) -> None:
+        """Name on standard error what was not written, also beside JSON."""
+        for reason in self.refused:
+            complain(reason)
+        for series, spans in self.unavailable.items():
+            for span in spans:
+                complain(f"{series}: {span} was unavailable when it was asked for, and is not exported")
 
 
 def _show_files(files: list[ExportedFile]) -> None:
@@ -94,7 +140,10 @@ def lock(
     bounds: Bounds,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
 ) -> Result:
-    """Write the content hash of every series and span to a small text file. It does not depend on segments."""
+    """Write the content hash of every series and span to a small text file. It does not depend on segments.
+
+    Spans that were asked for and that no source had are part of the lock, as what they are.
+    """
     is_printed = str(file) == "-"
     _refuse_a_symbol(file, selection.folder)
     is_replacing = overwrite or is_printed
@@ -111,13 +160,27 @@ def lock(
     if not hashes:
         raise selection.nothing()
     text = format_lock(hashes)
+    unavailable = {
+        series: [one.span for one in found if one.is_unavailable]
+        for series, found in groupby(hashes, key=lambda one: one.series)
+    }
+    unavailable = {series: spans for series, spans in unavailable.items() if spans}
     if is_printed:
-        return Result(hashes, partial(say, text.removesuffix("\n")))
+        return Result(hashes, partial(_show_lock, text.removesuffix("\n"), unavailable))
     _refuse_to_replace(file, is_replacing=is_replacing)  # it may be there by now
     write_lock(file, text)
     bar_count = sum(one.bar_count for one in hashes)
-    line = f"{file}: {count(len(hashes), 'span')}, {count(bar_count, 'bar')}"
-    return Result({"path": file, "span_count": len(hashes), "bar_count": bar_count}, partial(say, line))
+    span_count = len(hashes) - sum(map(len, unavailable.values()))
+    line = f"{file}: {count(span_count, 'span')}, {count(bar_count, 'bar')}"
+    document = {"path": file, "span_count": span_count, "bar_count": bar_count, "unavailable": unavailable}
+    return Result(document, partial(_show_lock, line, unavailable))
+
+
+def _show_lock(text: str, unavailable: dict[SeriesKey, list[Span]]) -> None:
+    say(text)
+    for series, spans in unavailable.items():
+        for span in spans:
+            complain(f"{series}: {span} was unavailable when it was asked for, and the lock says so")
 
 
 def _refuse_a_symbol(file: Path, folder: CacheFolder) -> None:

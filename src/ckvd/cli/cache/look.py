@@ -33,13 +33,24 @@ from ckvd.model.timespan import Span, format_time, union
 
 @verb
 def list_command(*, selection: Selection) -> Result:
-    """List series with span, bars, coverage, size and sources."""
+    """List series with span, bars, missing bars, coverage, size and sources."""
     summaries = selection.expect_some(list(list_series(selection.folder, selection.filter)))
     return Result(summaries, partial(_show_list, summaries))
 
 
 def _show_list(summaries: list[SeriesSummary]) -> None:
-    names = ("series", "span", "holes", "bars", "segments", "size", "sources", "provisional", "untraded tail")
+    names = (
+        "series",
+        "span",
+        "holes",
+        "bars",
+        "missing",
+        "segments",
+        "size",
+        "sources",
+        "provisional",
+        "untraded tail",
+    )
     print_table(names, [_series_row(summary) for summary in summaries])
 
 
@@ -51,6 +62,7 @@ def _series_row(summary: SeriesSummary) -> tuple[object, ...]:
         str(summary.span),
         len(summary.coverage) - 1,
         summary.bar_count,
+        summary.missing_bar_count,
         summary.segment_count,
         format_nbytes(summary.nbytes),
         sources,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ckvd.cache import fault_points
+from ckvd.cache.coverage import unavailable_spans_of
 from ckvd.cache.fault_points import Step
 from ckvd.cache.rows import chunks_of, open_rows
-from ckvd.errors import CacheError, ExportError, cannot
+from ckvd.errors import CacheError, ExportError, NotCachedError, cannot
 from ckvd.maintenance.export.columnar import write_arrow, write_npz
 from ckvd.maintenance.export.csv_text import write_csv
 from ckvd.model.calendar import days_of, months_of
 from ckvd.model.record import Record
-from ckvd.model.timespan import Span, format_time, union
+from ckvd.model.timespan import Span, difference, format_time, union
 from ckvd.segment.atomic_file import atomic_write
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class ExportedFile(Record):
     path : Path
     series : SeriesKey
     span : Span
-        Every bar of the file opens in it.
+        From the first moment that the file covers to the last: every bar of the file opens in it.
     bar_count, nbytes : int
     inexact_cell_count : int
         Cells of a CSV whose digits may not be those of the source, because several texts of as many digits mean the
@@ -75,6 +76,7 @@ def export_series(
     file_format: ExportFormat = ExportFormat.CSV,
     cut: ExportCut = ExportCut.WHOLE,
     span: Span | None = None,
+    missing: Literal["raise", "ignore"] = "raise",
     is_overwriting: bool = False,
 ) -> Iterator[ExportedFile]:
     """Write the bars of a series into files, and yield each when it is complete.
@@ -88,44 +90,66 @@ def export_series(
     file_format : ExportFormat
     cut : ExportCut
     span : Span, optional
-        The span to export, which the cache must cover; by default all that it covers.
+        The span to export; by default all that the cache has.
+    missing : {"raise", "ignore"}
+        What to do where the cache does not have the span: raise before anything is written, or export the rest.
     is_overwriting : bool
         Whether to replace existing files.
 
     Yields
     ------
     ExportedFile
+        One for each part without a hole in the coverage, or for each month or day with a part in it.
 
     Raises
     ------
     NotCachedError
-        The cache does not cover the span.
+        The cache does not cover the span, or bars of a part of it were unavailable.
     ExportError
         A file exists already, or the format's package is not installed.
     SegmentError, CacheError
         A segment cannot be read, or a file cannot be written.
     """
-    covered = union(name.span for name in folder.segments(series)) if span is None else (span,)
-    for whole in covered:
-        for label, in_file in _cut(whole, cut):
-            path = target / str(series) / f"{series.symbol}-{series.interval}-{label}.{file_format}"
-            if path.exists() and not is_overwriting:
-                raise ExportError(f"{path} is there already: remove it, or say that it may be overwritten")
-            blocks = open_rows(folder, series, in_file)
-            inexact_count = _write_file(path, file_format, blocks, series, in_file)
-            bar_count = sum(map(len, blocks))
-            del blocks
-            yield ExportedFile(path, series, in_file, bar_count, path.stat().st_size, inexact_count)
+    for label, parts in _cut(_parts_of(folder, series, span, missing), cut):
+        path = target / str(series) / f"{series.symbol}-{series.interval}-{label}.{file_format}"
+        if path.exists() and not is_overwriting:
+            raise ExportError(f"{path} is there already: remove it, or say that it may be overwritten")
+        blocks = [rows for part in parts for rows in open_rows(folder, series, part)]
+        in_file = Span(parts[0].start_ms, parts[-1].end_ms)
+        inexact_count = _write_file(path, file_format, blocks, series, in_file)
+        bar_count = sum(map(len, blocks))
+        del blocks
+        yield ExportedFile(path, series, in_file, bar_count, path.stat().st_size, inexact_count)
 
 
-def _cut(span: Span, cut: ExportCut) -> Iterator[tuple[str, Span]]:
-    """The span of each file, with its label in the name of the file."""
+def _parts_of(
+    folder: CacheFolder, series: SeriesKey, span: Span | None, missing: Literal["raise", "ignore"]
+) -> tuple[Span, ...]:
+    """The parts of a span that the cache has, disjoint and in order."""
+    if missing not in ("raise", "ignore"):
+        raise ValueError(f'missing is "raise" or "ignore", not {missing!r}')
+    covered = union(name.span for name in folder.segments(series))
+    wanted = covered if span is None else tuple(part.intersection(span) for part in covered if part.overlaps(span))
+    unavailable = [lost for part in wanted for lost in unavailable_spans_of(folder, series, part)]
+    parts = difference(wanted, unavailable)
+    if span is not None and missing == "raise" and (lacking := difference([span], parts)):
+        raise NotCachedError(f"{series}: the cache {folder.root} does not cover {lacking[0]} of {span}", lacking)
+    return parts
+
+
+def _cut(parts: Sequence[Span], cut: ExportCut) -> Iterator[tuple[str, list[Span]]]:
+    """The parts of each file, with its label in the name of the file."""
     if cut is ExportCut.WHOLE:
-        start, end = (format_time(moment_ms).replace(":", "") for moment_ms in (span.start_ms, span.end_ms))
-        yield f"{start}-{end}", span
+        for part in parts:
+            start, end = (format_time(moment_ms).replace(":", "") for moment_ms in (part.start_ms, part.end_ms))
+            yield f"{start}-{end}", [part]
         return
-    for period in months_of(span) if cut is ExportCut.MONTH else days_of(span):
-        yield period.label, period.span.intersection(span)
+    # A month with a hole in it is one file, not one for each part: both would have the same name.
+    files: dict[str, list[Span]] = {}
+    for part in parts:
+        for period in months_of(part) if cut is ExportCut.MONTH else days_of(part):
+            files.setdefault(period.label, []).append(period.span.intersection(part))
+    yield from files.items()
 
 
 def _write_file(
