@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ckvd.cache import CacheFolder, SeriesStore, open_cache
+from ckvd.cache.coverage import read_coverage
 from ckvd.cache.packing import pack_series
 from ckvd.maintenance.quarantine import list_quarantine
 from ckvd.maintenance.repair import find_lost, plan_repair
@@ -151,6 +152,24 @@ def test_parts_keep_their_absences_and_the_time_to_ask_again(tmp_path: Path) -> 
         klines = opened.read_series(HOURS, march)
         assert klines.absences == (gone,)
         assert len(klines) == 0
+
+
+def test_parts_with_bars_are_not_due_with_the_absences_beside_them(folder: CacheFolder) -> None:
+    """Otherwise their archives would be fetched again and stored over what was healed since."""
+    january, _, march = map(month, MONTHS)
+    hole = Absence(january.start_ms, january.start_ms + HOUR_MS, Reason.NOT_IN_ARCHIVE, january.end_ms)
+    table = join_tables(months("2023-02"))
+    SeriesStore(folder, HOURS).put(
+        table.rows(1, table.row_count),
+        Span(january.start_ms, march.end_ms),
+        sources=[*map(source_of, MONTHS)],
+        absences=[hole],
+    )
+    mend(folder)
+    for held in (january, march):
+        assert {covered.recheck_ms for covered in read_coverage(folder, HOURS, held)} == {0}
+    with open_cache(folder.root) as opened:
+        assert opened.read_series(HOURS, january).absences == (hole,)
 
 
 def test_bars_of_a_segment_without_sources_are_checked_too(tmp_path: Path) -> None:

@@ -398,6 +398,8 @@ def _keep_the_rest(folder: CacheFolder, step: RepairStep) -> None:
         for month in months_of(span):
             part = span.intersection(month.span)
             contents = read_contents(folder, step.series, part)
+            # Absences beside bars are asked for again by themselves: else all of the part would be due with them.
+            due_ms = 0 if contents.table.row_count else earliest_recheck_ms(contents.absences)
             SeriesStore(folder, step.series).put_in_place(
                 [Winner(part, name)],
                 contents.table,
@@ -405,7 +407,7 @@ def _keep_the_rest(folder: CacheFolder, step: RepairStep) -> None:
                 sources=contents.sources,
                 absences=contents.absences,
                 is_provisional=bool(contents.provisional),
-                recheck_ms=recheck_ms if contents.provisional else earliest_recheck_ms(contents.absences),
+                recheck_ms=recheck_ms if contents.provisional else due_ms,
             )
 
 
