@@ -281,16 +281,23 @@ def _close_now(handle: Any, label: str, logger: logging.Logger | None) -> bool |
 
 def _close_other_kind(handle: Any) -> bool | Awaitable[object]:
     """`_close_now` for what is neither a map nor a file of `io`. It may raise anything."""
-    if handle is None or _says_closed(handle):
+    if handle is None:
         return True
     if not callable(getattr(type(handle), "close", None)):
         return False
-    result = handle.close()
-    if inspect.isawaitable(result):
-        return result
-    if callable(getattr(type(handle), "fileno", None)):
-        return bool(handle.fileno() < 0)  # A socket is open as long as a file made of it.
-    return getattr(handle, "closed", True) is not False
+    if not _says_closed(handle):
+        result = handle.close()
+        if inspect.isawaitable(result):
+            return result
+    # A socket that was closed is still open as long as a file made of it.
+    return getattr(handle, "closed", True) is not False and not _has_descriptor(handle)
+
+
+def _has_descriptor(handle: Any) -> bool:
+    try:
+        return callable(getattr(type(handle), "fileno", None)) and bool(handle.fileno() >= 0)
+    except Exception:  # noqa: BLE001 - a closed file has none
+        return False
 
 
 def _says_closed(resource: object) -> bool:

@@ -182,7 +182,7 @@ MUTANTS: dict[str, Mutant] = {
         (OF_CLEANUP, "fails_however_it_is_asked"),
     ),
     "a_socket_is_always_closed": Mutant(
-        CLEANUP, "return bool(handle.fileno() < 0)", "return True", (OF_CLEANUP, "a_socket_is_open")
+        CLEANUP, " and not _has_descriptor(handle)", "", (OF_CLEANUP, "a_socket_is_open")
     ),
     "what_has_no_close_is_closed": Mutant(
         CLEANUP,

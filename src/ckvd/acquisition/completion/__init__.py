@@ -16,7 +16,6 @@ were read; elsewhere the span is looked at again.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
