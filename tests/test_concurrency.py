@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from ckvd.concurrency import Batching, Workers, in_thread, run_together
 from ckvd.errors import ClientClosedError
+from ckvd.stopping import check_stop
 from ckvd.utils.config import THREAD_STOP_TIMEOUT_S
-from ckvd.utils.stopping import check_stop
 from support.stopwatch import LOADED, Stopwatch
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar
 
 from ckvd.errors import ClientClosedError
+from ckvd.stopping import check_stop, stopped_by
 from ckvd.utils.config import CLEANUP_GRACE_S, THREAD_STOP_TIMEOUT_S
-from ckvd.utils.stopping import check_stop, stopped_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence

@@ -19,7 +19,7 @@ from ckvd.cache.locks import FileLock, SeriesLock, describe_holder, is_free, loc
 from ckvd.errors import CacheBusyError, CacheError
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
-from ckvd.utils.stopping import stopped_by
+from ckvd.stopping import stopped_by
 from support.locked import held_elsewhere
 from support.processes import Ended, die, let_others_enter, run_in_child
 from support.tables import BTCUSDT_1M, regular_table

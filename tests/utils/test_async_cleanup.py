@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from ckvd.utils import async_cleanup, cleanup_log, config
+from ckvd.utils import async_cleanup, config
 from ckvd.utils.async_cleanup import (
     cleanup_file_handle,
     direct_file_cleanup,
@@ -499,7 +499,7 @@ def test_each_step_is_told_at_debug(path: Path, caplog: pytest.LogCaptureFixture
 
 def test_nothing_is_told_below_debug(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, async_cleanup.__name__):
-        assert cleanup_log.listener() is None
+        assert async_cleanup.listener() is None
         run(lambda: Owner(client=Slow(), mapped=map_file(path)).leave("client", "mapped"))
     assert not caplog.records
 

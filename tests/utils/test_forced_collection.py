@@ -13,9 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from ckvd.utils import config, forced_collection
-from ckvd.utils.async_cleanup import direct_file_cleanup, direct_resource_cleanup
-from ckvd.utils.forced_collection import ForcedCollection, descriptor_capacity, map_capacity
+from ckvd.utils import async_cleanup, config
+from ckvd.utils.async_cleanup import (
+    ForcedCollection,
+    descriptor_capacity,
+    direct_file_cleanup,
+    direct_resource_cleanup,
+    map_capacity,
+)
 from support.processes import run_script
 from support.release.closers import run
 
@@ -103,7 +108,7 @@ CAPACITY = 1_000_000
 def forced(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> ForcedCollection:
     """A new instance, without suspects, of a process with few objects."""
     forced = ForcedCollection(clock, lambda: CAPACITY, lambda: CAPACITY, lambda: 1)
-    monkeypatch.setattr(forced_collection, "settle", forced.settle)
+    monkeypatch.setattr(async_cleanup, "settle", forced.settle)
     return forced
 
 
@@ -418,7 +423,7 @@ def test_old_garbage_does_not_use_up_the_descriptors_of_a_process_with_a_large_h
     """With the collector off, 300,000 objects alive and 256 descriptors, 2,000 maps become garbage in old age."""
     script = """
         import gc, mmap, resource, tempfile
-        from ckvd.utils import forced_collection
+        from ckvd.utils import async_cleanup
         from ckvd.utils.async_cleanup import direct_file_cleanup
 
         class Node:

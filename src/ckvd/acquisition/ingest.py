@@ -23,8 +23,8 @@ from ckvd.model.calendar import Cadence, month_start_ms
 from ckvd.model.provenance import Origin, Source, narrow
 from ckvd.model.table import KlineTable, join_tables, rows_within
 from ckvd.model.timespan import Span, difference
+from ckvd.stopping import check_stop
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX, REPORT_EXAMPLES_MAX
-from ckvd.utils.stopping import check_stop
 from ckvd.vision.source import AbsentArchive
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from ckvd.errors import CacheBusyError, IdentityError, cannot
 from ckvd.model.market import Kind, Market, SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.segment.atomic_file import flush_folder
+from ckvd.stopping import check_stop
 from ckvd.utils.config import FOLDER_ATTEMPTS_MAX, LISTING_ATOMIC_NAMES_MAX, LISTING_ATTEMPTS_MAX
-from ckvd.utils.stopping import check_stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

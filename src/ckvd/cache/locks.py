@@ -31,8 +31,8 @@ from weakref import WeakValueDictionary
 
 from ckvd.errors import CacheBusyError, CacheError, cannot
 from ckvd.model.timespan import format_time, now_ms
+from ckvd.stopping import check_stop
 from ckvd.utils.config import LOCK_PAUSE_FIRST_S, LOCK_PAUSE_MAX_S, SERIES_LOCK_TIMEOUT_S
-from ckvd.utils.stopping import check_stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -20,8 +20,8 @@ from ckvd.cache.resolution import resolve, superseded
 from ckvd.errors import CacheError, cannot
 from ckvd.segment.atomic_file import flush_folder
 from ckvd.segment.writer import SegmentStatement, SegmentWriter
+from ckvd.stopping import check_stop
 from ckvd.utils.config import FOLDER_ATTEMPTS_MAX, SERIES_LOCK_TIMEOUT_S
-from ckvd.utils.stopping import check_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence

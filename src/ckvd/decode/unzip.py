@@ -18,7 +18,7 @@ from ckvd.decode.workspace import Workspace
 from ckvd.errors import ArchiveError, IdentityError
 from ckvd.inflate import INFLATE_ERRORS, RAW_DEFLATE, crc32, inflating
 from ckvd.model.market import SeriesKey
-from ckvd.utils.stopping import check_stop
+from ckvd.stopping import check_stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,8 +1,5 @@
-"""The two modules whose place is fixed, and what the second is made of.
+"""The two modules whose place is fixed.
 
 - `config`: every constant that can be tuned.
-- `async_cleanup`: the release of resources.
-- `forced_collection`: garbage collection if released objects are still alive.
-- `cleanup_log`: what the release of resources logs.
-- `stopping`: where work in a thread asks whether it was told to stop.
+- `async_cleanup`: the release of resources, with the collection of garbage that it forces.
 """

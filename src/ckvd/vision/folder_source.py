@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 from ckvd.concurrency import Batching, in_thread
 from ckvd.errors import ChecksumMismatchError, ChecksumMissingError, CkvdError, ClientClosedError, NetworkError
 from ckvd.model.calendar import Cadence
+from ckvd.stopping import check_stop
 from ckvd.utils.config import CHECKSUM_NBYTES_MAX, FOLDER_BATCH_DAYS_MAX
-from ckvd.utils.stopping import check_stop
 from ckvd.vision.checksum import parse_checksum
 from ckvd.vision.listing import ListedFile, listed_archives
 from ckvd.vision.name import archive_folder

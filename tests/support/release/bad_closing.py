@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ckvd.utils import async_cleanup, config
-from ckvd.utils.cleanup_log import warn
+from ckvd.utils.async_cleanup import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

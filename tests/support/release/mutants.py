@@ -88,7 +88,7 @@ def _functions(value: object) -> list[types.FunctionType]:
     return [function] if isinstance(function, types.FunctionType) else []
 
 
-CLEANUP, COLLECTION, LOG = "utils.async_cleanup", "utils.forced_collection", "utils.cleanup_log"
+CLEANUP = "utils.async_cleanup"
 OF_CLEANUP, OF_CLOSERS = "utils/test_async_cleanup.py", "utils/test_closers.py"
 OF_CANCELLATION, OF_TIMEOUTS = "utils/test_cancellation.py", "utils/test_cleanup_timeouts.py"
 OF_COLLECTION, OF_LIFECYCLE = "utils/test_forced_collection.py", "test_lifecycle.py"
@@ -330,117 +330,117 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "not_settling_files": Mutant(
         CLEANUP,
-        "    forced_collection.settle(_close_files(files, [], logger))",
+        "    settle(_close_files(files, [], logger))",
         "    _close_files(files, [], logger)",
         (OF_COLLECTION, "a_map_in_a_cycle"),
     ),
     "collecting_though_switched_off": Mutant(
-        COLLECTION, " or not config.ENABLE_FORCED_GC", "", (OF_COLLECTION, "switching_it_off")
+        CLEANUP, " or not config.ENABLE_FORCED_GC", "", (OF_COLLECTION, "switching_it_off")
     ),
     "collecting_without_suspects": Mutant(
-        COLLECTION,
+        CLEANUP,
         "            if self._suspects and self._is_full_due():",
         "            if self._is_full_due():",
         (OF_COLLECTION, "a_map_in_a_cycle_of_the_caller"),
     ),
     "suspects_never_cleared": Mutant(
-        COLLECTION,
+        CLEANUP,
         "            self._suspects = weakref.WeakValueDictionary()\n            self._survivors",
         "            self._survivors",
         (OF_COLLECTION, "what_survived_a_full_collection"),
     ),
     "waiting_for_another_thread": Mutant(
-        COLLECTION,
+        CLEANUP,
         "self._lock.acquire(blocking=False)",
         "self._lock.acquire(timeout=7)",
         (OF_COLLECTION, "another_thread_does_not_wait or finalizer"),
     ),
     "the_lock_is_never_released": Mutant(
-        COLLECTION, "            self._lock.release()", "            pass", (OF_COLLECTION, "a_later_exit")
+        CLEANUP, "            self._lock.release()", "            pass", (OF_COLLECTION, "a_later_exit")
     ),
     # --- Collection: the share -------------------------------------------------------------------------------
     "time_is_never_spent": Mutant(
-        COLLECTION, "            self._credit_s -= took_s\n", "", (OF_COLLECTION, "take_their_share")
+        CLEANUP, "            self._credit_s -= took_s\n", "", (OF_COLLECTION, "take_their_share")
     ),
     "time_is_never_earned": Mutant(
-        COLLECTION,
+        CLEANUP,
         "earned_s = self._credit_s + config.FORCED_GC_TIME_SHARE * (now_s - self._earned_until_s)",
         "earned_s = self._credit_s",
         (OF_COLLECTION, "take_their_share or a_later_exit"),
     ),
     "time_is_earned_again_and_again": Mutant(
-        COLLECTION,
+        CLEANUP,
         "min(earned_s, most_s), now_s",
         "min(earned_s, most_s), self._earned_until_s",
         (OF_COLLECTION, "take_their_share"),
     ),
     "time_is_earned_without_an_end": Mutant(
-        COLLECTION,
+        CLEANUP,
         "min(earned_s, most_s), now_s",
         "earned_s, now_s",
         (OF_COLLECTION, "time_in_which_nothing_waited"),
     ),
     "time_is_earned_while_nothing_waits": Mutant(
-        COLLECTION,
+        CLEANUP,
         "self._needed_s() if before_count else 0.0)",
         "self._needed_s())",
         (OF_COLLECTION, "time_in_which_nothing_waited"),
     ),
     "no_advance": Mutant(
-        COLLECTION,
+        CLEANUP,
         "max(self._cost_s - config.FORCED_GC_ADVANCE_S, 0.0)",
         "self._cost_s",
         (OF_COLLECTION, "a_map_in_an_old_cycle"),
     ),
     "an_advance_for_every_collection": Mutant(
-        COLLECTION,
+        CLEANUP,
         "max(self._cost_s - config.FORCED_GC_ADVANCE_S, 0.0)",
         "0.0",
         (OF_COLLECTION, "a_long_collection_waits"),
     ),
     "the_first_collection_is_free": Mutant(
-        COLLECTION, "self._block_cost_s = _BLOCK_COST_S", "self._block_cost_s = 0.0",
+        CLEANUP, "self._block_cost_s = _BLOCK_COST_S", "self._block_cost_s = 0.0",
         (OF_COLLECTION, "a_long_collection_waits"),
     ),
     "a_heap_never_grows": Mutant(
-        COLLECTION,
+        CLEANUP,
         "            self._cost_s = self._block_cost_s * self._blocks()\n",
         "            self._cost_s = self._cost_s or self._block_cost_s * self._blocks()\n",
         (OF_COLLECTION, "a_heap_that_has_grown"),
     ),
     # --- Collection: the guarantee ---------------------------------------------------------------------------
     "unbounded_patience": Mutant(
-        COLLECTION,
+        CLEANUP,
         "        return self._maps.is_short() or self._descriptors.is_short()",
         "        return False",
         (OF_COLLECTION, "a_quarter_of_what_there_is"),
     ),
     "unbounded_patience_with_maps": Mutant(
-        COLLECTION, "self._maps.is_short() or ", "", (OF_COLLECTION, "a_quarter_of_what_there_is")
+        CLEANUP, "self._maps.is_short() or ", "", (OF_COLLECTION, "a_quarter_of_what_there_is")
     ),
     "unbounded_patience_with_descriptors": Mutant(
-        COLLECTION, " or self._descriptors.is_short()", "", (OF_COLLECTION, "a_quarter_of_what_there_is")
+        CLEANUP, " or self._descriptors.is_short()", "", (OF_COLLECTION, "a_quarter_of_what_there_is")
     ),
     "unbounded_patience_with_the_youngest": Mutant(
-        COLLECTION, "PATIENCE: Final = (24, 12)", "PATIENCE: Final = (10**9, 12)", (OF_COLLECTION, "young_garbage")
+        CLEANUP, "PATIENCE: Final = (24, 12)", "PATIENCE: Final = (10**9, 12)", (OF_COLLECTION, "young_garbage")
     ),
     "unbounded_patience_with_the_middle": Mutant(
-        COLLECTION, "PATIENCE: Final = (24, 12)", "PATIENCE: Final = (24, 10**9)", (OF_COLLECTION, "young_garbage")
+        CLEANUP, "PATIENCE: Final = (24, 12)", "PATIENCE: Final = (24, 10**9)", (OF_COLLECTION, "young_garbage")
     ),
     "no_patience_at_the_limit": Mutant(
-        COLLECTION,
+        CLEANUP,
         " and count - self._kept_count >= capacity // 8",
         "",
         (OF_COLLECTION, "six_times"),
     ),
     "no_patience_before_the_limit": Mutant(
-        COLLECTION, "count >= capacity // 4 and ", "", (OF_COLLECTION, "six_times")
+        CLEANUP, "count >= capacity // 4 and ", "", (OF_COLLECTION, "six_times")
     ),
     "what_is_kept_is_not_counted": Mutant(
-        COLLECTION, "        self._kept_count = len(self.holders)", "        pass", (OF_COLLECTION, "six_times")
+        CLEANUP, "        self._kept_count = len(self.holders)", "        pass", (OF_COLLECTION, "six_times")
     ),
     "every_map_takes_a_descriptor": Mutant(
-        COLLECTION,
+        CLEANUP,
         "        if _holds_descriptor(resource):",
         "        if True:",
         (OF_COLLECTION, "a_map_without_a_descriptor"),
@@ -524,14 +524,20 @@ MUTANTS: dict[str, Mutant] = {
     ),
     # --- The log ---------------------------------------------------------------------------------------------
     "telling_below_debug": Mutant(
-        LOG, "return logger if logger.isEnabledFor(_DEBUG) else None", "return logger",
+        CLEANUP, "return logger if logger.isEnabledFor(_DEBUG) else None", "return logger",
         (OF_CLEANUP, "told_below_debug or told_at_debug"),
     ),
     "telling_nothing": Mutant(
-        LOG, "return logger if logger.isEnabledFor(_DEBUG) else None", "return None", (OF_CLEANUP, "told_at_debug")
+        CLEANUP,
+        "return logger if logger.isEnabledFor(_DEBUG) else None",
+        "return None",
+        (OF_CLEANUP, "told_at_debug"),
     ),
     "an_error_is_not_logged": Mutant(
-        LOG, "    _logger().warning(message, *arguments, stacklevel=2)", "    pass", (OF_CLOSERS, "error_is_logged")
+        CLEANUP,
+        "    _logger().warning(message, *arguments, stacklevel=2)",
+        "    pass",
+        (OF_CLOSERS, "error_is_logged"),
     ),
 }  # fmt: skip
 
