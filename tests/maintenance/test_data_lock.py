@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 HOURS = SeriesKey.of("BTCUSDT", "1h")
 # Of two days of minutes, by the first version that locked data.
-OLDER_SHA256 = "69d8609098a3e2c7bf4ca61faac0e314297724ebd8e693a94cf72c01092d622c"
+OLDER_SHA256 = "588bb9444e2f1770e412606d5b68791cb688353b2a31ce840e737b73bb157a63"
 
 
 def test_a_hash_does_not_depend_on_segments(tmp_path: Path) -> None:

@@ -196,6 +196,8 @@ class DownloadReport:
 
     def why(self, series: SeriesKey, span: Span) -> str:
         """Why a span is missing and when it is asked for again, as words; empty where no source was asked."""
+        if series in self.not_found:
+            return "no source has any of it, and nothing was stored; are symbol, market and interval right?"
         absences = narrow(self.unavailable.get(series, ()), span)
         words = " and ".join(dict.fromkeys(absence.reason.value for absence in absences))
         due_ms = earliest_recheck_ms(absences)

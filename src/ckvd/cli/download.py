@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
@@ -27,8 +27,6 @@ from ckvd.cli.printing import complain, format_nbytes, is_progress_shown, progre
 from ckvd.model.market import MINUTE_MS, Kind, Market, SeriesKey
 from ckvd.model.timespan import Span, format_time
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
-
-_NOT_FOUND: Final = "no source has any of it, and nothing was stored; are symbol, market and interval right?"
 
 
 @exit_status_of_errors()
@@ -148,7 +146,7 @@ def _print_report(report: DownloadReport) -> None:
         _print_completion(completion)
     for series, spans in report.missing.items():
         for span in spans:
-            why = _NOT_FOUND if series in report.not_found else report.why(series, span)
+            why = report.why(series, span)
             complain(f"{series}: {span} is not in the cache" + (f": {why}" if why else ""))
     for series, tail in report.untraded_tails.items():
         say(f"{series}: {tail}")

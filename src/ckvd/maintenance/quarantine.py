@@ -227,15 +227,17 @@ def _require_readable_name(quarantined: Quarantined) -> None:
     try:
         header = read_segment_header(quarantined.path)
         is_right, found = header.is_of(quarantined.series), header.series_text
-    except (OSError, SegmentError, ValueError, KeyError, TypeError):
+    except (OSError, SegmentError):
         return  # damaged: it goes back as it is
     if is_right:
         return
     try:
         _ = header.series
-    except IdentityError as error:
-        reason = f"cannot be restored: it was filed as {found}, and {quarantined.series} has its bars now ({error})"
-        raise CacheError(str(quarantined.path), reason) from None
+    except SegmentError as error:
+        refusal = error.__cause__
+        if isinstance(refusal, IdentityError):
+            reason = f"it was filed as {found}, and {quarantined.series} has its bars now ({refusal})"
+            raise CacheError(str(quarantined.path), f"cannot be restored: {reason}") from None
 
 
 def discard(quarantined: Quarantined) -> None:

@@ -134,8 +134,9 @@ class SegmentHeader:
     @property
     def series_text(self) -> str:
         """The series as it was written: an older version accepted names that `SeriesKey` refuses."""
-        record = json.loads(self.metadata)["series"]
-        return "/".join(record[part] for part in ("market", "kind", "symbol", "interval"))
+        with self._parsing():
+            record = json.loads(self.metadata)["series"]
+            return "/".join(record[part] for part in ("market", "kind", "symbol", "interval"))
 
     def is_of(self, series: SeriesKey) -> bool:
         """Whether this is a segment of the series. Mostly it compares bytes only, and parses nothing."""

@@ -141,7 +141,7 @@ def test_what_no_source_has_is_said_with_its_reason_and_time(venue: Venue) -> No
     for _ in range(2):
         with pytest.raises(NotCachedError, match="no source that was asked has 2024-02-01") as caught:
             ask()
-        assert "not in archive, asked for again from 2024-" in str(caught.value)
+        assert "(no archive, asked for again from 2024-" in str(caught.value)
         assert "ckvd download" not in str(caught.value)
         assert not isinstance(caught.value, NetworkError)
 
@@ -156,11 +156,15 @@ def test_an_offline_client_says_that_it_is_offline(venue: Venue) -> None:
 def test_a_report_says_why_and_until_when(venue: Venue) -> None:
     venue.publish(HOURS, "2024-03-18", rows_between(ROWS, "2024-03-18", "2024-03-19"))
 
-    async def ensure() -> ckvd.DownloadReport:
+    async def ensure(start: str) -> ckvd.DownloadReport:
         async with venue.data(use_rest=False) as data:
-            return await data.ensure("BTCUSDT", "1h", start="2024-03-19", end="2024-03-21")
+            return await data.ensure("BTCUSDT", "1h", start=start, end="2024-03-21")
 
-    report = asyncio.run(ensure())
+    report = asyncio.run(ensure("2024-03-19"))
     (missing,) = report.missing[HOURS]
-    expected = "not in archive and not yet published, asked for again from 2024-03-20T16:30Z"
+    assert report.not_found == (HOURS,)
+    assert report.why(HOURS, missing).startswith("no source has any of it, and nothing was stored")
+    report = asyncio.run(ensure("2024-03-18"))
+    (missing,) = report.missing[HOURS]
+    expected = "no archive and not yet published, asked for again from 2024-03-20T16:30Z"
     assert report.why(HOURS, missing) == expected
