@@ -51,9 +51,16 @@ def export(
     What the cache covers is exported, without spans that were asked for and that no source had: these are named. Of
     a span of which both ends are given, every series has to cover all.
     """
-    chosen = selection.series()
-    export = _Export(selection.folder, target, file_format, cut, bounds, is_overwriting=overwrite)
-    for series in track(chosen, "exporting"):
+    export = _Export(
+        selection.folder,
+        target,
+        file_format,
+        cut,
+        wanted=bounds.span,
+        is_bounded=bounds.start is not None and bounds.end is not None,
+        is_overwriting=overwrite,
+    )
+    for series in track(selection.series(), "exporting"):
         export.add(series)
     if not (export.files or export.unavailable or export.refused):
         raise selection.nothing()
@@ -68,6 +75,10 @@ class _Export:
 
     Attributes
     ----------
+    wanted : Span or None
+        What was asked for; None for all.
+    is_bounded : bool
+        Whether both ends were given, so that the cache has to cover all between them.
     files : list of ExportedFile
     unavailable : dict of SeriesKey to tuple of Span
         What no source had.
@@ -79,20 +90,16 @@ class _Export:
     target: Path
     file_format: ExportFormat
     cut: ExportCut
-    bounds: Bounds
+    wanted: Span | None
+    is_bounded: bool
     is_overwriting: bool
     files: list[ExportedFile] = field(default_factory=list)
     unavailable: dict[SeriesKey, tuple[Span, ...]] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
 
-    @property
-    def is_bounded(self) -> bool:
-        """Whether both ends were given, so that the cache has to cover all between them."""
-        return self.bounds.start is not None and self.bounds.end is not None
-
     def add(self, series: SeriesKey) -> None:
         """Export one series."""
-        wanted = self.bounds.span
+        wanted = self.wanted
         covered = union(name.span for name in self.folder.segments(series))
         if self.is_bounded and wanted is not None and (lacking := difference([wanted], covered)):
             spans = ", ".join(map(str, lacking))
