@@ -168,6 +168,8 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> str:
         "no:cacheprovider",
         "-p",
         "no:hypothesispytest",
+        "-p",
+        "no:asyncio",
     ]
     result = subprocess.run(
         [*command, "--rootdir", str(folder), str(folder)],
