@@ -141,8 +141,9 @@ def ensure(
 def _run(options: DataOptions, call: Callable[[CryptoKlineVisionData], Coroutine[Any, Any, _T]]) -> _T:
     """Call a client and close it, in an event loop of its own.
 
-    Where a loop runs in this thread already, the new one runs in another thread, which is joined. Ctrl-C cancels
-    the call there too.
+    Where a loop runs in this thread already, the new one runs in another thread, which is waited for. Ctrl-C
+    cancels the call there too. Before Python 3.13 a `join` that Ctrl-C interrupts takes the thread for one that has
+    ended, so an event tells when it has.
     """
     begun: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = []
 
@@ -157,24 +158,28 @@ def _run(options: DataOptions, call: Callable[[CryptoKlineVisionData], Coroutine
         return asyncio.run(run())
     results: list[_T] = []
     errors: list[BaseException] = []
+    ended = threading.Event()
 
     def work() -> None:
         try:
             results.append(asyncio.run(run()))
         except BaseException as error:  # noqa: BLE001  (raised again in the waiting thread)
             errors.append(error)
+        finally:
+            ended.set()
 
     thread = threading.Thread(target=work, name="ckvd")
     thread.start()
     try:
-        thread.join()
+        ended.wait()
     except BaseException:
         for loop, task in begun:
             if task is not None:
                 with contextlib.suppress(RuntimeError):  # that loop has just been closed
                     loop.call_soon_threadsafe(task.cancel)
-        thread.join(_LEAVING_S)
+        ended.wait(_LEAVING_S)
         raise
+    thread.join()
     if errors:
         raise errors.pop()
     return results.pop()
