@@ -31,7 +31,7 @@ test: $(VENV)/installed-test
 	$(RUN) $(PYTEST) $(TESTS)
 
 acceptance: $(VENV)/installed-test
-	CKVD_ACCEPTANCE=whole $(RUN) $(PYTEST) tests/acceptance $(TESTS)
+	CKVD_ACCEPTANCE=whole $(RUN) $(PYTEST) -o faulthandler_timeout=1800 tests/acceptance $(TESTS)
 
 quick: $(VENV)/installed-test
 	$(RUN) $(PYTEST) --quiet -m 'not long' @tests/quick.txt
