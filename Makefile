@@ -1,7 +1,7 @@
 # make demo      download a small mirror from a loopback server and read it back
 # make test      run the tests, on all processors
 # make acceptance  take all real data through everything that a user does: some minutes
-# make quick     run those that fail when something central breaks: less than a minute
+# make quick     run those that fail when something central breaks: a minute or two
 # make mutants   make every known fault in the release of resources, and see the tests notice: a minute
 # make coverage  run the tests, and show which lines none of them reaches
 # make lowest    run `make quick` on the lowest version of each package that pyproject.toml allows

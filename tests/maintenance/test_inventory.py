@@ -195,6 +195,7 @@ def test_the_outage_of_2023_is_missing_from_the_list(shared_data: Path, tmp_path
     assert (len(summary.coverage), summary.bar_count, summary.missing_bar_count) == (1, 4240, 80)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("market", ["spot", "um", "cm"])
 def test_the_list_counts_as_many_missing_bars_in_all_real_archives_as_the_gaps(
     shared_data: Path, tmp_path: Path, market: str

@@ -17,6 +17,7 @@ from support.release.half_answers import WAYS, servers
 LEAVE_TASKS = ("closing_the_loop", "forgetting_the_session", "leaving_it_to_the_interpreter")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", WAYS)
 def test_giving_up_in_the_middle_of_an_answer_does_not_end_the_interpreter(way: str) -> None:
     finished = subprocess.run(
