@@ -16,10 +16,10 @@ import pytest
 from ckvd.cache import CacheFolder, SeriesStore, locks
 from ckvd.cache.folder import SegmentName
 from ckvd.cache.locks import FileLock, SeriesLock, describe_holder, is_free, local_lock_file_system
+from ckvd.concurrency.stopping import stopped_by
 from ckvd.errors import CacheBusyError, CacheError
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
-from ckvd.stopping import stopped_by
 from support.locked import held_elsewhere
 from support.processes import Ended, die, let_others_enter, run_in_child
 from support.tables import BTCUSDT_1M, regular_table

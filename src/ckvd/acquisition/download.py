@@ -17,7 +17,7 @@ from ckvd.cache.coverage import Covered, read_coverage, uncovered_spans
 from ckvd.cache.download_folder import download_folder
 from ckvd.cache.packing import pack_series
 from ckvd.cache.untraded_tail import find_untraded_tails
-from ckvd.concurrency import in_thread, run_together
+from ckvd.concurrency.work import in_thread, run_together
 from ckvd.errors import FATAL_ERRORS, CacheBusyError, CacheError, CkvdError, NetworkError
 from ckvd.model.calendar import Cadence, Period
 from ckvd.utils.config import LISTING_WORTH_ARCHIVES_MIN

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.resolution import resolve
 from ckvd.cache.store import SeriesStore
-from ckvd.concurrency import Batching, in_thread
+from ckvd.concurrency.stopping import check_stop
+from ckvd.concurrency.work import Batching, in_thread
 from ckvd.decode.batch import decode_archives
 from ckvd.decode.decode import Expected
 from ckvd.decode.workspace import Workspace
@@ -23,7 +24,6 @@ from ckvd.model.calendar import Cadence, month_start_ms
 from ckvd.model.provenance import Origin, Source, narrow
 from ckvd.model.table import KlineTable, join_tables, rows_within
 from ckvd.model.timespan import Span, difference
-from ckvd.stopping import check_stop
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX, REPORT_EXAMPLES_MAX
 from ckvd.vision.source import AbsentArchive
 

@@ -19,7 +19,7 @@ from ckvd.cache.folder import CacheFolder
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.rows import read_grid
 from ckvd.cache.untraded_tail import find_untraded_tails
-from ckvd.concurrency import Workers, run_together
+from ckvd.concurrency.work import Workers, run_together
 from ckvd.errors import CacheBusyError, ClientClosedError, NetworkError, NotCachedError, NotFetchedError
 from ckvd.lifecycle import ConnectionHolder, Resource
 from ckvd.model.grid import closed_part

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ckvd.acquisition.download import Download, pack_stored
 from ckvd.acquisition.limits import IngestLimits
 from ckvd.cache.folder import CacheFolder
-from ckvd.concurrency import Workers
+from ckvd.concurrency.work import Workers
 from ckvd.errors import AddressError, ClientClosedError
 from ckvd.lifecycle import ConnectionHolder, Resource
 from ckvd.model.market import SeriesKey

@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Final
 
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
+from ckvd.concurrency.stopping import check_stop
 from ckvd.errors import CacheBusyError, IdentityError, cannot
 from ckvd.model.market import Kind, Market, SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.segment.atomic_file import flush_folder
-from ckvd.stopping import check_stop
 from ckvd.utils.config import FOLDER_ATTEMPTS_MAX, LISTING_ATOMIC_NAMES_MAX, LISTING_ATTEMPTS_MAX
 
 if TYPE_CHECKING:

@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakValueDictionary
 
+from ckvd.concurrency.stopping import check_stop
 from ckvd.errors import CacheBusyError, CacheError, cannot
 from ckvd.model.timespan import format_time, now_ms
-from ckvd.stopping import check_stop
 from ckvd.utils.config import LOCK_PAUSE_FIRST_S, LOCK_PAUSE_MAX_S, SERIES_LOCK_TIMEOUT_S
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from ckvd.cache.folder import SegmentName
 from ckvd.cache.locks import SeriesLock
 from ckvd.cache.open_segments import open_named
 from ckvd.cache.resolution import resolve, superseded
+from ckvd.concurrency.stopping import check_stop
 from ckvd.errors import CacheError, cannot
 from ckvd.segment.atomic_file import flush_folder
 from ckvd.segment.writer import SegmentStatement, SegmentWriter
-from ckvd.stopping import check_stop
 from ckvd.utils.config import FOLDER_ATTEMPTS_MAX, SERIES_LOCK_TIMEOUT_S
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ import struct
 import zipfile
 from typing import TYPE_CHECKING, Any, Final
 
+from ckvd.concurrency.stopping import check_stop
 from ckvd.decode.workspace import Workspace
 from ckvd.errors import ArchiveError, IdentityError
 from ckvd.inflate import INFLATE_ERRORS, RAW_DEFLATE, crc32, inflating
 from ckvd.model.market import SeriesKey
-from ckvd.stopping import check_stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ckvd.acquisition.ingest import fetch_table
 from ckvd.cache.download_folder import download_folder
-from ckvd.concurrency import in_thread
+from ckvd.concurrency.work import in_thread
 from ckvd.errors import FATAL_ERRORS, CacheBusyError, CkvdError, ClientClosedError
 from ckvd.maintenance.bar_difference import BarDifference
 from ckvd.maintenance.cached_archives import compare_archive, list_cached_archives, replace_archive

@@ -19,7 +19,7 @@ from ckvd.acquisition.ingest import fetch_table
 from ckvd.cache.download_folder import download_folder
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.rows import read_contents
-from ckvd.concurrency import in_thread, run_together
+from ckvd.concurrency.work import in_thread, run_together
 from ckvd.errors import FATAL_ERRORS, CkvdError, IdentityError, InvalidSymbolError
 from ckvd.maintenance.audit import list_by_path
 from ckvd.maintenance.bar_difference import BarDifference, compare_tables, rows_where

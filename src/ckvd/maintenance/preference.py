@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ckvd.cache.resolution import resolve
 from ckvd.cache.rows import read_contents
 from ckvd.cache.store import SeriesStore
-from ckvd.concurrency import in_thread
+from ckvd.concurrency.work import in_thread
 from ckvd.errors import CacheBusyError
 from ckvd.maintenance.bar_difference import differing_rows
 from ckvd.maintenance.comparison import Against, Agreement, Comparison, compare_bars, find_other_bars

@@ -25,7 +25,7 @@ from ckvd.cache.locks import SeriesLock
 from ckvd.cache.resolution import Winner, resolve
 from ckvd.cache.rows import read_contents
 from ckvd.cache.store import SeriesStore
-from ckvd.concurrency import run_together
+from ckvd.concurrency.work import run_together
 from ckvd.errors import FATAL_ERRORS, CacheError, CkvdError, NetworkError, SegmentError
 from ckvd.maintenance.leftovers import Leftover, remove_leftovers
 from ckvd.maintenance.misfiled import Moved, find_misfiled, move_home

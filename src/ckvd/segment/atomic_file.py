@@ -6,7 +6,7 @@ perhaps the temporary file. A writer holds a lock on it, so maintenance can tell
 
 `with atomic_write(path) as file:` does all of that. A segment needs the steps one by one, and uses `AtomicFile`.
 Both raise plain `OSError`: the caller knows what it was writing, and translates. Of the project, only
-`stopping` is imported.
+`concurrency.stopping` is imported.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import io
 import os
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from ckvd.stopping import check_stop
+from ckvd.concurrency.stopping import check_stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,10 +12,10 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ckvd.concurrency import Batching, in_thread
+from ckvd.concurrency.stopping import check_stop
+from ckvd.concurrency.work import Batching, in_thread
 from ckvd.errors import ChecksumMismatchError, ChecksumMissingError, CkvdError, ClientClosedError, NetworkError
 from ckvd.model.calendar import Cadence
-from ckvd.stopping import check_stop
 from ckvd.utils.config import CHECKSUM_NBYTES_MAX, FOLDER_BATCH_DAYS_MAX
 from ckvd.vision.checksum import parse_checksum
 from ckvd.vision.listing import ListedFile, listed_archives

@@ -25,7 +25,7 @@ from ckvd.acquisition.completion.reasons import Reasons
 from ckvd.acquisition.completion.tail import Tail
 from ckvd.acquisition.report import CompletionReport
 from ckvd.cache.download_folder import download_folder
-from ckvd.concurrency import in_thread, run_together
+from ckvd.concurrency.work import in_thread, run_together
 from ckvd.errors import FATAL_ERRORS, CacheBusyError, CkvdError, RegionRefusedError
 from ckvd.model.provenance import join_absences
 from ckvd.model.timespan import difference

@@ -18,7 +18,7 @@ from ckvd.cache.coverage import read_coverage
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.resolution import resolve
 from ckvd.cache.rows import read_contents, read_grid
-from ckvd.concurrency import in_thread, run_together
+from ckvd.concurrency.work import in_thread, run_together
 from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Cadence
 from ckvd.model.gaps import find_gaps

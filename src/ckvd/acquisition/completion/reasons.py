@@ -16,7 +16,7 @@ from ckvd.acquisition.completion.shortfalls import Listing, explain, explain_wit
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.rows import read_grid
-from ckvd.concurrency import in_thread
+from ckvd.concurrency.work import in_thread
 from ckvd.errors import FATAL_ERRORS, CkvdError, InvalidSymbolError, NotTradingError
 from ckvd.model.calendar import Cadence
 from ckvd.model.gaps import find_gaps

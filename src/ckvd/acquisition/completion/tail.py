@@ -10,7 +10,7 @@ from ckvd.acquisition.completion.shortfalls import provisional_recheck_ms
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.resolution import resolve
 from ckvd.cache.rows import read_contents, read_grid
-from ckvd.concurrency import in_thread
+from ckvd.concurrency.work import in_thread
 from ckvd.model.calendar import days_of, months_of
 from ckvd.model.grid import Grid
 from ckvd.model.market import DAY_MS

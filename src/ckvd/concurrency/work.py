@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar
 
+from ckvd.concurrency.stopping import check_stop, stopped_by
 from ckvd.errors import ClientClosedError
-from ckvd.stopping import check_stop, stopped_by
 from ckvd.utils.config import CLEANUP_GRACE_S, THREAD_STOP_TIMEOUT_S
 
 if TYPE_CHECKING:

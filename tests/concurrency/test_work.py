@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckvd.concurrency import Batching, Workers, in_thread, run_together
+from ckvd.concurrency.stopping import check_stop
+from ckvd.concurrency.work import Batching, Workers, in_thread, run_together
 from ckvd.errors import ClientClosedError
-from ckvd.stopping import check_stop
 from ckvd.utils.config import THREAD_STOP_TIMEOUT_S
 from support.stopwatch import LOADED, Stopwatch
 

@@ -1,0 +1,5 @@
+"""Doing several things at a time, and stopping them.
+
+- `work`: coroutines together, functions in threads, batches, and the work of a client.
+- `stopping`: where work in a thread asks whether it was told to stop. Programs that only read load nothing else.
+"""
