@@ -73,11 +73,11 @@ def test_a_span_that_is_not_covered_has_no_hash(tmp_path: Path) -> None:
         hash_span(folder, BTCUSDT_1M, day(3, 2))
 
 
-def put_unavailable(folder: CacheFolder, span: Span) -> None:
+def put_unavailable(folder: CacheFolder, span: Span, series: SeriesKey = BTCUSDT_1M) -> None:
     """Store that a span was asked for and that no source had it."""
     absence = Absence(span.start_ms, span.end_ms, Reason.NOT_IN_ARCHIVE, span.end_ms)
-    empty = make_table(BTCUSDT_1M, [])
-    SeriesStore(folder, BTCUSDT_1M).put(empty, span, absences=[absence], recheck_ms=span.end_ms)
+    empty = make_table(series, [])
+    SeriesStore(folder, series).put(empty, span, absences=[absence], recheck_ms=span.end_ms)
 
 
 @pytest.fixture
@@ -105,6 +105,19 @@ def test_what_no_source_had_is_a_line_of_its_own_and_does_not_keep_the_rest_from
     assert [check.verdict for check in check_lock(holed, lines)] == [Verdict.SAME] * 3
     # The bars beside it have the hashes that they have without it.
     assert lines[0] == hash_span(holed, BTCUSDT_1M, day(0))
+
+
+def test_days_within_a_bar_of_three_days_that_older_versions_call_unavailable_change_no_lock(
+    tmp_path: Path,
+) -> None:
+    series = SeriesKey.of("BTCUSDT", "3d")
+    newer, older = CacheFolder(tmp_path / "newer"), CacheFolder(tmp_path / "older")
+    for folder in (newer, older):
+        SeriesStore(folder, series).put(make_table(series, [day(n).start_ms for n in (0, 3, 6)]), day(0, 9))
+    put_unavailable(older, day(4), series)
+    lock = format_lock(lock_data(newer))
+    assert format_lock(lock_data(older)) == lock
+    assert [check.verdict for check in check_lock(older, parse_lock(lock))] == [Verdict.SAME]
 
 
 def test_caches_with_other_unavailable_spans_have_other_locks_and_the_check_says_which_differ(

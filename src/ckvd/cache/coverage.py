@@ -126,9 +126,10 @@ def unavailable_spans_of(folder: CacheFolder, series: SeriesKey, span: Span) -> 
 
 def _unavailable_spans_of(folder: CacheFolder, series: SeriesKey, span: Span) -> tuple[Span, ...]:
     winners = resolve(span, folder.segments(series))
-    return union(
+    unanswered = (
         winner.span for winner in winners if not is_answered(read_named_header(folder, series, winner.segment))
     )
+    return lacking_bars(folder, series, union(unanswered))
 
 
 def unavailable_absences(folder: CacheFolder, series: SeriesKey, span: Span) -> tuple[Absence, ...]:
