@@ -78,52 +78,36 @@ class NamedColumns:
         return (name for name in super().__dir__() if name not in lacking)
 
     def _attribute(self, name: str) -> Column:
-        """A column for the attribute of its name. `self[name]` does where no series lacks the column."""
+        """A column for the attribute of its name."""
         try:
             return self[name]
         except ColumnError as error:
             raise ColumnAttributeError(f"{type(self).__name__!r} has no attribute {name!r}: {error}") from None
 
-
-class BarColumns(NamedColumns):
-    """Columns with one row for each bar, which can be made into tables."""
-
-    __slots__ = ()
-
-    @property
-    def open_time(self) -> Times:
-        """The open time of each bar, int64 milliseconds, strictly ascending."""
-        return cast("Times", self["open_time"])
-
     @property
     def open(self) -> npt.NDArray[np.float64]:
         """The first price of each bar."""
-        return self["open"]
+        return self._attribute("open")
 
     @property
     def high(self) -> npt.NDArray[np.float64]:
         """The highest price of each bar."""
-        return self["high"]
+        return self._attribute("high")
 
     @property
     def low(self) -> npt.NDArray[np.float64]:
         """The lowest price of each bar."""
-        return self["low"]
+        return self._attribute("low")
 
     @property
     def close(self) -> npt.NDArray[np.float64]:
         """The last price of each bar."""
-        return self["close"]
+        return self._attribute("close")
 
     @property
     def volume(self) -> npt.NDArray[np.float64]:
         """The traded amount: in base asset, or contracts for coin-margined futures."""
-        return self["volume"]
-
-    @property
-    def close_time(self) -> Times:
-        """The last millisecond of each bar, int64 milliseconds, as published."""
-        return cast("Times", self["close_time"])
+        return self._attribute("volume")
 
     @property
     def quote_volume(self) -> npt.NDArray[np.float64]:
@@ -136,14 +120,9 @@ class BarColumns(NamedColumns):
         return self._attribute("base_volume")
 
     @property
-    def count(self) -> Times:
-        """The number of trades; of mark price, index price and premium index bars, the number of samples."""
-        return cast("Times", self["count"])
-
-    @property
     def taker_buy_volume(self) -> npt.NDArray[np.float64]:
         """The part of `volume` in which the taker bought."""
-        return self["taker_buy_volume"]
+        return self._attribute("taker_buy_volume")
 
     @property
     def taker_buy_quote_volume(self) -> npt.NDArray[np.float64]:
@@ -158,7 +137,28 @@ class BarColumns(NamedColumns):
     @property
     def ignore(self) -> npt.NDArray[np.float64]:
         """The last field of a row, as published. It has no meaning."""
-        return self["ignore"]
+        return self._attribute("ignore")
+
+
+class BarColumns(NamedColumns):
+    """Columns with one row for each bar, which can be made into tables."""
+
+    __slots__ = ()
+
+    @property
+    def open_time(self) -> Times:
+        """The open time of each bar, int64 milliseconds, strictly ascending."""
+        return cast("Times", self["open_time"])
+
+    @property
+    def close_time(self) -> Times:
+        """The last millisecond of each bar, int64 milliseconds, as published."""
+        return cast("Times", self["close_time"])
+
+    @property
+    def count(self) -> Times:
+        """The number of trades; of mark price, index price and premium index bars, the number of samples."""
+        return cast("Times", self["count"])
 
     def as_dict(self) -> dict[str, Column]:
         """All columns by name, in order."""

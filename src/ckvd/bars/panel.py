@@ -91,69 +91,14 @@ class Panel(NamedColumns):
         return column
 
     @property
-    def open(self) -> npt.NDArray[np.float64]:
-        """The first price of each bar, NaN where there is none, as in all columns."""
-        return self._attribute("open")
-
-    @property
-    def high(self) -> npt.NDArray[np.float64]:
-        """The highest price."""
-        return self._attribute("high")
-
-    @property
-    def low(self) -> npt.NDArray[np.float64]:
-        """The lowest price."""
-        return self._attribute("low")
-
-    @property
-    def close(self) -> npt.NDArray[np.float64]:
-        """The last price."""
-        return self._attribute("close")
-
-    @property
-    def volume(self) -> npt.NDArray[np.float64]:
-        """The traded amount: in base asset, or contracts for coin-margined futures."""
-        return self._attribute("volume")
-
-    @property
     def close_time(self) -> npt.NDArray[np.float64]:
         """The last millisecond of each bar, in milliseconds."""
         return self._attribute("close_time")
 
     @property
-    def quote_volume(self) -> npt.NDArray[np.float64]:
-        """The traded amount in quote asset."""
-        return self._attribute("quote_volume")
-
-    @property
-    def base_volume(self) -> npt.NDArray[np.float64]:
-        """The traded amount in base asset, of coin-margined klines only."""
-        return self._attribute("base_volume")
-
-    @property
     def count(self) -> npt.NDArray[np.float64]:
         """The number of trades or samples."""
         return self._attribute("count")
-
-    @property
-    def taker_buy_volume(self) -> npt.NDArray[np.float64]:
-        """The part of `volume` in which the taker bought."""
-        return self._attribute("taker_buy_volume")
-
-    @property
-    def taker_buy_quote_volume(self) -> npt.NDArray[np.float64]:
-        """The part of `quote_volume` in which the taker bought."""
-        return self._attribute("taker_buy_quote_volume")
-
-    @property
-    def taker_buy_base_volume(self) -> npt.NDArray[np.float64]:
-        """The part of `base_volume` in which the taker bought."""
-        return self._attribute("taker_buy_base_volume")
-
-    @property
-    def ignore(self) -> npt.NDArray[np.float64]:
-        """The last field of a row, as published."""
-        return self._attribute("ignore")
 
     def to_pandas(self, column: str) -> Any:
         """Make a `pandas.DataFrame` of one column of the panel, with a frame column for each symbol.
