@@ -13,7 +13,7 @@ from ckvd.errors import CacheBusyError, NotCachedError
 from ckvd.maintenance.bar_difference import BarDifference, compare_tables
 from ckvd.maintenance.inventory import describe_segments
 from ckvd.model.calendar import Cadence
-from ckvd.model.provenance import Absence, Origin, Source, earliest_recheck_ms, narrow
+from ckvd.model.provenance import Absence, Origin, Source, narrow, segment_recheck_ms
 from ckvd.model.table import join_tables, merge_tables, rows_within
 from ckvd.model.timespan import Span, difference, union
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
@@ -178,8 +178,7 @@ def _replace_span(
         span,
         sources=[*archive.as_of(found, span), *narrow(archive.others, span)],
         absences=absences,
-        # With bars beside them, absences are asked for again by themselves.
-        recheck_ms=0 if rows.row_count else earliest_recheck_ms(absences),
+        recheck_ms=segment_recheck_ms(rows.row_count, absences),
     )
     return None if published is None else compare_tables(before, rows)
 

@@ -42,7 +42,7 @@ from ckvd.maintenance.verification import (
     verify_segment,
 )
 from ckvd.model.calendar import months_of
-from ckvd.model.provenance import earliest_recheck_ms
+from ckvd.model.provenance import segment_recheck_ms
 from ckvd.model.record import Record, as_json
 from ckvd.model.timespan import Span, difference, now_ms, union
 from ckvd.segment.reader import SegmentReader, read_segment_header
@@ -398,8 +398,7 @@ def _keep_the_rest(folder: CacheFolder, step: RepairStep) -> None:
         for month in months_of(span):
             part = span.intersection(month.span)
             contents = read_contents(folder, step.series, part)
-            # Absences beside bars are asked for again by themselves: else all of the part would be due with them.
-            due_ms = 0 if contents.table.row_count else earliest_recheck_ms(contents.absences)
+            due_ms = segment_recheck_ms(contents.table.row_count, contents.absences)
             SeriesStore(folder, step.series).put_in_place(
                 [Winner(part, name)],
                 contents.table,

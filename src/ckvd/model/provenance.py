@@ -232,6 +232,15 @@ def earliest_recheck_ms(absences: Iterable[Absence]) -> int:
     return min((absence.recheck_ms for absence in absences if absence.recheck_ms), default=0)
 
 
+def segment_recheck_ms(row_count: int, absences: Iterable[Absence]) -> int:
+    """When to ask again for all that a segment covers; 0 for never.
+
+    A span without a bar is asked for again as a whole. Holes beside bars are found by their absences: else the bars
+    would be due with them.
+    """
+    return 0 if row_count else earliest_recheck_ms(absences)
+
+
 def says_nothing(absences: Collection[Absence]) -> bool:
     """Whether absences say only that a source did not have the bars: not even that the series exists."""
     unknown = (Reason.NOT_IN_ARCHIVE, Reason.NO_ARCHIVE, Reason.NOT_PUBLISHED)

@@ -23,7 +23,7 @@ from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Cadence
 from ckvd.model.gaps import find_gaps
 from ckvd.model.grid import closed_part
-from ckvd.model.provenance import Reason, earliest_recheck_ms, narrow
+from ckvd.model.provenance import Reason, narrow, segment_recheck_ms
 from ckvd.model.table import merge_tables, rows_within
 from ckvd.model.timespan import Span, difference, union
 from ckvd.vision.name import ArchiveName
@@ -296,8 +296,7 @@ class Healing:
         if is_provisional:
             damaged_ms = [one.recheck_ms for one in absences if one.reason is Reason.ARCHIVE_DAMAGED]
             return min([provisional_recheck_ms(span, self._scope.now_ms), *damaged_ms])
-        # A day without a bar is asked for again as a whole. Holes beside bars are found by their absences.
-        return 0 if table.row_count else earliest_recheck_ms(absences)
+        return segment_recheck_ms(table.row_count, absences)
 
 
 def _covered_parts(coverage: Sequence[Covered]) -> tuple[Span, ...]:
