@@ -16,7 +16,6 @@ from ckvd.acquisition.report import ArchiveReport, DownloadReport, Outcome, Prog
 from ckvd.cache.coverage import Covered, read_coverage, uncovered_spans
 from ckvd.cache.download_folder import download_folder
 from ckvd.cache.packing import pack_series
-from ckvd.cache.untraded_tail import find_untraded_tails
 from ckvd.concurrency.work import in_thread, run_together
 from ckvd.errors import FATAL_ERRORS, CacheBusyError, CacheError, CkvdError, NetworkError
 from ckvd.model.calendar import Cadence, Period
@@ -88,7 +87,6 @@ class Download:
             tuple(sorted(archives, key=lambda report: (report.series, report.period))),
             {key: uncovered_spans(self._folder, key, span, self._now_ms) for key in series},
             present_ms=self._now_ms,
-            untraded_tails=find_untraded_tails(self._folder, series, span),
         )
 
     async def _download_series(self, series: SeriesKey, span: Span) -> list[ArchiveReport]:

@@ -19,7 +19,7 @@ from ckvd.cache.folder import CacheFolder
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.rows import read_grid
 from ckvd.cache.untraded_tail import find_untraded_tails
-from ckvd.concurrency.work import Workers, run_together
+from ckvd.concurrency.work import Workers, in_thread, run_together
 from ckvd.errors import CacheBusyError, ClientClosedError, NetworkError, NotCachedError, NotFetchedError
 from ckvd.lifecycle import ConnectionHolder, Resource
 from ckvd.model.grid import closed_part
@@ -325,7 +325,7 @@ class CryptoKlineVisionData(ConnectionHolder):
             completions=tuple(completions),
             present_ms=present_ms,
             unavailable=unavailable,
-            untraded_tails=find_untraded_tails(self.folder, series, span),
+            untraded_tails=await in_thread(find_untraded_tails, self.folder, series, span),
         )
         whole = replace(whole, not_found=self._not_found(whole))
         await pack_stored(self.folder, whole, vision.limits)

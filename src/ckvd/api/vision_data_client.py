@@ -6,13 +6,15 @@ It owns the source of archives. `ckvd.acquisition.download` runs one download.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ckvd.acquisition.download import Download, pack_stored
 from ckvd.acquisition.limits import IngestLimits
 from ckvd.cache.folder import CacheFolder
-from ckvd.concurrency.work import Workers
+from ckvd.cache.untraded_tail import find_untraded_tails
+from ckvd.concurrency.work import Workers, in_thread
 from ckvd.errors import AddressError, ClientClosedError
 from ckvd.lifecycle import ConnectionHolder, Resource
 from ckvd.model.market import SeriesKey
@@ -170,7 +172,8 @@ class VisionDataClient(ConnectionHolder):
         with self._employed():
             report = await self.fetch_archives(series, span, on_progress=on_progress)
             await pack_stored(self.folder, report, self.limits)
-            return report
+            tails = await in_thread(find_untraded_tails, self.folder, series, span)
+            return replace(report, untraded_tails=tails)
 
     async def fetch_archives(
         self,
@@ -180,8 +183,9 @@ class VisionDataClient(ConnectionHolder):
         refresh: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> DownloadReport:
-        """`download_series` without packing: every archive stays in the segment that it was stored in.
+        """`download_series` without packing, and without a look at the end of the series.
 
+        Every archive stays in the segment that it was stored in.
         With `refresh`, what was unavailable is asked for again now.
         """
         download = Download(
