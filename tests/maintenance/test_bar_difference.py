@@ -24,7 +24,6 @@ def test_bars_are_added_removed_and_changed() -> None:
     cells = (CellDifference(120_000, "open", 0.0, -0.0),)
     assert difference == BarDifference((180_000,), (0,), (120_000,), 1, 1, 1, ("open",), cells)
     assert str(difference.cells[0].after) == "-0.0"
-    assert difference.without_removed() == BarDifference((180_000,), (), (120_000,), 1, 0, 1, ("open",), cells)
 
 
 def test_the_field_to_ignore_is_not_compared() -> None:

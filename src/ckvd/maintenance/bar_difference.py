@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -80,10 +80,6 @@ class BarDifference(Record):
             tuple(dict.fromkeys(self.columns + other.columns)),
             (self.cells + other.cells)[:_CELLS_MAX],
         )
-
-    def without_removed(self) -> BarDifference:
-        """The same without the bars that only the first table has."""
-        return replace(self, removed=(), removed_count=0)
 
 
 def compare_tables(
