@@ -2,6 +2,7 @@
 # make test      run the tests, on all processors
 # make acceptance  take all real data through everything that a user does: some minutes
 # make quick     run those that fail when something central breaks: a minute or two
+# make search    look for new examples that break a property, where the other commands repeat the known: an hour
 # make mutants   make every known fault in the release of resources, and see the tests notice: a minute
 # make coverage  run the tests, and show which lines none of them reaches
 # make lowest    run `make quick` on the lowest version of each package that pyproject.toml allows
@@ -22,7 +23,7 @@ TESTS ?=
 # The tests start some hundred processes. Each would compile the package again where nobody may keep what is compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test acceptance quick mutants coverage lowest lint bench clean
+.PHONY: demo test acceptance quick search mutants coverage lowest lint bench clean
 
 demo: $(VENV)/installed
 	$(RUN) data/demo.py
@@ -35,6 +36,9 @@ acceptance: $(VENV)/installed-test
 
 quick: $(VENV)/installed-test
 	$(RUN) $(PYTEST) --quiet -m 'not long' @tests/quick.txt
+
+search: $(VENV)/installed-test
+	CKVD_TEST_SEARCH=1 $(RUN) $(PYTEST) $(TESTS)
 
 mutants: $(VENV)/installed-test
 	CKVD_TEST_MUTANTS=1 $(RUN) -m pytest tests/utils/test_mutations.py

@@ -7,7 +7,8 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from support import leaks
 from support.places import SHARED_DATA
@@ -20,10 +21,18 @@ if TYPE_CHECKING:
 # Set where the same tests run on another interpreter as well.
 IS_BRIEF = bool(os.environ.get("CKVD_TEST_BRIEF"))
 
-# How long an example takes says more about the machine than about the code.
-settings.register_profile("whole", deadline=None)
-settings.register_profile("brief", deadline=None, max_examples=20)
-settings.load_profile("brief" if IS_BRIEF else "whole")
+# How long an example takes says more about the machine than about the code. A run repeats the examples of the one
+# before, so that what fails was changed; `make search` looks for new ones.
+settings.register_profile("whole", deadline=None, derandomize=True)
+settings.register_profile("brief", deadline=None, derandomize=True, max_examples=20)
+settings.register_profile("search", deadline=None, max_examples=1000)
+_SEARCHES = bool(os.environ.get("CKVD_TEST_SEARCH"))
+settings.load_profile("search" if _SEARCHES else "brief" if IS_BRIEF else "whole")
+
+
+def pytest_collection_finish() -> None:
+    """Have Hypothesis make its random source before anything is frozen: it would take a frozen one for lost."""
+    given(st.none())(lambda _: None)()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

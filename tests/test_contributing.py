@@ -67,9 +67,13 @@ def test_every_file_and_step_that_it_names_is_there() -> None:
     for path in re.findall(r"`((?:src|tests|benchmarks)/[\w/.]*)`", TEXT):
         assert (REPOSITORY / path).exists(), path
     for path, name in STOPS:
-        defined = {node.name for node in ast.walk(ast.parse((SOURCES / "ckvd" / path).read_text(encoding="utf-8")))
-                   if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}  # fmt: skip
-        assert name.rpartition(".")[2] in defined, f"{path}: {name}"
+        parts = name.split(".")
+        scope: ast.AST = ast.parse((SOURCES / "ckvd" / path).read_text(encoding="utf-8"))
+        for part in parts:
+            defined = {node.name: node for node in ast.iter_child_nodes(scope)
+                       if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))}  # fmt: skip
+            assert part in defined, f"{path}: {name}"
+            scope = defined[part]
 
 
 def test_every_command_of_make_that_it_names_is_there() -> None:

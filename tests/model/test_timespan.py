@@ -291,6 +291,8 @@ def test_text_of_digits_is_refused_with_the_time_that_was_meant(text: str, meani
 
 
 @given(st.from_regex(r"[0-9]{9,22}", fullmatch=True))
+@example("00010110000000000000")
+@example("2" * 5000)
 def test_no_digits_but_those_of_a_date_are_a_time(text: str) -> None:
     with pytest.raises(TimeError, match="is no time: expected an ISO date"):
         parse_time(text)

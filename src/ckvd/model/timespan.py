@@ -130,8 +130,9 @@ def _text_to_ms(text: str) -> int:
     if text == "now":
         return now_ms()
     # A date has at most eight digits. Longer ones that happen to spell a date and a time are none.
-    if re.fullmatch(r"\d{9,19}", text, re.ASCII):
-        raise _no_time(text, _meaning_of_digits(int(text)))
+    if re.fullmatch(r"\d{9,}", text, re.ASCII):
+        # With more than nanoseconds have there is nothing that could have been meant, and `int` has a limit.
+        raise _no_time(text, _meaning_of_digits(int(text)) if len(text) <= 19 else "")
     if re.fullmatch(r"\d{4}-\d{2}", text):
         text += "-01"
     fraction = re.search(r"[.,](\d+)", text)
