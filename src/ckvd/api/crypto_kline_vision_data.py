@@ -26,6 +26,7 @@ from ckvd.model.grid import closed_part
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, now_ms
 from ckvd.rest.rest_data_client import RestDataClient
+from ckvd.segment.checks import require_verify
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ckvd.bars.resample import ResampledKlines
     from ckvd.errors import CkvdError
     from ckvd.model.timespan import TimeLike
+    from ckvd.segment.checks import Verify
 
 _SPANS_SHOWN: Final = 5
 
@@ -69,6 +71,9 @@ class CryptoKlineVisionData(ConnectionHolder):
         Archives fetched at a time.
     is_checksum_required : bool
         Refuse archives without a CHECKSUM file.
+    verify : {"never", "first"}
+        Whether the bars that `get_klines` returns are compared with the checksums of their segments: see
+        `open_cache`.
     clock : callable
         The present in milliseconds.
     """
@@ -91,9 +96,12 @@ class CryptoKlineVisionData(ConnectionHolder):
         offline: bool = False,
         concurrency: int = DOWNLOAD_CONCURRENCY,
         is_checksum_required: bool = False,
+        verify: Verify = "never",
         clock: Callable[[], int] = now_ms,
     ) -> None:
+        require_verify(verify)
         self.folder = CacheFolder.at(cache)
+        self._verify: Verify = verify
         self._clock = clock
         self._offline = offline
         self._is_closed = False
@@ -206,7 +214,7 @@ class CryptoKlineVisionData(ConnectionHolder):
         span = closed_part(span, read_grid(self.folder, series), present_ms)
         for completion in report.completions:
             span = completion.closed_part(span)
-        with KlineCache(self.folder.root) as cache:
+        with KlineCache(self.folder.root, verify=self._verify) as cache:
             try:
                 return cache.read_series(series, span, missing=missing)
             except NotCachedError as error:
@@ -243,7 +251,7 @@ class CryptoKlineVisionData(ConnectionHolder):
     def _derive(self, series: SeriesKey, span: Span) -> ResampledKlines | None:
         if not uncovered_spans(self.folder, series, span, self._clock()):
             return None
-        with KlineCache(self.folder.root) as cache:
+        with KlineCache(self.folder.root, verify=self._verify) as cache:
             return derive_klines(cache, series, span)
 
     async def ensure(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ckvd.bars.klines import Klines
     from ckvd.bars.resample import ResampledKlines
     from ckvd.model.timespan import TimeLike
+    from ckvd.segment.checks import Verify
 
 _T = TypeVar("_T")
 
@@ -36,6 +37,7 @@ class DataOptions(TypedDict, total=False):
     offline: bool
     concurrency: int
     is_checksum_required: bool
+    verify: Verify
     clock: Callable[[], int]
 
 

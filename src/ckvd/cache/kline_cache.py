@@ -17,6 +17,7 @@ from ckvd.errors import IdentityError, NotCachedError
 from ckvd.lifecycle import AsyncBlock, SyncBlock
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, difference, union
+from ckvd.segment.checks import require_verify
 from ckvd.utils.async_cleanup import direct_file_cleanup
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ckvd.lifecycle import Resource
     from ckvd.model.table import Times
     from ckvd.model.timespan import TimeLike
+    from ckvd.segment.checks import Verify
     from ckvd.segment.reader import MappedRows
 
 
@@ -47,11 +49,20 @@ class KlineCache(SyncBlock, AsyncBlock):
     root : path-like, optional
         The folder (`~` is expanded). The default is the environment's `CKVD_CACHE_DIR`, else the user's cache
         folder of the platform. A folder that does not exist is an empty cache.
+    verify : {"never", "first"}
+        Whether bars are compared with the checksums of their segments; see `open_cache`.
+
+    Raises
+    ------
+    ValueError
+        `verify` is neither of the two.
     """
 
-    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, root: str | os.PathLike[str] | None = None, *, verify: Verify = "never") -> None:
+        require_verify(verify)
         self.folder = CacheFolder.at(root)
-        self._open_segments: OpenSegments | None = OpenSegments(self.folder)
+        self._verify: Verify = verify
+        self._open_segments: OpenSegments | None = OpenSegments(self.folder, verify=verify)
 
     def read(
         self,
@@ -164,7 +175,7 @@ class KlineCache(SyncBlock, AsyncBlock):
             attempt_count = 0
             if missing == "raise" and (unavailable := self._unavailable(series, [winner], [rows])):
                 raise self._not_cached(series, span, unavailable)
-            three_day_opens = partial(_three_day_opens, self.folder, series)
+            three_day_opens = partial(_three_day_opens, self.folder, series, self._verify)
             yield from _blocks(series, winner.span, rows, block_rows, three_day_opens)
 
     def panel(
@@ -235,7 +246,7 @@ class KlineCache(SyncBlock, AsyncBlock):
             blocks,
             uncovered,
             held=[winner.span for winner in winners],
-            three_day_opens=partial(_three_day_opens, self.folder, series),
+            three_day_opens=partial(_three_day_opens, self.folder, series, self._verify),
         )
 
     def _unavailable(
@@ -247,7 +258,7 @@ class KlineCache(SyncBlock, AsyncBlock):
             return ()
         from ckvd.cache.rows import lacking_bars  # noqa: PLC0415  (mostly there are none)
 
-        return lacking_bars(self.folder, series, spans)
+        return lacking_bars(self.folder, series, spans, verify=self._verify)
 
     def _winners(
         self, series: SeriesKey, missing: Literal["raise", "ignore"], span: Span
@@ -341,11 +352,11 @@ def _blocks(
         start_ms = end_ms
 
 
-def _three_day_opens(folder: CacheFolder, series: SeriesKey) -> Times:
+def _three_day_opens(folder: CacheFolder, series: SeriesKey, verify: Verify) -> Times:
     """See `ckvd.cache.rows.three_day_opens`. It needs no open cache: what was read may ask later."""
     from ckvd.cache.rows import three_day_opens  # noqa: PLC0415  (only for those who use it)
 
-    return three_day_opens(folder, series)
+    return three_day_opens(folder, series, verify=verify)
 
 
 def _uncovered(span: Span, winners: Sequence[Winner]) -> tuple[Span, ...]:
@@ -356,12 +367,25 @@ def _uncovered(span: Span, winners: Sequence[Winner]) -> tuple[Span, ...]:
     return difference([span], [winner.span for winner in winners])
 
 
-def open_cache(root: str | os.PathLike[str] | None = None) -> KlineCache:
+def open_cache(root: str | os.PathLike[str] | None = None, *, verify: Verify = "never") -> KlineCache:
     """Open a cache folder for reading: `with open_cache("~/klines") as cache: cache.read(...)`.
 
     Parameters
     ----------
     root : path-like, optional
         See `KlineCache`.
+    verify : {"never", "first"}
+        With "first", a column of a segment is compared with its checksum when it is first used in the process, by
+        whichever cache, and again if its file has changed since. A byte that differs raises SegmentCorruptError,
+        which names the file and the column, in place of any bar of it. Columns that are not used are not checked.
+
+        It takes about COST for a segment of 20 MB whose file is in memory, else as long as the disk takes to read
+        it. The whole column of the segment is read into memory, also for a few bars of it. Later uses cost nothing.
+        What the disk changes after that is found by `ckvd cache verify`.
+
+    Raises
+    ------
+    ValueError
+        `verify` is neither of the two.
     """
-    return KlineCache(root)
+    return KlineCache(root, verify=verify)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ckvd.cache.folder import CacheFolder, Listing, SegmentName
     from ckvd.model.market import SeriesKey
+    from ckvd.segment.checks import Verify
     from ckvd.segment.header import SegmentHeader
     from ckvd.segment.reader import MappedRows
 
@@ -62,8 +63,10 @@ def replaced_too_often(folder: CacheFolder, series: SeriesKey) -> CacheBusyError
     )
 
 
-def open_named(folder: CacheFolder, series: SeriesKey, name: SegmentName) -> SegmentReader:
-    """Open a segment by its name.
+def open_named(
+    folder: CacheFolder, series: SeriesKey, name: SegmentName, *, verify: Verify = "never"
+) -> SegmentReader:
+    """Open a segment by its name. `verify` is that of `SegmentReader`.
 
     Raises
     ------
@@ -74,7 +77,7 @@ def open_named(folder: CacheFolder, series: SeriesKey, name: SegmentName) -> Seg
     SegmentError, CacheError
         It cannot be used: see `SegmentReader`.
     """
-    reader = SegmentReader(_path_of(folder, series, name))
+    reader = SegmentReader(_path_of(folder, series, name), verify=verify)
     try:
         _require_name(reader.header, reader.path, series, name)
     except BaseException:
@@ -122,10 +125,13 @@ class OpenSegments:
     Parameters
     ----------
     folder : CacheFolder
+    verify : {"never", "first"}
+        See `SegmentReader`.
     """
 
-    def __init__(self, folder: CacheFolder) -> None:
+    def __init__(self, folder: CacheFolder, *, verify: Verify = "never") -> None:
         self._folder = folder
+        self._verify: Verify = verify
         self._readers: OrderedDict[tuple[SeriesKey, SegmentName], SegmentReader] = OrderedDict()
         # By the folder of a series: the inodes for which its open segments were last found current, and when.
         self._confirmed: dict[str, tuple[dict[str, int], float]] = {}
@@ -179,7 +185,7 @@ class OpenSegments:
                 self._readers.move_to_end(key)
                 return reader.rows
         # Outside the lock, so that other threads need not wait for the disk.
-        opened = open_named(self._folder, series, name)
+        opened = open_named(self._folder, series, name, verify=self._verify)
         try:
             return self._keep(key, opened)
         except BaseException:

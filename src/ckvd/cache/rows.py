@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ckvd.cache.resolution import Winner
     from ckvd.model.market import SeriesKey
     from ckvd.model.table import Column, Decimals, Times
+    from ckvd.segment.checks import Verify
     from ckvd.segment.reader import MappedRows
 
 
@@ -136,7 +137,9 @@ def count_rows(file: str | os.PathLike[str], span: Span) -> int:
         return len(reader.rows.between(span.start_ms, span.end_ms))
 
 
-def read_grid(folder: CacheFolder, series: SeriesKey, also: Times | None = None) -> Grid:
+def read_grid(
+    folder: CacheFolder, series: SeriesKey, also: Times | None = None, *, verify: Verify = "never"
+) -> Grid:
     """The grid of a series. Only of 3d bars something is read: the open times of all that the cache holds.
 
     Parameters
@@ -145,6 +148,8 @@ def read_grid(folder: CacheFolder, series: SeriesKey, also: Times | None = None)
     series : SeriesKey
     also : ndarray of int64, optional
         The open times of bars of the series that are not in the cache yet.
+    verify : {"never", "first"}
+        See `three_day_opens`.
 
     Raises
     ------
@@ -153,12 +158,19 @@ def read_grid(folder: CacheFolder, series: SeriesKey, also: Times | None = None)
     """
     if series.interval is not Interval.D3:
         return Grid.of(series.interval)
-    opens = three_day_opens(folder, series)
+    opens = three_day_opens(folder, series, verify=verify)
     return Grid.of_bars(Interval.D3, opens if also is None else np.union1d(opens, also))
 
 
-def three_day_opens(folder: CacheFolder, series: SeriesKey) -> Times:
+def three_day_opens(folder: CacheFolder, series: SeriesKey, *, verify: Verify = "never") -> Times:
     """The open times of all 3d bars of a symbol that the cache holds, whatever the interval of the series.
+
+    Parameters
+    ----------
+    folder : CacheFolder
+    series : SeriesKey
+    verify : {"never", "first"}
+        See `SegmentReader`. Open times that differ from their checksum are left out.
 
     Returns
     -------
@@ -173,20 +185,22 @@ def three_day_opens(folder: CacheFolder, series: SeriesKey) -> Times:
         The folder cannot be read.
     """
     bars = replace(series, interval=Interval.D3)
-    return look_again(folder, bars, partial(_three_day_opens, folder, bars))
+    return look_again(folder, bars, partial(_three_day_opens, folder, bars, verify))
 
 
-def _three_day_opens(folder: CacheFolder, series: SeriesKey) -> Times:
+def _three_day_opens(folder: CacheFolder, series: SeriesKey, verify: Verify) -> Times:
     segments = folder.segments(series)
     opens = [np.empty(0, np.int64)]
     for winner in resolve(hull(segments), segments):
-        with suppress(SegmentError), open_named(folder, series, winner.segment) as reader:
+        with suppress(SegmentError), open_named(folder, series, winner.segment, verify=verify) as reader:
             rows = reader.rows.between(winner.span.start_ms, winner.span.end_ms)
             opens.append(column_of(rows, "open_time", series))
     return np.concatenate(opens)
 
 
-def lacking_bars(folder: CacheFolder, series: SeriesKey, spans: Sequence[Span]) -> tuple[Span, ...]:
+def lacking_bars(
+    folder: CacheFolder, series: SeriesKey, spans: Sequence[Span], *, verify: Verify = "never"
+) -> tuple[Span, ...]:
     """The unavailable spans in which a bar may open. Errors: see `read_grid`.
 
     Some caches record the days within a 3d bar as unavailable, because they were written when 3d bars were thought
@@ -194,7 +208,7 @@ def lacking_bars(folder: CacheFolder, series: SeriesKey, spans: Sequence[Span]) 
     """
     if not spans or series.interval is not Interval.D3:
         return tuple(spans)
-    grid = read_grid(folder, series)
+    grid = read_grid(folder, series, verify=verify)
     return tuple(span for span in spans if grid.count_max(span))
 
 

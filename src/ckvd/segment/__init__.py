@@ -2,6 +2,7 @@
 
 - `layout`: the format, byte by byte, and where each column goes. Pure.
 - `header`: encodes and decodes the header, with its checks. Pure.
+- `checks`: compares columns with their checksums, each once in a process.
 - `reader`: maps a segment and gives its columns as views.
 - `writer`: writes a segment and publishes it whole or not at all.
 - `atomic_file`: writes any file whole or not at all.

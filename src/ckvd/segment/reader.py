@@ -1,5 +1,7 @@
 """Reading a segment without copying it: `SegmentReader`, and the `MappedRows` that it gives.
 
+With `verify="first"` it gives `CheckedRows`, whose columns are checked when they are first used.
+
 The constructor checks the header, maps the file read-only and closes its descriptor. A column is `numpy.frombuffer`
 over the map, and a range of rows is a slice of that. The map cannot be closed while an array views it: with
 `numpy.ndarray(buffer=...)` or `numpy.memmap` it could, and using the array would be a segmentation fault.
@@ -20,6 +22,7 @@ import numpy as np
 from ckvd.errors import SegmentCorruptError, cannot
 from ckvd.lifecycle import AsyncBlock, SyncBlock
 from ckvd.model.grid import regular_close_times
+from ckvd.segment.checks import check_column, checks_of, now_ns, require_verify
 from ckvd.segment.header import SegmentHeader, decode_header, read_header_nbytes
 from ckvd.segment.layout import ColumnLayout, Encoding
 from ckvd.utils.async_cleanup import direct_file_cleanup, give_back
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from ckvd.model.market import Interval
     from ckvd.model.provenance import Absence, Source
     from ckvd.model.table import Column, Times
+    from ckvd.segment.checks import ColumnChecks, Verify
 
 # A map keeps a duplicate of the file's descriptor, unless it is told not to (Python 3.13).
 _UNTRACKED: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
@@ -168,6 +172,45 @@ class MappedRows:
         return closes
 
 
+class CheckedRows(MappedRows):
+    """Rows that compare a column of the segment with its checksum before they give anything of it.
+
+    That reads the whole column of the segment, however few these rows are.
+    """
+
+    __slots__ = ("_checks", "_path")
+
+    def __init__(
+        self,
+        header: SegmentHeader,
+        buffer: npt.NDArray[np.uint8],
+        start: int,
+        stop: int,
+        path: str,
+        checks: ColumnChecks,
+    ) -> None:
+        super().__init__(header, buffer, start, stop)
+        self._path = path
+        self._checks = checks
+
+    def rows(self, start: int, stop: int) -> CheckedRows:
+        """Some of these rows, counted from the first one here."""
+        return CheckedRows(
+            self.header, self._buffer, self.start + start, self.start + stop, self._path, self._checks
+        )
+
+    def _view(self, column: ColumnLayout) -> Column:
+        self._checks.require(self._path, column, _stored_bytes(self._buffer, self.header, column))
+        return super()._view(column)
+
+
+def _stored_bytes(
+    buffer: npt.NDArray[np.uint8], header: SegmentHeader, column: ColumnLayout
+) -> npt.NDArray[np.uint8]:
+    """The bytes of a stored column of the whole segment."""
+    return buffer[column.offset : column.offset + header.row_count * column.dtype.itemsize]
+
+
 class SegmentReader(SyncBlock, AsyncBlock):
     """An open segment.
 
@@ -177,6 +220,9 @@ class SegmentReader(SyncBlock, AsyncBlock):
     Parameters
     ----------
     path : str or path-like
+    verify : {"never", "first"}
+        With "first", a column is compared with its checksum when it is first used in the process, and damage raises
+        SegmentCorruptError there: see `ckvd.open_cache`. `verify` checks all of the segment at once.
 
     Attributes
     ----------
@@ -195,10 +241,17 @@ class SegmentReader(SyncBlock, AsyncBlock):
 
     _map: mmap.mmap | None = None
     _buffer: npt.NDArray[np.uint8] | None = None
+    _checks: ColumnChecks | None = None
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, verify: Verify = "never") -> None:
         self.path = os.fspath(path)
-        self.header, self._map, self._version = _open(self.path, _map_segment)
+        if verify == "never":
+            self.header, self._map, self._version = _open(self.path, _map_segment)
+        else:
+            require_verify(verify)
+            opened_ns = now_ns()
+            self.header, self._map, self._version = _open(self.path, _map_segment)
+            self._checks = checks_of(self._version, changed_ns=self._version[1], opened_ns=opened_ns)
         self._buffer = np.frombuffer(self._map, np.uint8)
 
     @property
@@ -232,6 +285,8 @@ class SegmentReader(SyncBlock, AsyncBlock):
         """All rows. Raises ValueError if the reader is closed."""
         if self._buffer is None:
             raise ValueError(f"{self.path}: the reader is closed")
+        if self._checks is not None:
+            return CheckedRows(self.header, self._buffer, 0, self.header.row_count, self.path, self._checks)
         return MappedRows(self.header, self._buffer, 0, self.header.row_count)
 
     @property
@@ -255,19 +310,13 @@ class SegmentReader(SyncBlock, AsyncBlock):
         SegmentCorruptError
             A byte differs from what was written.
         """
-        from ckvd.inflate import crc32  # noqa: PLC0415  (reading alone should not load isal)
-
         buffer = self.rows._buffer  # noqa: SLF001  (both classes belong to this module)
         end = self.header.header_nbytes
         for column in self.header.columns:
             if column.encoding is not Encoding.STORED or not self.header.row_count:
                 continue
-            stored = buffer[column.offset : column.offset + self.header.row_count * column.dtype.itemsize]
-            found = crc32(stored)
-            if found != column.crc32:
-                raise SegmentCorruptError(
-                    self.path, f"column {column.name}: its checksum is {found:#010x}, expected {column.crc32:#010x}"
-                )
+            stored = _stored_bytes(buffer, self.header, column)
+            check_column(self.path, column, stored)
             if buffer[end : column.offset].any():
                 raise SegmentCorruptError(self.path, f"bytes before column {column.name} are not zero")
             end = column.offset + len(stored)

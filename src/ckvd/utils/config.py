@@ -51,6 +51,11 @@ UNTRADED_TAIL_MIN_MS: Final = 86_400_000
 SEGMENT_PAGE_NBYTES: Final = 4096
 # A longer header is refused. Headers have at most some thousands of provenance records.
 SEGMENT_HEADER_NBYTES_MAX: Final = 64 << 20
+# Of so many files a process remembers which columns it found intact. One that is forgotten is checked again.
+CHECKED_SEGMENTS_MAX: Final = 4096
+# Two changes of a file within this time may have the same time of change: FAT counts in two seconds, ext4 in a few
+# milliseconds. The clock of a file server may be behind by as much.
+FILE_TIME_STEP_S: Final = 2.0
 
 # --- Cache -------------------------------------------------------------------------------------------------
 # Readers that a KlineCache keeps open between reads.
