@@ -8,7 +8,7 @@ import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -325,11 +325,11 @@ def test_opening_a_segment_keeps_no_other_thread_waiting(
     first, second = sorted(folder.segments(BTCUSDT_1M))
     is_opening, may_go_on = threading.Event(), threading.Event()
 
-    def open_slowly(folder: CacheFolder, series: SeriesKey, name: SegmentName) -> SegmentReader:
+    def open_slowly(folder: CacheFolder, series: SeriesKey, name: SegmentName, **options: Any) -> SegmentReader:
         if name == first:
             is_opening.set()
             assert may_go_on.wait(10)
-        return open_named(folder, series, name)
+        return open_named(folder, series, name, **options)
 
     monkeypatch.setattr("ckvd.cache.open_segments.open_named", open_slowly)
     segments = OpenSegments(folder)

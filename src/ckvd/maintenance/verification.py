@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from itertools import pairwise
+from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
@@ -36,7 +37,7 @@ from ckvd.model.timespan import Span, format_time, union
 from ckvd.segment.header import decode_header, read_header_nbytes
 from ckvd.segment.layout import BYTE_ORDER, MAGIC, PREAMBLE_NBYTES, VERSION
 from ckvd.segment.reader import SegmentReader
-from ckvd.utils.config import MAINTENANCE_CHUNK_ROWS
+from ckvd.utils.config import FILE_TIME_STEP_S, MAINTENANCE_CHUNK_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -125,7 +126,11 @@ _EXAMPLES_MAX: Final = 3
 
 
 def verify_cache(
-    folder: CacheFolder, chosen: Iterable[SeriesKey] | None = None, *, is_quick: bool = False
+    folder: CacheFolder,
+    chosen: Iterable[SeriesKey] | None = None,
+    *,
+    is_quick: bool = False,
+    since_ms: int | None = None,
 ) -> Iterator[Finding]:
     """Find what is wrong with a cache, one series after the other.
 
@@ -136,6 +141,8 @@ def verify_cache(
         All series of the cache by default.
     is_quick : bool
         Check names and headers only, not the bars.
+    since_ms : int, optional
+        Look only into segments that were changed since: see `changed_since`. Names are checked all the same.
 
     Yields
     ------
@@ -149,7 +156,36 @@ def verify_cache(
     """
     yield from _verify_folder(folder)
     for series in folder.series() if chosen is None else chosen:
-        yield from verify_series(folder, series, is_quick=is_quick)
+        yield from verify_series(folder, series, is_quick=is_quick, since_ms=since_ms)
+
+
+def changed_since(folder: CacheFolder, series: SeriesKey, since_ms: int | None) -> list[SegmentName]:
+    """The segments of a series whose files were written, replaced, restored or renamed since a moment, in order.
+
+    What tells is the time at which the status of a file last changed. A copy that keeps the time of modification
+    (`rsync -a`, `cp -p`) cannot set it, and damage by the disk itself leaves both as they are. None for the moment
+    means all segments. Files of the seconds before the moment are among them, since clocks of file systems are
+    coarse, and files whose status cannot be read.
+
+    Raises
+    ------
+    CacheError
+        The folder cannot be listed.
+    """
+    segments = sorted(folder.segments(series))
+    if since_ms is None:
+        return segments
+    first_s = since_ms / 1000 - FILE_TIME_STEP_S
+    return [name for name in segments if _changed_s(folder, series, name) >= first_s]
+
+
+def _changed_s(folder: CacheFolder, series: SeriesKey, name: SegmentName) -> float:
+    """When a file last changed; never if it is gone, and always if nobody knows."""
+    try:
+        # Some file systems know only the time of modification.
+        return max((max(one.st_ctime, one.st_mtime) for one in folder.statuses(series, [name])), default=-inf)
+    except CacheError:
+        return inf
 
 
 def _verify_folder(folder: CacheFolder) -> Iterator[Finding]:
@@ -166,7 +202,9 @@ def _verify_folder(folder: CacheFolder) -> Iterator[Finding]:
         yield Finding(Severity.WARNING, Trouble.MISFILED, one.path, message, one.series, one.span)
 
 
-def verify_series(folder: CacheFolder, series: SeriesKey, *, is_quick: bool = False) -> Iterator[Finding]:
+def verify_series(
+    folder: CacheFolder, series: SeriesKey, *, is_quick: bool = False, since_ms: int | None = None
+) -> Iterator[Finding]:
     """Find what is wrong with one series. See `verify_cache`."""
     path = folder.series_path(series)
     yield from _find_strangers(path, series)
@@ -176,8 +214,11 @@ def verify_series(folder: CacheFolder, series: SeriesKey, *, is_quick: bool = Fa
     if is_unknown:
         message = "no source had any of it: is the symbol mistyped? ckvd cache repair removes it"
         yield Finding(Severity.NOTE, Trouble.PHANTOM, path, message, series, hull(segments))
+    chosen = changed_since(folder, series, since_ms)
+    if since_ms is not None and not chosen:
+        return
     grid = Grid.of(series.interval) if is_quick else read_grid(folder, series)
-    for name in segments:
+    for name in chosen:
         for finding in verify_segment(path / name.file_name, series, name, grid, is_quick=is_quick):
             # Of a phantom it is known that no archive was there.
             if not (is_unknown and finding.trouble is Trouble.UNFOUNDED):

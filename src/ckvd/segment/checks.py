@@ -1,7 +1,7 @@
 """Checking the stored bytes of columns against their checksums: at once, or when a column is first used.
 
-`ColumnChecks` remembers which columns of a file were found intact, so that each is checked once in a process. Readers
-of one file share it: `checks_of`. A file that was changed just now has checks of its own, because its times cannot
+`ColumnChecks` remembers which columns of a file were found intact, so that each is checked once in a process.
+Readers of one file share it: `checks_of`. A file that was changed just now is not shared, because its times cannot
 tell it from itself after another change.
 """
 

@@ -180,24 +180,14 @@ class CheckedRows(MappedRows):
 
     __slots__ = ("_checks", "_path")
 
-    def __init__(
-        self,
-        header: SegmentHeader,
-        buffer: npt.NDArray[np.uint8],
-        start: int,
-        stop: int,
-        path: str,
-        checks: ColumnChecks,
-    ) -> None:
-        super().__init__(header, buffer, start, stop)
+    def __init__(self, rows: MappedRows, path: str, checks: ColumnChecks) -> None:
+        super().__init__(rows.header, rows._buffer, rows.start, rows.stop)  # noqa: SLF001  (a subclass)
         self._path = path
         self._checks = checks
 
     def rows(self, start: int, stop: int) -> CheckedRows:
         """Some of these rows, counted from the first one here."""
-        return CheckedRows(
-            self.header, self._buffer, self.start + start, self.start + stop, self._path, self._checks
-        )
+        return CheckedRows(super().rows(start, stop), self._path, self._checks)
 
     def _view(self, column: ColumnLayout) -> Column:
         self._checks.require(self._path, column, _stored_bytes(self._buffer, self.header, column))
@@ -285,9 +275,8 @@ class SegmentReader(SyncBlock, AsyncBlock):
         """All rows. Raises ValueError if the reader is closed."""
         if self._buffer is None:
             raise ValueError(f"{self.path}: the reader is closed")
-        if self._checks is not None:
-            return CheckedRows(self.header, self._buffer, 0, self.header.row_count, self.path, self._checks)
-        return MappedRows(self.header, self._buffer, 0, self.header.row_count)
+        rows = MappedRows(self.header, self._buffer, 0, self.header.row_count)
+        return rows if self._checks is None else CheckedRows(rows, self.path, self._checks)
 
     @property
     def open_time(self) -> Times:

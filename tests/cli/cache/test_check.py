@@ -7,15 +7,18 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from ckvd.cache import CacheFolder
+from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.model.market import SeriesKey
-from cli.cache.run import HOURS, MARCH, damage, run, run_any, run_json
+from cli.cache.run import DAY, HOURS, MARCH, damage, run, run_any, run_json
 from support.archives import make_archive, path_of
 from support.loopback.mirror import publish
 from support.places import SAMPLES
+from support.tables import regular_table
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 SECONDS = SeriesKey.of("BNBBTC", "1s")
 MONTH = path_of("BTCUSDT", "1h", "2023-03")
@@ -129,3 +132,66 @@ def test_audit_complains_of_archives_that_are_gone(folder: CacheFolder, tmp_path
 
 def test_audit_of_no_archives_says_so(tmp_path: Path) -> None:
     assert run(CacheFolder(tmp_path), "audit", "--vision-url", str(SAMPLES)) == "no archives\n"
+
+
+def test_verify_since_looks_only_at_what_is_new_and_says_how_much_it_left_out(
+    folder: CacheFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ckvd.maintenance.verification.FILE_TIME_STEP_S", 0.0)
+    old = damage(folder)
+    everything = run_json(folder, "verify", "--since", "1970-01-01", status=1)
+    assert (everything["segment_count"], everything["left_out_count"]) == (2, 0)
+    assert [finding["path"] for finding in everything["findings"] if finding["severity"] == "error"] == [str(old)]
+    began = everything["began"]
+    nothing = run_json(folder, "verify", "--since", began)
+    assert {**nothing, "began": None} == {"began": None, "segment_count": 0, "left_out_count": 2, "findings": []}
+    assert run(folder, "verify", "--since", "now").startswith("0 errors, 0 warnings, 0 notes\n0 segments looked at")
+    # What comes now is looked at, what was there is not.
+    SeriesStore(folder, HOURS).put(regular_table(HOURS, DAY), DAY)
+    (new,) = set(folder.series_path(HOURS).glob("*.ckvd")) - {old}
+    assert run_json(folder, "verify", "--since", began)["findings"] == []
+    content = bytearray(new.read_bytes())
+    content[-1] ^= 1
+    new.write_bytes(content)
+    said = run(folder, "verify", "--since", began, status=1).splitlines()
+    assert said[0].startswith(f"error: {new}: damaged: column ")
+    assert said[-2] == f"1 segment looked at, 2 left out, which did not change since {began}"
+    following = said[-1].removeprefix("next time: --since ")
+    assert run_json(folder, "verify", "--since", following)["segment_count"] == 0
+
+
+def test_verify_since_looks_at_what_was_restored_with_its_old_time_of_modification(
+    folder: CacheFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ckvd.maintenance.verification.FILE_TIME_STEP_S", 0.0)
+    path = damage(folder)
+    os.utime(path, (1e9, 1e9))
+    backup = shutil.copy2(path, tmp_path / "backup")
+    path.unlink()
+    began = run_json(folder, "verify", "--since", "now")["began"]
+    assert run_json(folder, "verify", "--since", began)["segment_count"] == 0
+    shutil.copy2(backup, path)
+    assert path.stat().st_mtime == 1e9
+    found = run_json(folder, "verify", "--since", began, status=1)
+    assert [finding["path"] for finding in found["findings"]] == [str(path)]
+
+
+def test_verify_since_takes_what_was_changed_in_the_seconds_before_because_clocks_are_coarse(
+    folder: CacheFolder,
+) -> None:
+    damage(folder)
+    assert run_json(folder, "verify", "--since", "now", status=1)["segment_count"] == 2
+
+
+def test_verify_since_takes_the_times_that_other_verbs_take(folder: CacheFolder) -> None:
+    for since in ("2023", "2099-01-01", "yesterday", "7d", "1700000000"):
+        run_any(folder, "verify", "--since", since, status=2)
+    assert "lies in the future" in run_any(folder, "verify", "--since", "2099-01-01", status=2).stderr
+    for since in ("2023-01", "2023-01-31", "2023-01-31T12:00Z", "2023-01-31T12:00:00.5+01:00", "now"):
+        run(folder, "verify", "--quick", "--since", since)
+
+
+def test_verify_since_finds_what_a_listing_shows_also_of_old_files(folder: CacheFolder) -> None:
+    (folder.series_path(HOURS) / "notes.txt").write_text("x", encoding="utf-8")
+    troubles = [finding["trouble"] for finding in run_json(folder, "verify", "--since", "now")["findings"]]
+    assert "stranger" in troubles

@@ -180,6 +180,12 @@ def test_verify(folder: CacheFolder) -> None:
     assert same_in_order(shape(folder, "verify", status=1), [of_the_cache, FINDING])
 
 
+def test_verify_since(folder: CacheFolder) -> None:
+    damage(folder)
+    expected = {"began": "str", "segment_count": "int", "left_out_count": "int", "findings": [FINDING]}
+    assert same_in_order(shape(folder, "verify", "--since", "2023-01-01", status=1), expected)
+
+
 def test_repair(folder: CacheFolder) -> None:
     damage(folder)
     assert same_in_order(shape(folder, "repair", status=1), [FINDING | {"lost": [SPAN], "nbytes": "int"}])

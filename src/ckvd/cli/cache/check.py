@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,8 +31,8 @@ from ckvd.maintenance.comparison import Against
 from ckvd.maintenance.preference import Preferred
 from ckvd.maintenance.quarantine import Quarantined, list_quarantine, restore
 from ckvd.maintenance.repair import RepairReport, RepairStep, find_lost, plan_repair, repair
-from ckvd.maintenance.verification import Finding, Severity, Trouble, is_clean, verify_cache
-from ckvd.model.timespan import format_time
+from ckvd.maintenance.verification import Finding, Severity, Trouble, changed_since, is_clean, verify_cache
+from ckvd.model.timespan import format_time, now_ms, parse_time
 
 if TYPE_CHECKING:
     from ckvd.model.timespan import Span
@@ -50,15 +51,67 @@ def verify(
     *,
     selection: Selection,
     quick: Annotated[bool, typer.Option("--quick", help="Look at names and headers only.")] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since",
+            help="Look only into segments written, replaced or restored since: an ISO date or time.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> Result:
-    """Check every checksum, header, order, grid and invariant. Status 1: there are errors or warnings."""
-    findings = _find(selection, is_quick=quick)
-    return Result(findings, partial(_show_findings, findings), is_clean(findings))
+    """Check every checksum, header, order, grid and invariant. Status 1: there are errors or warnings.
+
+    With --since, what counts is when the status of a file last changed (ctime). A restore by `rsync -a` sets the
+    time of modification back, but not this one. A disk that damages a file by itself changes no time: only a run
+    without --since finds that. The summary says how many segments were left out, and `began` of --json is the time
+    for the next --since.
+    """
+    if since is None:
+        findings = _find(selection, is_quick=quick)
+        return Result(findings, partial(_show_findings, findings), is_clean(findings))
+    began_ms = now_ms()
+    since_ms = parse_time(since)
+    if since_ms > max(began_ms, now_ms()):
+        raise exit_with(EXIT_USAGE, f"--since {since} lies in the future: nothing would be looked at")
+    counts = _Counts.of(selection, since_ms)
+    findings = _find(selection, is_quick=quick, since_ms=since_ms)
+    document = {
+        "began": format_time(began_ms),
+        "segment_count": counts.segments - counts.left_out,
+        "left_out_count": counts.left_out,
+        "findings": findings,
+    }
+    return Result(document, partial(_show_since, findings, counts, since_ms, began_ms), is_clean(findings))
 
 
-def _find(selection: Selection, *, is_quick: bool = False) -> list[Finding]:
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """How many segments there are, and how many of them were not changed since a moment."""
+
+    segments: int
+    left_out: int
+
+    @classmethod
+    def of(cls, selection: Selection, since_ms: int) -> _Counts:
+        folder = selection.folder
+        everything = [len(folder.segments(series)) for series in selection.series()]
+        changed = [len(changed_since(folder, series, since_ms)) for series in selection.series()]
+        return cls(sum(everything), max(sum(everything) - sum(changed), 0))
+
+
+def _show_since(findings: list[Finding], counts: _Counts, since_ms: int, began_ms: int) -> None:
+    """Print findings, how much was left out, and where the next run may begin."""
+    _show_findings(findings)
+    looked_at = count(counts.segments - counts.left_out, "segment")
+    say(f"{looked_at} looked at, {counts.left_out} left out, which did not change since {format_time(since_ms)}")
+    say(f"next time: --since {format_time(began_ms)}")
+
+
+def _find(selection: Selection, *, is_quick: bool = False, since_ms: int | None = None) -> list[Finding]:
     """Verify a cache and show progress."""
-    findings = verify_cache(selection.folder, track(selection.series(), "verifying"), is_quick=is_quick)
+    chosen = track(selection.series(), "verifying")
+    findings = verify_cache(selection.folder, chosen, is_quick=is_quick, since_ms=since_ms)
     # What is wrong with the whole cache is of no series.
     return [one for one in findings if one.series is None or one.series in selection.filter]
 
