@@ -309,8 +309,10 @@ def test_many_threads_publish_under_names_of_their_own(folder: CacheFolder) -> N
     for thread in threads:
         thread.join()
     assert len(set(paths)) == 60
-    assert sorted(name.revision for name in folder.segments(BTCUSDT_1M)) == list(range(1, 61))
-    assert SeriesStore(folder, BTCUSDT_1M).remove_superseded() == tuple(SegmentName(DAY, n) for n in range(1, 60))
+    revisions = sorted(name.revision for name in folder.segments(BTCUSDT_1M))
+    assert len(set(revisions)) == 60
+    replaced = tuple(SegmentName(DAY, revision) for revision in revisions[:-1])
+    assert SeriesStore(folder, BTCUSDT_1M).remove_superseded() == replaced
 
 
 @pytest.mark.parametrize("is_elsewhere", [False, True], ids=["in a thread", "in a process"])

@@ -2,6 +2,10 @@
 
 `limits` bounds what is under way, and archives are stored in worker threads (`ingest`). An archive that was stored
 stays, whatever happens to the others or to the download.
+
+The names of the stored segments become durable together, when all archives of a series are stored. A power cut
+before that may cost those that this download stored: the next one fetches them again. What the cache had before is
+still there.
 """
 
 from __future__ import annotations
@@ -99,6 +103,8 @@ class Download:
             covered += [Covered(failed) for failed in published.given_up]
             periods = plan(series, span, covered, now_ms=self._now_ms, unavailable=published)
             if not periods:
+                if any(report.outcome is Outcome.STORED for report in reports):
+                    await self._commit.flush(series)
                 return reports
             if len(periods) >= LISTING_WORTH_ARCHIVES_MIN and not published.is_listed:
                 await self._list(series, published)

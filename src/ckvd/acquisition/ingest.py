@@ -168,8 +168,9 @@ def ingest_archives(
 ) -> list[Source | ArchiveError]:
     """Read fetched archives of one series and store them; those that follow on each other become one segment.
 
-    What is stored together costs one flush to disk: many days cost little more than one month. Where the cache has
-    something to keep, the archive is stored around it.
+    What is stored together costs one flush to disk: many days cost little more than one month. The caller makes the
+    names of the segments durable (`SeriesStore.flush`). Where the cache has something to keep, the archive is
+    stored around it.
 
     Parameters
     ----------
@@ -184,7 +185,7 @@ def ingest_archives(
     Returns
     -------
     list of Source or ArchiveError
-        For each archive where its bars came from, which are durable, or why it cannot be used.
+        For each archive where its bars came from, or why it cannot be used.
 
     Raises
     ------
@@ -221,7 +222,11 @@ def _put_around(
             part
             for part in parts
             if store.put_in_place(
-                resolve(part, segments), rows_within(table, part), part, sources=narrow(sources, part)
+                resolve(part, segments),
+                rows_within(table, part),
+                part,
+                sources=narrow(sources, part),
+                is_durable=False,
             )
             is None
         )
@@ -280,7 +285,7 @@ class GroupCommit:
             raise CacheBusyError(busy.path, busy.reason)
 
     async def ingest(self, fetched: FetchedArchive) -> Source:
-        """Store an archive, alone or with others.
+        """Store an archive, alone or with others. `flush` then makes it durable.
 
         Raises
         ------
@@ -292,6 +297,10 @@ class GroupCommit:
             It cannot be stored.
         """
         return await self._batching.do(fetched)
+
+    async def flush(self, series: SeriesKey) -> None:
+        """Make durable what was stored of a series. Raises CacheError if its folder cannot be flushed."""
+        await in_thread(SeriesStore(self._folder, series).flush)
 
     def _ingest(self, archives: list[FetchedArchive]) -> list[Source | ArchiveError]:
         series = archives[0].name.series

@@ -128,6 +128,8 @@ def pack_series(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool = F
         removed_nbytes = sum(before.get(name, 0) for name in removed)
     except (SegmentError, FileNotFoundError) as error:
         refusals.append(f"{error}; what it replaces is kept")
+    if packed and not removed:
+        store.flush()
     return PackReport(series, merges, tuple(packed), removed, removed_nbytes, tuple(refusals))
 
 
@@ -149,7 +151,7 @@ def _read_inputs(folder: CacheFolder, series: SeriesKey, segments: Sequence[Segm
 
 
 def merge_segments(store: SeriesStore, merge: Merge) -> SegmentName | None:
-    """Make one segment of the inputs of a merge, and publish it.
+    """Make one segment of the inputs of a merge, and publish it. `SeriesStore.flush` then makes its name durable.
 
     Parameters
     ----------
@@ -173,7 +175,7 @@ def merge_segments(store: SeriesStore, merge: Merge) -> SegmentName | None:
     """
     headers = [read_named_header(store.folder, store.series, item.winner.segment) for item in merge.inputs]
     known = [(header, item.span) for header, item in zip(headers, merge.inputs, strict=True)]
-    name = store.likely_name(merge.span)
+    name = store.take_name(merge.span)
     rechecks = [header.recheck_ms for header in headers if header.recheck_ms]
     statement = SegmentStatement(
         store.series,
@@ -204,7 +206,9 @@ def merge_segments(store: SeriesStore, merge: Merge) -> SegmentName | None:
         writer.flush()
         _compare(writer.temporary_path, store, merge)
         winners = [item.winner for item in merge.inputs]
-        return store.publish(writer, name, condition=lambda found: resolve(merge.span, found) == winners)
+        return store.publish(
+            writer, name, condition=lambda found: resolve(merge.span, found) == winners, is_durable=False
+        )
 
 
 def _stored_columns(rows: MappedRows, columns: Sequence[ColumnLayout], series: SeriesKey) -> dict[str, Column]:

@@ -2,7 +2,16 @@
 
 The folder is a valid cache at each moment: a segment appears whole, under a name that was never used before, and is
 removed only when others win in all of its span. Rows are written and flushed without a lock. The series is locked
-only while a revision is taken and the file gets its name.
+only while a revision is taken, and while the file gets its name.
+
+A power cut leaves a valid cache as well, because disks are told in which order:
+
+1. A file is flushed before it gets its name. So a name always stands for a whole segment.
+2. The folder is flushed before a segment is removed that others replace. So their names are durable by then.
+3. The folder is flushed after a batch: what `put` returns is durable, and so is what was removed.
+
+Each file is flushed once, and the folder once for all names of a batch, as long as its caller has no more to store
+(`is_durable=False`, then `flush`). Until then, a power cut may take the new names back, and nothing else.
 """
 
 from __future__ import annotations
@@ -105,6 +114,7 @@ class SeriesStore:
         absences: Sequence[Absence] = (),
         is_provisional: bool = False,
         recheck_ms: int = 0,
+        is_durable: bool = True,
     ) -> Path | None:
         """`put`, unless others changed the span since the rows were made from it: compare and swap.
 
@@ -114,6 +124,8 @@ class SeriesStore:
             What `resolve` gave for the span when its contents were read.
         table, span, sources, absences, is_provisional, recheck_ms
             As for `put`.
+        is_durable : bool
+            False if more follows, and the caller ends it with `flush`.
 
         Returns
         -------
@@ -123,34 +135,50 @@ class SeriesStore:
         statement = SegmentStatement(
             self.series, span, 0, sources, absences, is_provisional=is_provisional, recheck_ms=recheck_ms
         )
-        return self._put(table, statement, lambda segments: resolve(span, segments) == list(winners))
+        return self._put(
+            table, statement, lambda segments: resolve(span, segments) == list(winners), is_durable=is_durable
+        )
 
     def _put(
-        self, table: KlineTable, statement: SegmentStatement, condition: Callable[[list[SegmentName]], bool]
+        self,
+        table: KlineTable,
+        statement: SegmentStatement,
+        condition: Callable[[list[SegmentName]], bool],
+        *,
+        is_durable: bool = True,
     ) -> Path | None:
         if not statement.span:
             raise ValueError(f"{self.series}: the span {statement.span} of a segment is empty")
-        name = self.likely_name(statement.span)
+        self.folder.make_series_path(self.series)
+        name = self.take_name(statement.span)
         with self._write(name, replace(statement, revision=name.revision), table) as writer:
             fault_points.reach(Step.ROWS_WRITTEN)
-            published = self.publish(writer, name, condition=condition)
+            published = self.publish(writer, name, condition=condition, is_durable=is_durable)
             return None if published is None else writer.path
 
     def _write(self, name: SegmentName, statement: SegmentStatement, table: KlineTable) -> SegmentWriter:
         for attempts_left in range(FOLDER_ATTEMPTS_MAX - 1, -1, -1):
-            self.folder.make_series_path(self.series)
             try:
                 return SegmentWriter.of_table(self.folder.segment_path(self.series, name), statement, table)
             except CacheError as error:
                 # Pruning removes a folder that it emptied, under a lock that is not held here.
                 if error.errno != errno_codes.ENOENT or not attempts_left:
                     raise
+            self.folder.make_series_path(self.series)
         raise AssertionError
 
-    def likely_name(self, span: Span) -> SegmentName:
-        """The name that the next segment will get, unless another writer is faster."""
-        revisions = [name.revision for name in self.folder.segments(self.series)]
-        return SegmentName(span, 1 + max(revisions, default=0))
+    def take_name(self, span: Span) -> SegmentName:
+        """Take the name of a new segment, which no other writer gets: its revision is in the header, once flushed.
+
+        Raises
+        ------
+        CacheBusyError, CacheError
+            See `put`.
+        """
+        with self.lock() as lock:
+            name = SegmentName(span, lock.take_revision(self.folder.segments(self.series)))
+        fault_points.reach(Step.REVISION_TAKEN)
+        return name
 
     def publish(
         self,
@@ -158,22 +186,26 @@ class SeriesStore:
         name: SegmentName,
         *,
         condition: Callable[[list[SegmentName]], bool],
+        is_durable: bool = True,
     ) -> SegmentName | None:
-        """Give a written segment the next revision and its final name.
+        """Give a written segment its final name.
 
         Parameters
         ----------
         writer : SegmentWriter
             All rows are appended.
         name : SegmentName
-            The name that the writer was made with, from `likely_name`.
+            The name that the writer was made with, from `take_name`. If another writer of its span was faster, the
+            segment gets a higher revision.
         condition : callable
             Called with the segments of the series, while it is locked: whether to publish.
+        is_durable : bool
+            False if the caller calls `flush` or `remove_superseded` afterwards.
 
         Returns
         -------
         SegmentName or None
-            The segment, which is durable; None if the condition was false.
+            The segment; None if the condition was false.
 
         Raises
         ------
@@ -187,17 +219,16 @@ class SeriesStore:
             segments = self.folder.segments(self.series)
             if not condition(segments):
                 return None
-            revision = lock.take_revision(segments)
-            if revision != name.revision:
-                name = SegmentName(name.span, revision)
-                writer.renumber(self.folder.segment_path(self.series, name), revision)
+            if any(other.revision >= name.revision and other.span.overlaps(name.span) for other in segments):
+                name = SegmentName(name.span, lock.take_revision(segments))
+                writer.renumber(self.folder.segment_path(self.series, name), name.revision)
                 writer.flush()
-            fault_points.reach(Step.REVISION_TAKEN)
             if writer.path.exists():
                 raise CacheError(str(writer.path), "is there already, and a segment is never overwritten")
             writer.rename()
             fault_points.reach(Step.SEGMENT_NAMED)
-            _flush(writer.path.parent)
+            if is_durable:
+                self.flush()
         fault_points.reach(Step.SEGMENT_PUBLISHED)
         return name
 
@@ -227,6 +258,9 @@ class SeriesStore:
             return ()
         with self.lock():
             found = superseded(self.folder.segments(self.series))
+            if not found:
+                return ()
+            self.flush()
             for newer in sorted({winner for winners in found.values() for winner in winners}):
                 if newer not in verified:
                     with open_named(self.folder, self.series, newer) as reader:
@@ -235,7 +269,10 @@ class SeriesStore:
         return tuple(found)
 
     def remove(self, names: Iterable[SegmentName], step: Step) -> None:
-        """Remove segments, durably. The caller holds the lock. Errors: see `remove_superseded`."""
+        """Remove segments, durably. The caller holds the lock. Errors: see `remove_superseded`.
+
+        If others replace them, the caller calls `flush` before.
+        """
         for name in names:
             check_stop()
             path = self.folder.segment_path(self.series, name)
@@ -244,17 +281,24 @@ class SeriesStore:
             except OSError as error:
                 raise cannot("be removed", path, error) from error
             fault_points.reach(step)
+        self.flush()
+
+    def flush(self) -> None:
+        """Make durable which segments the series has now, whoever published or removed some.
+
+        Raises
+        ------
+        CacheError
+            The folder cannot be flushed.
+        """
         path = self.folder.series_path(self.series)
-        if path.exists():  # otherwise pruning has removed it with all segments
-            _flush(path)
+        try:
+            flush_folder(path)
+        except FileNotFoundError:
+            return  # pruning has removed it with all segments
+        except OSError as error:
+            raise cannot("be flushed", path, error) from error
 
     def lock(self) -> SeriesLock:
         """The lock of the series, to be held while its segments are changed."""
         return SeriesLock(self.folder, self.series, timeout_s=self.lock_timeout_s)
-
-
-def _flush(path: Path) -> None:
-    try:
-        flush_folder(path)
-    except OSError as error:
-        raise cannot("be flushed", path, error) from error

@@ -141,6 +141,7 @@ def move_home(folder: CacheFolder, misfiled: Misfiled, *, at_ms: int) -> Moved:
     with FileLock(lock, timeout_s=SERIES_LOCK_TIMEOUT_S):
         names = [name for name in misfiled.segments if (misfiled.path / name.file_name).exists()]
         bar_count = sum(_copy(folder, misfiled, winner, at_ms) for winner in resolve(hull(names), names))
+        SeriesStore(folder, misfiled.series).flush()
         # The oldest first: should the process die here, bars that were replaced do not win again.
         oldest_first = sorted(names, key=lambda name: name.revision)
         aside = [_set_aside(folder, misfiled, name) for name in oldest_first]
@@ -226,6 +227,7 @@ class _Copying:
             absences=absences,
             is_provisional=has_bars,
             recheck_ms=self.at_ms if has_bars else earliest_recheck_ms(absences),
+            is_durable=False,
         )
         return None if path is None else table.row_count
 
@@ -250,6 +252,7 @@ class _Copying:
             absences=contents.absences,
             is_provisional=bool(contents.provisional),
             recheck_ms=earliest_recheck_ms(contents.absences),
+            is_durable=False,
         )
         return None if path is None else merged.table.row_count - contents.table.row_count
 

@@ -213,6 +213,8 @@ def prune_span(folder: CacheFolder, series: SeriesKey, span: Span = ALL_TIME) ->
             # The parts beyond the span have their own segments now, unless another writer has added some.
             if found.kept:
                 continue
+            if not all(span.covers(name.span) for name in found.segments):
+                store.flush()
             _remove(store, found.segments)
         return replace(found, kept=planned.kept)
     raise CacheBusyError(str(folder.series_path(series)), f"it changed {_ATTEMPTS_MAX} times while it was pruned")

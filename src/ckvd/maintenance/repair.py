@@ -394,12 +394,13 @@ def _keep_the_rest(folder: CacheFolder, step: RepairStep) -> None:
         return  # packed, repaired or damaged meanwhile: it is looked at again before it is set aside
     segments = folder.segments(step.series)
     held = [winner.span for winner in resolve(name.span, segments) if winner.segment == name]
+    store = SeriesStore(folder, step.series)
     for span in difference(held, step.lost):
         for month in months_of(span):
             part = span.intersection(month.span)
             contents = read_contents(folder, step.series, part)
             due_ms = segment_recheck_ms(contents.table.row_count, contents.absences)
-            SeriesStore(folder, step.series).put_in_place(
+            store.put_in_place(
                 [Winner(part, name)],
                 contents.table,
                 part,
@@ -407,7 +408,9 @@ def _keep_the_rest(folder: CacheFolder, step: RepairStep) -> None:
                 absences=contents.absences,
                 is_provisional=bool(contents.provisional),
                 recheck_ms=recheck_ms if contents.provisional else due_ms,
+                is_durable=False,
             )
+    store.flush()
 
 
 def _is_still_wrong(step: RepairStep) -> bool:
@@ -494,6 +497,7 @@ class _Refetching:
             with download_folder(self._folder) as place:
                 while periods := self._next_archives():
                     await run_together([self._fetch_one(period, place) for period in periods])
+            await self._commit.flush(self._series)
         except CacheError as error:
             failures.append(str(error))
         outcomes = [outcome for _, outcome in sorted(self._outcomes.items())]

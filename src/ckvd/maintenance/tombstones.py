@@ -85,9 +85,13 @@ def publish_tombstones(
         absence = Absence(span.start_ms, span.end_ms, Reason.NOT_FETCHED, at_ms)
         statement = SegmentStatement(series, span, name.revision, (), (absence,), recheck_ms=at_ms)
         with SegmentWriter.of_table(path / name.file_name, statement, empty_table(series)) as writer:
-            writer.publish()
-        fault_points.reach(Step.SEGMENT_PUBLISHED)
+            writer.flush()
+            writer.rename()
+        fault_points.reach(Step.SEGMENT_NAMED)
         published.append(name)
+    if published:
+        SeriesStore(folder, series).flush()
+        fault_points.reach(Step.SEGMENT_PUBLISHED)
     return tuple(published)
 
 
@@ -98,9 +102,12 @@ def withdraw_tombstones(
 
     The caller holds the lock. Raises CacheError if the folder cannot be read or written.
     """
+    segments = folder.segments(series)
+    withdrawn = []
     for tombstone in tombstones:
-        segments = folder.segments(series)
-        others = [other for other in segments if other != tombstone]
-        winners = resolve(tombstone.span, others)
+        # They are disjoint: whether one is there makes no difference to another.
+        winners = resolve(tombstone.span, [other for other in segments if other != tombstone])
         if tombstone in segments and all(winner.segment.revision >= name.revision for winner in winners):
-            SeriesStore(folder, series).remove([tombstone], Step.SUPERSEDED_REMOVED)
+            withdrawn.append(tombstone)
+    if withdrawn:
+        SeriesStore(folder, series).remove(withdrawn, Step.SUPERSEDED_REMOVED)

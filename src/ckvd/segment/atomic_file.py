@@ -36,7 +36,9 @@ TEMPORARY_SUFFIX: Final = ".tmp"
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path, *, temporary_name: str | None = None) -> Iterator[IO[bytes]]:
+def atomic_write(
+    path: Path, *, temporary_name: str | None = None, is_name_durable: bool = True
+) -> Iterator[IO[bytes]]:
     """Open a file for writing that gets its name at the end of the block, whole and durable.
 
     An exception in the block removes the temporary file and leaves what had the name before.
@@ -48,6 +50,8 @@ def atomic_write(path: Path, *, temporary_name: str | None = None) -> Iterator[I
         as a symbolic link or a device: the caller has to refuse those.
     temporary_name : str, optional
         The file's name within the block; by default one that ends with `TEMPORARY_SUFFIX`. It must be unused.
+    is_name_durable : bool
+        False if more files follow in the folder, and the caller ends them with `flush_folder`.
 
     Yields
     ------
@@ -66,7 +70,8 @@ def atomic_write(path: Path, *, temporary_name: str | None = None) -> Iterator[I
         file.flush()
         os.fsync(raw.fileno())
         raw.rename()
-    flush_folder(path.parent)
+    if is_name_durable:
+        flush_folder(path.parent)
 
 
 class AtomicFile(io.FileIO):

@@ -120,6 +120,7 @@ class SegmentWriter(SyncBlock, AsyncBlock):
         )
         self._row_count = row_count
         self._rows_written = 0
+        self._is_flushed = False
         self._first_open_ms = 0
         self._last_open_ms = 0
         try:
@@ -164,6 +165,7 @@ class SegmentWriter(SyncBlock, AsyncBlock):
         if not len(open_time):
             return
         self._check_rows(columns, open_time)
+        self._is_flushed = False
         with self._translating_errors():
             self._columns = tuple(
                 self._append_column(file, column, columns[column.name])
@@ -220,13 +222,19 @@ class SegmentWriter(SyncBlock, AsyncBlock):
         return self.path
 
     def flush(self) -> None:
-        """Write the header and flush the file to disk. This is the slow part of `publish`, and safe to repeat."""
+        """Write the header and flush the file to disk. This is the slow part of `publish`.
+
+        What was flushed and not changed since is not flushed again.
+        """
         file = self._require_open()
+        if self._is_flushed:
+            return
         if self._rows_written != self._row_count:
             raise ValueError(f"{self.path.name}: {self._rows_written} rows of {self._row_count} were appended")
         with self._translating_errors():
             file.write_at(0, encode_header(self._header()))
             os.fsync(file.fileno())
+        self._is_flushed = True
 
     @property
     def temporary_path(self) -> Path:
@@ -240,6 +248,7 @@ class SegmentWriter(SyncBlock, AsyncBlock):
         """
         self.path = self._require_open().final = Path(path)
         self._statement = replace(self._statement, revision=revision)
+        self._is_flushed = False
 
     def rename(self) -> None:
         """Give the flushed file its final name and close the writer. `flush_folder` then makes the name durable."""

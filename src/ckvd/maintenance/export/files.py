@@ -16,7 +16,7 @@ from ckvd.maintenance.export.csv_text import write_csv
 from ckvd.model.calendar import days_of, months_of
 from ckvd.model.record import Record
 from ckvd.model.timespan import Span, difference, format_time, union
-from ckvd.segment.atomic_file import atomic_write
+from ckvd.segment.atomic_file import atomic_write, flush_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -79,7 +79,7 @@ def export_series(
     missing: Literal["raise", "ignore"] = "raise",
     is_overwriting: bool = False,
 ) -> Iterator[ExportedFile]:
-    """Write the bars of a series into files, and yield each when it is complete.
+    """Write the bars of a series into files, and yield each when it is complete. After the last, all are durable.
 
     Parameters
     ----------
@@ -120,6 +120,16 @@ def export_series(
         bar_count = sum(map(len, blocks))
         del blocks
         yield ExportedFile(path, series, in_file, bar_count, path.stat().st_size, inexact_count)
+    _flush_names(target / str(series))
+
+
+def _flush_names(folder: Path) -> None:
+    try:
+        flush_folder(folder)
+    except FileNotFoundError:
+        return  # there was nothing to write
+    except OSError as error:
+        raise cannot("be flushed", folder, error) from error
 
 
 def _parts_of(
@@ -159,7 +169,7 @@ def _write_file(
     inexact_count = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
+        with atomic_write(path, is_name_durable=False) as file:
             if file_format is ExportFormat.CSV:
                 inexact_count = write_csv(file, chunks_of(blocks), series, has_header=_has_header(blocks, span))
             elif file_format is ExportFormat.NPZ:
