@@ -69,11 +69,13 @@ def _open_covering(folder: CacheFolder, series: SeriesKey, span: Span) -> list[M
     return parts
 
 
-def open_winners(folder: CacheFolder, series: SeriesKey, span: Span) -> list[tuple[Winner, MappedRows]]:
+def open_winners(
+    folder: CacheFolder, series: SeriesKey, span: Span, *, verify: Verify = "never"
+) -> list[tuple[Winner, MappedRows]]:
     """Map each segment that wins in a span, in order. Errors: see `open_named`."""
     opened = []
     for winner in resolve(span, folder.segments(series)):
-        with open_named(folder, series, winner.segment) as reader:
+        with open_named(folder, series, winner.segment, verify=verify) as reader:
             opened.append((winner, reader.rows.between(winner.span.start_ms, winner.span.end_ms)))
     return opened
 
@@ -237,24 +239,33 @@ class Contents:
     provisional: tuple[Span, ...]
 
 
-def read_contents(folder: CacheFolder, series: SeriesKey, span: Span) -> Contents:
+def read_contents(folder: CacheFolder, series: SeriesKey, span: Span, *, verify: Verify = "first") -> Contents:
     """Read all that the cache has of a span.
+
+    Parameters
+    ----------
+    folder : CacheFolder
+    series : SeriesKey
+    span : Span
+    verify : {"never", "first"}
+        See `SegmentReader`. What is stored again gets a checksum of its own, which would hide damage to the
+        original. So bytes are trusted only where nothing is stored.
 
     Raises
     ------
     CacheBusyError, SegmentError, CacheError
         See `open_rows`. A span that is not covered raises nothing.
     """
-    return look_again(folder, series, partial(_read_contents, folder, series, span))
+    return look_again(folder, series, partial(_read_contents, folder, series, span, verify))
 
 
-def _read_contents(folder: CacheFolder, series: SeriesKey, span: Span) -> Contents:
+def _read_contents(folder: CacheFolder, series: SeriesKey, span: Span, verify: Verify) -> Contents:
     parts: list[MappedRows] = []
     sources: list[Source] = []
     absences: list[Absence] = []
     covered: list[Span] = []
     provisional: list[Span] = []
-    for winner, rows in open_winners(folder, series, span):
+    for winner, rows in open_winners(folder, series, span, verify=verify):
         parts.append(rows)
         sources += narrow(rows.sources, winner.span)
         absences += narrow(rows.absences, winner.span)

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ckvd
-from ckvd.errors import ChecksumMismatchError
+from ckvd.cache import CacheFolder
+from ckvd.errors import ChecksumMismatchError, SegmentCorruptError
+from ckvd.maintenance.verification import Severity, Trouble, verify_cache
 from ckvd.model.market import MINUTE_MS, SeriesKey
 from ckvd.model.provenance import Origin
 from ckvd.model.timespan import Span, parse_time
 from ckvd.vision.folder_source import FolderArchiveSource
+from support.caches import flip, mend, segment_paths
 from support.loopback.exchange import Exchange
 from support.loopback.rows import Row, make_rows, open_ms_of
 from support.venue import HOURS, Venue, assert_equal, ensure, fetch, hours, rows_between
@@ -163,3 +166,21 @@ def test_a_daily_archive_that_vanishes_between_its_check_and_its_reading_fails_a
     assert not report.missing[ether]
     assert_equal(fetch(venue, "2023-03-01", "2023-04-01", ether, offline=True), rows)
     assert_equal(fetch(venue, "2023-03-01", "2023-04-01", offline=True), rows if use_rest else short)
+
+
+def test_bars_of_a_damaged_segment_are_not_stored_again_under_a_checksum_of_their_own(venue: Venue) -> None:
+    rows = hours("2024-03-20", "2024-03-21")
+    venue.exchange.publish(HOURS, rows)
+    venue.time.advance_to(parse_time("2024-03-20T05:30"))
+    fetch(venue, "2024-03-20", "now")
+    folder = CacheFolder(venue.cache_path)
+    (path,) = segment_paths(folder)
+    flip(path)
+    venue.time.advance_to(parse_time("2024-03-20T12:30"))
+    report = ensure(venue, ["BTCUSDT"], "2024-03-20", "now")
+    (error,) = [error for completion in report.completions for error in completion.errors]
+    assert isinstance(error, SegmentCorruptError)
+    assert str(path) in str(error)
+    assert [one.trouble for one in verify_cache(folder) if one.severity is Severity.ERROR] == [Trouble.DAMAGED]
+    mend(folder)
+    assert_equal(fetch(venue, "2024-03-20", "now"), rows_between(rows, "2024-03-20", "2024-03-20T12:00"))
