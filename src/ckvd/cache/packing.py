@@ -175,7 +175,7 @@ def merge_segments(store: SeriesStore, merge: Merge) -> SegmentName | None:
     """
     headers = [read_named_header(store.folder, store.series, item.winner.segment) for item in merge.inputs]
     known = [(header, item.span) for header, item in zip(headers, merge.inputs, strict=True)]
-    name = store.take_name(merge.span)
+    name = store.likely_name(merge.span)
     rechecks = [header.recheck_ms for header in headers if header.recheck_ms]
     statement = SegmentStatement(
         store.series,
@@ -203,6 +203,7 @@ def merge_segments(store: SeriesStore, merge: Merge) -> SegmentName | None:
                     writer.append(_stored_columns(chunk, columns, store.series))
                     del chunk
         fault_points.reach(Step.ROWS_WRITTEN)
+        name = store.take_revision(writer, name)
         writer.flush()
         _compare(writer.temporary_path, store, merge)
         winners = [item.winner for item in merge.inputs]

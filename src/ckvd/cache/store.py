@@ -149,26 +149,45 @@ class SeriesStore:
     ) -> Path | None:
         if not statement.span:
             raise ValueError(f"{self.series}: the span {statement.span} of a segment is empty")
-        self.folder.make_series_path(self.series)
-        name = self.take_name(statement.span)
+        name = self.likely_name(statement.span)
         with self._write(name, replace(statement, revision=name.revision), table) as writer:
             fault_points.reach(Step.ROWS_WRITTEN)
+            name = self.take_revision(writer, name)
             published = self.publish(writer, name, condition=condition, is_durable=is_durable)
             return None if published is None else writer.path
 
     def _write(self, name: SegmentName, statement: SegmentStatement, table: KlineTable) -> SegmentWriter:
         for attempts_left in range(FOLDER_ATTEMPTS_MAX - 1, -1, -1):
+            self.folder.make_series_path(self.series)
             try:
                 return SegmentWriter.of_table(self.folder.segment_path(self.series, name), statement, table)
             except CacheError as error:
                 # Pruning removes a folder that it emptied, under a lock that is not held here.
                 if error.errno != errno_codes.ENOENT or not attempts_left:
                     raise
-            self.folder.make_series_path(self.series)
         raise AssertionError
 
-    def take_name(self, span: Span) -> SegmentName:
-        """Take the name of a new segment, which no other writer gets: its revision is in the header, once flushed.
+    def likely_name(self, span: Span) -> SegmentName:
+        """The name that the next segment will get, unless another writer is faster."""
+        revisions = [name.revision for name in self.folder.segments(self.series)]
+        return SegmentName(span, 1 + max(revisions, default=0))
+
+    def take_revision(self, writer: SegmentWriter, name: SegmentName) -> SegmentName:
+        """Give a written segment a revision that no other writer gets.
+
+        The revision is in the header. It is taken before the file is flushed, so that one flush is enough.
+
+        Parameters
+        ----------
+        writer : SegmentWriter
+            All rows are appended, and nothing is flushed.
+        name : SegmentName
+            The name that the writer was made with, from `likely_name`.
+
+        Returns
+        -------
+        SegmentName
+            The name for `publish`.
 
         Raises
         ------
@@ -176,9 +195,11 @@ class SeriesStore:
             See `put`.
         """
         with self.lock() as lock:
-            name = SegmentName(span, lock.take_revision(self.folder.segments(self.series)))
+            taken = SegmentName(name.span, lock.take_revision(self.folder.segments(self.series)))
+        if taken != name:
+            writer.renumber(self.folder.segment_path(self.series, taken), taken.revision)
         fault_points.reach(Step.REVISION_TAKEN)
-        return name
+        return taken
 
     def publish(
         self,
@@ -195,8 +216,7 @@ class SeriesStore:
         writer : SegmentWriter
             All rows are appended.
         name : SegmentName
-            The name that the writer was made with, from `take_name`. If another writer of its span was faster, the
-            segment gets a higher revision.
+            From `take_revision`. If another writer of its span was faster, the segment gets a higher revision.
         condition : callable
             Called with the segments of the series, while it is locked: whether to publish.
         is_durable : bool

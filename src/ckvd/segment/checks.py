@@ -24,10 +24,13 @@ Verify: TypeAlias = Literal["never", "first"]
 """When a read checks a column: never, or when the column of a segment is first used in the process."""
 
 
+_WORDS: Final = get_args(Verify)
+
+
 def require_verify(verify: str) -> None:
     """Refuse any other word. Raises ValueError."""
-    if verify not in get_args(Verify):
-        expected = " or ".join(f'"{word}"' for word in get_args(Verify))
+    if verify not in _WORDS:
+        expected = " or ".join(f'"{word}"' for word in _WORDS)
         raise ValueError(f"verify is {expected}, not {verify!r}")
 
 
