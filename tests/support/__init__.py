@@ -14,6 +14,7 @@
 - `locked`: a lock that another process holds.
 - `models`: slow and simple doubles of what the package computes.
 - `places`: where the repository, its samples and the real data lie.
+- `power`: what a program tells the disk, in order, and what a power cut may leave of it.
 - `processes`: scripts in new interpreters, and forked children that are killed at fault points.
 - `release`: what everything that holds a resource must do when it is left.
 - `stopwatch`: how long something took, without the time for which the machine did something else.

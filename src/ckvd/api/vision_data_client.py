@@ -135,7 +135,8 @@ class VisionDataClient(ConnectionHolder):
         """Fetch every archive of a span that the cache lacks.
 
         Closed months come as monthly archives, or as daily ones where there is no monthly one. An archive is stored
-        whole, also where it reaches beyond the span.
+        whole, also where it reaches beyond the span. The archives of a series become durable when all of them are
+        stored: a power cut before that may cost them, and the next download fetches them again.
 
         Parameters
         ----------
