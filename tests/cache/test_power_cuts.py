@@ -127,6 +127,12 @@ def repair_damage(folder: CacheFolder) -> None:
     assert len(report.quarantined) == 1
 
 
+def repair_from_a_mirror(folder: CacheFolder) -> None:
+    report = asyncio.run(repair(folder, list(verify_cache(folder)), FolderArchiveSource(SAMPLES)))
+    assert report.is_complete
+    assert len(report.quarantined) == 1
+
+
 SCENARIOS: Final[dict[str, Callable[[CacheFolder], None]]] = {
     "publish": publish,
     "publish first": publish_first,
@@ -139,6 +145,7 @@ SCENARIOS: Final[dict[str, Callable[[CacheFolder], None]]] = {
     "set aside": set_aside,
     "put back": put_back,
     "repair": repair_damage,
+    "repair from a mirror": repair_from_a_mirror,
 }
 
 
@@ -153,7 +160,7 @@ class Trace:
             put(folder, day(3, 2), 99.0)
         if work is put_back:
             set_aside(folder)
-        if work is repair_damage:
+        if work in (repair_damage, repair_from_a_mirror):
             flip(_newest(folder))
         self.before = files_of(root)
         with recorded(root) as self.operations:
@@ -277,6 +284,8 @@ def test_a_power_cut_at_any_moment_costs_no_bar_and_takes_nothing_back_that_was_
     assert list(faults_of(trace, trace.operations, Reading(tmp_path / "one.ckvd"))) == []
 
 
+# What was set aside is durable before anything is fetched, and fetching flushes the same folder again.
+_REPEATED: Final = {"repair from a mirror": 1}
 # Nothing depends on the folder of lock files: without it, the next revision follows from the segments.
 _LOCKS: Final = "first/.locks"
 
@@ -298,7 +307,7 @@ def test_without_any_one_flush_a_power_cut_would_cost_something(
         for number in flushes
         if next(faults_of(trace, operations[:number] + operations[number + 1 :], reading), None) is None
     ]
-    assert needless == []
+    assert len(needless) == _REPEATED.get(name, 0), needless
 
 
 # --- How often ---------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from ckvd.model.provenance import Absence, Origin, Reason, Source
 from ckvd.model.timespan import Span
 from cli.cache.run import run, run_any, run_json
 from support.caches import day, flip, older_key
+from support.power import moves_to_quarantine, recorded, unsettled
 from support.processes import at_step, die, run_in_child, steps_of, telling
 from support.tables import make_table, regular_table
 
@@ -288,3 +289,11 @@ def test_a_panel_by_contract_is_refused_with_the_name_of_the_pair(folder: CacheF
             cache.panel(["BTCUSD_PERP"], "1h", *span, market="cm", kind="indexPriceKlines")
         panel = cache.panel(["BTCUSD"], "1h", *span, market="cm", kind="indexPriceKlines")
         assert panel["close"].shape == (24, 1)
+
+
+def test_bars_are_durable_in_their_series_before_their_files_are_set_aside(folder: CacheFolder) -> None:
+    with recorded(folder.root.parent) as operations:
+        mend(folder)
+    moves = moves_to_quarantine(operations)
+    assert moves
+    assert [unsettled(operations[:number]) for number in moves] == [set()] * len(moves)

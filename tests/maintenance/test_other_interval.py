@@ -22,6 +22,7 @@ from ckvd.vision.name import ArchiveName
 from support.caches import mend, segment_paths
 from support.loopback.mirror import publish
 from support.loopback.rows import make_rows
+from support.power import moves_to_quarantine, recorded, unsettled
 from support.tables import make_table, regular_table
 from support.venue import zip_of
 
@@ -192,3 +193,11 @@ def test_packed_archives_with_a_halt_each_are_in_order(tmp_path: Path) -> None:
     pack_series(cache, HOURS)
     assert len(segment_paths(cache)) < 28
     assert {finding.trouble for finding in look(cache)} == {Trouble.OFF_GRID}
+
+
+def test_the_rest_of_a_segment_is_durable_before_it_is_set_aside(folder: CacheFolder) -> None:
+    with recorded(folder.root.parent) as operations:
+        mend(folder)
+    moves = moves_to_quarantine(operations)
+    assert moves
+    assert [unsettled(operations[:number]) for number in moves] == [set()] * len(moves)

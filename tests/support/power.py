@@ -262,3 +262,23 @@ def states(before: tuple[Files, list[str]], operations: Sequence[Operation]) -> 
         disk.do(operation)
         for state in disk.states(chance):
             yield number, state
+
+
+def unsettled(operations: Sequence[Operation]) -> set[str]:
+    """The names that appeared in folders which were not flushed since."""
+    waiting: set[str] = set()
+    for operation in operations:
+        if operation.kind == "rename":
+            waiting.add(operation.target)
+        elif operation.kind == "flush folder":
+            waiting = {path for path in waiting if _parent(path) != operation.path}
+    return waiting
+
+
+def moves_to_quarantine(operations: Sequence[Operation]) -> list[int]:
+    """The places of the operations that set a segment aside."""
+    return [
+        number
+        for number, operation in enumerate(operations)
+        if operation.kind == "rename" and "/.quarantine/" in operation.target and operation.path.endswith(".ckvd")
+    ]
