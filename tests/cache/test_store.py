@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckvd.cache import CacheFolder, SeriesStore, fault_points
+from ckvd.cache import CacheFolder, KlineCache, SeriesStore, fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.folder import LOCKS_FOLDER, SegmentName
 from ckvd.cache.resolution import resolve
@@ -171,3 +171,19 @@ def test_series_in_one_folder_do_not_touch_each_other(store: SeriesStore) -> Non
         SeriesStore(store.folder, other).put(make_table(other, [0]), Span(0, DAY_MS))
     assert series_state(store) == before
     assert len(list(store.folder.series())) == 4
+
+
+def test_the_last_of_two_writers_of_one_span_wins_whoever_took_a_revision_first(
+    store: SeriesStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def be_faster(step: Step) -> None:
+        if step is Step.SEGMENT_FLUSHED:
+            monkeypatch.setattr(fault_points, "reach", fault_points.go_on)
+            faster.append(store.put(regular_table(BTCUSDT_1M, HOUR, open=1.0), HOUR))
+
+    faster: list[Path] = []
+    monkeypatch.setattr(fault_points, "reach", be_faster)
+    put = store.put(regular_table(BTCUSDT_1M, HOUR, open=2.0), HOUR)
+    assert read_segment_header(faster[0]).revision < read_segment_header(put).revision
+    with KlineCache(store.folder.root) as cache:
+        assert set(cache.read_series(BTCUSDT_1M, HOUR).open) == {2.0}

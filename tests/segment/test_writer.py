@@ -315,3 +315,12 @@ def test_a_writer_that_published_is_closed(tmp_path: Path) -> None:
             use()
     writer.close()
     assert folder_state(tmp_path) == before
+
+
+def test_a_segment_that_gets_another_revision_after_a_flush_has_it_in_its_header(tmp_path: Path) -> None:
+    table = regular_table(BTCUSDT_1M, HOUR)
+    with SegmentWriter.of_table(tmp_path / "one.ckvd", STATEMENT, table) as writer:
+        writer.flush()
+        writer.renumber(tmp_path / "two.ckvd", 2)
+        assert read_segment_header(writer.publish()).revision == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["two.ckvd"]
