@@ -177,3 +177,13 @@ def test_any_other_word_is_refused_with_the_words_that_there_are(path: Path) -> 
     for word in ("always", "", None, True):
         with pytest.raises(ValueError, match='"never" or "first"'):
             SegmentReader(path, verify=word)  # type: ignore[arg-type]
+
+
+def test_checks_are_shared_only_for_files_that_a_later_change_would_give_another_time() -> None:
+    step_ns = int(checks.FILE_TIME_STEP_S * 1e9)
+    version = (1, 10**18, 4096, 7)
+    for age_ns, is_shared in ((0, False), (step_ns, False), (-step_ns, False), (step_ns + 1000, True)):
+        both = [checks.checks_of(version, changed_ns=10**18, opened_ns=10**18 + age_ns) for _ in range(2)]
+        assert (both[0] is both[1]) == is_shared
+    other = checks.checks_of((1, 10**18, 4096, 8), changed_ns=10**18, opened_ns=2 * 10**18)
+    assert other is not checks.checks_of(version, changed_ns=10**18, opened_ns=2 * 10**18)
