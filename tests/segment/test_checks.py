@@ -11,6 +11,7 @@ from ckvd import inflate
 from ckvd.errors import SegmentCorruptError
 from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader, checks
+from ckvd.utils.config import FILE_TIME_STEP_S
 from support.caches import flip
 from support.models import MINUTE_MS
 from support.processes import run_in_child
@@ -180,7 +181,7 @@ def test_any_other_word_is_refused_with_the_words_that_there_are(path: Path) -> 
 
 
 def test_checks_are_shared_only_for_files_that_a_later_change_would_give_another_time() -> None:
-    step_ns = int(checks.FILE_TIME_STEP_S * 1e9)
+    step_ns = int(FILE_TIME_STEP_S * 1e9)
     version = (1, 10**18, 4096, 7)
     for age_ns, is_shared in ((0, False), (step_ns, False), (-step_ns, False), (step_ns + 1000, True)):
         both = [checks.checks_of(version, changed_ns=10**18, opened_ns=10**18 + age_ns) for _ in range(2)]
