@@ -123,13 +123,13 @@ def pack_series(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool = F
     removed: tuple[SegmentName, ...] = ()
     removed_nbytes = 0
     try:
+        # This makes the names of the merges durable first: each of them supersedes its inputs. Whoever else removed
+        # these has done the same.
         before = {name: folder.nbytes_of(series, [name]) for name in superseded(folder.segments(series))}
         removed = store.remove_superseded(packed)
         removed_nbytes = sum(before.get(name, 0) for name in removed)
     except (SegmentError, FileNotFoundError) as error:
         refusals.append(f"{error}; what it replaces is kept")
-    if packed and not removed:
-        store.flush()
     return PackReport(series, merges, tuple(packed), removed, removed_nbytes, tuple(refusals))
 
 
