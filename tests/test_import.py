@@ -58,6 +58,21 @@ def packages_of(modules: set[str]) -> set[str]:
 # --- What is loaded ----------------------------------------------------------------------------------------
 
 
+def test_importing_alone_loads_not_even_numpy(tmp_path: Path) -> None:
+    script = "import sys, ckvd; print(*sys.modules)"
+    finished = subprocess.run(
+        [sys.executable, "-c", script],
+        env=writing_nothing(command.environment(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=command.TIMEOUT_S,
+        check=True,
+    )
+    loaded = finished.stdout.split()
+    assert {module for module in loaded if module.startswith("ckvd.")} == {"ckvd.errors", "ckvd.version"}
+    assert "numpy" not in loaded
+
+
 def test_importing_loads_neither_http_nor_the_command_line_nor_what_decodes(tmp_path: Path) -> None:
     loaded = modules_after("import ckvd", tmp_path)
     assert packages_of(loaded) & (COMMAND_LINE | SLOW | NETWORK) == set()

@@ -5,8 +5,8 @@ Reading needs nothing but numpy::
     with ckvd.open_cache("~/klines") as cache:
         klines = cache.read("BTCUSDT", "1m", start="2023-01-01", end="2024-01-01", market="spot")
 
-Fetching, resampling and panels are loaded when they are first used, so that a backtest that only reads never loads
-HTTP.
+Everything is loaded when it is first used: `import ckvd` alone loads not even numpy, and a backtest that only reads
+never loads HTTP.
 
 The rooms of the package stand on eight floors, and each imports from lower floors only:
 
@@ -58,31 +58,10 @@ tombstone
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING
 
-from ckvd.bars.klines import Klines
-from ckvd.cache import KlineCache, open_cache
-from ckvd.errors import (
-    ArchiveError,
-    CacheBusyError,
-    CacheError,
-    CkvdError,
-    ClientClosedError,
-    ColumnError,
-    ExportError,
-    IdentityError,
-    NetworkError,
-    NotCachedError,
-    NotFetchedError,
-    SegmentCorruptError,
-    SegmentError,
-    TimeError,
-)
-from ckvd.model.market import Interval, Kind, Market, SeriesKey
-from ckvd.model.provenance import Gap, Reason, Source
-from ckvd.model.table import BarFlag
-from ckvd.model.timespan import Span
-from ckvd.segment import SegmentReader, SegmentWriter
+from ckvd.errors import ForeignModulesError
 from ckvd.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -90,20 +69,77 @@ if TYPE_CHECKING:
     from ckvd.api.crypto_kline_vision_data import CryptoKlineVisionData
     from ckvd.api.synchronous import ensure, get_klines
     from ckvd.api.vision_data_client import VisionDataClient
+    from ckvd.bars.klines import Klines
     from ckvd.bars.panel import Panel
     from ckvd.bars.resample import ResampledKlines
+    from ckvd.cache import KlineCache, open_cache
+    from ckvd.errors import (
+        ArchiveError,
+        CacheBusyError,
+        CacheError,
+        CkvdError,
+        ClientClosedError,
+        ColumnError,
+        ExportError,
+        IdentityError,
+        NetworkError,
+        NotCachedError,
+        NotFetchedError,
+        SegmentCorruptError,
+        SegmentError,
+        TimeError,
+    )
+    from ckvd.model.market import Interval, Kind, Market, SeriesKey
+    from ckvd.model.provenance import Gap, Reason, Source
+    from ckvd.model.table import BarFlag
+    from ckvd.model.timespan import Span
     from ckvd.rest.rest_data_client import RestDataClient
+    from ckvd.segment import SegmentReader, SegmentWriter
 
-_LAZY = {
-    "CryptoKlineVisionData": "ckvd.api.crypto_kline_vision_data",
-    "DownloadReport": "ckvd.acquisition.report",
-    "Panel": "ckvd.bars.panel",
-    "ResampledKlines": "ckvd.bars.resample",
-    "RestDataClient": "ckvd.rest.rest_data_client",
-    "VisionDataClient": "ckvd.api.vision_data_client",
-    "ensure": "ckvd.api.synchronous",
-    "get_klines": "ckvd.api.synchronous",
+# Where each public name lives.
+_NAMES_BY_MODULE = {
+    "ckvd.acquisition.report": ("DownloadReport",),
+    "ckvd.api.crypto_kline_vision_data": ("CryptoKlineVisionData",),
+    "ckvd.api.synchronous": ("ensure", "get_klines"),
+    "ckvd.api.vision_data_client": ("VisionDataClient",),
+    "ckvd.bars.klines": ("Klines",),
+    "ckvd.bars.panel": ("Panel",),
+    "ckvd.bars.resample": ("ResampledKlines",),
+    "ckvd.cache": ("KlineCache", "open_cache"),
+    "ckvd.errors": (
+        "ArchiveError",
+        "CacheBusyError",
+        "CacheError",
+        "CkvdError",
+        "ClientClosedError",
+        "ColumnError",
+        "ExportError",
+        "IdentityError",
+        "NetworkError",
+        "NotCachedError",
+        "NotFetchedError",
+        "SegmentCorruptError",
+        "SegmentError",
+        "TimeError",
+    ),
+    "ckvd.model.market": ("Interval", "Kind", "Market", "SeriesKey"),
+    "ckvd.model.provenance": ("Gap", "Reason", "Source"),
+    "ckvd.model.table": ("BarFlag",),
+    "ckvd.model.timespan": ("Span",),
+    "ckvd.rest.rest_data_client": ("RestDataClient",),
+    "ckvd.segment": ("SegmentReader", "SegmentWriter"),
 }
+_MODULES = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
+
+# What lies in the folder of the package.
+_ROOMS = frozenset(
+    (
+        *("acquisition", "api", "bars", "cache", "cli", "concurrency", "decode", "maintenance", "model", "network"),
+        *("rest", "segment", "utils", "vision"),
+    )
+)
+_FILES = frozenset(f"{name}.py" for name in ("__init__", "__main__", "errors", "inflate", "lifecycle", "version"))
+
 
 __all__ = [
     "ArchiveError",
@@ -145,15 +181,33 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    module = _LAZY.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415  (only for what is not loaded yet)
+if not TYPE_CHECKING:  # For a type checker, a name that is not there is an error.
 
-    value = globals()[name] = getattr(import_module(module), name)
-    return value
+    def __getattr__(name: str) -> object:
+        module = _MODULES.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module  # noqa: PLC0415  (only for what is not loaded yet)
+
+        value = globals()[name] = getattr(import_module(module), name)
+        return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_MODULES})
+
+
+def _refuse_foreign_modules(folder: str) -> None:
+    """Refuse to work in a folder that holds modules of another package: which of two files is there is chance."""
+    with os.scandir(folder) as entries:
+        found = [entry.name for entry in entries if entry.name.endswith(".py") or _is_package(entry)]
+    foreign = sorted(set(found) - _ROOMS - _FILES)
+    if foreign:
+        raise ForeignModulesError(folder, foreign)
+
+
+def _is_package(entry: os.DirEntry[str]) -> bool:
+    return "." not in entry.name and entry.name != "__pycache__" and entry.is_dir()
+
+
+_refuse_foreign_modules(os.path.dirname(__file__))  # noqa: PTH120 - pathlib takes longer to load than all of this

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno as errno_codes
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 class SpanOfTime(Protocol):
@@ -292,6 +293,56 @@ class DependencyError(CkvdError, ImportError):
             f"ckvd was tested with {package}{tested}: install one of these versions",
             name=package,
         )
+
+
+class ForeignModulesError(CkvdError, ImportError):
+    """Another package has put modules into the folder of ckvd.
+
+    Attributes
+    ----------
+    foreign : tuple of str
+        The names of its files and folders.
+    """
+
+    def __init__(self, folder: str, foreign: Sequence[str]) -> None:
+        self.foreign = tuple(foreign)
+        super().__init__(
+            f"{folder} holds what is not ckvd's: {', '.join(foreign)}; another package of the same import name is "
+            "installed too, such as crypto-kline-vision-data: uninstall both, and install ckvd again",
+            name="ckvd",
+        )
+
+
+class NotInstalledError(DependencyError):
+    """A package that is needed for what was asked is not installed. See `needs`.
+
+    Attributes
+    ----------
+    name : str
+        The package.
+    """
+
+    def __init__(self, package: str, purpose: str, remedy: str) -> None:
+        self.version = ""
+        self.missing = ()
+        ImportError.__init__(self, f"{purpose} needs {package}, which is not installed: {remedy}", name=package)
+
+
+@contextmanager
+def needs(package: str, purpose: str, remedy: str) -> Iterator[None]:
+    """Import something of a package in the block, and say what to install if there is no such package.
+
+    Raises
+    ------
+    NotInstalledError
+        For `purpose`, such as "fetching".
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != package:
+            raise
+        raise NotInstalledError(package, purpose, remedy) from None
 
 
 class NotFetchedError(NotCachedError, NetworkError):

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.concurrency.stopping import check_stop
-from ckvd.errors import CacheBusyError, IdentityError, cannot
+from ckvd.errors import CacheBusyError, IdentityError, cannot, needs
 from ckvd.model.market import Kind, Market, SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.segment.atomic_file import flush_folder
@@ -135,8 +135,8 @@ class CacheFolder:
         """
         chosen = root if root is not None else os.environ.get("CKVD_CACHE_DIR")
         if not chosen:
-            from platformdirs import user_cache_path  # noqa: PLC0415  (needed only for the default)
-
+            with needs("platformdirs", "the default cache folder", "name a folder, or pip install platformdirs"):
+                from platformdirs import user_cache_path  # noqa: PLC0415  (needed only for the default)
             return cls(user_cache_path("ckvd", appauthor=False))
         path = Path(chosen)
         # Expanding a path costs as much as listing a folder.

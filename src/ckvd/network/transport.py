@@ -2,6 +2,9 @@
 
 `request` is one attempt, `get` tries again, `download` tries again and writes a file. Whatever waits here, for a
 slot, for bytes or for the next attempt, is a request under way: closing ends it.
+
+What knows curl_cffi (`session`, `request`) is loaded for the first request: without that package everything works
+that needs no network.
 """
 
 from __future__ import annotations
@@ -11,16 +14,15 @@ import datetime as dt
 import logging
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 from urllib.parse import quote, urlencode
 
-from ckvd.errors import ClientClosedError
+from ckvd.errors import ClientClosedError, needs
 from ckvd.lifecycle import ConnectionHolder, Resource
 from ckvd.network.in_flight import RequestsInFlight
-from ckvd.network.request import Limits, send_request
+from ckvd.network.limits import Limits
 from ckvd.network.response import DownloadedFile, Response
 from ckvd.network.retry import Failure, RetryPolicy, failure_of_status
-from ckvd.network.session import OwnSession, make_safe, open_session, release_session
 from ckvd.network.sink import FileSink, MemorySink
 from ckvd.utils.config import (
     ANSWER_NBYTES_MAX,
@@ -42,6 +44,10 @@ if TYPE_CHECKING:
     from curl_cffi import AsyncSession
     from curl_cffi import Response as CurlResponse
 
+    from ckvd.network.response import Head
+    from ckvd.network.session import OwnSession
+    from ckvd.network.sink import Sink
+
 logger = logging.getLogger(__name__)
 
 # How much of a refused download's body is kept, for the error.
@@ -49,6 +55,21 @@ _REFUSAL_NBYTES_MAX: Final = 64 << 10
 
 _T = TypeVar("_T")
 _Result = TypeVar("_Result", bound="Response | DownloadedFile")
+
+
+class _SendRequest(Protocol):
+    """`ckvd.network.request.send_request`."""
+
+    async def __call__(
+        self,
+        session: AsyncSession[CurlResponse],
+        url: str,
+        sink: Sink,
+        limits: Limits,
+        *,
+        headers: Mapping[str, str] | None,
+        accept_encoding: str,
+    ) -> Head | Failure: ...
 
 
 class Transport(ConnectionHolder):
@@ -84,6 +105,8 @@ class Transport(ConnectionHolder):
 
     _session: AsyncSession[CurlResponse] | None = None
     _requests: RequestsInFlight | None = None
+    # Set once a session was opened here.
+    _release_session: Callable[[OwnSession], None] | None = None
 
     def __init__(
         self,
@@ -102,6 +125,8 @@ class Transport(ConnectionHolder):
         self._session = session
         self._session_is_external = session is not None
         if session is not None:
+            from ckvd.network.session import make_safe  # noqa: PLC0415  (see above)
+
             make_safe(session)
         self._requests = RequestsInFlight()
         # A request that waits for the session's own limit is not sent, and would seem to stall.
@@ -138,13 +163,13 @@ class Transport(ConnectionHolder):
     @property
     def is_connected(self) -> bool:
         """Whether it holds a session that it opened itself."""
-        return isinstance(self._session, OwnSession)
+        return self._session is not None and self._release_session is not None
 
     def release(self) -> None:
         """Close the session without awaiting. Whoever waits for a request gets an error."""
         session, self._session, self._requests = self._session, None, None
-        if isinstance(session, OwnSession):
-            release_session(session)
+        if session is not None and self._release_session is not None:
+            self._release_session(cast("OwnSession", session))
 
     # --- Requests ------------------------------------------------------------------------------------------
 
@@ -296,8 +321,9 @@ class Transport(ConnectionHolder):
     async def _receive(self, url: str, headers: Mapping[str, str] | None, nbytes_max: int) -> Response | Failure:
         """Send a request once, with its body into memory."""
         sink = MemorySink(nbytes_max)
+        session, send_request = self._open()
         head = await send_request(
-            self._open(), url, sink, self._answer_limits, headers=headers, accept_encoding="gzip, deflate, br"
+            session, url, sink, self._answer_limits, headers=headers, accept_encoding="gzip, deflate, br"
         )
         return head if isinstance(head, Failure) else Response(head.url, head.status, head.headers, sink.body)
 
@@ -310,10 +336,9 @@ class Transport(ConnectionHolder):
         nbytes_max: int,
     ) -> DownloadedFile | Response | Failure:
         """Send a request once, with its body into a file."""
+        session, send_request = self._open()
         with FileSink(path, nbytes_max, on_bytes) as sink:
-            head = await send_request(
-                self._open(), url, sink, self._limits, headers=headers, accept_encoding="identity"
-            )
+            head = await send_request(session, url, sink, self._limits, headers=headers, accept_encoding="identity")
             if not isinstance(head, Failure) and head.status == 200:
                 sink.keep()
                 return DownloadedFile(head.url, head.status, head.headers, path, sink.nbytes, sink.sha256)
@@ -323,12 +348,18 @@ class Transport(ConnectionHolder):
                 return head
             return Response(head.url, head.status, head.headers, sink.head(_REFUSAL_NBYTES_MAX))
 
-    def _open(self) -> AsyncSession[CurlResponse]:
+    def _open(self) -> tuple[AsyncSession[CurlResponse], _SendRequest]:
+        """The session, opened now if there is none, and what sends a request over it."""
         if self._requests is None:
             raise ClientClosedError("the client is closed")
+        with needs("curl_cffi", "fetching", "pip install curl_cffi"):
+            from ckvd.network.request import send_request  # noqa: PLC0415  (see above)
+            from ckvd.network.session import open_session, release_session  # noqa: PLC0415
         if self._session is None:
+            # A finalizer that runs while the interpreter ends cannot import anything.
+            self._release_session = release_session
             self._session = open_session(self._concurrency)
-        return self._session
+        return self._session, send_request
 
 
 def _with_query(url: str, params: Mapping[str, str | int] | None) -> str:
