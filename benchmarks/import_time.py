@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from benchmarks.measure import Effort
 
-FORBIDDEN = ("curl_cffi", "typer", "rich", "zipfile", "platformdirs")
+FORBIDDEN = ("curl_cffi", "click", "tqdm", "zipfile", "platformdirs")
 
 
 def run(folder: Path, effort: Effort) -> list[Result]:  # noqa: ARG001 - nothing is written

@@ -21,7 +21,7 @@ from ckvd.errors import CacheBusyError, CacheError
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
 from support.locked import held_elsewhere
-from support.processes import Ended, die, let_others_enter, run_in_child
+from support.processes import Ended, die, fork, let_others_enter, run_in_child
 from support.tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def test_a_forked_child_holds_no_lock_and_releases_none(folder: CacheFolder) -> 
     folder.make_path(folder.root)
     lock = FileLock(folder.root / "a.lock", timeout_s=0)
     with lock:
-        child = os.fork()
+        child = fork()
         if child == 0:
             status = 1
             try:

@@ -23,6 +23,7 @@ from ckvd.maintenance.verification import is_clean, verify_cache
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.timespan import Span
 from support import leaks
+from support.processes import fork
 from support.tables import regular_table
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def come_and_go(folder: CacheFolder, writer: int, until_s: float) -> None:
 
 def start(work: Callable[[], object]) -> int:
     """Fork a child that fails if its work fails, or leaves something behind."""
-    child = os.fork()
+    child = fork()
     if child:
         return child
     status = 1

@@ -1,6 +1,6 @@
 """The whole command line is pinned: every command, argument and option, in order, as `command_line.txt` has it.
 
-The text is made from the tree of commands and not from the rendered help, which other versions of typer lay out
+The text is made from the tree of commands and not from the rendered help, which other versions of click lay out
 differently. Whoever changes the command line on purpose changes `command_line.txt` by hand.
 """
 
@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from typer.main import get_command
 
 from ckvd.cli.app import app
 from support import command
@@ -44,7 +42,7 @@ def describe_parameter(parameter: Any) -> Iterator[str]:
     yield from (f"no: {name}" for name in parameter.secondary_opts)
     if parameter.metavar is not None:
         yield f"metavar: {parameter.metavar}"
-    yield from (word for word in ("required", "multiple", "is_eager", "hidden") if getattr(parameter, word))
+    yield from (word for word in ("required", "multiple", "is_eager", "hidden") if getattr(parameter, word, False))
     if parameter.nargs != 1:
         yield f"nargs: {parameter.nargs}"
     if isinstance(parameter.default, (bool, int, str)):
@@ -53,4 +51,4 @@ def describe_parameter(parameter: Any) -> Iterator[str]:
 
 
 def test_the_command_line_is_what_it_was() -> None:
-    assert list(describe((), get_command(app))) == PINNED.read_text(encoding="utf-8").splitlines()
+    assert list(describe((), app)) == PINNED.read_text(encoding="utf-8").splitlines()

@@ -14,6 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+import click
 import pytest
 
 import ckvd
@@ -23,7 +24,7 @@ from support.command import Finished
 from support.places import REPOSITORY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from types import ModuleType
 
 DECLARED = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
@@ -70,7 +71,7 @@ def test_the_help_of_a_verb_explains_its_options(verb: str, options: str) -> Non
 
 def test_no_verb_at_all_shows_the_help(tmp_path: Path) -> None:
     finished = command.run(home=tmp_path)
-    assert finished.status in (0, 2)  # as typer likes it
+    assert finished.status in (0, 2)  # as click likes it
     assert "Usage:" in finished.out + finished.err
 
 
@@ -108,7 +109,7 @@ def test_wrong_usage_is_explained_with_status_2(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [(("dowload",), "dowload"), (("show", "../etc", "-i", "1h", *SPAN), "cannot name a folder")],
-    ids=["found by typer", "found by ckvd"],
+    ids=["found by click", "found by ckvd"],
 )
 def test_a_process_that_was_used_wrongly_ends_with_status_2(
     tmp_path: Path, arguments: tuple[str, ...], said: str
@@ -173,7 +174,8 @@ def test_any_other_status_passes_unchanged(words: tuple[str, ...], status: int) 
     assert "interrupted" not in finished.err
 
 
-def failing_with(error: OSError) -> Callable[[], None]:
+def failing_with(error: OSError) -> click.Command:
+    @click.command
     def app() -> None:
         raise error
 
@@ -186,6 +188,7 @@ def failing_with(error: OSError) -> Callable[[], None]:
     ids=["of a file", "of another kind"],
 )
 def test_an_error_that_is_not_of_full_output_is_not_hidden(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    monkeypatch.setattr(sys, "argv", ["ckvd"])
     monkeypatch.setattr("ckvd.cli.app.app", failing_with(error))
     with pytest.raises(OSError, match=error.strerror) as raised:
         main.run()
@@ -210,7 +213,8 @@ run()
 
 
 @pytest.mark.parametrize(
-    "module", ["ckvd.cli.app", "typer", "ckvd.cli.cache.app", "rich.console", "ckvd.api.crypto_kline_vision_data"]
+    "module",
+    ["ckvd.cli.app", "click", "ckvd.cli.cache.app", "numpy", "asyncio", "ckvd.api.crypto_kline_vision_data"],
 )
 def test_ctrl_c_while_the_command_is_loaded_is_reported_as_later(tmp_path: Path, module: str) -> None:
     words = ("download", "BTCUSDT", "-i", "1h", *SPAN, "--offline", "--cache", "klines")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import traceback
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,10 +67,17 @@ class Ended:
     lines: tuple[str, ...]
 
 
+def fork() -> int:
+    """Fork as `os.fork` does. Python 3.15 warns of the idle threads of BLAS too."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
+        return os.fork()
+
+
 def run_in_child(work: Callable[[Callable[[str], None]], None]) -> Ended:
     """Fork, call `work` with a function that sends a line to the parent, and wait for the end."""
     reading, writing = os.pipe()
-    child = os.fork()
+    child = fork()
     if child == 0:
         status = 1
         try:

@@ -6,55 +6,36 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Any
 
-import typer
+import click
 
 from ckvd.acquisition.report import CompletionReport, DownloadReport, Progress
 from ckvd.cli import EXIT_INCOMPLETE
-from ckvd.cli.options import (
-    CacheOption,
-    EndOption,
-    IntervalOption,
-    KindOption,
-    MarketOption,
-    RestUrlOption,
-    StartOption,
-    VisionUrlOption,
-    exit_status_of_errors,
-)
 from ckvd.cli.printing import complain, format_nbytes, is_progress_shown, progress_bar, say, say_on_stderr
-from ckvd.model.market import MINUTE_MS, Kind, Market, SeriesKey
+from ckvd.model.market import MINUTE_MS, Interval, Kind, Market, SeriesKey
 from ckvd.model.timespan import Span, format_time
-from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 
 
-@exit_status_of_errors()
 def download(
-    symbols: Annotated[list[str], typer.Argument(help="Symbols, such as BTCUSDT ETHUSDT.", show_default=False)],
-    interval: IntervalOption,
-    start: StartOption,
-    end: EndOption = "now",
-    market: MarketOption = Market.SPOT,
-    kind: KindOption = Kind.KLINES,
-    cache: CacheOption = None,
-    vision_url: VisionUrlOption = None,
-    rest_url: RestUrlOption = None,
-    no_rest: Annotated[bool, typer.Option("--no-rest", help="Use archives only.")] = False,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Open no connection: say what the cache lacks.")
-    ] = False,
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=1, max=64, help="Archives fetched at a time.")
-    ] = DOWNLOAD_CONCURRENCY,
-    require_checksum: Annotated[
-        bool, typer.Option("--require-checksum", help="Refuse archives without a CHECKSUM file.")
-    ] = False,
-    refresh: Annotated[
-        bool, typer.Option("--refresh", help="Ask again at once for what was unavailable before.")
-    ] = False,
+    *,
+    symbols: tuple[str, ...],
+    interval: Interval,
+    start: str,
+    end: str,
+    market: Market,
+    kind: Kind,
+    cache: Path | None,
+    vision_url: str | None,
+    rest_url: str | None,
+    no_rest: bool,
+    offline: bool,
+    jobs: int,
+    require_checksum: bool,
+    refresh: bool,
 ) -> None:
-    """Download klines into the cache; what is there already is not fetched again."""
+    """`ckvd download`."""
     series = [SeriesKey.of(symbol, interval, market=market, kind=kind) for symbol in dict.fromkeys(symbols)]
     options = {
         "cache": cache,
@@ -72,7 +53,7 @@ def download(
     if is_known and not (report.archives or refresh):
         complain("unavailable before, and asked for again when its time has come; --refresh asks at once")
     if not (report.is_complete and report.is_closed):
-        raise typer.Exit(EXIT_INCOMPLETE)
+        raise click.exceptions.Exit(EXIT_INCOMPLETE)
 
 
 def _run(download: Coroutine[Any, Any, DownloadReport]) -> DownloadReport:

@@ -8,9 +8,11 @@ import sys
 from typing import Final, NoReturn, TextIO
 
 from ckvd.cli import EXIT_INCOMPLETE, EXIT_INTERRUPTED
-from ckvd.errors import cannot
+from ckvd.errors import NotInstalledError, cannot, needs
 
 _INTERRUPTED: Final = "interrupted: what was finished is in the cache, and the same command goes on from there"
+# With it, shells ask click for completions.
+_COMPLETION: Final = "_CKVD_COMPLETE"
 # The operating system's errors when a write finds no room.
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -18,21 +20,42 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 def run() -> None:
     """Run the command. End the process with one line when it is interrupted or its output cannot be written."""
     try:
-        from ckvd.cli.app import app  # noqa: PLC0415  (takes most of the time of a short command)
-
-        app()
+        sys.exit(_run())
     except KeyboardInterrupt:
         _end(EXIT_INTERRUPTED, _INTERRUPTED)
-    except SystemExit as end:
-        if end.code == EXIT_INTERRUPTED:
-            _end(EXIT_INTERRUPTED, _INTERRUPTED)
-        raise
     except OSError as error:
         # Errors about files carry a file name, and those of a cache are translated: this one is about a stream.
-        if error.filename is not None or error.errno not in _FULL:
+        if error.filename is not None or error.errno not in (errno.EPIPE, *_FULL):
             raise
         _drop(sys.stdout)
+        if error.errno == errno.EPIPE:  # Nobody reads on, on one stream or the other.
+            _drop(sys.stderr)
+            sys.exit(EXIT_INCOMPLETE)
         _end(EXIT_INCOMPLETE, str(cannot("be written", "standard output", error)))
+
+
+def _run() -> int:
+    """Run the command, and return its status."""
+    try:
+        with needs("click", "the command", "pip install click tqdm"):
+            import click  # noqa: PLC0415  (takes most of the time of a short command, with what follows)
+
+            from ckvd.cli.app import app  # noqa: PLC0415
+    except NotInstalledError as error:
+        _end(EXIT_INCOMPLETE, str(error))
+    if _COMPLETION in os.environ:
+        app(prog_name="ckvd")
+    try:
+        with app.make_context("ckvd", sys.argv[1:]) as context:
+            app.invoke(context)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.exceptions.Exit as end:
+        if end.exit_code == EXIT_INTERRUPTED:
+            raise KeyboardInterrupt from None
+        return end.exit_code
+    return 0
 
 
 def _end(status: int, message: str) -> NoReturn:

@@ -1,81 +1,148 @@
-"""Options that several verbs share, and the exit status of an error."""
+"""Arguments and options that several verbs share, and the exit status of an error."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import typer
+import click
 
 from ckvd.cli import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_USAGE
 from ckvd.cli.printing import complain
 from ckvd.errors import AddressError, CkvdError, IdentityError, TimeError
 from ckvd.model.market import Interval, Kind, Market, parse_interval
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
-def interval_of(name: str) -> Interval:
-    """Parse an interval as `parse_interval` does. Raises typer.BadParameter if the name is unknown."""
-    try:
-        return parse_interval(name)
-    except IdentityError as error:
-        raise typer.BadParameter(str(error)) from None
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-INTERVAL_NAMES: Final = f"<{'|'.join(Interval)}>"
+class InOrder(click.Group):
+    """A command whose help names its verbs in the order in which they were added."""
 
-IntervalOption: TypeAlias = Annotated[
-    Interval,
-    typer.Option(
+    def list_commands(self, _context: click.Context) -> list[str]:
+        """The names of the verbs."""
+        return list(self.commands)
+
+
+class OneOf(click.Choice[str]):
+    """A choice among the values of an enumeration, not among its names. It becomes a member."""
+
+    def __init__(self, kind: type[StrEnum]) -> None:
+        super().__init__([str(one) for one in kind])
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The member with a value."""
+        return self._kind(super().convert(value, param, ctx))
+
+
+class IntervalName(click.ParamType[Interval]):
+    """An interval, as `parse_interval` takes it."""
+
+    name = f"<{'|'.join(Interval)}>"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Interval:
+        """Parse it. Fails with the sentence of `parse_interval`."""
+        try:
+            return parse_interval(value)
+        except IdentityError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The intervals that begin with what was typed."""
+        return click.Choice(list(map(str, Interval))).shell_complete(ctx, param, incomplete)
+
+
+symbol_argument = click.argument("symbol", help="A symbol, such as BTCUSDT.")
+interval_option = click.option(
+    "--interval",
+    "-i",
+    type=IntervalName(),
+    metavar=IntervalName.name,
+    required=True,
+    help="Length of a bar, as in archive names.",
+)
+market_option = click.option(
+    "--market", "-m", type=OneOf(Market), default="spot", show_default=True, help="Spot, USD-M or COIN-M futures."
+)
+kind_option = click.option(
+    "--kind", "-k", type=OneOf(Kind), default="klines", show_default=True, help="What the bars are made of."
+)
+start_option = click.option(
+    "--start", required=True, metavar="TIME", help="First moment: an ISO date or time, such as 2024-01-31T12:00Z."
+)
+_END: Final = "First moment after the span: ISO date or time, or `now`."
+end_option = click.option("--end", required=True, metavar="TIME", help=_END)
+end_or_now_option = click.option("--end", default="now", show_default=True, metavar="TIME", help=_END)
+cache_option = click.option(
+    "--cache",
+    "-c",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The cache folder [default: $CKVD_CACHE_DIR, else the user's cache folder].",
+)
+vision_url_option = click.option(
+    "--vision-url",
+    metavar="PLACE",
+    help="A mirror of Binance Vision: address or folder [default: $CKVD_VISION_URL, else Binance Vision].",
+)
+rest_url_option = click.option(
+    "--rest-url",
+    metavar="ADDRESS",
+    help="Host of the REST interface [default: $CKVD_REST_URL, else Binance's of the market].",
+)
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do it. Without it, only what would be done is shown.")
+json_option = click.option("--json", is_flag=True, help="Print one JSON document instead of text.")
+
+# Which series: `Selection` has the values.
+_SERIES: Final = (
+    click.argument(
+        "symbols", nargs=-1, help="Symbols; * and ? stand for any text and one character [default: all]."
+    ),
+    click.option("--market", "-m", type=OneOf(Market), multiple=True, help="Only this market (repeatable)."),
+    click.option("--kind", "-k", type=OneOf(Kind), multiple=True, help="Only this kind (repeatable)."),
+    click.option(
         "--interval",
         "-i",
-        help="Length of a bar, as in archive names.",
-        parser=interval_of,
-        metavar=INTERVAL_NAMES,
+        type=IntervalName(),
+        metavar=IntervalName.name,
+        multiple=True,
+        help="Only this length of a bar (repeatable).",
     ),
-]
-MarketOption: TypeAlias = Annotated[Market, typer.Option("--market", "-m", help="Spot, USD-M or COIN-M futures.")]
-KindOption: TypeAlias = Annotated[Kind, typer.Option("--kind", "-k", help="What the bars are made of.")]
-StartOption: TypeAlias = Annotated[
-    str,
-    typer.Option("--start", help="First moment: an ISO date or time, such as 2024-01-31T12:00Z."),
-]
-EndOption: TypeAlias = Annotated[
-    str, typer.Option("--end", help="First moment after the span: ISO date or time, or `now`.")
-]
-CacheOption: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache",
-        "-c",
-        help="The cache folder [default: $CKVD_CACHE_DIR, else the user's cache folder].",
-        show_default=False,
-        file_okay=False,
+)
+# Which span of them: `Bounds` has the values.
+_BOUNDS: Final = (
+    click.option("--start", metavar="TIME", help="First moment: an ISO date or time [default: the first]."),
+    click.option(
+        "--end", metavar="TIME", help="First moment after the span: ISO date or time, or `now` [default: the last]."
     ),
-]
-VisionUrlOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--vision-url",
-        help="A mirror of Binance Vision: address or folder [default: $CKVD_VISION_URL, else Binance Vision].",
-        show_default=False,
-    ),
-]
-RestUrlOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--rest-url",
-        help="Host of the REST interface [default: $CKVD_REST_URL, else Binance's of the market].",
-        show_default=False,
-    ),
-]
+)
 
 
-def exit_with(status: int, message: str) -> typer.Exit:
+def series_options(function: _Function) -> _Function:
+    """Add the symbols and filters that choose series."""
+    return _add(_SERIES, function)
+
+
+def bounds_options(function: _Function) -> _Function:
+    """Add --start and --end, either of which may be left out."""
+    return _add(_BOUNDS, function)
+
+
+def _add(options: tuple[Callable[[Any], Any], ...], function: _Function) -> _Function:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def exit_with(status: int, message: str) -> click.exceptions.Exit:
     """Complain, and return what to raise in order to end the command with a status."""
     complain(message)
-    return typer.Exit(status)
+    return click.exceptions.Exit(status)
 
 
 @contextlib.contextmanager
@@ -88,4 +155,4 @@ def exit_status_of_errors() -> Iterator[None]:
     except CkvdError as error:
         raise exit_with(EXIT_INCOMPLETE, str(error)) from None
     except KeyboardInterrupt:
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None

@@ -1,30 +1,31 @@
 """All that `ckvd` prints: results on standard output, complaints and progress on standard error.
 
 Programs read the output too: it is plain lines with tabs between cells, or JSON. Only a terminal gets columns and
-progress bars, and only then are those parts of rich loaded. No other module prints but `main`, which may have to
-before this one is loaded.
+progress bars, and only then is tqdm loaded. No other module prints but `main`, which may have to before this one is
+loaded.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+import shutil
+import sys
+import unicodedata
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import typer
-from rich.console import Console
-
-from ckvd.model.record import as_json
+import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _T = TypeVar("_T")
 
-# Brackets and colons in names and messages are not markup or emoji.
-_out = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
-_err = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+_BETWEEN_COLUMNS: Final = "  "
+_BAR: Final = "{desc} {bar:30} "
+# What tqdm counts in: things, or bytes.
+_UNITS: Final[dict[bool, dict[str, Any]]] = {False: {}, True: {"unit": "B", "unit_scale": True}}
 
 
 # --- Lines -------------------------------------------------------------------------------------------------
@@ -32,7 +33,7 @@ _err = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wra
 
 def say(line: str) -> None:
     """Print a line on standard output."""
-    typer.echo(line)
+    click.echo(line)
 
 
 def complain(message: str) -> None:
@@ -42,7 +43,7 @@ def complain(message: str) -> None:
 
 def say_on_stderr(line: str) -> None:
     """Print a line about progress on standard error."""
-    typer.echo(line, err=True)
+    click.echo(line, err=True)
 
 
 def propose(line: str, *, is_work_left: bool) -> None:
@@ -75,19 +76,23 @@ def print_row(cells: Iterable[object]) -> None:
 
 def print_table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows below their names: in columns on a terminal, with tabs elsewhere."""
-    if not _out.is_terminal:
+    if not sys.stdout.isatty():
         for row in (names, *rows):
             print_row(row)
         return
-    from rich.table import Table  # noqa: PLC0415  (only terminals need it)
+    cells = [names, *([f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows)]
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    is_number = [bool(rows) and isinstance(cell, int) for cell in (rows[0] if rows else names)]
+    for row in cells:
+        padding = [" " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)]
+        columns = zip(row, padding, is_number, strict=True)
+        line = _BETWEEN_COLUMNS.join(pad + cell if right else cell + pad for cell, pad, right in columns)
+        say(line.rstrip())
 
-    table = Table(box=None, pad_edge=False)
-    for position, name in enumerate(names):
-        is_number = bool(rows) and isinstance(rows[0][position], int)
-        table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
-    _out.print(table)
+
+def _width(text: str) -> int:
+    """The columns that text takes on a terminal: East Asian characters take two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 # --- JSON --------------------------------------------------------------------------------------------------
@@ -95,7 +100,9 @@ def print_table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 def print_json(document: Any) -> None:
     """Print one JSON document, encoded by `as_json`."""
-    typer.echo(json.dumps(as_json(document), ensure_ascii=False, indent=2))
+    from ckvd.model.record import as_json  # noqa: PLC0415  (loads numpy, which help does not need)
+
+    click.echo(json.dumps(as_json(document), ensure_ascii=False, indent=2))
 
 
 def attributes_of(value: object, *names: str) -> dict[str, Any]:
@@ -108,7 +115,7 @@ def attributes_of(value: object, *names: str) -> dict[str, Any]:
 
 def is_progress_shown() -> bool:
     """Whether standard error is a terminal, where progress bars come and go."""
-    return _err.is_terminal
+    return sys.stderr.isatty()
 
 
 @contextlib.contextmanager
@@ -132,15 +139,47 @@ def progress_bar(
     if not is_progress_shown():
         yield lambda **_changes: None
         return
-    from rich import progress  # noqa: PLC0415  (only terminals need it)
+    from tqdm import tqdm  # noqa: PLC0415  (only terminals need it)
 
-    columns: list[progress.ProgressColumn] = [progress.TextColumn("{task.description}", markup=False)]
-    if is_in_bytes:
-        columns += [progress.BarColumn(), progress.DownloadColumn(), progress.TimeRemainingColumn()]
-    elif total is not None:
-        columns += [progress.BarColumn(), progress.MofNCompleteColumn()]
-    with progress.Progress(*columns, console=_err, transient=True) as bar:
-        yield partial(bar.update, bar.add_task(description, total=total))
+    # Otherwise it would start a thread, and a process that tracks a semaphore.
+    tqdm.monitor_interval = 0
+    tqdm.set_lock(RLock())
+    # tqdm shows nothing on a terminal that does not tell its size.
+    columns, lines = shutil.get_terminal_size()
+    with tqdm(
+        desc=description,
+        total=total,
+        file=sys.stderr,
+        leave=False,
+        ncols=columns,
+        nrows=lines,
+        bar_format=_form(total, is_in_bytes=is_in_bytes),
+        **_UNITS[is_in_bytes],
+    ) as bar:
+
+        def update(
+            *,
+            description: str | None = None,
+            total: int | None = None,
+            completed: int | None = None,
+            advance: int = 0,
+        ) -> None:
+            if total is not None:
+                bar.total = total
+                bar.bar_format = _form(total, is_in_bytes=is_in_bytes)
+            bar.update(advance if completed is None else completed - bar.n)
+            if description not in (None, bar.desc):
+                bar.set_description_str(description)
+
+        yield update
+        bar.refresh()  # tqdm skips what changes within a tenth of a second.
+
+
+def _form(total: int | None, *, is_in_bytes: bool) -> str:
+    """What a progress bar shows, in tqdm's words."""
+    if total is None:
+        return "{desc} {n_fmt} {rate_fmt}" if is_in_bytes else "{desc}"
+    return _BAR + ("{n_fmt}/{total_fmt} {rate_fmt}, {remaining} left" if is_in_bytes else "{n_fmt}/{total_fmt}")
 
 
 def track(items: Sequence[_T], description: str) -> Iterator[_T]:

@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
 
+import click
 import numpy as np
-import typer
 
 from ckvd.bars.klines import Klines
 from ckvd.cache import open_cache
 from ckvd.cli import EXIT_INCOMPLETE
-from ckvd.cli.options import (
-    CacheOption,
-    EndOption,
-    IntervalOption,
-    KindOption,
-    MarketOption,
-    StartOption,
-    exit_status_of_errors,
-)
 from ckvd.cli.printing import complain, print_row, say
-from ckvd.model.market import Kind, Market, SeriesKey
+from ckvd.model.market import Interval, Kind, Market, SeriesKey
 from ckvd.model.table import BarFlag
 from ckvd.model.timespan import Span, format_time
 
 
-@exit_status_of_errors()
 def show(
-    symbol: Annotated[str, typer.Argument(help="A symbol, such as BTCUSDT.", show_default=False)],
-    interval: IntervalOption,
-    start: StartOption,
-    end: EndOption,
-    market: MarketOption = Market.SPOT,
-    kind: KindOption = Kind.KLINES,
-    cache: CacheOption = None,
-    rows: Annotated[
-        int, typer.Option("--rows", "-n", min=0, help="Bars to print, half from each end; 0 prints all.")
-    ] = 10,
+    *,
+    symbol: str,
+    interval: Interval,
+    start: str,
+    end: str,
+    market: Market,
+    kind: Kind,
+    cache: Path | None,
+    rows: int,
 ) -> None:
-    """Show bars of the cache with their gaps, flags and sources. It opens no connection."""
+    """`ckvd show`."""
     with open_cache(cache) as opened:
         series = SeriesKey.of(symbol, interval, market=market, kind=kind)
         klines = opened.read_series(series, Span.of(start, end), missing="ignore")
@@ -47,7 +36,7 @@ def show(
         for span in klines.missing:
             complain(f"{series}: {span} is not in the cache {opened.folder.root}; fetch it with ckvd download")
         if klines.missing:
-            raise typer.Exit(EXIT_INCOMPLETE)
+            raise click.exceptions.Exit(EXIT_INCOMPLETE)
 
 
 def _print_bars(klines: Klines, rows: int) -> None:

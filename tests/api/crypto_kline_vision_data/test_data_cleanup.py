@@ -15,7 +15,7 @@ import ckvd
 from ckvd.model.calendar import Period
 from ckvd.model.market import HOUR_MS, SeriesKey
 from ckvd.model.timespan import Span
-from ckvd.network import transport
+from ckvd.network import session
 from ckvd.network.session import OwnSession
 from ckvd.utils.config import HTTP_CLIENT_CLEANUP_TIMEOUT
 from ckvd.vision.name import ArchiveName
@@ -171,7 +171,7 @@ def test_a_session_may_take_its_time_in_a_client_inside_another(
             await super().close()
             closed.append(self)
 
-    monkeypatch.setattr(transport, "open_session", lambda connections_max: SlowSession(max_clients=connections_max))
+    monkeypatch.setattr(session, "open_session", lambda connections_max: SlowSession(max_clients=connections_max))
 
     async def main() -> None:
         async with subject.make() as client:

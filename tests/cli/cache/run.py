@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from typer.testing import CliRunner, Result
+from click.testing import CliRunner, Result
 
 from ckvd.cli.app import app
 from ckvd.model.market import SeriesKey

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.cli.app import app
-from ckvd.cli.cache.app import app as cache_app
+from ckvd.cli.cache.app import cache
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
 from cli.cache.run import DAY, run, run_any, run_json
@@ -19,7 +19,7 @@ from support.tables import regular_table
 if TYPE_CHECKING:
     from pathlib import Path
 
-VERBS = [command.name or command.callback.__name__ for command in cache_app.registered_commands if command.callback]
+VERBS = list(cache.commands)
 
 
 @pytest.mark.parametrize("verb", VERBS)

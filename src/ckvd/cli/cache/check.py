@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from ckvd.cache.folder import CacheFolder
 from ckvd.cli import EXIT_INCOMPLETE, EXIT_USAGE
 from ckvd.cli.cache.compare import Addresses, compare, prefer_bars, show_difference, vision_client
-from ckvd.cli.cache.verb import Bounds, Result, Selection, YesOption, verb
-from ckvd.cli.options import RestUrlOption, VisionUrlOption, exit_with
+from ckvd.cli.cache.verb import Bounds, Result, Selection
+from ckvd.cli.options import exit_with
 from ckvd.cli.printing import (
     attributes_of,
     complain,
@@ -46,27 +44,8 @@ _WAYS_OUT = (
 # --- verify ------------------------------------------------------------------------------------------------
 
 
-@verb
-def verify(
-    *,
-    selection: Selection,
-    quick: Annotated[bool, typer.Option("--quick", help="Look at names and headers only.")] = False,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            "--since",
-            help="Look only into segments written, replaced or restored since: an ISO date or time.",
-            show_default=False,
-        ),
-    ] = None,
-) -> Result:
-    """Check every checksum, header, order, grid and invariant. Status 1: there are errors or warnings.
-
-    With --since, what counts is when the status of a file last changed (ctime). A restore by `rsync -a` sets the
-    time of modification back, but not this one. A disk that damages a file by itself changes no time: only a run
-    without --since finds that. The summary says how many segments were left out, and `began` of --json is the time
-    for the next --since.
-    """
+def verify(*, selection: Selection, quick: bool, since: str | None) -> Result:
+    """`ckvd cache verify`."""
     if since is None:
         findings = _find(selection, is_quick=quick)
         return Result(findings, partial(_show_findings, findings), is_clean(findings))
@@ -129,33 +108,20 @@ def _show_findings(findings: list[Finding]) -> None:
 # --- repair ------------------------------------------------------------------------------------------------
 
 
-@verb
 def repair_command(
     *,
     selection: Selection,
     bounds: Bounds,
-    fetch: Annotated[bool, typer.Option("--fetch/--no-fetch", help="Fetch again what was lost.")] = True,
-    prefer: Annotated[
-        Preferred | None,
-        typer.Option(
-            "--prefer",
-            help="Instead, replace bars of --start to --end that differ from daily archives or the REST interface.",
-            show_default=False,
-        ),
-    ] = None,
-    vision_url: VisionUrlOption = None,
-    rest_url: RestUrlOption = None,
-    yes: YesOption = False,
+    fetch: bool,
+    prefer: str | None,
+    vision_url: str | None,
+    rest_url: str | None,
+    yes: bool,
 ) -> Result:
-    """Set aside what cannot be believed and fetch it again. Status 1: something is left to do.
-
-    No bar is deleted: `ckvd cache quarantine` shows what was set aside, and restores it. With --prefer, bars that
-    differ from those of the preferred source are replaced, and nothing else is looked at: see `ckvd cache audit
-    --against`. What is preferred stays, whatever is downloaded later.
-    """
+    """`ckvd cache repair`."""
     if prefer is not None:
         addresses = Addresses(vision_url, rest_url)
-        return prefer_bars(selection, prefer, bounds.span, addresses, is_done=yes)
+        return prefer_bars(selection, Preferred(prefer), bounds.span, addresses, is_done=yes)
     if bounds.span is not None:
         raise exit_with(EXIT_USAGE, "--start and --end say which bars to replace, with --prefer")
     findings = _find_what_to_repair(selection)
@@ -231,20 +197,8 @@ def _show_cleared(report: RepairReport) -> None:
 # --- quarantine --------------------------------------------------------------------------------------------
 
 
-@verb
-def quarantine(
-    *,
-    selection: Selection,
-    restored: Annotated[
-        str | None,
-        typer.Option("--restore", help="Put the file of this name back, or `all`.", show_default=False),
-    ] = None,
-    yes: YesOption = False,
-) -> Result:
-    """Show files that were set aside, with the reason, and restore them.
-
-    `ckvd cache prune --quarantine` deletes them for good.
-    """
+def quarantine(*, selection: Selection, restored: str | None, yes: bool) -> Result:
+    """`ckvd cache quarantine`."""
     found = [aside for aside in list_quarantine(selection.folder) if aside.series in selection.filter]
     if restored is not None:
         found = [aside for aside in found if restored in ("all", aside.file_name, aside.path.name)]
@@ -288,37 +242,22 @@ def _quarantine_row(aside: Quarantined) -> tuple[object, ...]:
 # --- audit -------------------------------------------------------------------------------------------------
 
 
-@verb
 def audit(
     *,
     selection: Selection,
     bounds: Bounds,
-    thorough: Annotated[
-        bool, typer.Option("--thorough", help="Fetch every archive, also where the listing shows no change.")
-    ] = False,
-    against: Annotated[
-        Against | None,
-        typer.Option(
-            "--against",
-            help="Instead, compare bars with daily archives, the REST interface, or shorter bars of the cache.",
-            show_default=False,
-        ),
-    ] = None,
-    vision_url: VisionUrlOption = None,
-    rest_url: RestUrlOption = None,
-    yes: YesOption = False,
+    thorough: bool,
+    against: str | None,
+    vision_url: str | None,
+    rest_url: str | None,
+    yes: bool,
 ) -> Result:
-    """Find archives that changed since they were fetched, and which bars; with --yes, store them as they are now.
-
-    Status 1: something changed and was not stored, differs, or could not be looked up. With --against, bars are
-    compared with another source, which shows archives that are wrong from the beginning; `ckvd cache repair
-    --prefer` replaces them.
-    """
+    """`ckvd cache audit`."""
     selection.series()
     if against is not None:
         if yes or thorough:
             raise exit_with(EXIT_USAGE, "--against only compares: ckvd cache repair --prefer replaces what differs")
-        return compare(selection, against, bounds.span, Addresses(vision_url, rest_url))
+        return compare(selection, Against(against), bounds.span, Addresses(vision_url, rest_url))
     found = asyncio.run(_audit(selection, vision_url, bounds.span, thorough=thorough, fix=yes))
     is_well = all(one.change is Change.UNCHANGED or one.is_stored for one in found)
     return Result(found, partial(_show_audits, found), is_well)

@@ -6,14 +6,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from ckvd.cache.coverage import unavailable_spans_of
 from ckvd.cache.folder import CacheFolder
 from ckvd.cli import EXIT_USAGE
-from ckvd.cli.cache.verb import Bounds, Result, Selection, verb
+from ckvd.cli.cache.verb import Bounds, Result, Selection
 from ckvd.cli.options import exit_with
 from ckvd.cli.printing import complain, count, format_nbytes, progress_bar, say, track
 from ckvd.errors import ExportError, cannot
@@ -34,28 +31,15 @@ from ckvd.model.timespan import Span, difference, union
 # --- export ------------------------------------------------------------------------------------------------
 
 
-@verb
 def export(
-    *,
-    target: Annotated[Path, typer.Option("--to", "-o", help="The folder to write to.", file_okay=False)],
-    selection: Selection,
-    file_format: Annotated[
-        ExportFormat, typer.Option("--format", "-f", help="CSV as in archives, Arrow IPC, Parquet, or numpy's npz.")
-    ] = ExportFormat.CSV,
-    cut: Annotated[ExportCut, typer.Option("--cut", help="How much goes into one file.")] = ExportCut.WHOLE,
-    bounds: Bounds,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    *, target: Path, selection: Selection, file_format: str, cut: str, bounds: Bounds, overwrite: bool
 ) -> Result:
-    """Write bars as CSV, Arrow IPC, Parquet or npz. Status 1: nothing to export, or not all of it could be.
-
-    What the cache covers is exported, without spans that were asked for and that no source had: these are named. Of
-    a span of which both ends are given, every series has to cover all.
-    """
+    """`ckvd cache export`."""
     export = _Export(
         selection.folder,
         target,
-        file_format,
-        cut,
+        ExportFormat(file_format),
+        ExportCut(cut),
         wanted=bounds.span,
         is_bounded=bounds.start is not None and bounds.end is not None,
         is_overwriting=overwrite,
@@ -139,18 +123,8 @@ def _show_files(files: list[ExportedFile]) -> None:
 # --- lock --------------------------------------------------------------------------------------------------
 
 
-@verb
-def lock(
-    *,
-    file: Annotated[Path, typer.Argument(help="The file to write; - for standard output.", allow_dash=True)],
-    selection: Selection,
-    bounds: Bounds,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
-) -> Result:
-    """Write the content hash of every series and span to a small text file. It does not depend on segments.
-
-    Spans that were asked for and that no source had are part of the lock, as what they are.
-    """
+def lock(*, file: Path, selection: Selection, bounds: Bounds, overwrite: bool) -> Result:
+    """`ckvd cache lock`."""
     is_printed = str(file) == "-"
     _refuse_a_symbol(file, selection.folder)
     is_replacing = overwrite or is_printed
@@ -205,13 +179,8 @@ def _refuse_to_replace(file: Path, *, is_replacing: bool) -> None:
 # --- check-lock --------------------------------------------------------------------------------------------
 
 
-@verb
-def check_lock_command(
-    *,
-    file: Annotated[Path, typer.Argument(help="What ckvd cache lock wrote.", dir_okay=False)],
-    folder: CacheFolder,
-) -> Result:
-    """Say whether the cache has the same bars as a lock, bit for bit. Status 1: it does not."""
+def check_lock_command(*, file: Path, folder: CacheFolder) -> Result:
+    """`ckvd cache check-lock`."""
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:

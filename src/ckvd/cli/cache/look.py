@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from ckvd.cache.folder import CacheFolder
 from ckvd.cli import EXIT_INCOMPLETE
-from ckvd.cli.cache.verb import Bounds, Result, Selection, verb
-from ckvd.cli.options import IntervalOption, KindOption, MarketOption, exit_with
+from ckvd.cli.cache.verb import Bounds, Result, Selection
+from ckvd.cli.options import exit_with
 from ckvd.cli.printing import count, format_nbytes, print_table, say, track
 from ckvd.maintenance.gap_report import GapReport, MonthFill, fill_by_month, report_gaps
 from ckvd.maintenance.inventory import (
@@ -23,17 +21,18 @@ from ckvd.maintenance.inventory import (
     total,
     winning_sources,
 )
-from ckvd.maintenance.verification import Finding, verify_series
-from ckvd.model.market import Kind, Market, SeriesKey
+from ckvd.model.market import Interval, Kind, Market, SeriesKey
 from ckvd.model.provenance import Reason, narrow
 from ckvd.model.timespan import Span, format_time, union
+
+if TYPE_CHECKING:
+    from ckvd.maintenance.verification import Finding
 
 # --- list --------------------------------------------------------------------------------------------------
 
 
-@verb
 def list_command(*, selection: Selection) -> Result:
-    """List series with span, bars, missing bars, coverage, size and sources."""
+    """`ckvd cache list`."""
     summaries = selection.expect_some(list(list_series(selection.folder, selection.filter)))
     return Result(summaries, partial(_show_list, summaries))
 
@@ -74,20 +73,14 @@ def _series_row(summary: SeriesSummary) -> tuple[object, ...]:
 # --- info --------------------------------------------------------------------------------------------------
 
 
-@verb
-def info(
-    *,
-    symbol: Annotated[str, typer.Argument(help="A symbol, such as BTCUSDT.", show_default=False)],
-    interval: IntervalOption,
-    market: MarketOption = Market.SPOT,
-    kind: KindOption = Kind.KLINES,
-    folder: CacheFolder,
-) -> Result:
-    """Show one series in full: its segments, where its bars came from, and what its headers say of their state."""
+def info(*, symbol: str, interval: Interval, market: Market, kind: Kind, folder: CacheFolder) -> Result:
+    """`ckvd cache info`."""
     series = SeriesKey.of(symbol.upper(), interval, market=market, kind=kind)
     summary = summarise_series(folder, series)
     if not summary.segment_count:
         raise exit_with(EXIT_INCOMPLETE, f"{series} is not in the cache {folder.root}")
+    from ckvd.maintenance.verification import verify_series  # noqa: PLC0415  (loads asyncio, which `list` needs not)
+
     segments = describe_segments(folder, series)
     findings = list(verify_series(folder, series, is_quick=True))
     document = {**summary.to_json(), "segments": segments, "findings": findings}
@@ -128,9 +121,8 @@ def _show_absences(segment: SegmentSummary) -> None:
 # --- stats -------------------------------------------------------------------------------------------------
 
 
-@verb
 def stats(*, selection: Selection) -> Result:
-    """Show totals by market and interval, the age of the files, and what packing would merge."""
+    """`ckvd cache stats`."""
     selection.series()
     totals = total(selection.folder, selection.filter)
     return Result(totals, partial(_show_totals, totals))
@@ -152,14 +144,8 @@ def _show_totals(totals: CacheTotals) -> None:
 # --- gaps --------------------------------------------------------------------------------------------------
 
 
-@verb
-def gaps(
-    *,
-    selection: Selection,
-    bounds: Bounds,
-    calendar: Annotated[bool, typer.Option("--calendar/--no-calendar", help="Show how full each month is.")] = True,
-) -> Result:
-    """Show missing spans with counts and reasons, and a calendar. Status 1: something is not fetched."""
+def gaps(*, selection: Selection, bounds: Bounds, calendar: bool) -> Result:
+    """`ckvd cache gaps`."""
     wanted = bounds.span
     reports = []
     for series in track(selection.series(), "looking for gaps"):

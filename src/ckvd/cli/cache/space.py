@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Final
-
-import typer
+from typing import Final
 
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.packing import PackReport, pack_series, survey_packing
 from ckvd.cli import EXIT_USAGE
-from ckvd.cli.cache.verb import Bounds, Result, Selection, YesOption, verb
+from ckvd.cli.cache.verb import Bounds, Result, Selection
 from ckvd.cli.options import exit_with
 from ckvd.cli.printing import attributes_of, complain, count, format_nbytes, propose, say, track
 from ckvd.maintenance.leftovers import Leftover, find_leftovers, remove_leftovers
@@ -27,19 +25,8 @@ _UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 # --- pack --------------------------------------------------------------------------------------------------
 
 
-@verb
-def pack(
-    *,
-    selection: Selection,
-    thorough: Annotated[
-        bool, typer.Option("--thorough", help="Merge whatever fits, also where much is copied for little.")
-    ] = False,
-    yes: YesOption = False,
-) -> Result:
-    """Merge closed history into large segments, and remove what newer segments have replaced.
-
-    Every download does it as well. Status 1: something could not be packed.
-    """
+def pack(*, selection: Selection, thorough: bool, yes: bool) -> Result:
+    """`ckvd cache pack`."""
     work = pack_series if yes else survey_packing
     reports = [work(selection.folder, key, is_thorough=thorough) for key in track(selection.series(), "packing")]
     changes = [report for report in reports if report.merges or report.removed or report.refusals]
@@ -80,29 +67,17 @@ def _pack_document(report: PackReport) -> dict[str, object]:
 # --- prune -------------------------------------------------------------------------------------------------
 
 
-@verb
 def prune(
     *,
     selection: Selection,
     bounds: Bounds,
-    before: Annotated[
-        str | None, typer.Option("--before", help="Remove bars that open before this moment.", show_default=False)
-    ] = None,
-    max_size: Annotated[
-        str | None,
-        typer.Option(
-            "--max-size", help="Remove what was not read for longest, until this much is left.", show_default=False
-        ),
-    ] = None,
-    leftovers: Annotated[bool, typer.Option("--leftovers", help="Remove what dead processes left behind.")] = False,
-    quarantine: Annotated[bool, typer.Option("--quarantine", help="Delete files that were set aside.")] = False,
-    yes: YesOption = False,
+    before: str | None,
+    max_size: str | None,
+    leftovers: bool,
+    quarantine: bool,
+    yes: bool,
 ) -> Result:
-    """Remove series, spans, old bars, what was not read for longest, leftovers or files in quarantine.
-
-    Say what to remove: by symbol, market, kind or interval, by --start and --end or --before, by --max-size, or
-    with --leftovers and --quarantine.
-    """
+    """`ckvd cache prune`."""
     folder = selection.folder
     span = _span_to_prune(bounds, before, max_size)
     has_choice = selection.filter != EVERYTHING or span is not None
