@@ -12,8 +12,8 @@
 # All of them make an environment of their own first. PYTHON chooses the interpreter, VENV the folder, and TESTS what
 # pytest is told beside: make test TESTS='tests/cache -k packing'.
 
-PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
-	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+PYTHON ?= $(shell for name in python3 python3.15 python3.14 python3.13 python3.12 python3.11; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$name && break; done)
 VENV ?= .venv
 RUN := $(VENV)/bin/python
@@ -66,7 +66,7 @@ bench: $(VENV)/installed-bench
 	$(RUN) -m benchmarks
 
 $(VENV)/created:
-	@test -n "$(PYTHON)" || { echo "ckvd needs Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python3.13" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "ckvd needs Python 3.11 or newer: make PYTHON=/path/to/python3.13" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 

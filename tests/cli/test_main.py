@@ -120,6 +120,33 @@ def test_a_process_that_was_used_wrongly_ends_with_status_2(
     assert "Traceback" not in finished.err
 
 
+# --- Completion --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("ckvd c", ["cache"]),
+        ("ckvd cache ver", ["verify"]),
+        ("ckvd download --ma", ["--market"]),
+        ("ckvd download --market u", ["um"]),
+        ("ckvd show -i 15", ["15m"]),
+    ],
+)
+def test_a_shell_gets_completions(tmp_path: Path, words: str, expected: list[str]) -> None:
+    number = str(len(words.split()) - 1)
+    finished = command.run(home=tmp_path, _CKVD_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=number)
+    assert (finished.status, finished.err) == (0, "")
+    assert [line.partition(",")[2] for line in finished.out.splitlines()] == expected
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_command_prints_what_a_shell_needs_for_completions(tmp_path: Path, shell: str) -> None:
+    finished = command.run(home=tmp_path, _CKVD_COMPLETE=f"{shell}_source")
+    assert (finished.status, finished.err) == (0, "")
+    assert f"_CKVD_COMPLETE={shell}_complete" in finished.out
+
+
 # --- How it ends where somebody or something ends it -------------------------------------------------------
 
 INTERRUPTED = "ckvd: interrupted: what was finished is in the cache, and the same command goes on from there\n"
