@@ -40,6 +40,17 @@ def test_a_symbol_that_would_leave_its_folder_or_be_hidden_is_refused(symbol: st
         SeriesKey.of(symbol, "1m")
 
 
+@pytest.mark.parametrize("symbol", ["CON", "AUX", "NUL", "PRN", "COM1", "LPT9", "NUL.A", "con", "COM²"])
+def test_a_symbol_that_some_disks_keep_for_a_device_is_refused(symbol: str) -> None:
+    with pytest.raises(IdentityError, match="cannot name a folder on every disk"):
+        SeriesKey.of(symbol, "1m")
+
+
+@pytest.mark.parametrize("symbol", ["CONUSDT", "AUXBTC", "COM10", "A.CON"])
+def test_a_symbol_that_only_begins_like_a_device_is_accepted(symbol: str) -> None:
+    assert SeriesKey.of(symbol, "1m").symbol == symbol
+
+
 @given(st.characters(categories=["C", "Z", "P", "S"], exclude_characters="_-."), st.integers(0, 3))
 def test_a_symbol_with_a_control_character_space_or_punctuation_is_refused_and_the_character_shown(
     character: str, position: int

@@ -106,6 +106,12 @@ def parse_interval(value: str) -> Interval:
     return Interval.MO1 if value == "1M" else _choose(Interval, value, "interval")
 
 
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file: also before a suffix.
+_DEVICES: Final = frozenset(
+    {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in "0123456789¹²³")}
+)
+
+
 def _validate_symbol(symbol: object) -> None:
     if not isinstance(symbol, str):
         raise IdentityError(f"a symbol is text, found {type(symbol).__name__}: {symbol!r}")
@@ -119,6 +125,8 @@ def _validate_symbol(symbol: object) -> None:
         raise IdentityError(
             f"symbol {symbol!r} cannot name a folder: expected letters, digits, '_', '-' and single dots; {found}"
         )
+    if symbol.partition(".")[0].upper() in _DEVICES:
+        raise IdentityError(f"symbol {symbol!r} cannot name a folder on every disk: Windows keeps it for a device")
     if unicodedata.normalize("NFC", symbol) != symbol:
         raise IdentityError(f"symbol {symbol!r} is not in Unicode normal form C: normalise it first")
     if (usual := unicodedata.normalize("NFKC", symbol)) != symbol:
