@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from typing import TYPE_CHECKING
 
 from ckvd.cache import CacheFolder, SeriesStore
@@ -134,11 +135,20 @@ def test_audit_of_no_archives_says_so(tmp_path: Path) -> None:
     assert run(CacheFolder(tmp_path), "audit", "--vision-url", str(SAMPLES)) == "no archives\n"
 
 
+def pass_the_millisecond_of(path: Path) -> None:
+    """Wait until the clock has left the millisecond in which a file was changed."""
+    changed_ms = path.stat().st_ctime_ns // 1_000_000
+    deadline_s = time.monotonic() + 60
+    while time.time_ns() // 1_000_000 <= changed_ms:
+        assert time.monotonic() < deadline_s
+
+
 def test_verify_since_looks_only_at_what_is_new_and_says_how_much_it_left_out(
     folder: CacheFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ckvd.maintenance.verification.FILE_TIME_STEP_S", 0.0)
     old = damage(folder)
+    pass_the_millisecond_of(old)
     everything = run_json(folder, "verify", "--since", "1970-01-01", status=1)
     assert (everything["segment_count"], everything["left_out_count"]) == (2, 0)
     assert [finding["path"] for finding in everything["findings"] if finding["severity"] == "error"] == [str(old)]
@@ -153,6 +163,7 @@ def test_verify_since_looks_only_at_what_is_new_and_says_how_much_it_left_out(
     content = bytearray(new.read_bytes())
     content[-1] ^= 1
     new.write_bytes(content)
+    pass_the_millisecond_of(new)
     said = run(folder, "verify", "--since", began, status=1).splitlines()
     assert said[0].startswith(f"error: {new}: damaged: column ")
     assert said[-2] == f"1 segment looked at, 2 left out, which did not change since {began}"
@@ -167,6 +178,7 @@ def test_verify_since_looks_at_what_was_restored_with_its_old_time_of_modificati
     path = damage(folder)
     os.utime(path, (1e9, 1e9))
     backup = shutil.copy2(path, tmp_path / "backup")
+    pass_the_millisecond_of(backup)
     path.unlink()
     began = run_json(folder, "verify", "--since", "now")["began"]
     assert run_json(folder, "verify", "--since", began)["segment_count"] == 0
