@@ -3,6 +3,7 @@
 # make acceptance  take all real data through everything that a user does: some minutes
 # make quick     run those that fail when something central breaks: a minute or two
 # make search    look for new examples that break a property, where the other commands repeat the known: an hour
+# make kills     kill every verb that changes something at every file that it opens, makes, renames or removes: an hour
 # make mutants   make every known fault in the release of resources, and see the tests notice: a minute
 # make coverage  run the tests, and show which lines none of them reaches
 # make lowest    run `make quick` on the lowest version of each package that pyproject.toml allows
@@ -23,7 +24,7 @@ TESTS ?=
 # The tests start some hundred processes. Each would compile the package again where nobody may keep what is compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test acceptance quick search mutants coverage lowest lint bench clean
+.PHONY: demo test acceptance quick search kills mutants coverage lowest lint bench clean
 
 demo: $(VENV)/installed
 	$(RUN) data/demo.py
@@ -39,6 +40,10 @@ quick: $(VENV)/installed-test
 
 search: $(VENV)/installed-test
 	CKVD_TEST_SEARCH=1 $(RUN) $(PYTEST) $(TESTS)
+
+kills: $(VENV)/installed-test
+	CKVD_KILLS=whole $(RUN) $(PYTEST) -o faulthandler_timeout=7200 \
+		tests/cli/test_kills.py tests/cli/test_stop_signals.py $(TESTS)
 
 mutants: $(VENV)/installed-test
 	CKVD_TEST_MUTANTS=1 $(RUN) -m pytest tests/utils/test_mutations.py

@@ -19,14 +19,18 @@ FORBIDDEN = ("curl_cffi", "click", "tqdm", "zipfile", "platformdirs")
 
 def run(folder: Path, effort: Effort) -> list[Result]:  # noqa: ARG001 - nothing is written
     """Time whole processes in turns. Both include the start of the interpreter."""
-    statements = {"python alone": "pass", "import numpy": "import numpy", "import ckvd": "import ckvd"}
+    statements = {
+        "python alone": "pass",
+        "import numpy": "import numpy",
+        "import ckvd": "import ckvd; ckvd.open_cache",
+    }
     runs: dict[str, list[float]] = {name: [] for name in statements}
     for _ in range(effort.of(25, 1)):
         for name, statement in statements.items():
             start_s = time.perf_counter()
             subprocess.run([sys.executable, "-c", statement], check=True)
             runs[name].append(time.perf_counter() - start_s)
-    check = f"import sys, ckvd; print([name for name in {FORBIDDEN} if name in sys.modules])"
+    check = f"import sys, ckvd; ckvd.open_cache; print([name for name in {FORBIDDEN} if name in sys.modules])"
     loaded = subprocess.run(
         [sys.executable, "-c", check], check=True, capture_output=True, text=True
     ).stdout.strip()
@@ -48,7 +52,7 @@ def run(folder: Path, effort: Effort) -> list[Result]:  # noqa: ARG001 - nothing
 
 
 def _profile() -> str:
-    argv = [sys.executable, "-X", "importtime", "-c", "import numpy, ckvd"]
+    argv = [sys.executable, "-X", "importtime", "-c", "import numpy, ckvd; ckvd.open_cache"]
     lines = subprocess.run(argv, check=True, capture_output=True, text=True).stderr.splitlines()
     after = lines[next(number for number, line in enumerate(lines) if line.endswith("| numpy")) + 1 :]
     rows = [line.removeprefix("import time:").split("|") for line in after]

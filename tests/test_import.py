@@ -69,16 +69,27 @@ def test_importing_alone_loads_not_even_numpy(tmp_path: Path) -> None:
         check=True,
     )
     loaded = finished.stdout.split()
-    assert {module for module in loaded if module.startswith("ckvd.")} == {"ckvd.errors", "ckvd.version"}
+    assert {module for module in loaded if module.startswith("ckvd.")} == set()
     assert "numpy" not in loaded
 
 
 def test_importing_loads_neither_http_nor_the_command_line_nor_what_decodes(tmp_path: Path) -> None:
-    loaded = modules_after("import ckvd", tmp_path)
+    loaded = modules_after("import ckvd; ckvd.open_cache", tmp_path)
     assert packages_of(loaded) & (COMMAND_LINE | SLOW | NETWORK) == set()
     rooms = {module.split(".")[1] for module in loaded if module.startswith("ckvd.")}
     assert rooms & {"archive", "cli", "network", "rest", "vision_data_client", "download"} == set()
     assert rooms & {"acquisition", "panel", "resample"} == set()
+
+
+def test_the_command_handles_signals_before_anything_else_is_loaded(tmp_path: Path) -> None:
+    assert {module for module in modules_after("import ckvd", tmp_path) if module != "ckvd"} == set()
+    loaded = modules_after("import ckvd.cli.main", tmp_path)
+    assert {module for module in loaded if module.startswith("ckvd")} == {
+        "ckvd",
+        "ckvd.cli",
+        "ckvd.cli.main",
+        "ckvd.cli.stop_signals",
+    }
 
 
 def test_reading_a_cache_loads_nothing_of_these_either(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ Reading needs nothing but numpy::
     with ckvd.open_cache("~/klines") as cache:
         klines = cache.read("BTCUSDT", "1m", start="2023-01-01", end="2024-01-01", market="spot")
 
-Everything is loaded when it is first used: `import ckvd` alone loads not even numpy, and a backtest that only reads
-never loads HTTP.
+Importing it loads nothing: each name loads its module when it is first used. So a backtest that only reads never
+loads HTTP, and the command handles Ctrl-C before numpy is loaded.
 
 The rooms of the package stand on eight floors, and each imports from lower floors only:
 
@@ -56,13 +56,11 @@ tombstone
     An empty segment that hides older ones below a segment in quarantine.
 """
 
-from __future__ import annotations
+# Nothing is loaded when this module runs, not even `annotations`: here Ctrl-C still has Python's traceback. `os` is
+# there already. Type checkers take the name as true.
+TYPE_CHECKING = False
 
-import os
-from typing import TYPE_CHECKING
-
-from ckvd.errors import ForeignModulesError
-from ckvd.version import __version__ as __version__
+import os  # noqa: E402
 
 if TYPE_CHECKING:
     from ckvd.acquisition.report import DownloadReport
@@ -95,6 +93,7 @@ if TYPE_CHECKING:
     from ckvd.model.timespan import Span
     from ckvd.rest.rest_data_client import RestDataClient
     from ckvd.segment import SegmentReader, SegmentWriter
+    from ckvd.version import __version__ as __version__
 
 # Where each public name lives.
 _NAMES_BY_MODULE = {
@@ -128,6 +127,7 @@ _NAMES_BY_MODULE = {
     "ckvd.model.timespan": ("Span",),
     "ckvd.rest.rest_data_client": ("RestDataClient",),
     "ckvd.segment": ("SegmentReader", "SegmentWriter"),
+    "ckvd.version": ("__version__",),
 }
 _MODULES = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 
@@ -138,7 +138,7 @@ _ROOMS = frozenset(
         *("rest", "segment", "utils", "vision"),
     )
 )
-_FILES = frozenset(f"{name}.py" for name in ("__init__", "__main__", "errors", "inflate", "lifecycle", "version"))
+_FILES = frozenset(("__init__", "__main__", "errors", "inflate", "lifecycle", "version"))
 
 
 __all__ = [
@@ -183,31 +183,34 @@ __all__ = [
 
 if not TYPE_CHECKING:  # For a type checker, a name that is not there is an error.
 
-    def __getattr__(name: str) -> object:
+    def __getattr__(name: str) -> "object":
+        from importlib import import_module  # noqa: PLC0415  (only for what is not loaded yet)
+
+        if name in _ROOMS or name in _FILES:  # as in `except ckvd.errors.ArchiveError`
+            return import_module(f"{__name__}.{name}")
         module = _MODULES.get(name)
         if module is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from importlib import import_module  # noqa: PLC0415  (only for what is not loaded yet)
-
         value = globals()[name] = getattr(import_module(module), name)
         return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    return sorted({*globals(), *_MODULES, *_ROOMS, *_FILES})
 
 
 def _refuse_foreign_modules(folder: str) -> None:
     """Refuse to work in a folder that holds modules of another package: which of two files is there is chance."""
     with os.scandir(folder) as entries:
-        found = [entry.name for entry in entries if entry.name.endswith(".py") or _is_package(entry)]
-    foreign = sorted(set(found) - _ROOMS - _FILES)
-    if foreign:
+        found = {entry.name.removesuffix(".py") for entry in entries if _is_module(entry)}
+    if foreign := sorted(found - _ROOMS - _FILES):
+        from ckvd.errors import ForeignModulesError  # noqa: PLC0415
+
         raise ForeignModulesError(folder, foreign)
 
 
-def _is_package(entry: os.DirEntry[str]) -> bool:
-    return "." not in entry.name and entry.name != "__pycache__" and entry.is_dir()
+def _is_module(entry: "os.DirEntry[str]") -> bool:
+    return entry.name.endswith(".py") or ("." not in entry.name and entry.name != "__pycache__" and entry.is_dir())
 
 
 _refuse_foreign_modules(os.path.dirname(__file__))  # noqa: PTH120 - pathlib takes longer to load than all of this

@@ -1,5 +1,12 @@
-"""`python -m ckvd` is the command `ckvd`."""
+"""`python -m ckvd` is the command `ckvd`. Both start here, and handle Ctrl-C from here on."""
 
-from ckvd.cli.main import run
+try:
+    from ckvd.cli.main import run
+except KeyboardInterrupt:  # the signals are not handled yet
+    import sys
 
-run()
+    sys.stderr.write("ckvd: interrupted\n")
+    sys.exit(130)
+
+if __name__ == "__main__":
+    run()

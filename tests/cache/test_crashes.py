@@ -13,10 +13,10 @@ import pytest
 
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.fault_points import Step
+from ckvd.cache.leftovers import remove_leftovers
 from ckvd.cache.packing import pack_series
 from ckvd.errors import CacheError
 from ckvd.maintenance.export import ExportCut, export_series
-from ckvd.maintenance.leftovers import remove_leftovers
 from ckvd.maintenance.pruning import prune_span
 from ckvd.maintenance.quarantine import list_quarantine, quarantine_file, restore
 from ckvd.maintenance.repair import repair
@@ -175,7 +175,7 @@ def test_every_step_is_tested(base: CacheFolder, tmp_path: Path) -> None:
 def test_a_kill_while_leftovers_are_removed_leaves_bars_alone(base: CacheFolder, tmp_path: Path) -> None:
     folder = copy_of(base, tmp_path / "cut")
     for number in range(3):
-        (folder.series_path(HOURS) / f".x{number}.tmp").write_bytes(b"x")
+        (folder.series_path(HOURS) / f".x{number}.1-aaaaaaaa.tmp").write_bytes(b"x")
     later_ms = now_ms() + DAY_MS
 
     def work(_: Callable[[str], None]) -> None:

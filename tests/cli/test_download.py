@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ckvd.acquisition.report import ArchiveReport, CompletionReport, DownloadReport, Outcome
+from ckvd.cli.stop_signals import STOP_SIGNALS
 from ckvd.errors import CkvdError
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
@@ -333,27 +334,31 @@ def test_a_bar_that_is_interrupted_makes_room_for_the_last_word(half_year: Downl
 # --- Ctrl-C ------------------------------------------------------------------------------------------------
 
 
-def interrupt(process: subprocess.Popen[str], times: int = 1) -> None:
-    """Press Ctrl-C; on an idle machine the command ends within a second."""
+def interrupt(process: subprocess.Popen[str], times: int = 1, number: signal.Signals = signal.SIGINT) -> None:
+    """Press Ctrl-C, or send another signal; on an idle machine the command ends within a second."""
     with Stopwatch() as stopping:
         for _ in range(times):
-            process.send_signal(signal.SIGINT)
-        assert process.wait(command.TIMEOUT_S) == 130
+            process.send_signal(number)
+        assert process.wait(command.TIMEOUT_S) == 128 + number
     assert stopping.elapsed_s < 1 * LOADED
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    ("number", "times"),
+    [(signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGTERM, 1), (signal.SIGTERM, 2), (signal.SIGHUP, 1)],
+)
 def test_ctrl_c_keeps_what_was_finished_and_the_same_command_goes_on_from_there(
-    half_year: DownloadSite, times: int
+    half_year: DownloadSite, number: signal.Signals, times: int
 ) -> None:
     hold_june(half_year)
     arguments = arguments_of(half_year, *HALF_YEAR)
     with command.started(*arguments, home=half_year.cache.parent) as process:
         assert process.stderr is not None
         assert [process.stderr.readline().split()[-1] for _ in MONTHS[:5]] == ["stored"] * 5
-        interrupt(process, times)
+        interrupt(process, times, number)
         assert process.stderr.read() == (
-            "ckvd: interrupted: what was finished is in the cache, and the same command goes on from there\n"
+            f"ckvd: {'interrupted' if number is signal.SIGINT else f'ended by {number.name}'}: "
+            "what was finished is in the cache, and the same command goes on from there\n"
         )
     assert half_year.covered("BTCUSDT", "1d") == ["2022-01-01..2022-06-01"]
     assert half_year.leftovers == []
@@ -373,13 +378,23 @@ def test_ctrl_c_cancels_the_download_and_is_handled_as_before_afterwards(
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_where_ctrl_c_is_ignored_it_stays_so(monkeypatch: pytest.MonkeyPatch, samples: DownloadSite) -> None:
-    monkeypatch.setattr("ckvd.cli.download._print_progress", lambda _: os.kill(os.getpid(), signal.SIGINT))
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        assert download(samples, "BTCUSDT", *MARCH).status == 0
-    finally:
-        signal.signal(signal.SIGINT, before)
+def test_signals_that_the_parent_ignores_stay_ignored(half_year: DownloadSite) -> None:
+    gate, path = Gate(), path_of("BTCUSDT", "1d", "2022-06")
+    half_year.mirror.script(path, Reply(200, make_archive(path), head_gate=gate))
+
+    def ignore() -> None:
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+    arguments = arguments_of(half_year, *HALF_YEAR)
+    with command.started(*arguments, home=half_year.cache.parent, preexec_fn=ignore) as process:
+        assert process.stderr is not None
+        assert [process.stderr.readline().split()[-1] for _ in MONTHS[:5]] == ["stored"] * 5
+        for number in STOP_SIGNALS:
+            process.send_signal(number)
+        gate.open()
+        assert process.wait(command.TIMEOUT_S) == 0
+    assert half_year.covered("BTCUSDT", "1d") == ["2022-01-01..2022-07-01"]
 
 
 # Presses Ctrl-C again when the folder of the archives on their way is being removed.

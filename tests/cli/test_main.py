@@ -7,8 +7,6 @@ import errno
 import importlib
 import io
 import os
-import signal
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -25,7 +23,6 @@ from support.places import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import ModuleType
 
 DECLARED = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT, BUILD = DECLARED["project"], DECLARED["tool"]["hatch"]
@@ -149,11 +146,9 @@ def test_the_command_prints_what_a_shell_needs_for_completions(tmp_path: Path, s
 
 # --- How it ends where somebody or something ends it -------------------------------------------------------
 
-INTERRUPTED = "ckvd: interrupted: what was finished is in the cache, and the same command goes on from there\n"
-
 
 def run_main(*words: str) -> Finished:
-    """Run the entry point in this process, with its own handling of Ctrl-C and of full disks."""
+    """Run the entry point in this process, with its own handling of signals and of full disks."""
     out, err = io.StringIO(), io.StringIO()
     return Finished(run_main_into(out, err, *words), out.getvalue(), err.getvalue())
 
@@ -171,34 +166,10 @@ def run_main_into(out: TextIO, err: TextIO, *words: str) -> int:
     return int(end.value.code or 0)
 
 
-class CtrlC:
-    """Presses Ctrl-C when a module is looked for."""
-
-    def __init__(self, module: str) -> None:
-        self.module = module
-
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> None:
-        if name == self.module:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
-def test_ctrl_c_before_the_command_is_there_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "ckvd.cli.app")
-    monkeypatch.setattr(sys, "meta_path", [CtrlC("ckvd.cli.app"), *sys.meta_path])
-    assert run_main("--help") == Finished(130, "", INTERRUPTED)
-
-
-def test_ctrl_c_during_a_verb_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("ckvd.cli.show.open_cache", lambda _root: os.kill(os.getpid(), signal.SIGINT))
-    words = ("show", "BTCUSDT", "-i", "1h", *SPAN, "--cache", str(tmp_path))
-    assert run_main(*words) == Finished(130, "", INTERRUPTED)
-
-
 @pytest.mark.parametrize(("words", "status"), [(("--version",), 0), (("dowload",), 2)])
 def test_any_other_status_passes_unchanged(words: tuple[str, ...], status: int) -> None:
     finished = run_main(*words)
     assert finished.status == status
-    assert "interrupted" not in finished.err
 
 
 def failing_with(error: OSError) -> click.Command:
@@ -220,44 +191,6 @@ def test_an_error_that_is_not_of_full_output_is_not_hidden(monkeypatch: pytest.M
     with pytest.raises(OSError, match=error.strerror) as raised:
         main.run()
     assert raised.value is error
-
-
-# Presses Ctrl-C when a module is looked for, and runs the command.
-INTERRUPTED_BY_A_MODULE = """
-import os, signal, sys
-
-class CtrlC:
-    def find_spec(self, name, path=None, target=None):
-        if name == module:
-            sys.meta_path.remove(self)
-            os.kill(os.getpid(), signal.SIGINT)
-
-module = sys.argv.pop(1)
-sys.meta_path.insert(0, CtrlC())
-from ckvd.cli.main import run
-run()
-"""
-
-
-@pytest.mark.parametrize(
-    "module",
-    ["ckvd.cli.app", "click", "ckvd.cli.cache.app", "numpy", "asyncio", "ckvd.api.crypto_kline_vision_data"],
-)
-def test_ctrl_c_while_the_command_is_loaded_is_reported_as_later(tmp_path: Path, module: str) -> None:
-    words = ("download", "BTCUSDT", "-i", "1h", *SPAN, "--offline", "--cache", "klines")
-    with command.interruptible():
-        finished = subprocess.run(
-            [sys.executable, "-W", "error", "-c", INTERRUPTED_BY_A_MODULE, module, *words],
-            env=command.environment(tmp_path),
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=command.TIMEOUT_S,
-            check=False,
-        )
-    assert (finished.returncode, finished.stdout) == (130, "")
-    assert finished.stderr == INTERRUPTED
 
 
 FULL_DEVICE = Path("/dev/full")

@@ -209,6 +209,11 @@ def test_a_lock_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.lock", "link"]
     write_lock(tmp_path / "link", "new")
     assert file.read_text() == "new"
+    (tmp_path / ".data.lock.1-aaaaaaaa.tmp").write_text("of a killed process")
+    (tmp_path / ".other.lock.1-aaaaaaaa.tmp").write_text("of no concern")
+    write_lock(tmp_path / "link", "newest")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"data.lock", "link", ".other.lock.1-aaaaaaaa.tmp"}
     write_lock(Path("/dev/null"), "nothing")
     assert Path("/dev/null").is_char_device()
 

@@ -8,6 +8,7 @@
 - `disks`: disks that refuse: a small one, and a limit on the length of files.
 - `download_site`: a mirror on loopback, an empty cache, and the client between them.
 - `impossible`: the rules of bars that no market can make, for a single bar.
+- `kills`: commands that a signal ends at their Nth import, or at their Nth change of a folder.
 - `leaks`: descriptors, maps, threads and tasks that a test leaves behind. `conftest.py` watches each test with it.
 - `long_intervals`: the real bars of three days and of one day, as rows and as archives.
 - `loopback`: HTTP servers on loopback: archives with their listing, and the exchange.

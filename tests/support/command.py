@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from ckvd.cli.app import app
+from ckvd.cli.stop_signals import STOP_SIGNALS
 from support.places import REPOSITORY
 from support.processes import MEASURING
 
@@ -81,16 +82,18 @@ def run_here(*arguments: str | os.PathLike[str]) -> Finished:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Start processes that react to Ctrl-C, even if the tests run in the background of a shell.
+    """Start processes that react to Ctrl-C, SIGTERM and SIGHUP, whatever this one does.
 
-    Such a shell lets its jobs ignore SIGINT, and children inherit that.
+    A shell lets its jobs in the background ignore SIGINT, `nohup` has SIGHUP ignored, and children inherit that.
     """
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    for number in before:
+        signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from ckvd.acquisition.planning import plan
 from ckvd.acquisition.report import ArchiveReport, DownloadReport, Outcome, Progress
 from ckvd.cache.coverage import Covered, read_coverage, uncovered_spans
 from ckvd.cache.download_folder import download_folder
+from ckvd.cache.leftovers import remove_leftovers
 from ckvd.cache.packing import pack_series
 from ckvd.concurrency.work import in_thread, run_together
 from ckvd.errors import FATAL_ERRORS, CacheBusyError, CacheError, CkvdError, NetworkError
@@ -83,6 +84,7 @@ class Download:
         ClientClosedError
             The client was closed during the download.
         """
+        await in_thread(_clear, self._folder, series)
         reports = await run_together([self._download_series(key, span) for key in series])
         archives = [report for found in reports for report in found]
         return DownloadReport(
@@ -159,6 +161,15 @@ class Download:
         return ArchiveReport(
             name.series, name.period, Outcome.STORED, fetched.nbytes, fetched.attempt_count, source=source
         )
+
+
+def _clear(folder: CacheFolder, series: Sequence[SeriesKey]) -> None:
+    """Remove what killed downloads left. What cannot be removed keeps none from being stored."""
+    try:
+        for leftover in remove_leftovers(folder, series):
+            logger.info("removed %s, which a process that was killed left behind", leftover.path)
+    except CacheError as error:
+        logger.warning("leftovers stay where they are: %s", error)
 
 
 async def pack_stored(folder: CacheFolder, report: DownloadReport, limits: IngestLimits) -> None:

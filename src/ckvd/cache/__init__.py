@@ -20,6 +20,7 @@ Writing:
 - `packing_plan`: which segments to merge into larger ones. Pure.
 - `packing`: merges them.
 - `download_folder`: a folder for archives that are being downloaded.
+- `leftovers`: temporary files and download folders of dead processes, and removing them.
 - `fault_points`: the named steps of every change, at which tests kill the process or fill the disk.
 """
 

@@ -252,6 +252,16 @@ def _series_of(market: Market, kind: Kind, symbol: str, intervals: Sequence[str]
                 yield series
 
 
+def remove_empty_folders(path: Path) -> None:
+    """Remove the folder of a locked series, and those above it, as long as they are empty."""
+    for place in (path, *path.parents[:3]):
+        try:
+            place.rmdir()
+        except OSError:
+            return  # not empty
+        fault_points.reach(Step.FOLDER_REMOVED)
+
+
 def _list(path: str) -> list[str]:
     return list(_scan(path))
 

@@ -258,31 +258,6 @@ def describe_holder(record: dict[str, Any]) -> str:
         return "another process, which left no name"
 
 
-def is_free(path: Path) -> bool:
-    """Whether nobody holds a lock on a file at this moment.
-
-    True also if locks do not work there, or the file is gone. A file that this user may not open is not free.
-    """
-    if fcntl is None:
-        return True
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except PermissionError:
-        return False
-    except OSError:
-        return True
-    try:
-        # NFS gives an exclusive lock only to a writer. A shared one shows the same.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return True
-
-
 class SeriesLock(FileLock):
     """Excludes other writers of a series. Readers need no lock.
 

@@ -1,11 +1,9 @@
-"""`ckvd download`: bring klines into the cache, show progress, and stop cleanly at Ctrl-C."""
+"""`ckvd download`: bring klines into the cache, and show progress."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import signal
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import click
 from ckvd.acquisition.report import CompletionReport, DownloadReport, Progress
 from ckvd.cli import EXIT_INCOMPLETE
 from ckvd.cli.printing import complain, format_nbytes, is_progress_shown, progress_bar, say, say_on_stderr
+from ckvd.cli.stop_signals import stop_signals
 from ckvd.model.market import MINUTE_MS, Interval, Kind, Market, SeriesKey
 from ckvd.model.timespan import Span, format_time
 
@@ -47,40 +46,13 @@ def download(
         "is_checksum_required": require_checksum,
     }
     with _show_progress() as on_progress:
-        report = _run(_download(series, Span.of(start, end), options, refresh, on_progress))
+        report = stop_signals.run(_download(series, Span.of(start, end), options, refresh, on_progress))
     _print_report(report)
     is_known = any(spans and series not in report.not_found for series, spans in report.missing.items())
     if is_known and not (report.archives or refresh):
         complain("unavailable before, and asked for again when its time has come; --refresh asks at once")
     if not (report.is_complete and report.is_closed):
         raise click.exceptions.Exit(EXIT_INCOMPLETE)
-
-
-def _run(download: Coroutine[Any, Any, DownloadReport]) -> DownloadReport:
-    """Run a download. Ctrl-C cancels it, and a second Ctrl-C does nothing. With asyncio it would raise anywhere."""
-
-    async def run() -> DownloadReport:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-
-        def cancel(*_signal: object) -> None:
-            if task is not None:
-                task.cancel()
-                loop.call_soon_threadsafe(lambda: None)  # wakes it up
-
-        # Python may not handle SIGINT at all, and a shell has its background jobs ignore it: leave that so.
-        before = signal.getsignal(signal.SIGINT)
-        if not callable(before):
-            return await download
-        signal.signal(signal.SIGINT, cancel)
-        try:
-            return await download
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-    try:
-        return asyncio.run(run())
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
 
 
 async def _download(

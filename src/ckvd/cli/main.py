@@ -1,16 +1,17 @@
-"""The entry point of the command `ckvd`. It imports almost nothing: it handles Ctrl-C while the rest is loaded."""
+"""The entry point of the command `ckvd`. It imports almost nothing: it handles signals while the rest is loaded."""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
-from typing import Final, NoReturn, TextIO
 
-from ckvd.cli import EXIT_INCOMPLETE, EXIT_INTERRUPTED
-from ckvd.errors import NotInstalledError, cannot, needs
+from ckvd.cli import EXIT_INCOMPLETE, TYPE_CHECKING
+from ckvd.cli.stop_signals import Stopped, stop_signals
 
-_INTERRUPTED: Final = "interrupted: what was finished is in the cache, and the same command goes on from there"
+if TYPE_CHECKING:
+    from typing import Final, NoReturn, TextIO
+
 # With it, shells ask click for completions.
 _COMPLETION: Final = "_CKVD_COMPLETE"
 # The operating system's errors when a write finds no room.
@@ -18,11 +19,12 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def run() -> None:
-    """Run the command. End the process with one line when it is interrupted or its output cannot be written."""
+    """Run the command. End the process with one line when a signal ends it or its output cannot be written."""
+    stop_signals.take()
     try:
         sys.exit(_run())
-    except KeyboardInterrupt:
-        _end(EXIT_INTERRUPTED, _INTERRUPTED)
+    except Stopped as stopped:
+        _end(stopped.code, stop_signals.message)
     except OSError as error:
         # Errors about files carry a file name, and those of a cache are translated: this one is about a stream.
         if error.filename is not None or error.errno not in (errno.EPIPE, *_FULL):
@@ -31,11 +33,15 @@ def run() -> None:
         if error.errno == errno.EPIPE:  # Nobody reads on, on one stream or the other.
             _drop(sys.stderr)
             sys.exit(EXIT_INCOMPLETE)
+        from ckvd.errors import cannot  # noqa: PLC0415
+
         _end(EXIT_INCOMPLETE, str(cannot("be written", "standard output", error)))
 
 
 def _run() -> int:
     """Run the command, and return its status."""
+    from ckvd.errors import NotInstalledError, needs  # noqa: PLC0415
+
     try:
         with needs("click", "the command", "pip install click tqdm"):
             import click  # noqa: PLC0415  (takes most of the time of a short command, with what follows)
@@ -46,14 +52,12 @@ def _run() -> int:
     if _COMPLETION in os.environ:
         app(prog_name="ckvd")
     try:
-        with app.make_context("ckvd", sys.argv[1:]) as context:
+        with stop_signals, app.make_context("ckvd", sys.argv[1:]) as context:
             app.invoke(context)
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except click.exceptions.Exit as end:
-        if end.exit_code == EXIT_INTERRUPTED:
-            raise KeyboardInterrupt from None
         return end.exit_code
     return 0
 

@@ -147,7 +147,10 @@ def exit_with(status: int, message: str) -> click.exceptions.Exit:
 
 @contextlib.contextmanager
 def exit_status_of_errors() -> Iterator[None]:
-    """Turn an error into one line on standard error and an exit status. `ckvd.cli.main` reports an interruption."""
+    """Turn an error into one line on standard error and an exit status.
+
+    Ctrl-C gets here where `ckvd.cli.main` does not handle signals: in a program that calls a verb.
+    """
     try:
         yield
     except (IdentityError, TimeError, AddressError) as error:

@@ -18,7 +18,6 @@ them. Beside most functions that change files stands one that only shows the cha
 - `cached_archives`: the archives that cached bars came from, and replacing the bars of one.
 - `bar_difference`: the difference between two tables, bit by bit.
 - `pruning`: making room by removing spans.
-- `leftovers`: temporary files of dead processes.
 - `data_lock`: pinning a data set by hashes, and checking it on another machine.
 - `export`: bars in files of other formats.
 """

@@ -31,7 +31,7 @@ from ckvd.model.market import SeriesKey
 from ckvd.model.record import Record, as_json, fields_as_json
 from ckvd.model.table import CLOSE_TIME_US, OPEN_TIME_US, fields_of
 from ckvd.model.timespan import Span, difference, union
-from ckvd.segment.atomic_file import atomic_write
+from ckvd.segment.atomic_file import atomic_write, remove_abandoned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -196,7 +196,8 @@ def _lines_of(one: ContentHash) -> Iterator[str]:
 def write_lock(path: Path, text: str) -> None:
     """Write the text of a data lock to a file, whole or not at all: half a lock would check half of the data.
 
-    A regular file of that name is replaced. Anything else, such as `/dev/stdout`, is written to.
+    A regular file of that name is replaced. Anything else, such as `/dev/stdout`, is written to. What a killed
+    process left beside it is removed.
 
     Raises
     ------
@@ -207,7 +208,9 @@ def write_lock(path: Path, text: str) -> None:
         if path.exists() and not path.is_file():
             path.write_text(text, encoding="utf-8")
             return
-        with atomic_write(path.resolve()) as file:
+        final = path.resolve()
+        remove_abandoned(final.parent, lambda name: name == final.name)
+        with atomic_write(final) as file:
             file.write(text.encode())
     except OSError as error:
         raise cannot("be written", path, error) from error

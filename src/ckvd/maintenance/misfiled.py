@@ -19,13 +19,12 @@ import numpy as np
 from ckvd.cache import fault_points
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.fault_points import Step
-from ckvd.cache.folder import LOCK_SUFFIX, LOCKS_FOLDER, SegmentName, parse_segment_name
+from ckvd.cache.folder import LOCK_SUFFIX, LOCKS_FOLDER, SegmentName, parse_segment_name, remove_empty_folders
 from ckvd.cache.locks import FileLock
 from ckvd.cache.resolution import hull, is_answered, resolve
 from ckvd.cache.rows import read_contents, table_of
 from ckvd.cache.store import SeriesStore
 from ckvd.errors import CacheBusyError, IdentityError, SegmentCorruptError, cannot
-from ckvd.maintenance.pruning import remove_empty_folders
 from ckvd.maintenance.quarantine import Quarantined, set_aside_misfiled
 from ckvd.model.calendar import days_of, months_of
 from ckvd.model.market import Kind, Market, SeriesKey

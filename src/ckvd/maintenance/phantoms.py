@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ckvd.cache.fault_points import Step
+from ckvd.cache.folder import remove_empty_folders
 from ckvd.cache.open_segments import read_named_header
 from ckvd.cache.store import SeriesStore
 from ckvd.errors import SegmentError
-from ckvd.maintenance.pruning import remove_empty_folders
 from ckvd.model.provenance import says_nothing
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
+from ckvd.cache.folder import remove_empty_folders
 from ckvd.cache.packing import merge_segments
 from ckvd.cache.packing_plan import Merge, PackInput
 from ckvd.cache.resolution import Winner, hull, resolve, superseded
@@ -266,13 +266,3 @@ def _keep(store: SeriesStore, winner: Winner) -> bool:
         return merge_segments(store, Merge((PackInput(winner, row_count, is_closed=True),))) is not None
     except FileNotFoundError:
         return False
-
-
-def remove_empty_folders(path: Path) -> None:
-    """Remove the folder of a locked series, and those above it, as long as they are empty."""
-    for place in (path, *path.parents[:3]):
-        try:
-            place.rmdir()
-        except OSError:
-            return  # not empty
-        fault_points.reach(Step.FOLDER_REMOVED)

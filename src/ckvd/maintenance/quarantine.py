@@ -2,12 +2,14 @@
 
 A file of a series moves to `.quarantine/<series>/` in the cache, beside a small JSON file that says why and when.
 First come tombstones, where older segments would win again (`ckvd.maintenance.tombstones`), then the reason, then
-the file. So a file in quarantine always has a reason, and older bars never come back.
+the file. So a file in quarantine always has a reason, and older bars never come back. A file that is restored
+leaves the quarantine last: if the process dies before, it is still listed, and restoring it again finishes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno as errno_codes
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 # The key in stored reasons: tombstones were once called stand-ins.
 _TOMBSTONES_KEY: Final = "stand_ins"
+_ERRNOS_WITHOUT_LINKS: Final = (errno_codes.EPERM, errno_codes.ENOTSUP, errno_codes.ENOSYS, errno_codes.EMLINK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,19 +210,42 @@ def restore(folder: CacheFolder, quarantined: Quarantined, file_name: str | None
     with SeriesLock(folder, quarantined.series):
         # Made with the series locked: pruning removes empty folders.
         path = folder.make_series_path(quarantined.series)
-        if target.exists():
+        is_back = _is_same(target, quarantined.path)
+        if target.exists() and not is_back:
             raise CacheError(str(target), "is there already, and a segment is never overwritten")
         try:
-            quarantined.path.rename(target)
+            if not is_back:
+                _put_beside(quarantined.path, target)
             flush_folder(path)
-            _reason_path(quarantined.path).unlink(missing_ok=True)
         except OSError as error:
             raise cannot("be restored", quarantined.path, error) from error
         fault_points.reach(Step.RESTORED)
         name = parse_segment_name(quarantined.file_name)
         if name is not None and target.name == quarantined.file_name:
             withdraw_tombstones(folder, quarantined.series, name, quarantined.tombstones)
+        discard(quarantined)
     return target
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """Whether two paths are names of one file."""
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
+
+
+def _put_beside(source: Path, target: Path) -> None:
+    """Give a file a second name, so that it stays in quarantine until its tombstones are gone.
+
+    Below tombstones, packing would remove it. File systems without links move it.
+    """
+    try:
+        target.hardlink_to(source)
+    except OSError as error:
+        if error.errno not in _ERRNOS_WITHOUT_LINKS:
+            raise
+        source.rename(target)
 
 
 def _require_readable_name(quarantined: Quarantined) -> None:

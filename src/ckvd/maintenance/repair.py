@@ -21,13 +21,13 @@ from ckvd.acquisition.planning import plan
 from ckvd.cache.coverage import Covered, uncovered_spans
 from ckvd.cache.download_folder import download_folder
 from ckvd.cache.folder import SegmentName, parse_segment_name
+from ckvd.cache.leftovers import Leftover, remove_leftovers
 from ckvd.cache.locks import SeriesLock
 from ckvd.cache.resolution import Winner, resolve
 from ckvd.cache.rows import read_contents
 from ckvd.cache.store import SeriesStore
 from ckvd.concurrency.work import run_together
 from ckvd.errors import FATAL_ERRORS, CacheError, CkvdError, NetworkError, SegmentError
-from ckvd.maintenance.leftovers import Leftover, remove_leftovers
 from ckvd.maintenance.misfiled import Moved, find_misfiled, move_home
 from ckvd.maintenance.phantoms import remove_phantom
 from ckvd.maintenance.quarantine import Quarantined, list_quarantine, quarantine_file, restore

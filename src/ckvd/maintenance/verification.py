@@ -19,12 +19,12 @@ import numpy as np
 
 from ckvd.acquisition.completion.scope import outer_seconds
 from ckvd.cache.folder import parse_segment_name
+from ckvd.cache.leftovers import find_leftovers
 from ckvd.cache.locks import local_lock_file_system
 from ckvd.cache.resolution import hull, is_unfounded
 from ckvd.cache.rows import column_of, read_grid
 from ckvd.cache.untraded_tail import find_untraded_tail
 from ckvd.errors import CacheError, SegmentError, SegmentForeignError, SegmentVersionError, cannot
-from ckvd.maintenance.leftovers import find_leftovers
 from ckvd.maintenance.misfiled import find_misfiled
 from ckvd.maintenance.phantoms import is_phantom
 from ckvd.model.grid import Grid

@@ -2,7 +2,8 @@
 
 The content goes to a temporary file in the folder of the final one. The file is flushed to disk, renamed, and the
 folder is flushed, which makes the name durable. A crash leaves the old file or the new one, never half of one, and
-perhaps the temporary file. A writer holds a lock on it, so maintenance can tell a leftover from a file in use.
+perhaps the temporary file. A writer holds a lock on it, so `holder_of` can tell a leftover from a file in use, and
+`remove_abandoned` removes those of a folder that is not a cache's.
 
 `with atomic_write(path) as file:` does all of that. A segment needs the steps one by one, and uses `AtomicFile`.
 Both raise plain `OSError`: the caller knows what it was writing, and translates. Of the project, only
@@ -12,14 +13,16 @@ Both raise plain `OSError`: the caller knows what it was writing, and translates
 from __future__ import annotations
 
 import contextlib
+import errno as errno_codes
 import io
 import os
+import re
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from ckvd.concurrency.stopping import check_stop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 fcntl: Any
@@ -33,6 +36,10 @@ _PIECE_NBYTES: Final = 16 << 20
 
 TEMPORARY_SUFFIX: Final = ".tmp"
 """Temporary files are named `.{final name}.{PID}-{random}.tmp`, unless the caller names them."""
+
+_TEMPORARY_NAME: Final = re.compile(r"\.(.+)\.[0-9]+-[0-9a-f]{8}\.tmp")
+# How often a new temporary file may be taken for a leftover in the moment before it is locked.
+_LOCK_ATTEMPTS_MAX: Final = 8
 
 
 @contextlib.contextmanager
@@ -91,11 +98,16 @@ class AtomicFile(io.FileIO):
         check_stop()
         self.final = final
         self._process = os.getpid()
-        self.path = final.with_name(
-            temporary_name or f".{final.name}.{os.getpid()}-{os.urandom(4).hex()}{TEMPORARY_SUFFIX}"
-        )
-        super().__init__(self.path, "xb")
-        _lock_file(self.fileno())
+        for _ in range(_LOCK_ATTEMPTS_MAX):
+            self.path = final.with_name(
+                temporary_name or f".{final.name}.{os.getpid()}-{os.urandom(4).hex()}{TEMPORARY_SUFFIX}"
+            )
+            super().__init__(self.path, "xb")
+            if _lock_file(self.fileno(), self.path) or temporary_name is not None:
+                return
+            super().close()
+            self._remove()
+        raise OSError(errno_codes.EBUSY, os.strerror(errno_codes.EBUSY), str(self.path))
 
     def write_at(self, offset: int, content: bytes | memoryview) -> None:
         """Write the whole content; one system call may write less."""
@@ -131,14 +143,97 @@ class AtomicFile(io.FileIO):
             self.path.unlink()
 
 
-def _lock_file(descriptor: int) -> None:
+def _lock_file(descriptor: int, path: Path) -> bool:
     """Lock an open file until its last descriptor is closed, which also happens when the process dies.
 
-    Maintenance removes unlocked temporary files. On a file system without locks, it judges by age alone.
+    False if another process took it for a leftover in the moment before, and removes it. On a file system without
+    locks, maintenance judges by age alone.
     """
-    if fcntl is not None:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except (BlockingIOError, PermissionError, FileNotFoundError):
+        return False
+    except OSError:
+        return True
+
+
+# --- Leftovers ---------------------------------------------------------------------------------------------
+
+
+def final_name_of(name: str) -> str | None:
+    """The final name in the name of a temporary file; None for any other file."""
+    match = _TEMPORARY_NAME.fullmatch(name)
+    return None if match is None else match[1]
+
+
+@contextlib.contextmanager
+def holder_of(path: Path, *, is_made: bool = False) -> Iterator[bool | None]:
+    """Find whether a living process has a file locked. If none has, none can lock it within the block.
+
+    Parameters
+    ----------
+    path : Path
+        Links are not followed, and pipes are not waited for.
+    is_made : bool
+        Whether to make the file if it is absent.
+
+    Yields
+    ------
+    bool or None
+        None where locks do not work.
+
+    Raises
+    ------
+    OSError
+        The file is absent, or cannot be opened.
+    """
+    flags = os.O_CREAT | os.O_RDWR if is_made else os.O_RDONLY
+    for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"):
+        flags |= getattr(os, name, 0)
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        yield _is_locked(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(descriptor: int) -> bool | None:
+    if fcntl is None:
+        return None
+    try:
+        # NFS gives an exclusive lock only to a writer. A shared one keeps writers out as well.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:
+        return None
+    return False
+
+
+def remove_abandoned(folder: Path, is_ours: Callable[[str], bool]) -> None:
+    """Remove temporary files that killed processes left in a folder of the user's.
+
+    Parameters
+    ----------
+    folder : Path
+        It need not exist.
+    is_ours : callable
+        Takes a final name: whether the caller writes files of such names here. Other files are left alone, and so
+        is what cannot be removed or where locks do not work.
+    """
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except OSError:
+        return
+    for name in names:
+        final = final_name_of(name)
+        if final is not None and is_ours(final):
+            with contextlib.suppress(OSError), holder_of(folder / name) as is_held:
+                if is_held is False:
+                    (folder / name).unlink()
 
 
 def flush_folder(folder: Path) -> None:

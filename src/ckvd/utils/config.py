@@ -104,9 +104,8 @@ PACK_SEGMENT_COST_ROWS: Final = 16
 MAINTENANCE_CHUNK_ROWS: Final = 1 << 16
 # Rows of a record batch or row group in exported files.
 EXPORT_GROUP_ROWS: Final = 1 << 18
-# A temporary file that nobody has locked or changed for this long is a leftover.
-LEFTOVER_AGE_MIN_S: Final = 60.0
-# The same for files and folders that are never locked, such as the folder of a download.
+# Where locks do not work, a temporary file or the folder of a download that nobody has changed for this long is a
+# leftover.
 UNLOCKED_LEFTOVER_AGE_MIN_S: Final = 86_400.0
 
 # --- Network -----------------------------------------------------------------------------------------------

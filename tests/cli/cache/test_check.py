@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckvd.cache import CacheFolder, SeriesStore
@@ -17,8 +18,6 @@ from support.places import SAMPLES
 from support.tables import regular_table
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pytest
 
 SECONDS = SeriesKey.of("BNBBTC", "1s")
@@ -177,7 +176,7 @@ def test_verify_since_looks_at_what_was_restored_with_its_old_time_of_modificati
     monkeypatch.setattr("ckvd.maintenance.verification.FILE_TIME_STEP_S", 0.0)
     path = damage(folder)
     os.utime(path, (1e9, 1e9))
-    backup = shutil.copy2(path, tmp_path / "backup")
+    backup = Path(shutil.copy2(path, tmp_path / "backup"))
     pass_the_millisecond_of(backup)
     path.unlink()
     began = run_json(folder, "verify", "--since", "now")["began"]

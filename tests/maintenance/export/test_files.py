@@ -14,6 +14,7 @@ from ckvd.maintenance.pruning import prune_span
 from ckvd.model.calendar import days_of
 from ckvd.model.provenance import Absence, Reason
 from ckvd.model.timespan import Span
+from ckvd.segment.atomic_file import atomic_write
 from support.caches import export_one
 from support.tables import BTCUSDT_1M, make_table, regular_table
 
@@ -87,6 +88,24 @@ def test_what_no_source_had_does_not_keep_the_rest_from_being_exported(holed: Ca
     assert not (tmp_path / "all").exists()
     with pytest.raises(ValueError, match='missing is "raise" or "ignore"'):
         list(export_series(holed, BTCUSDT_1M, tmp_path / "all", missing="no"))  # type: ignore[arg-type]
+
+
+def test_an_export_removes_what_killed_ones_left_and_nothing_else(holed: CacheFolder, tmp_path: Path) -> None:
+    place = tmp_path / "out" / str(BTCUSDT_1M)
+    place.mkdir(parents=True)
+    left = [".BTCUSDT-1m-2024.csv.1-aaaaaaaa.tmp", ".BTCUSDT-1m-2023-01.parquet.12-0123abcd.tmp"]
+    kept = [
+        ".BTCUSDT-1m-2024.txt.1-aaaaaaaa.tmp",
+        ".report.csv.1-aaaaaaaa.tmp",
+        ".BTCUSDT-1m-2024.csv.tmp",
+        "a.tmp",
+    ]
+    for name in (*left, *kept):
+        (place / name).write_bytes(b"x")
+    with atomic_write(place / "BTCUSDT-1m-2022.csv"):  # another export, at work
+        (at_work,) = {path.name for path in place.iterdir()} - {*left, *kept}
+        (file, *_) = export_series(holed, BTCUSDT_1M, tmp_path / "out", cut=ExportCut.MONTH)
+        assert {path.name for path in place.iterdir()} == {*kept, at_work, file.path.name}
 
 
 @pytest.mark.parametrize("is_overwriting", [False, True])

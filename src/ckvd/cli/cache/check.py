@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from ckvd.cli.printing import (
     say,
     track,
 )
+from ckvd.cli.stop_signals import stop_signals
 from ckvd.errors import CacheError
 from ckvd.maintenance.audit import ArchiveAudit, Change, audit_cache
 from ckvd.maintenance.comparison import Against
@@ -128,7 +128,7 @@ def repair_command(
     steps = plan_repair(selection.folder, findings)
     if not yes:
         return Result(steps, partial(_show_plan, steps), not steps)
-    report = asyncio.run(_repair(selection.folder, findings, vision_url, fetch=fetch))
+    report = stop_signals.run(_repair(selection.folder, findings, vision_url, fetch=fetch))
     is_repaired = report.is_complete and all(finding.trouble is not Trouble.UNREADABLE for finding in findings)
     return Result(report, partial(_show_report, report), is_repaired)
 
@@ -258,7 +258,7 @@ def audit(
         if yes or thorough:
             raise exit_with(EXIT_USAGE, "--against only compares: ckvd cache repair --prefer replaces what differs")
         return compare(selection, Against(against), bounds.span, Addresses(vision_url, rest_url))
-    found = asyncio.run(_audit(selection, vision_url, bounds.span, thorough=thorough, fix=yes))
+    found = stop_signals.run(_audit(selection, vision_url, bounds.span, thorough=thorough, fix=yes))
     is_well = all(one.change is Change.UNCHANGED or one.is_stored for one in found)
     return Result(found, partial(_show_audits, found), is_well)
 

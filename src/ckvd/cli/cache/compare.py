@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ from ckvd.cli import EXIT_USAGE
 from ckvd.cli.cache.verb import Result, Selection
 from ckvd.cli.options import exit_with
 from ckvd.cli.printing import complain, count, progress_bar, propose, say
+from ckvd.cli.stop_signals import stop_signals
 from ckvd.maintenance.comparison import Against, Agreement, Comparison, compare_cache, is_well
 from ckvd.maintenance.preference import Preferred, prefer_source
 from ckvd.model.timespan import Span, format_time
@@ -42,7 +42,7 @@ def vision_client(vision_url: str | None, folder: CacheFolder) -> VisionDataClie
 
 def compare(selection: Selection, against: Against, span: Span | None, addresses: Addresses) -> Result:
     """`ckvd cache audit --against`."""
-    found = asyncio.run(_compare(selection, against, span, addresses, is_stored=False))
+    found = stop_signals.run(_compare(selection, against, span, addresses, is_stored=False))
     return Result(found, partial(_show_comparisons, found), is_well(found))
 
 
@@ -51,7 +51,7 @@ def prefer_bars(
 ) -> Result:
     """`ckvd cache repair --prefer`."""
     selection.series()
-    found = asyncio.run(_compare(selection, preferred.against, span, addresses, is_stored=is_done))
+    found = stop_signals.run(_compare(selection, preferred.against, span, addresses, is_stored=is_done))
     return Result(found, partial(_show_preference, found, is_done=is_done), is_well(found))
 
 

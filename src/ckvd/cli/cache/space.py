@@ -8,12 +8,12 @@ from functools import partial
 from typing import Final
 
 from ckvd.cache.folder import CacheFolder
+from ckvd.cache.leftovers import Leftover, find_leftovers, remove_leftovers
 from ckvd.cache.packing import PackReport, pack_series, survey_packing
 from ckvd.cli import EXIT_USAGE
 from ckvd.cli.cache.verb import Bounds, Result, Selection
 from ckvd.cli.options import exit_with
 from ckvd.cli.printing import attributes_of, complain, count, format_nbytes, propose, say, track
-from ckvd.maintenance.leftovers import Leftover, find_leftovers, remove_leftovers
 from ckvd.maintenance.pruning import ALL_TIME, Pruning, carry_out, plan_pruning, plan_pruning_to_size, prune_span
 from ckvd.maintenance.quarantine import Quarantined, discard, list_quarantine
 from ckvd.maintenance.selection import EVERYTHING

@@ -14,7 +14,8 @@ import click
 
 from ckvd.cli import EXIT_INCOMPLETE
 from ckvd.cli.options import cache_option, exit_status_of_errors, exit_with, json_option
-from ckvd.cli.printing import print_json
+from ckvd.cli.printing import complain, print_json
+from ckvd.errors import CacheError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,6 +127,8 @@ def verb(function: Callable[..., Result]) -> Callable[..., None]:
             if "start" in given:
                 given["bounds"] = Bounds(given.pop("start"), given.pop("end"))
             result = function(**given)
+            if given.get("yes"):
+                _remove_leftovers(folder)
             if json:
                 print_json(result.document)
             else:
@@ -147,3 +150,13 @@ def _select(folder: CacheFolder, given: dict[str, Any]) -> Selection:
         intervals=given.pop("interval"),
     )
     return Selection(folder, filter_)
+
+
+def _remove_leftovers(folder: CacheFolder) -> None:
+    """After a change, remove what killed processes left. `prune` and `repair` have named some of it before."""
+    from ckvd.cache.leftovers import remove_leftovers  # noqa: PLC0415  (see `ckvd.cli.app`)
+
+    try:
+        remove_leftovers(folder)
+    except CacheError as error:
+        complain(str(error))

@@ -1,10 +1,13 @@
-"""Exporting a series: which bars go into which file, and writing each file whole or not at all."""
+"""Exporting a series: which bars go into which file, and writing each file whole or not at all.
+
+What a killed export left is removed by the next one into the same folder.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from ckvd.cache import fault_points
 from ckvd.cache.coverage import unavailable_spans_of
@@ -16,7 +19,7 @@ from ckvd.maintenance.export.csv_text import write_csv
 from ckvd.model.calendar import days_of, months_of
 from ckvd.model.record import Record
 from ckvd.model.timespan import Span, difference, format_time, union
-from ckvd.segment.atomic_file import atomic_write, flush_folder
+from ckvd.segment.atomic_file import atomic_write, flush_folder, remove_abandoned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,6 +37,9 @@ class ExportFormat(StrEnum):
     ARROW = "arrow"
     PARQUET = "parquet"
     NPZ = "npz"
+
+
+_SUFFIXES: Final = tuple(f".{file_format}" for file_format in ExportFormat)
 
 
 class ExportCut(StrEnum):
@@ -110,8 +116,10 @@ def export_series(
     SegmentError, CacheError
         A segment cannot be read, or a file cannot be written.
     """
+    place, prefix = target / str(series), f"{series.symbol}-{series.interval}-"
+    remove_abandoned(place, lambda name: name.startswith(prefix) and name.endswith(_SUFFIXES))
     for label, parts in _cut(_parts_of(folder, series, span, missing), cut):
-        path = target / str(series) / f"{series.symbol}-{series.interval}-{label}.{file_format}"
+        path = place / f"{prefix}{label}.{file_format}"
         if path.exists() and not is_overwriting:
             raise ExportError(f"{path} is there already: remove it, or say that it may be overwritten")
         blocks = [rows for part in parts for rows in open_rows(folder, series, part)]

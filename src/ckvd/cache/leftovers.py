@@ -1,0 +1,221 @@
+"""Leftovers: temporary files and download folders of processes that were killed.
+
+A writer holds a lock on its temporary file, and a download on a file in its folder: what is unlocked is abandoned,
+whatever its age. A PID would prove nothing, since PIDs are reused and the process may run on another machine. While
+something is being removed here it is locked too, and a writer whose new file is taken for abandoned in the moment
+before it is locked makes another. So downloads and verbs that change series remove what they find at once. A folder
+of a series without anything in it goes too: a process died before its first segment, or after the last was pruned.
+
+Where locks do not work, or do not reach other machines, only age tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno as errno_codes
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ckvd.cache import fault_points
+from ckvd.cache.fault_points import Step
+from ckvd.cache.folder import (
+    DOWNLOAD_FOLDER_PREFIX,
+    DOWNLOAD_LOCK_NAME,
+    QUARANTINE_FOLDER,
+    remove_empty_folders,
+)
+from ckvd.cache.locks import SeriesLock, local_lock_file_system
+from ckvd.errors import CacheBusyError, CacheError, cannot
+from ckvd.model.timespan import now_ms
+from ckvd.segment.atomic_file import final_name_of, holder_of
+from ckvd.utils.config import UNLOCKED_LEFTOVER_AGE_MIN_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ckvd.cache.folder import CacheFolder
+    from ckvd.model.market import SeriesKey
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A file or folder that a process left behind, and its size."""
+
+    path: Path
+    nbytes: int
+
+
+def find_leftovers(folder: CacheFolder, *, at_ms: int | None = None) -> list[Leftover]:
+    """Find what dead processes left behind. The present is `at_ms`, or else now.
+
+    Raises
+    ------
+    CacheError
+        A folder cannot be listed.
+    """
+    paths = _candidates(folder, None)
+    is_old = _Age(folder, at_ms)
+    return [leftover for path in paths if (leftover := _abandoned(path, is_old, _lock_of(path))) is not None]
+
+
+def remove_leftovers(
+    folder: CacheFolder, series: Iterable[SeriesKey] | None = None, *, at_ms: int | None = None
+) -> list[Leftover]:
+    """Remove what dead processes left behind, and return it. Empty folders of series go without a word.
+
+    Parameters
+    ----------
+    folder : CacheFolder
+    series : iterable of SeriesKey, optional
+        Remove abandoned downloads, and temporary files of these series only; by default of all.
+    at_ms : int, optional
+        The present.
+
+    Raises
+    ------
+    CacheError
+        A folder cannot be listed, or something cannot be removed. The rest was removed.
+    """
+    removed: list[Leftover] = []
+    refusal: CacheError | None = None
+    is_old = _Age(folder, at_ms)
+    for path in _candidates(folder, series):
+        try:
+            leftover = _remove(path, is_old)
+        except OSError as error:
+            refusal = refusal or cannot("be removed", path, error)
+            continue
+        if leftover is not None:
+            removed.append(leftover)
+            fault_points.reach(Step.LEFTOVER_REMOVED)
+    for key in folder.series() if series is None else series:
+        try:
+            _remove_if_empty(folder, key)
+        except CacheError as error:
+            refusal = refusal or error
+    if refusal is not None:
+        raise refusal
+    return removed
+
+
+def _remove_if_empty(folder: CacheFolder, series: SeriesKey) -> None:
+    path = folder.series_path(series)
+    if path.is_dir() and not _scan(path):
+        # A writer that has just made the folder makes it again.
+        with contextlib.suppress(CacheBusyError), SeriesLock(folder, series, timeout_s=0):
+            remove_empty_folders(path)
+
+
+class _Age:
+    """Whether a file is so old that nobody uses it, where locks tell nothing."""
+
+    def __init__(self, folder: CacheFolder, at_ms: int | None) -> None:
+        self._folder = folder
+        self._now_s = (now_ms() if at_ms is None else at_ms) / 1000
+        self._has_locks: bool | None = None
+
+    def is_free(self, is_held: bool | None, changed_s: float) -> bool:
+        """Whether nobody uses a file, from what its lock says and when it was changed."""
+        if self._has_locks is None:
+            self._has_locks = local_lock_file_system(self._folder.root) is None
+        if is_held is not None and (is_held or self._has_locks):
+            return not is_held
+        return self._now_s - changed_s >= UNLOCKED_LEFTOVER_AGE_MIN_S
+
+
+def _candidates(folder: CacheFolder, series: Iterable[SeriesKey] | None) -> list[Path]:
+    try:
+        found = [
+            Path(entry.path)
+            for entry in _scan(folder.root)
+            if entry.name.startswith(DOWNLOAD_FOLDER_PREFIX) and entry.is_dir(follow_symlinks=False)
+        ]
+        if series is None:
+            places = [folder.series_path(key) for key in folder.series()]
+            places += sorted((folder.root / QUARANTINE_FOLDER).glob("*/*/*/*"))
+        else:
+            places = [folder.series_path(key) for key in series]
+            places += [folder.root / QUARANTINE_FOLDER / str(key) for key in series]
+        for place in places:
+            found += _temporaries_in(place)
+    except OSError as error:
+        raise cannot("be listed", folder.root, error) from error
+    return found
+
+
+def _temporaries_in(place: Path) -> list[Path]:
+    return [
+        Path(entry.path)
+        for entry in _scan(place)
+        if final_name_of(entry.name) is not None and entry.is_file(follow_symlinks=False)
+    ]
+
+
+def _scan(place: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(place) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _lock_of(path: Path) -> Path:
+    return path / DOWNLOAD_LOCK_NAME if path.is_dir() else path
+
+
+def _abandoned(path: Path, age: _Age, lock: Path) -> Leftover | None:
+    """What was left behind, or None if it is in use, gone, or another user's."""
+    try:
+        with holder_of(lock) as is_held:
+            return _measure(path, age, is_held)
+    except FileNotFoundError:
+        # It is gone, or there is no lock in it yet. The folder itself tells whether locks work.
+        with contextlib.suppress(OSError), holder_of(path) as is_held:
+            return _measure(path, age, is_held)
+    except OSError:
+        pass
+    return None
+
+
+def _measure(path: Path, age: _Age, is_held: bool | None) -> Leftover | None:
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    statuses = [file.lstat() for file in files]
+    changed_s = max(status.st_mtime for status in (path.lstat(), *statuses))
+    if not age.is_free(is_held, changed_s):
+        return None
+    return Leftover(path, sum(status.st_size for status in statuses))
+
+
+def _remove(path: Path, age: _Age) -> Leftover | None:
+    """Remove what nobody holds, and lock it meanwhile. Raises OSError if it cannot be removed."""
+    is_folder = path.is_dir()
+    with contextlib.ExitStack() as stack:
+        try:
+            # A download that has just made its folder finds the lock taken, and makes another one.
+            is_held = stack.enter_context(holder_of(_lock_of(path), is_made=is_folder))
+            leftover = _measure(path, age, is_held)
+        except (FileNotFoundError, PermissionError):
+            return None  # just removed, or another user's, who may be using it
+        if leftover is not None and is_folder:
+            _remove_tree(path)
+        elif leftover is not None:
+            path.unlink(missing_ok=True)
+    return leftover
+
+
+def _remove_tree(path: Path) -> None:
+    """Remove a folder and everything in it, also while another process does the same."""
+    if sys.version_info >= (3, 12):
+        shutil.rmtree(path, onexc=lambda _function, _path, error: _raise_unless_gone(error))
+    else:
+        shutil.rmtree(path, onerror=lambda _function, _path, found: _raise_unless_gone(found[1]))
+
+
+def _raise_unless_gone(error: BaseException) -> None:
+    # Not empty: a download that has just made the folder locked it after all, and uses it.
+    if not (isinstance(error, OSError) and error.errno in (errno_codes.ENOENT, errno_codes.ENOTEMPTY)):
+        raise error
