@@ -5,6 +5,7 @@
 # make search    look for new examples that break a property, where the other commands repeat the known: an hour
 # make kills     kill every verb that changes something at every file that it opens, makes, renames or removes: an hour
 # make mutants   make every known fault in the release of resources, and see the tests notice: a minute
+# make mutations  take many more mutants of archives, segments, listings and answers than `make test` does: minutes
 # make coverage  run the tests, and show which lines none of them reaches
 # make lowest    run `make quick` on the lowest version of each package that pyproject.toml allows
 # make lint      check types and style
@@ -24,7 +25,7 @@ TESTS ?=
 # The tests start some hundred processes. Each would compile the package again where nobody may keep what is compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test acceptance quick search kills mutants coverage lowest lint bench clean
+.PHONY: demo test acceptance quick search kills mutants mutations coverage lowest lint bench clean
 
 demo: $(VENV)/installed
 	$(RUN) data/demo.py
@@ -47,6 +48,9 @@ kills: $(VENV)/installed-test
 
 mutants: $(VENV)/installed-test
 	CKVD_TEST_MUTANTS=1 $(RUN) -m pytest tests/utils/test_mutations.py
+
+mutations: $(VENV)/installed-test
+	CKVD_MUTATIONS=whole $(RUN) $(PYTEST) -o faulthandler_timeout=1800 tests/hostile $(TESTS)
 
 coverage: $(VENV)/installed-test
 	rm -rf .coverage

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PACKAGE = SOURCES / "ckvd"
 FLOORS = [
-    {"errors", "inflate", "utils", "version"},
+    {"errors", "inflate", "regular_file", "utils", "version"},
     {"concurrency", "lifecycle", "model"},
     {"bars", "decode", "network", "segment"},
     {"cache", "rest", "vision"},

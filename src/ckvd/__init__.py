@@ -18,7 +18,7 @@ The rooms of the package stand on eight floors, and each imports from lower floo
 4     `cache` (a folder of segments), `rest` (the REST interface), `vision` (where archives come from)
 3     `bars` (what a backtest holds), `decode` (text to columns), `segment` (files), `network` (HTTP)
 2     `model` (what things are), `lifecycle`, `concurrency`
-1     `errors`, `inflate`, `version`, `utils`
+1     `errors`, `inflate`, `regular_file`, `version`, `utils`
 ====  ==================================================================================================
 
 Glossary
@@ -138,7 +138,7 @@ _ROOMS = frozenset(
         *("rest", "segment", "utils", "vision"),
     )
 )
-_FILES = frozenset(("__init__", "__main__", "errors", "inflate", "lifecycle", "version"))
+_FILES = frozenset(("__init__", "__main__", "errors", "inflate", "lifecycle", "regular_file", "version"))
 
 
 __all__ = [

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 
 class SpanOfTime(Protocol):
@@ -195,6 +195,7 @@ _REMEDIES: Final = {
     errno_codes.ENFILE: "too many open files on the whole system",
     errno_codes.EIO: "the disk fails: look into the system's log, and copy the cache while it can be read",
     errno_codes.ENOTDIR: "a file stands where a folder should be: move it away",
+    errno_codes.ELOOP: "symbolic links lead in circles: remove them",
 }
 
 
@@ -457,6 +458,37 @@ class RestAnswerError(NetworkError, ValueError):
     def __init__(self, url: str, reason: str, *, row: int | None = None) -> None:
         self.row = row
         super().__init__(url, reason if row is None else f"row {row}: {reason}")
+
+
+_ERRNOS_OF_EVERYTHING: Final = (
+    errno_codes.ENOSPC,
+    errno_codes.EDQUOT,
+    errno_codes.EROFS,
+    errno_codes.EMFILE,
+    errno_codes.ENFILE,
+    errno_codes.ENOMEM,
+)
+
+
+def concerns_one_place(error: CkvdError) -> bool:
+    """Whether an error is that of one segment, file or folder, so that other series can be worked on all the same.
+
+    A full or read-only disk, and a process that has no descriptors left, would fail the others as well.
+    """
+    if isinstance(error, CacheError):
+        return error.errno not in _ERRNOS_OF_EVERYTHING
+    return isinstance(error, SegmentError)
+
+
+@contextmanager
+def containing(refuse: Callable[[CkvdError], None] | None) -> Iterator[None]:
+    """Hand the error of a block to `refuse`, if there is one and the error concerns one place only."""
+    try:
+        yield
+    except (CacheError, SegmentError) as error:
+        if refuse is None or not concerns_one_place(error):
+            raise
+        refuse(error)
 
 
 FATAL_ERRORS: Final = (CacheError, ClientClosedError, DependencyError)

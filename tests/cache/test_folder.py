@@ -14,7 +14,7 @@ from ckvd.cache.folder import SegmentName, parse_segment_name
 from ckvd.errors import CacheError
 from ckvd.model.market import Interval, Kind, Market, SeriesKey
 from ckvd.model.timespan import Span
-from ckvd.utils.config import LISTING_ATOMIC_NAMES_MAX
+from ckvd.utils.config import LISTING_ATOMIC_NAMES_MAX, SEGMENT_REVISION_MAX
 from support.models import DAY_MS, ms
 from support.strategies import LAST_MS, series_keys, spans
 from support.tables import BTCUSDT_1M, folder_state
@@ -30,7 +30,7 @@ def test_a_name_tells_the_span_and_the_revision() -> None:
     assert parse_segment_name(FILE_NAME) == NAME
 
 
-@given(spans(0, LAST_MS, 1000), st.integers(0, 10**18 - 1))
+@given(spans(0, LAST_MS, 1000), st.integers(0, SEGMENT_REVISION_MAX))
 def test_a_parsed_name_is_the_one_that_was_written(span: Span, revision: int) -> None:
     name = SegmentName(span, revision)
     assert parse_segment_name(name.file_name) == name

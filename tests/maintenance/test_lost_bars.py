@@ -252,7 +252,7 @@ def test_only_the_series_that_are_meant(folder: CacheFolder) -> None:
 
 def test_a_series_of_which_nothing_is_left(folder: CacheFolder) -> None:
     ckvd(folder, "repair", "--yes", "--no-fetch")
-    shutil.rmtree(folder.root / "spot")
+    shutil.rmtree(folder.root / "spot", ignore_errors=True)  # its folder may have gone with the last segment
     for words in (("BTCUSDT",), ()):
         again = ckvd(folder, "repair", "--yes", "--no-fetch", *words)
         assert (again.status, again.out) == (1, "")

@@ -1,6 +1,6 @@
 """What a program tells the disk, in order, and what a power cut may leave of it.
 
-`recorded` notes each flush, rename, removal and new folder below a folder. `states` then plays them on a disk that
+`recorded` notes each flush, rename, link, removal and new folder below a folder. `states` then plays them on a disk that
 keeps no more than it must:
 
 - The content of a file survives as it was when the file was last flushed. A file that was never flushed is empty.
@@ -24,7 +24,7 @@ from unittest import mock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-Kind: TypeAlias = Literal["flush file", "flush folder", "rename", "remove", "make folder", "remove folder"]
+Kind: TypeAlias = Literal["flush file", "flush folder", "rename", "link", "remove", "make folder", "remove folder"]
 Files: TypeAlias = "dict[str, bytes]"
 """The files that a disk has, by their path below the folder."""
 
@@ -51,7 +51,7 @@ def recorded(folder: Path) -> Iterator[list[Operation]]:
     """Note what this process does below a folder, while it is done."""
     recorder = _Recorder(str(folder))
     with contextlib.ExitStack() as stack:
-        for name in ("fsync", "rename", "replace", "unlink", "remove", "mkdir", "rmdir"):
+        for name in ("fsync", "rename", "replace", "link", "unlink", "remove", "mkdir", "rmdir"):
             stack.enter_context(mock.patch.object(os, name, recorder.wrap(name, getattr(os, name))))
         yield recorder.operations
 
@@ -90,6 +90,10 @@ class _Recorder:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             return Operation("flush folder", below)
         return Operation("flush file", below, content=Path(path).read_bytes())
+
+    def _link(self, _name: str, source: Any, target: Any, **_options: Any) -> Operation | None:
+        below, new = self._below(source), self._below(target)
+        return None if below is None or new is None else Operation("link", below, new)
 
     def _rename(self, _name: str, source: Any, target: Any) -> Operation | None:
         below, new = self._below(source), self._below(target)
@@ -185,6 +189,8 @@ class _Disk:
                     self._change(path, None, arrival)
                 else:
                     self.names.pop(path, None)
+            case "link":
+                self._change(operation.target, self.names[path])
             case "remove" | "remove folder":
                 if path in self.names:
                     self._change(path, None)
@@ -268,7 +274,7 @@ def unsettled(operations: Sequence[Operation]) -> set[str]:
     """The names that appeared in folders which were not flushed since."""
     waiting: set[str] = set()
     for operation in operations:
-        if operation.kind == "rename":
+        if operation.kind in ("rename", "link"):
             waiting.add(operation.target)
         elif operation.kind == "flush folder":
             waiting = {path for path in waiting if _parent(path) != operation.path}

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,14 +19,14 @@ from ckvd.errors import (
 )
 from ckvd.model.calendar import Cadence, Period
 from ckvd.model.market import SeriesKey
+from ckvd.vision import folder_source
 from ckvd.vision.folder_source import FolderArchiveSource
 from ckvd.vision.name import ArchiveName
-from ckvd.vision.source import AbsentArchive, FetchedArchive
+from ckvd.vision.source import AbsentArchive, FetchedArchive, read_chunks
 from support.loopback.mirror import publish
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 BTC = SeriesKey.of("BTCUSDT", "1m")
 NAME = ArchiveName(BTC, Period.of_label("2024-01"))
@@ -150,24 +152,61 @@ def test_a_file_that_vanishes_while_its_folder_is_listed_hides_no_other(
     assert [one.name for one in listed] == [NAME]
 
 
-def test_the_event_loop_is_free_while_a_file_is_read(tmp_path: Path) -> None:
-    """The archive is a pipe: reading it blocks until the event loop itself has written to it."""
+def test_the_event_loop_is_free_while_a_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading goes on only when the event loop itself has said so."""
     sha256 = publish(tmp_path, NAME.path, BYTES)
-    pipe = tmp_path / NAME.path
-    pipe.unlink()
-    os.mkfifo(pipe)
+    is_released = threading.Event()
+
+    def read_when_released(path: Path, nbytes: int) -> Iterator[bytes]:
+        assert is_released.wait(30)
+        yield from read_chunks(path, nbytes)
+
+    monkeypatch.setattr(folder_source, "read_chunks", read_when_released)
 
     async def main() -> FetchedArchive | AbsentArchive:
         task = asyncio.create_task(FolderArchiveSource(tmp_path).fetch(NAME, tmp_path))
         for _ in range(10):
             await asyncio.sleep(0)
         assert not task.done()
-        await asyncio.to_thread(pipe.write_bytes, BYTES)
+        is_released.set()
         return await task
 
     fetched = asyncio.run(main())
     assert isinstance(fetched, FetchedArchive)
     assert fetched.sha256 == sha256
+
+
+def special_files(path: Path) -> dict[str, Callable[[], object]]:
+    return {
+        "a named pipe": lambda: os.mkfifo(path),
+        "a folder": path.mkdir,
+        "a symbolic link that leads to no file": lambda: path.symlink_to(path.with_name("nowhere")),
+        "a device": lambda: path.symlink_to("/dev/zero"),
+    }
+
+
+@pytest.mark.parametrize("kind", special_files(Path()))
+@pytest.mark.parametrize("suffix", ["", ".CHECKSUM"])
+def test_what_is_no_file_is_listed_refused_by_name_and_never_waited_for(
+    tmp_path: Path, kind: str, suffix: str
+) -> None:
+    publish(tmp_path, NAME.path, BYTES)
+    path = tmp_path / (NAME.path + suffix)
+    path.unlink()
+    special_files(path)[kind]()
+    source = FolderArchiveSource(tmp_path)
+    assert [one.name for one in asyncio.run(source.list_archives(BTC, Cadence.MONTHLY))] == [NAME]
+    with pytest.raises(NetworkError, match=f"{path}: cannot read it: it is {kind}"):
+        asyncio.run(source.fetch(NAME, tmp_path))
+
+
+def test_an_archive_may_be_a_link_to_a_file(tmp_path: Path) -> None:
+    sha256 = publish(tmp_path, NAME.path, BYTES)
+    path = tmp_path / NAME.path
+    path.symlink_to(path.rename(tmp_path / "elsewhere"))
+    fetched = asyncio.run(FolderArchiveSource(tmp_path).fetch(NAME, tmp_path))
+    assert isinstance(fetched, FetchedArchive)
+    assert (fetched.sha256, fetched.read_bytes()) == (sha256, BYTES)
 
 
 def test_real_archives_agree_with_their_checksums(shared_data: Path) -> None:

@@ -12,11 +12,12 @@ from ckvd.cache.resolution import is_answered, is_unfounded, resolve
 from ckvd.cache.rows import lacking_bars, read_grid
 from ckvd.errors import SegmentError
 from ckvd.model.grid import closed_part
-from ckvd.model.provenance import narrow
+from ckvd.model.provenance import Reason, narrow
 from ckvd.model.timespan import difference, union
 
 if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
+    from ckvd.cache.resolution import Winner
     from ckvd.model.market import SeriesKey
     from ckvd.model.provenance import Absence
     from ckvd.model.timespan import Span
@@ -82,22 +83,25 @@ def _read_coverage(folder: CacheFolder, series: SeriesKey, span: Span) -> list[C
     covered = []
     for winner in resolve(span, folder.segments(series)):
         try:
-            header = read_named_header(folder, series, winner.segment)
+            covered.append(_read_covered(folder, series, winner))
         except SegmentError as error:
             logger.warning("%s; it will be fetched again", error)
-            continue
-        is_of_archives = not header.row_count and any(one.reason.is_of_archives for one in header.absences)
-        is_lacking = not is_answered(header) and lacking_bars(folder, series, [winner.span])
-        covered.append(
-            Covered(
-                winner.span,
-                _RECHECK_AT_ONCE_MS if is_unfounded(header) else header.recheck_ms,
-                is_answered=not is_lacking,
-                is_provisional=header.is_provisional,
-                is_of_archives=is_of_archives,
-            )
-        )
     return covered
+
+
+def _read_covered(folder: CacheFolder, series: SeriesKey, winner: Winner) -> Covered:
+    header = read_named_header(folder, series, winner.segment)
+    is_lacking = not is_answered(header) and lacking_bars(folder, series, [winner.span])
+    is_unknown = not header.row_count and any(one.reason is Reason.UNKNOWN for one in header.absences)
+    # What a later version means to be final may be no answer: this version looks for one that it knows.
+    is_asked_at_once = is_unfounded(header) or (is_unknown and not header.recheck_ms)
+    return Covered(
+        winner.span,
+        _RECHECK_AT_ONCE_MS if is_asked_at_once else header.recheck_ms,
+        is_answered=not is_lacking,
+        is_provisional=header.is_provisional,
+        is_of_archives=not header.row_count and any(one.reason.is_of_archives for one in header.absences),
+    )
 
 
 def uncovered_spans(folder: CacheFolder, series: SeriesKey, span: Span, now_ms: int) -> tuple[Span, ...]:
@@ -148,8 +152,8 @@ def _read_unavailable(folder: CacheFolder, series: SeriesKey, span: Span) -> tup
     for winner in resolve(span, folder.segments(series)):
         try:
             header = read_named_header(folder, series, winner.segment)
+            if not is_answered(header):
+                found += [one for one in narrow(header.absences, winner.span) if not one.reason.is_answer]
         except SegmentError:
             continue  # it covers nothing
-        if not is_answered(header):
-            found += [one for one in narrow(header.absences, winner.span) if not one.reason.is_answer]
     return tuple(found)

@@ -9,6 +9,9 @@
     .download-<random>/                                   archives that are being downloaded
         .lock                                             locked while that process is at work
 
+The folder of the cache, of a market, symbol or series may be a symbolic link to a folder, such as one on a larger
+disk. A link that leads nowhere is an error and no empty folder: the disk may not be mounted.
+
 The name of a segment gives its span and revision, so that a read opens no other segments than it needs. The header
 gives the same, and a segment whose header and name differ is refused.
 """
@@ -27,14 +30,19 @@ from typing import TYPE_CHECKING, Final
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.concurrency.stopping import check_stop
-from ckvd.errors import CacheBusyError, IdentityError, cannot, needs
+from ckvd.errors import CacheBusyError, CacheError, CkvdError, IdentityError, cannot, containing, needs
 from ckvd.model.market import Kind, Market, SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.segment.atomic_file import flush_folder
-from ckvd.utils.config import FOLDER_ATTEMPTS_MAX, LISTING_ATOMIC_NAMES_MAX, LISTING_ATTEMPTS_MAX
+from ckvd.utils.config import (
+    FOLDER_ATTEMPTS_MAX,
+    LISTING_ATOMIC_NAMES_MAX,
+    LISTING_ATTEMPTS_MAX,
+    SEGMENT_REVISION_MAX,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 # Every name in the folder, but those of temporary files: see `ckvd.segment.atomic_file.TEMPORARY_SUFFIX`.
 SEGMENT_SUFFIX: Final = ".ckvd"
@@ -45,7 +53,10 @@ QUARANTINE_REASON_SUFFIX: Final = ".json"
 DOWNLOAD_FOLDER_PREFIX: Final = ".download-"
 DOWNLOAD_LOCK_NAME: Final = ".lock"
 
-_NAME: Final = re.compile(r"(\d{8}T\d{6}Z)-(\d{8}T\d{6}Z)-r(0|[1-9]\d{0,17})\.ckvd", re.ASCII)
+_NAME: Final = re.compile(r"(\d{8}T\d{6}Z)-(\d{8}T\d{6}Z)-r(0|[1-9]\d{0,99})\.ckvd", re.ASCII)
+_REVISION_DIGITS_MAX: Final = len(str(SEGMENT_REVISION_MAX))
+# Folders from that of the cache to that of a series.
+_DEPTH: Final = 5
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -58,7 +69,7 @@ class SegmentName:
     span : Span
         What the segment covers, on whole seconds.
     revision : int
-        Where segments overlap, the one with the highest revision wins.
+        Where segments overlap, the one with the highest revision wins. At most `SEGMENT_REVISION_MAX`.
     """
 
     span: Span
@@ -88,7 +99,7 @@ def _format_second(moment_ms: int) -> str:
 def parse_segment_name(file_name: str) -> SegmentName | None:
     """Read the name of a segment file; None for any other file."""
     match = _NAME.fullmatch(file_name)
-    if match is None:
+    if match is None or _is_beyond(match[3]):
         return None
     try:
         start, end = (dt.datetime.fromisoformat(text) for text in match.groups()[:2])
@@ -96,6 +107,16 @@ def parse_segment_name(file_name: str) -> SegmentName | None:
     except ValueError:
         return None
     return SegmentName(span, int(match[3]))
+
+
+def has_impossible_revision(file_name: str) -> bool:
+    """Whether a name is that of a segment but for its revision, which no writer can have taken."""
+    match = _NAME.fullmatch(file_name)
+    return match is not None and _is_beyond(match[3])
+
+
+def _is_beyond(digits: str) -> bool:
+    return len(digits) > _REVISION_DIGITS_MAX or int(digits) > SEGMENT_REVISION_MAX
 
 
 class Listing(list[SegmentName]):
@@ -170,8 +191,8 @@ class CacheFolder:
         """
         check_stop()
         for attempts_left in range(FOLDER_ATTEMPTS_MAX - 1, -1, -1):
-            absent = [folder for folder in (path, *path.parents) if not folder.is_dir()]
             try:
+                absent = [folder for folder in (path, *path.parents) if not folder.is_dir()]
                 for folder in reversed(absent):
                     folder.mkdir(exist_ok=True)
                     flush_folder(folder.parent)
@@ -216,8 +237,7 @@ class CacheFolder:
         found = []
         for name in names:
             try:
-                # There may be tens of thousands; a Path takes twice the time.
-                found.append(os.stat(f"{path}/{name.file_name}"))  # noqa: PTH116
+                found.append(_status(f"{path}/{name.file_name}"))
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -228,19 +248,24 @@ class CacheFolder:
         """The size of some segments of a series on disk. Errors: see `statuses`."""
         return sum(status.st_size for status in self.statuses(series, names))
 
-    def series(self) -> Iterator[SeriesKey]:
+    def series(self, refuse: Callable[[CkvdError], None] | None = None) -> Iterator[SeriesKey]:
         """List the series that have a folder, in order of market, kind, symbol and interval.
+
+        Parameters
+        ----------
+        refuse : callable, optional
+            Called with the error of each folder that cannot be listed; the others are listed all the same.
 
         Raises
         ------
         CacheError
-            A folder cannot be listed.
+            A folder cannot be listed, and there is no `refuse`.
         """
         for market in Market:
             for kind in Kind:
                 path = f"{self.root}/{market}/{kind}"
-                for symbol in sorted(_list(path)):
-                    intervals = _list(f"{path}/{symbol}")
+                for symbol in sorted(_list(path, refuse)):
+                    intervals = _list(f"{path}/{symbol}", refuse)
                     yield from sorted(_series_of(market, kind, symbol, intervals))
 
 
@@ -262,8 +287,29 @@ def remove_empty_folders(path: Path) -> None:
         fault_points.reach(Step.FOLDER_REMOVED)
 
 
-def _list(path: str) -> list[str]:
-    return list(_scan(path))
+def _list(path: str, refuse: Callable[[CkvdError], None] | None) -> list[str]:
+    with containing(refuse):
+        return list(_scan(path))
+    return []
+
+
+def _lost_link(path: str) -> str | None:
+    """The folder of a cache on the way to a series that is a link which leads nowhere; None if there is none."""
+    for _ in range(_DEPTH):
+        # A Path takes twice the time, and every new series comes here.
+        if os.path.lexists(path):
+            return path if os.path.islink(path) and not os.path.exists(path) else None  # noqa: PTH110, PTH114
+        path = os.path.dirname(path)  # noqa: PTH120
+    return None
+
+
+def _status(path: str) -> os.stat_result:
+    """The status of a file, or of a link that leads nowhere."""
+    # There may be tens of thousands; a Path takes twice the time.
+    try:
+        return os.stat(path)  # noqa: PTH116
+    except OSError:
+        return os.lstat(path)
 
 
 def _scan(path: str) -> dict[str, int]:
@@ -271,7 +317,12 @@ def _scan(path: str) -> dict[str, int]:
     try:
         # As fast as `os.listdir`, which drops the inodes. The iterator closes itself at its end.
         return {entry.name: entry.inode() for entry in os.scandir(path)}
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if lost := _lost_link(path):
+            reason = (
+                "cannot be listed: it is a symbolic link that leads nowhere; is the disk of its folder mounted?"
+            )
+            raise CacheError(lost, reason) from error
         return {}
     except OSError as error:
         raise cannot("be listed", path, error) from error

@@ -92,7 +92,7 @@ def remove_leftovers(
         if leftover is not None:
             removed.append(leftover)
             fault_points.reach(Step.LEFTOVER_REMOVED)
-    for key in folder.series() if series is None else series:
+    for key in _series_of(folder) if series is None else series:
         try:
             _remove_if_empty(folder, key)
         except CacheError as error:
@@ -127,6 +127,11 @@ class _Age:
         return self._now_s - changed_s >= UNLOCKED_LEFTOVER_AGE_MIN_S
 
 
+def _series_of(folder: CacheFolder) -> list[SeriesKey]:
+    """The series of a cache. What cannot be listed is a finding of verification."""
+    return list(folder.series(lambda _: None))
+
+
 def _candidates(folder: CacheFolder, series: Iterable[SeriesKey] | None) -> list[Path]:
     try:
         found = [
@@ -135,13 +140,14 @@ def _candidates(folder: CacheFolder, series: Iterable[SeriesKey] | None) -> list
             if entry.name.startswith(DOWNLOAD_FOLDER_PREFIX) and entry.is_dir(follow_symlinks=False)
         ]
         if series is None:
-            places = [folder.series_path(key) for key in folder.series()]
+            places = [folder.series_path(key) for key in _series_of(folder)]
             places += sorted((folder.root / QUARANTINE_FOLDER).glob("*/*/*/*"))
         else:
             places = [folder.series_path(key) for key in series]
             places += [folder.root / QUARANTINE_FOLDER / str(key) for key in series]
         for place in places:
-            found += _temporaries_in(place)
+            with contextlib.suppress(OSError):  # a finding of verification
+                found += _temporaries_in(place)
     except OSError as error:
         raise cannot("be listed", folder.root, error) from error
     return found

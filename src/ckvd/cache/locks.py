@@ -5,6 +5,9 @@ ends it.
 
 - Threads exclude each other too: each lock opens the file anew. One thread at a time asks the kernel.
 - A thread that waits can be told to stop (`check_stop`).
+- A lock file is a regular file. Who can write to a shared folder could plant a link or a second name of any file of
+  another user, whose next download would write to it: a link is not followed, and a file with several names is
+  written to only if it is a lock file already.
 - A forked child holds no lock: it closes its copies of the descriptors at once.
 - On NFS, Linux turns `flock` into a lock on the server, so that machines exclude each other. On a mount with
   `nolock` or `local_lock=flock`, and over sshfs, locks reach only this machine; `local_lock_file_system` tells. A
@@ -30,9 +33,10 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakValueDictionary
 
 from ckvd.concurrency.stopping import check_stop
-from ckvd.errors import CacheBusyError, CacheError, cannot
+from ckvd.errors import CacheBusyError, CacheError, cannot, shown
 from ckvd.model.timespan import format_time, now_ms
-from ckvd.utils.config import LOCK_PAUSE_FIRST_S, LOCK_PAUSE_MAX_S, SERIES_LOCK_TIMEOUT_S
+from ckvd.regular_file import IrregularFileError, open_regular, read_regular
+from ckvd.utils.config import LOCK_PAUSE_FIRST_S, LOCK_PAUSE_MAX_S, SEGMENT_REVISION_MAX, SERIES_LOCK_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -152,12 +156,12 @@ class FileLock:
         """What the last holder wrote down; empty if that cannot be read."""
         try:
             if self._descriptor is None:
-                content = self.path.read_bytes()
+                content = read_regular(self.path, _RECORD_NBYTES_MAX)
             else:
                 os.lseek(self._descriptor, 0, os.SEEK_SET)
                 content = os.read(self._descriptor, _RECORD_NBYTES_MAX)
             record = json.loads(content)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return record if isinstance(record, dict) else {}
 
@@ -167,12 +171,13 @@ class FileLock:
         Raises
         ------
         CacheError
-            The disk refused.
+            The disk refused, or the file is another one under a second name.
         ValueError
             The lock is not held.
         """
         if self._descriptor is None:
             raise ValueError(f"{self.path}: the lock is not held")
+        self._require_lock_file(self._descriptor)
         record = {**facts, "process": os.getpid(), "host": os.uname().nodename, "since_ms": now_ms()}
         try:
             known_nbytes = min(os.fstat(self._descriptor).st_size, _RECORD_NBYTES_MAX)
@@ -183,6 +188,13 @@ class FileLock:
             os.ftruncate(self._descriptor, len(content))
         except OSError as error:
             raise cannot("be written", self.path, error) from error
+
+    def _require_lock_file(self, descriptor: int) -> None:
+        """Refuse a file that has another name, and content that no lock wrote."""
+        status = os.fstat(descriptor)
+        if status.st_nlink > 1 and status.st_size and "process" not in self.read_record():
+            reason = "is a second name of a file that is no lock file: remove this name, which somebody has planted"
+            raise CacheError(str(self.path), reason)
 
     def release(self) -> None:
         """Release the lock. Releasing it twice, or in a forked child, does nothing."""
@@ -213,7 +225,10 @@ class FileLock:
 
 def _open(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        return open_regular(path, os.O_RDWR | os.O_CREAT)[0]
+    except IrregularFileError as error:
+        reason = f"cannot be locked: {error.strerror}; ckvd cache repair sets it aside"
+        raise CacheError(str(path), reason, errno=error.errno) from error
     except OSError as error:
         raise cannot("be locked", path, error) from error
 
@@ -243,7 +258,7 @@ def _try_lock(descriptor: int, path: Path) -> bool:
 
 def _is_same_file(descriptor: int, path: Path) -> bool:
     try:
-        named = path.stat()
+        named = path.lstat()
     except FileNotFoundError:
         return False
     return os.path.samestat(os.fstat(descriptor), named)
@@ -252,7 +267,7 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
 def describe_holder(record: dict[str, Any]) -> str:
     """The holder of a lock in words, by the record that it wrote."""
     try:
-        host, since = record["host"], format_time(int(record["since_ms"]))
+        host, since = shown(record["host"]), format_time(int(record["since_ms"]))
         return f"process {int(record['process'])} on {host}, since {since}"
     except (KeyError, TypeError, ValueError, OverflowError):
         return "another process, which left no name"
@@ -274,6 +289,7 @@ class SeriesLock(FileLock):
     def __init__(self, folder: CacheFolder, series: SeriesKey, *, timeout_s: float = SERIES_LOCK_TIMEOUT_S) -> None:
         super().__init__(folder.lock_path(series), timeout_s=timeout_s)
         self._folder = folder
+        self._series = series
 
     def acquire(self) -> None:
         """Wait for the lock and take it. Makes the folder of lock files if needed. Errors: see the class."""
@@ -287,14 +303,26 @@ class SeriesLock(FileLock):
         ----------
         segments : iterable of SegmentName
             The series' segments, listed while the lock is held.
+
+        Raises
+        ------
+        CacheError
+            There is no higher one: a segment claims the last. Or the record cannot be written.
         """
-        revision = 1 + max(self._last_revision(), max((name.revision for name in segments), default=0))
+        newest = max(segments, key=lambda name: name.revision, default=None)
+        revision = 1 + max(self._last_revision(), 0 if newest is None else newest.revision)
+        if newest is not None and revision > SEGMENT_REVISION_MAX:
+            reason = (
+                "claims the last revision there is, so that no other can follow; ckvd cache repair sets it aside"
+            )
+            raise CacheError(str(self._folder.segment_path(self._series, newest)), reason)
         self.write_record(revision=revision)
         return revision
 
     def _last_revision(self) -> int:
+        """The last revision that was taken, by the record; 0 if it gives none that can be believed."""
         revision = self.read_record().get("revision", 0)
-        return revision if isinstance(revision, int) and revision > 0 else 0
+        return revision if type(revision) is int and 0 < revision < SEGMENT_REVISION_MAX else 0
 
 
 # --- How far locks reach -----------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ import weakref
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ckvd.errors import CacheBusyError, SegmentCorruptError
+from ckvd.errors import CacheBusyError, SegmentCorruptError, shown
+from ckvd.model.table import fields_of
 from ckvd.segment.reader import SegmentReader, read_segment_header
 from ckvd.utils.config import CACHE_OPEN_SEGMENTS_MAX, CACHE_READ_ATTEMPTS_MAX, CACHE_STATUS_TRUST_S
 
@@ -98,9 +99,11 @@ def _require_name(header: SegmentHeader, path: str, series: SeriesKey, name: Seg
     if header.span != name.span or header.revision != name.revision or not header.is_of(series):
         raise SegmentCorruptError(
             path,
-            f"its header says {header.series_text} {header.span}, revision {header.revision}: "
+            f"its header says {shown(header.series_text)} {header.span}, revision {header.revision}: "
             "the file was renamed or swapped",
         )
+    if lacking := header.lacking(fields_of(series)):
+        raise SegmentCorruptError(path, f"it lacks the columns {', '.join(lacking)}")
 
 
 def _path_of(folder: CacheFolder, series: SeriesKey, name: SegmentName) -> str:

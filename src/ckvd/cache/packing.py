@@ -16,9 +16,9 @@ import numpy as np
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.open_segments import open_named, read_named_header
-from ckvd.cache.packing_plan import Merge, PackInput, join_provenance, merge_columns, plan_packing
+from ckvd.cache.packing_plan import Merge, PackInput, join_later, join_provenance, merge_columns, plan_packing
 from ckvd.cache.resolution import hull, is_answered, resolve, superseded
-from ckvd.cache.rows import chunks_of, column_of, count_rows
+from ckvd.cache.rows import chunks_of, column_of, count_rows, require_order
 from ckvd.cache.store import SeriesStore
 from ckvd.errors import CacheError, SegmentCorruptError, SegmentError
 from ckvd.model.provenance import narrow
@@ -141,11 +141,11 @@ def _read_inputs(folder: CacheFolder, series: SeriesKey, segments: Sequence[Segm
             row_count = header.row_count
             if row_count and winner.span != winner.segment.span:
                 row_count = count_rows(folder.segment_path(series, winner.segment), winner.span)
+            is_closed = not header.is_provisional and not header.recheck_ms and is_answered(header)
         except (FileNotFoundError, SegmentError):
             # Gone, or damaged: either way there is nothing to pack.
             inputs.append(PackInput(winner, 0, is_closed=False))
         else:
-            is_closed = not header.is_provisional and not header.recheck_ms and is_answered(header)
             inputs.append(PackInput(winner, row_count, is_closed))
     return inputs
 
@@ -183,6 +183,7 @@ def merge_segments(store: SeriesStore, merge: Merge) -> SegmentName | None:
         name.revision,
         join_provenance([narrow(header.sources, span) for header, span in known]),
         join_provenance([narrow(header.absences, span) for header, span in known]),
+        later=join_later([header.later for header in headers]),
         is_provisional=any(header.is_provisional for header in headers),
         recheck_ms=min(rechecks, default=0),
     )
@@ -199,9 +200,12 @@ def merge_segments(store: SeriesStore, merge: Merge) -> SegmentName | None:
             with open_named(store.folder, store.series, item.winner.segment) as reader:
                 # The copy gets a checksum of its own, which would hide damage to the original.
                 reader.verify()
-                for chunk in chunks_of([reader.rows.between(item.span.start_ms, item.span.end_ms)]):
+                rows = reader.rows.between(item.span.start_ms, item.span.end_ms)
+                require_order(rows, item.span)
+                for chunk in chunks_of([rows]):
                     writer.append(_stored_columns(chunk, columns, store.series))
                     del chunk
+                del rows
         fault_points.reach(Step.ROWS_WRITTEN)
         name = store.take_revision(writer, name)
         writer.flush()

@@ -9,11 +9,12 @@ the five years. The last merge, to more than half of the maximum, may grow less,
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
-from ckvd.model.provenance import Absence, Source
+from ckvd.model.provenance import Absence, Source, later_text
 from ckvd.model.table import COLUMN_DTYPES, regular_us
 from ckvd.model.timespan import Span
 from ckvd.segment.layout import ColumnLayout, Encoding
@@ -164,6 +165,14 @@ def _constant_of(name: str, layout: ColumnLayout | None) -> bytes | None:
     if layout is None:
         return regular_us(name, 1).tobytes()
     return layout.constant[: dtype.itemsize] if layout.encoding is Encoding.CONSTANT else None
+
+
+def join_later(texts: Sequence[str]) -> str:
+    """What later versions said of all inputs alike (`SegmentHeader.later`). What some say may not hold for all."""
+    first, *others = (json.loads(text) if text else {} for text in texts)
+    return later_text(
+        {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+    )
 
 
 def join_provenance(lists: Sequence[Sequence[_Provenance]]) -> tuple[_Provenance, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ckvd.cache.open_segments import look_again, open_named
 from ckvd.cache.resolution import hull, resolve, unavailable_spans
-from ckvd.errors import NotCachedError, SegmentError
+from ckvd.errors import NotCachedError, SegmentCorruptError, SegmentError
 from ckvd.model.grid import Grid
 from ckvd.model.market import Interval
 from ckvd.model.provenance import Absence, Source, narrow
@@ -98,6 +98,21 @@ def chunks_of(parts: Iterable[MappedRows], chunk_rows: int = MAINTENANCE_CHUNK_R
     for part in parts:
         for start in range(0, len(part), chunk_rows):
             yield part.rows(start, min(start + chunk_rows, len(part)))
+
+
+def require_order(rows: MappedRows, span: Span) -> None:
+    """Refuse rows from which no segment can be made.
+
+    Raises
+    ------
+    SegmentCorruptError
+        They do not open one after the other, or not in the span.
+    """
+    opens = rows.stored("open_time")
+    if opens is None or not len(opens):
+        return
+    if int(opens[0]) not in span or int(opens[-1]) not in span or not (opens[1:] > opens[:-1]).all():
+        raise SegmentCorruptError(rows.header.path, f"its bars do not open one after the other in {span}")
 
 
 def column_of(rows: MappedRows, name: str, series: SeriesKey) -> Column:
@@ -254,7 +269,7 @@ def read_contents(folder: CacheFolder, series: SeriesKey, span: Span, *, verify:
     Raises
     ------
     CacheBusyError, SegmentError, CacheError
-        See `open_rows`. A span that is not covered raises nothing.
+        See `open_rows`; also of bars that are not in order. A span that is not covered raises nothing.
     """
     return look_again(folder, series, partial(_read_contents, folder, series, span, verify))
 
@@ -266,6 +281,7 @@ def _read_contents(folder: CacheFolder, series: SeriesKey, span: Span, verify: V
     covered: list[Span] = []
     provisional: list[Span] = []
     for winner, rows in open_winners(folder, series, span, verify=verify):
+        require_order(rows, winner.span)
         parts.append(rows)
         sources += narrow(rows.sources, winner.span)
         absences += narrow(rows.absences, winner.span)

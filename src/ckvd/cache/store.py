@@ -27,7 +27,8 @@ from ckvd.cache.locks import SeriesLock
 from ckvd.cache.open_segments import open_named
 from ckvd.cache.resolution import resolve, superseded
 from ckvd.concurrency.stopping import check_stop
-from ckvd.errors import CacheError, cannot
+from ckvd.errors import CacheError, SegmentForeignError, cannot
+from ckvd.regular_file import irregular_kind, is_there
 from ckvd.segment.atomic_file import flush_folder
 from ckvd.segment.writer import SegmentStatement, SegmentWriter
 from ckvd.utils.config import FOLDER_ATTEMPTS_MAX, SERIES_LOCK_TIMEOUT_S
@@ -243,7 +244,7 @@ class SeriesStore:
                 name = SegmentName(name.span, lock.take_revision(segments))
                 writer.renumber(self.folder.segment_path(self.series, name), name.revision)
                 writer.flush()
-            if writer.path.exists():
+            if is_there(writer.path):
                 raise CacheError(str(writer.path), "is there already, and a segment is never overwritten")
             writer.rename()
             fault_points.reach(Step.SEGMENT_NAMED)
@@ -299,6 +300,9 @@ class SeriesStore:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
+                if kind := irregular_kind(path):
+                    reason = f"no segment: it is {kind}, which is not removed; ckvd cache repair sets it aside"
+                    raise SegmentForeignError(str(path), reason) from error
                 raise cannot("be removed", path, error) from error
             fault_points.reach(step)
         self.flush()

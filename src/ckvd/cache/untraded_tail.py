@@ -16,7 +16,7 @@ import numpy as np
 from ckvd.cache.open_segments import look_again, open_named
 from ckvd.cache.resolution import hull, resolve
 from ckvd.cache.rows import column_of
-from ckvd.errors import SegmentError
+from ckvd.errors import CacheError, SegmentError
 from ckvd.model.market import Kind
 from ckvd.model.record import Record
 from ckvd.model.table import traded_bars
@@ -117,7 +117,7 @@ def untraded_tail_of(folder: CacheFolder, series: SeriesKey, winners: Sequence[W
             with open_named(folder, series, winner.segment) as reader:
                 # No view of the segment outlives this call, so that its map is closed at once.
                 end = _read_end(reader.rows.between(winner.span.start_ms, winner.span.end_ms), series)
-        except SegmentError:
+        except (CacheError, SegmentError):
             break  # verification tells why it cannot be read
         if end is None:
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import sys
 import unicodedata
@@ -26,6 +27,7 @@ _BETWEEN_COLUMNS: Final = "  "
 _BAR: Final = "{desc} {bar:30} "
 # What tqdm counts in: things, or bytes.
 _UNITS: Final[dict[bool, dict[str, Any]]] = {False: {}, True: {"unit": "B", "unit_scale": True}}
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 # --- Lines -------------------------------------------------------------------------------------------------
@@ -33,7 +35,7 @@ _UNITS: Final[dict[bool, dict[str, Any]]] = {False: {}, True: {"unit": "B", "uni
 
 def say(line: str) -> None:
     """Print a line on standard output."""
-    click.echo(line)
+    click.echo(_printable(line))
 
 
 def complain(message: str) -> None:
@@ -43,7 +45,16 @@ def complain(message: str) -> None:
 
 def say_on_stderr(line: str) -> None:
     """Print a line about progress on standard error."""
-    click.echo(line, err=True)
+    click.echo(_printable(line), err=True)
+
+
+def _printable(text: str) -> str:
+    """Escape what would change a terminal, and bytes of file names that are no text. Tabs and line ends stay."""
+    if text.isprintable():
+        return text
+    return "".join(
+        mark if mark.isprintable() or mark in "\n\t" else mark.encode("unicode_escape").decode() for mark in text
+    )
 
 
 def propose(line: str, *, is_work_left: bool) -> None:
@@ -102,7 +113,9 @@ def print_json(document: Any) -> None:
     """Print one JSON document, encoded by `as_json`."""
     from ckvd.model.record import as_json  # noqa: PLC0415  (loads numpy, which help does not need)
 
-    click.echo(json.dumps(as_json(document), ensure_ascii=False, indent=2))
+    text = json.dumps(as_json(document), ensure_ascii=False, indent=2)
+    # Bytes of file names that are no text are halves of surrogate pairs, which JSON can spell and UTF-8 cannot.
+    click.echo(_SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text))
 
 
 def attributes_of(value: object, *names: str) -> dict[str, Any]:

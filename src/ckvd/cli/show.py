@@ -11,6 +11,7 @@ from ckvd.bars.klines import Klines
 from ckvd.cache import open_cache
 from ckvd.cli import EXIT_INCOMPLETE
 from ckvd.cli.printing import complain, print_row, say
+from ckvd.errors import shown
 from ckvd.model.market import Interval, Kind, Market, SeriesKey
 from ckvd.model.table import BarFlag
 from ckvd.model.timespan import Span, format_time
@@ -73,4 +74,4 @@ def _print_facts(klines: Klines) -> None:
         say(f"gap {gap}")
     for source in klines.sources:
         confirmed = "confirmed by CHECKSUM" if source.is_checksum_published else "not confirmed"
-        say(f"source {source.name} {source.row_count} rows {source.sha256[:16]} {confirmed}")
+        say(f"source {shown(source.name)} {source.row_count} rows {shown(source.sha256[:16])} {confirmed}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ckvd.acquisition.ingest import fetch_table
 from ckvd.cache.download_folder import download_folder
 from ckvd.concurrency.work import in_thread
-from ckvd.errors import FATAL_ERRORS, CacheBusyError, CkvdError, ClientClosedError
+from ckvd.errors import FATAL_ERRORS, CacheBusyError, CkvdError, ClientClosedError, containing
 from ckvd.maintenance.bar_difference import BarDifference
 from ckvd.maintenance.cached_archives import compare_archive, list_cached_archives, replace_archive
 from ckvd.maintenance.selection import EVERYTHING
@@ -80,6 +80,7 @@ async def audit_cache(
     span: Span | None = None,
     is_thorough: bool = False,
     fix: bool = False,
+    refuse: Callable[[CkvdError], None] | None = None,
 ) -> AsyncIterator[ArchiveAudit]:
     """Compare the archives that cached bars came from with those that the source has now.
 
@@ -96,6 +97,8 @@ async def audit_cache(
         Store archives that changed, for the spans in which their older versions win. Bars that the archive lacks
         and another source has are kept. So are all bars of a day where a daily archive or a preferred source goes
         before a monthly archive.
+    refuse : callable, optional
+        Called with the error of each series or folder that cannot be read; the others are compared all the same.
 
     Yields
     ------
@@ -111,9 +114,12 @@ async def audit_cache(
     """
     with download_folder(folder) as place:
         audit = _Audit(folder, source, place)
-        for series in chosen.choose(folder):
+        for series in chosen.choose(folder, refuse):
             listings: dict[Cadence, dict[str, ListedArchive] | str] = {}
-            for archive in await in_thread(list_cached_archives, folder, series):
+            archives: list[CachedArchive] = []
+            with containing(refuse):
+                archives = await in_thread(list_cached_archives, folder, series)
+            for archive in archives:
                 if span is not None and not any(map(span.overlaps, archive.spans)):
                     continue
                 if archive.cadence not in listings:

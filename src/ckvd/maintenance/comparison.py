@@ -20,7 +20,7 @@ from ckvd.cache.download_folder import download_folder
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.rows import read_contents
 from ckvd.concurrency.work import in_thread, run_together
-from ckvd.errors import FATAL_ERRORS, CkvdError, IdentityError, InvalidSymbolError
+from ckvd.errors import FATAL_ERRORS, CkvdError, IdentityError, InvalidSymbolError, containing
 from ckvd.maintenance.audit import list_by_path
 from ckvd.maintenance.bar_difference import BarDifference, compare_tables, rows_where
 from ckvd.maintenance.inventory import describe_segments
@@ -33,7 +33,7 @@ from ckvd.model.table import NOT_COMPARED, KlineTable, empty_table, fields_of, r
 from ckvd.model.timespan import Span, difference, union
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from ckvd.acquisition.ingest import ReadArchive
@@ -161,6 +161,7 @@ async def compare_cache(
     *,
     archives: ArchiveSource | None = None,
     rest: RestDataClient | None = None,
+    refuse: Callable[[CkvdError], None] | None = None,
 ) -> AsyncIterator[Comparison]:
     """Compare cached bars with those of another source.
 
@@ -175,6 +176,8 @@ async def compare_cache(
         Needed for `Against.DAYS`.
     rest : RestDataClient, optional
         Needed for `Against.REST`.
+    refuse : callable, optional
+        Called with the error of each series or folder that cannot be read; the others are compared all the same.
 
     Yields
     ------
@@ -185,15 +188,18 @@ async def compare_cache(
     Raises
     ------
     CacheError, SegmentError
-        The cache cannot be read.
+        The cache cannot be read, and there is no `refuse`.
     ClientClosedError
         The other source was closed.
     """
-    async for series, found in find_other_bars(folder, against, chosen, span, archives=archives, rest=rest):
-        if isinstance(found, Comparison):
-            yield found
-        else:
-            yield await in_thread(compare_bars, folder, series, found)
+    others = find_other_bars(folder, against, chosen, span, archives=archives, rest=rest, refuse=refuse)
+    async for series, found in others:
+        done = [found] if isinstance(found, Comparison) else []
+        with containing(refuse):
+            if not isinstance(found, Comparison):
+                done.append(await in_thread(compare_bars, folder, series, found))
+        for one in done:
+            yield one
 
 
 def compare_bars(folder: CacheFolder, series: SeriesKey, other: OtherBars) -> Comparison:
@@ -230,6 +236,7 @@ async def find_other_bars(
     *,
     archives: ArchiveSource | None = None,
     rest: RestDataClient | None = None,
+    refuse: Callable[[CkvdError], None] | None = None,
 ) -> AsyncIterator[tuple[SeriesKey, OtherBars | Comparison]]:
     """Read what another source has of cached bars. Parameters and errors: see `compare_cache`.
 
@@ -241,8 +248,10 @@ async def find_other_bars(
     if span is not None and (span.start_ms % 1000 or span.end_ms % 1000):
         raise ValueError(f"segments start and end on whole seconds, so cannot be cut at {span}")
     with download_folder(folder) as place:
-        for series in chosen.choose(folder):
-            spans = await in_thread(_spans_to_compare, folder, series, span, against)
+        for series in chosen.choose(folder, refuse):
+            spans: tuple[Span, ...] = ()
+            with containing(refuse):
+                spans = await in_thread(_spans_to_compare, folder, series, span, against)
             if not spans:
                 continue
             if against is Against.FINER:

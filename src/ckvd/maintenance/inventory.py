@@ -19,7 +19,7 @@ from ckvd.cache.packing import survey_packing
 from ckvd.cache.resolution import resolve, superseded
 from ckvd.cache.rows import read_grid
 from ckvd.cache.untraded_tail import untraded_tail_of
-from ckvd.errors import SegmentError, cannot
+from ckvd.errors import CacheError, SegmentError, cannot, concerns_one_place, containing
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.gaps import SCANNED_BARS_MAX, count_filled, find_gaps
 from ckvd.model.provenance import Absence, Origin, Source
@@ -28,17 +28,20 @@ from ckvd.model.timespan import Span, union
 from ckvd.segment.reader import SegmentReader, read_open_times, read_segment_header
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
     from ckvd.cache.folder import CacheFolder, SegmentName
     from ckvd.cache.untraded_tail import UntradedTail
+    from ckvd.errors import CkvdError
     from ckvd.maintenance.selection import SeriesFilter
     from ckvd.model.grid import Grid
     from ckvd.model.market import SeriesKey
     from ckvd.segment.header import SegmentHeader
 
 # A source in the JSON of a header. Parsing the JSON would take longer than everything else.
-_SOURCE: Final = re.compile(rb'"origin":"([^"]*)","name":"((?:[^"\\]|\\.)*)","start_ms":(-?\d+),"end_ms":(-?\d+)')
+_SOURCE: Final = re.compile(
+    rb'"origin":"([^"]*)","name":"((?:[^"\\]|\\.)*)","start_ms":(-?\d{1,18}),"end_ms":(-?\d{1,18})'
+)
 _ORIGINS: Final = {origin.value.encode(): origin for origin in Origin}
 
 
@@ -163,12 +166,28 @@ class CacheTotals(Record):
         return fields_as_json(self) | {"groups": groups}
 
 
-def list_series(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING) -> Iterator[SeriesSummary]:
-    """Summarise each series that has segments, in order. Errors: see `summarise_series`."""
-    for series in chosen.choose(folder):
-        summary = summarise_series(folder, series)
-        if summary.segment_count:
-            yield summary
+def list_series(
+    folder: CacheFolder, chosen: SeriesFilter = EVERYTHING, refuse: Callable[[CkvdError], None] | None = None
+) -> Iterator[SeriesSummary]:
+    """Summarise each series that has segments, in order.
+
+    Parameters
+    ----------
+    folder : CacheFolder
+    chosen : SeriesFilter
+    refuse : callable, optional
+        Called with the error of each series or folder that cannot be read; the others are summarised all the same.
+
+    Raises
+    ------
+    CacheBusyError, CacheError
+        See `summarise_series`; only if there is no `refuse`.
+    """
+    for series in chosen.choose(folder, refuse):
+        summaries = []
+        with containing(refuse):
+            summaries.append(summarise_series(folder, series))
+        yield from (summary for summary in summaries if summary.segment_count)
 
 
 def summarise_series(folder: CacheFolder, series: SeriesKey) -> SeriesSummary:
@@ -241,8 +260,12 @@ def _count_bars(path: str, header: SegmentHeader, span: Span, grid: Grid) -> tup
             if grid.is_known:
                 return len(rows), slot_count - count_filled(opens, span, grid)
             return len(rows), sum(gap.bar_count for gap in find_gaps(opens, [span], grid, rows.absences))
+    except FileNotFoundError:
+        raise
     except SegmentError:
         return 0, slot_count
+    except OSError as error:
+        raise cannot("be read", path, error) from error
 
 
 def _has_rows(header: SegmentHeader | None) -> bool:
@@ -254,9 +277,9 @@ def _sources_within(header: SegmentHeader, span: Span) -> list[tuple[Origin, byt
     """The origins and names of the sources of a part of a segment."""
     is_whole = span == header.span
     return [
-        (_ORIGINS[origin], name)
+        (_ORIGINS.get(origin, Origin.UNKNOWN), name)
         for origin, name, start_ms, end_ms in _SOURCE.findall(header.metadata)
-        if origin in _ORIGINS and (is_whole or (int(start_ms) < span.end_ms and int(end_ms) > span.start_ms))
+        if is_whole or (int(start_ms) < span.end_ms and int(end_ms) > span.start_ms)
     ]
 
 
@@ -286,10 +309,10 @@ def _describe(
         if held:
             raise
         return None
-    except SegmentError as error:
+    except (SegmentError, CacheError) as error:
+        if not concerns_one_place(error):
+            raise
         return SegmentSummary(name, held, trouble=error.reason)
-    except OSError as error:
-        return SegmentSummary(name, held, trouble=str(error.strerror))
     return SegmentSummary(
         name,
         held,
@@ -312,12 +335,14 @@ def winning_sources(segments: Iterable[SegmentSummary]) -> list[Source]:
     return list(sources.values())
 
 
-def total(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING) -> CacheTotals:
-    """Sum up some series. Errors: see `list_series`."""
+def total(
+    folder: CacheFolder, chosen: SeriesFilter = EVERYTHING, refuse: Callable[[CkvdError], None] | None = None
+) -> CacheTotals:
+    """Sum up some series. `refuse` and errors: see `list_series`."""
     groups: dict[tuple[str, str], tuple[int, int, int, int]] = {}
     files_ms: list[int] = []
     packable_nbytes = packable_count = superseded_nbytes = 0
-    for summary in list_series(folder, chosen):
+    for summary in list_series(folder, chosen, refuse):
         series = summary.series
         group = (series.market.value, series.interval.value)
         count, segment_count, bar_count, nbytes = groups.get(group, (0, 0, 0, 0))
@@ -357,8 +382,8 @@ def _read_headers(
         except FileNotFoundError:
             if name in winning:
                 raise
-        except SegmentError:
+        except (SegmentError, CacheError) as error:
+            if not concerns_one_place(error):
+                raise
             headers[name] = None
-        except OSError as error:
-            raise cannot("be read", path, error) from error
     return headers

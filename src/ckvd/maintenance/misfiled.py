@@ -10,7 +10,6 @@ that dies in between leaves bars in both places, and the next move finds nothing
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,22 +23,31 @@ from ckvd.cache.locks import FileLock
 from ckvd.cache.resolution import hull, is_answered, resolve
 from ckvd.cache.rows import read_contents, table_of
 from ckvd.cache.store import SeriesStore
-from ckvd.errors import CacheBusyError, IdentityError, SegmentCorruptError, cannot
+from ckvd.errors import (
+    CacheBusyError,
+    IdentityError,
+    SegmentCorruptError,
+    cannot,
+    containing,
+    shown,
+)
 from ckvd.maintenance.quarantine import Quarantined, set_aside_misfiled
 from ckvd.model.calendar import days_of, months_of
 from ckvd.model.market import Kind, Market, SeriesKey
 from ckvd.model.provenance import earliest_recheck_ms, narrow
 from ckvd.model.table import merge_tables, rows_within
 from ckvd.model.timespan import Span, difference, union
+from ckvd.regular_file import is_there
 from ckvd.segment.reader import SegmentReader
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX, SERIES_LOCK_TIMEOUT_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder
     from ckvd.cache.resolution import Winner
+    from ckvd.errors import CkvdError
     from ckvd.model.provenance import Absence, Source
     from ckvd.model.table import KlineTable
 
@@ -92,27 +100,48 @@ class Moved:
     set_aside: tuple[Quarantined, ...]
 
 
-def find_misfiled(folder: CacheFolder) -> list[Misfiled]:
-    """Find the misfiled series that have segments, in order. Raises CacheError if a folder cannot be read."""
-    return [found for market in Market for kind in Kind for found in _find_in(folder, market, kind)]
+def find_misfiled(folder: CacheFolder, refuse: Callable[[CkvdError], None] | None = None) -> list[Misfiled]:
+    """Find the misfiled series that have segments, in order.
+
+    Parameters
+    ----------
+    folder : CacheFolder
+    refuse : callable, optional
+        Called with the error of each folder that cannot be read; the others are looked at all the same.
+
+    Raises
+    ------
+    CacheError
+        A folder cannot be read, and there is no `refuse`.
+    """
+    found = []
+    for market in Market:
+        for kind in Kind:
+            root = folder.root / market / kind
+            try:
+                paths = sorted(root.glob("*/*"))
+            except OSError as error:
+                raise cannot("be listed", root, error) from error
+            for path in paths:
+                with containing(refuse):
+                    found.append(_misfiled_in(path, market, kind))
+    return [misfiled for misfiled in found if misfiled is not None]
 
 
-def _find_in(folder: CacheFolder, market: Market, kind: Kind) -> Iterator[Misfiled]:
-    root = folder.root / market / kind
+def _misfiled_in(path: Path, market: Market, kind: Kind) -> Misfiled | None:
+    """What a folder has of another series than that of its name; None for all others."""
+    symbol, interval = path.parts[-2:]
     try:
-        paths = sorted(path for path in root.glob("*/*") if path.is_dir())
-        for path in paths:
-            symbol, interval = path.parts[-2:]
-            with contextlib.suppress(IdentityError):
-                series = SeriesKey.of_older(symbol, interval, market=market, kind=kind)
-                names = sorted(filter(None, (parse_segment_name(file.name) for file in path.iterdir())))
-                if series.symbol != symbol and series.interval == interval and names:
-                    nbytes = sum((path / name.file_name).stat().st_size for name in names)
-                    yield Misfiled(path, f"{market}/{kind}/{symbol}/{interval}", series, tuple(names), nbytes)
-    except FileNotFoundError:
-        return  # just moved by another process
+        series = SeriesKey.of_older(symbol, interval, market=market, kind=kind)
+        if series.symbol == symbol or series.interval != interval:
+            return None
+        names = sorted(filter(None, (parse_segment_name(file.name) for file in path.iterdir())))
+        nbytes = sum((path / name.file_name).lstat().st_size for name in names)
+    except (IdentityError, FileNotFoundError, NotADirectoryError):
+        return None  # the folder of another program, or just moved by another process
     except OSError as error:
-        raise cannot("be listed", root, error) from error
+        raise cannot("be listed", path, error) from error
+    return Misfiled(path, f"{market}/{kind}/{symbol}/{interval}", series, tuple(names), nbytes) if names else None
 
 
 def move_home(folder: CacheFolder, misfiled: Misfiled, *, at_ms: int) -> Moved:
@@ -138,7 +167,7 @@ def move_home(folder: CacheFolder, misfiled: Misfiled, *, at_ms: int) -> Moved:
     lock = locks / (misfiled.written.replace("/", "-") + LOCK_SUFFIX)
     # An older version of ckvd may be writing under that name.
     with FileLock(lock, timeout_s=SERIES_LOCK_TIMEOUT_S):
-        names = [name for name in misfiled.segments if (misfiled.path / name.file_name).exists()]
+        names = [name for name in misfiled.segments if is_there(misfiled.path / name.file_name)]
         bar_count = sum(_copy(folder, misfiled, winner, at_ms) for winner in resolve(hull(names), names))
         SeriesStore(folder, misfiled.series).flush()
         # The oldest first: should the process die here, bars that were replaced do not win again.
@@ -162,7 +191,7 @@ def _open(misfiled: Misfiled, name: SegmentName) -> SegmentReader:
 def _require_intact(reader: SegmentReader, misfiled: Misfiled, name: SegmentName) -> None:
     header = reader.header
     if (header.series_text, header.span, header.revision) != (misfiled.written, name.span, name.revision):
-        reason = f"its header says {header.series_text} {header.span}, revision {header.revision}"
+        reason = f"its header says {shown(header.series_text)} {header.span}, revision {header.revision}"
         raise SegmentCorruptError(reader.path, f"{reason}: it was renamed or swapped, and is not moved")
     reader.verify()
 

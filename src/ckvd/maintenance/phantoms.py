@@ -38,8 +38,8 @@ def _segments_of_phantom(folder: CacheFolder, series: SeriesKey) -> list[Segment
     names = folder.segments(series)
     try:
         is_empty = all(_knows_nothing(read_named_header(folder, series, name)) for name in names)
-    except (FileNotFoundError, SegmentError):
-        return []  # just replaced, or damaged: who knows what was in it
+    except (OSError, SegmentError):
+        return []  # just replaced, damaged, or not to be read: who knows what is in it
     return names if is_empty else []
 
 

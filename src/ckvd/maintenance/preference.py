@@ -15,7 +15,7 @@ from ckvd.cache.resolution import resolve
 from ckvd.cache.rows import read_contents
 from ckvd.cache.store import SeriesStore
 from ckvd.concurrency.work import in_thread
-from ckvd.errors import CacheBusyError
+from ckvd.errors import CacheBusyError, CkvdError, containing
 from ckvd.maintenance.bar_difference import differing_rows
 from ckvd.maintenance.comparison import Against, Agreement, Comparison, compare_bars, find_other_bars
 from ckvd.maintenance.selection import EVERYTHING
@@ -25,7 +25,7 @@ from ckvd.model.timespan import union
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from ckvd.cache.folder import CacheFolder
     from ckvd.maintenance.comparison import OtherBars
@@ -56,6 +56,7 @@ async def prefer_source(
     *,
     archives: ArchiveSource | None = None,
     rest: RestDataClient | None = None,
+    refuse: Callable[[CkvdError], None] | None = None,
 ) -> AsyncIterator[Comparison]:
     """Replace cached bars that differ from those of a preferred source.
 
@@ -70,6 +71,8 @@ async def prefer_source(
         Needed for `Preferred.DAYS`.
     rest : RestDataClient, optional
         Needed for `Preferred.REST`.
+    refuse : callable, optional
+        See `compare_cache`.
 
     Yields
     ------
@@ -85,13 +88,14 @@ async def prefer_source(
     ClientClosedError
         The source was closed.
     """
-    async for series, found in find_other_bars(
-        folder, preferred.against, chosen, span, archives=archives, rest=rest
-    ):
-        if isinstance(found, Comparison):
-            yield found
-        else:
-            yield await in_thread(_prefer, folder, series, found)
+    others = find_other_bars(folder, preferred.against, chosen, span, archives=archives, rest=rest, refuse=refuse)
+    async for series, found in others:
+        done = [found] if isinstance(found, Comparison) else []
+        with containing(refuse):
+            if not isinstance(found, Comparison):
+                done.append(await in_thread(_prefer, folder, series, found))
+        for one in done:
+            yield one
 
 
 def _prefer(folder: CacheFolder, series: SeriesKey, other: OtherBars) -> Comparison:

@@ -18,15 +18,16 @@ from ckvd.cache.packing_plan import Merge, PackInput
 from ckvd.cache.resolution import Winner, hull, resolve, superseded
 from ckvd.cache.rows import count_rows
 from ckvd.cache.store import SeriesStore
-from ckvd.errors import CacheBusyError, SegmentError
+from ckvd.errors import CacheBusyError, SegmentError, containing
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.timespan import Span, difference
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Callable, Container, Iterable
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder, SegmentName
+    from ckvd.errors import CkvdError
     from ckvd.maintenance.selection import SeriesFilter
     from ckvd.model.market import SeriesKey
 
@@ -63,7 +64,12 @@ class Pruning:
     nbytes: int
 
 
-def plan_pruning(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING, span: Span = ALL_TIME) -> list[Pruning]:
+def plan_pruning(
+    folder: CacheFolder,
+    chosen: SeriesFilter = EVERYTHING,
+    span: Span = ALL_TIME,
+    refuse: Callable[[CkvdError], None] | None = None,
+) -> list[Pruning]:
     """Plan the removal of a span from some series. It changes nothing; `prune_span` does it.
 
     Parameters
@@ -72,37 +78,50 @@ def plan_pruning(folder: CacheFolder, chosen: SeriesFilter = EVERYTHING, span: S
     chosen : SeriesFilter
     span : Span
         On whole seconds; everything by default.
+    refuse : callable, optional
+        Called with the error of each series or folder that cannot be read; the others are planned for all the same.
 
     Raises
     ------
     SegmentError, CacheError
-        A segment or folder cannot be read.
+        A segment or folder cannot be read, and there is no `refuse`.
     """
     if span.start_ms % 1000 or span.end_ms % 1000:
         raise ValueError(f"segments start and end on whole seconds, so cannot be cut at {span}")
-    prunings = (_plan_series(folder, series, span) for series in chosen.choose(folder))
+    prunings = []
+    for series in chosen.choose(folder, refuse):
+        with containing(refuse):
+            prunings.append(_plan_series(folder, series, span))
     return [pruning for pruning in prunings if pruning.segments]
 
 
-def plan_pruning_to_size(folder: CacheFolder, nbytes_max: int, chosen: SeriesFilter = EVERYTHING) -> list[Pruning]:
+def plan_pruning_to_size(
+    folder: CacheFolder,
+    nbytes_max: int,
+    chosen: SeriesFilter = EVERYTHING,
+    refuse: Callable[[CkvdError], None] | None = None,
+) -> list[Pruning]:
     """Plan what to remove so that the chosen series take at most `nbytes_max`. `carry_out` does it.
 
     Superseded segments go first, then the least recently read. Segments that overlap go together, so nothing has to
     be copied. How precise the order is depends on the file system: most record a read once a day, and those mounted
-    with `noatime` never; then the age of the file counts. Errors: see `plan_pruning`.
+    with `noatime` never; then the age of the file counts. What cannot be read does not count.
+
+    `refuse` and errors: see `plan_pruning`.
     """
     replaced: list[Pruning] = []
     candidates: list[_Group] = []
     total = 0
-    for series in chosen.choose(folder):
-        segments = folder.segments(series)
-        dead = tuple(superseded(segments))
-        dead_nbytes = folder.nbytes_of(series, dead)
-        groups = _groups_of(folder, series, [name for name in segments if name not in dead])
-        total += dead_nbytes + sum(group.nbytes for group in groups)
-        candidates += groups
-        if dead:
-            replaced.append(Pruning(series, _NOTHING, dead, (), 0, dead_nbytes))
+    for series in chosen.choose(folder, refuse):
+        with containing(refuse):
+            segments = folder.segments(series)
+            dead = tuple(superseded(segments))
+            dead_nbytes = folder.nbytes_of(series, dead)
+            groups = _groups_of(folder, series, [name for name in segments if name not in dead])
+            total += dead_nbytes + sum(group.nbytes for group in groups)
+            candidates += groups
+            if dead:
+                replaced.append(Pruning(series, _NOTHING, dead, (), 0, dead_nbytes))
     prunings = []
     if total > nbytes_max:
         prunings += replaced
@@ -250,10 +269,11 @@ def _count_unread(file: Path, span: Span) -> int:
     Its time of access is put back: a plan that is only shown would otherwise change which segments go first.
     """
     with contextlib.suppress(FileNotFoundError, SegmentError):
-        status = file.stat()
+        status = file.lstat()
         row_count = count_rows(file, span)
-        with contextlib.suppress(OSError):
-            os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        with contextlib.suppress(OSError, NotImplementedError):
+            # Not through a link: what it leads to may be somebody else's.
+            os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
         return row_count
     return 0
 

@@ -11,17 +11,27 @@ from __future__ import annotations
 import contextlib
 import errno as errno_codes
 import json
+import os
+import re
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
-from ckvd.cache.folder import QUARANTINE_FOLDER, QUARANTINE_REASON_SUFFIX, SegmentName, parse_segment_name
+from ckvd.cache.folder import (
+    LOCK_SUFFIX,
+    QUARANTINE_FOLDER,
+    QUARANTINE_REASON_SUFFIX,
+    SegmentName,
+    parse_segment_name,
+)
 from ckvd.cache.locks import SeriesLock
-from ckvd.errors import CacheError, IdentityError, SegmentError, cannot
+from ckvd.errors import CacheError, IdentityError, SegmentError, cannot, shown
 from ckvd.maintenance.tombstones import publish_tombstones, spans_to_hide, withdraw_tombstones
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import now_ms
+from ckvd.regular_file import IrregularFileError, irregular_kind, is_there, open_regular, read_regular
 from ckvd.segment.atomic_file import atomic_write, flush_folder
 from ckvd.segment.reader import read_segment_header
 
@@ -33,7 +43,14 @@ if TYPE_CHECKING:
 
 # The key in stored reasons: tombstones were once called stand-ins.
 _TOMBSTONES_KEY: Final = "stand_ins"
-_ERRNOS_WITHOUT_LINKS: Final = (errno_codes.EPERM, errno_codes.ENOTSUP, errno_codes.ENOSYS, errno_codes.EMLINK)
+_REASON_NBYTES_MAX: Final = 1 << 20
+_REASON_LENGTH_MAX: Final = 2000
+# What reading JSON of an unexpected form raises.
+_FOREIGN_ERRORS: Final = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+# Where a file cannot have a second name: on a disk without links, on another disk, or because it is a folder.
+_ERRNOS_WITHOUT_LINKS: Final = frozenset(
+    {errno_codes.EPERM, errno_codes.ENOTSUP, errno_codes.ENOSYS, errno_codes.EMLINK, errno_codes.EXDEV}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +127,9 @@ def quarantine_file(
         tombstones: tuple[SegmentName, ...] = ()
         if (name := parse_segment_name(file_name)) is not None:
             spans = spans_to_hide(name, folder.segments(series), returning)
-            tombstones = publish_tombstones(folder, series, lock, spans, at_ms=since_ms if at_ms is None else at_ms)
+            tombstones = publish_tombstones(
+                folder, series, lock, spans, leaving=name, at_ms=since_ms if at_ms is None else at_ms
+            )
         quarantined = Quarantined(
             _unused_path(place, file_name), series, file_name, reason, since_ms, nbytes, tombstones
         )
@@ -147,9 +166,26 @@ def set_aside_misfiled(folder: CacheFolder, series: SeriesKey, source: Path, rea
         return quarantined if _move_aside(source, quarantined) else None
 
 
+def set_aside_lock_file(folder: CacheFolder, series: SeriesKey, reason: str) -> Quarantined | None:
+    """Set aside what is in the place of the lock file of a series, and is no file: nobody can lock it.
+
+    Returns
+    -------
+    Quarantined or None
+        None where it is gone or a file by now. Errors: see `quarantine_file`.
+    """
+    source = folder.lock_path(series)
+    place = folder.make_path(folder.root / QUARANTINE_FOLDER / str(series))
+    nbytes = _nbytes_of(source)
+    if nbytes is None or not irregular_kind(source):
+        return None
+    quarantined = Quarantined(_unused_path(place, source.name), series, source.name, reason, now_ms(), nbytes)
+    return quarantined if _move_aside(source, quarantined) else None
+
+
 def _nbytes_of(source: Path) -> int | None:
     try:
-        return source.stat().st_size
+        return source.lstat().st_size
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -162,7 +198,7 @@ def _move_aside(source: Path, quarantined: Quarantined) -> bool:
         _write_reason(quarantined)
         fault_points.reach(Step.REASON_WRITTEN)
         try:
-            source.rename(quarantined.path)
+            _move(source, quarantined.path)
         except FileNotFoundError:
             _reason_path(quarantined.path).unlink(missing_ok=True)
             return False
@@ -172,6 +208,22 @@ def _move_aside(source: Path, quarantined: Quarantined) -> bool:
     except OSError as error:
         raise cannot("be set aside", source, error) from error
     return True
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename a file. Where its series is a link to another disk, copy it, whole and durably, and remove it."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno_codes.EXDEV:
+            raise
+        if source.is_symlink():
+            target.symlink_to(source.readlink())
+        else:
+            descriptor, _ = open_regular(source)
+            with os.fdopen(descriptor, "rb") as content, atomic_write(target) as copy:
+                shutil.copyfileobj(content, copy)
+        source.unlink()
 
 
 def list_quarantine(folder: CacheFolder) -> list[Quarantined]:
@@ -205,13 +257,16 @@ def restore(folder: CacheFolder, quarantined: Quarantined, file_name: str | None
     CacheError
         Another file has the name now, the file cannot be moved, or its header names no series that can be read.
     """
+    if quarantined.file_name.endswith(LOCK_SUFFIX):
+        reason = "stood in the place of a lock file, and nothing needs it; ckvd cache prune --quarantine removes it"
+        raise CacheError(str(quarantined.path), reason)
     _require_readable_name(quarantined)
     target = folder.series_path(quarantined.series) / (file_name or quarantined.file_name)
     with SeriesLock(folder, quarantined.series):
         # Made with the series locked: pruning removes empty folders.
         path = folder.make_series_path(quarantined.series)
         is_back = _is_same(target, quarantined.path)
-        if target.exists() and not is_back:
+        if is_there(target) and not is_back:
             raise CacheError(str(target), "is there already, and a segment is never overwritten")
         try:
             if not is_back:
@@ -245,7 +300,7 @@ def _put_beside(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in _ERRNOS_WITHOUT_LINKS:
             raise
-        source.rename(target)
+        _move(source, target)
 
 
 def _require_readable_name(quarantined: Quarantined) -> None:
@@ -269,6 +324,8 @@ def _require_readable_name(quarantined: Quarantined) -> None:
 def discard(quarantined: Quarantined) -> None:
     """Delete a file in quarantine for good. Raises CacheError if that is impossible."""
     try:
+        if quarantined.path.is_dir() and not quarantined.path.is_symlink():
+            shutil.rmtree(quarantined.path)  # a folder that had the name of a segment
         quarantined.path.unlink(missing_ok=True)
         _reason_path(quarantined.path).unlink(missing_ok=True)
     except OSError as error:
@@ -283,7 +340,7 @@ def _unused_path(place: Path, file_name: str) -> Path:
     """A path that no file in quarantine has: with the file's own name, or with a number after it."""
     number = 1
     target = place / file_name
-    while target.exists():
+    while is_there(target):
         number += 1
         target = place / f"{file_name}.{number}"
     return target
@@ -304,16 +361,20 @@ def _read(path: Path, reason_path: Path) -> Quarantined | None:
     market, kind, symbol, interval = path.parts[-5:-1]
     try:
         series = SeriesKey.of_older(symbol, interval, market=market, kind=kind)
-        document = json.loads(reason_path.read_text(encoding="utf-8"))
+        document = json.loads(read_regular(reason_path, _REASON_NBYTES_MAX))
         tombstones = (parse_segment_name(file_name) for file_name in document.get(_TOMBSTONES_KEY, ()))
+        file_name = document["file_name"]
+        # Restoring a file under a name that leads elsewhere would write outside of the cache.
+        if not re.fullmatch(re.escape(file_name) + r"(\.\d+)?", path.name):
+            return None
         return Quarantined(
             path,
             series,
-            document["file_name"],
-            document["reason"],
+            file_name,
+            shown(document["reason"], _REASON_LENGTH_MAX),
             int(document["since_ms"]),
-            path.stat().st_size,
+            path.lstat().st_size,
             tuple(name for name in tombstones if name is not None),
         )
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, IrregularFileError, RecursionError, *_FOREIGN_ERRORS):
         return None  # a process died between the reason and the file, or ckvd did not write the reason

@@ -27,10 +27,16 @@ from ckvd.cache.resolution import Winner, resolve
 from ckvd.cache.rows import read_contents
 from ckvd.cache.store import SeriesStore
 from ckvd.concurrency.work import run_together
-from ckvd.errors import FATAL_ERRORS, CacheError, CkvdError, NetworkError, SegmentError
+from ckvd.errors import FATAL_ERRORS, CacheError, CkvdError, NetworkError, SegmentError, concerns_one_place
 from ckvd.maintenance.misfiled import Moved, find_misfiled, move_home
 from ckvd.maintenance.phantoms import remove_phantom
-from ckvd.maintenance.quarantine import Quarantined, list_quarantine, quarantine_file, restore
+from ckvd.maintenance.quarantine import (
+    Quarantined,
+    list_quarantine,
+    quarantine_file,
+    restore,
+    set_aside_lock_file,
+)
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.maintenance.tombstones import withdraw_tombstones
 from ckvd.maintenance.verification import (
@@ -45,6 +51,7 @@ from ckvd.model.calendar import months_of
 from ckvd.model.provenance import segment_recheck_ms
 from ckvd.model.record import Record, as_json
 from ckvd.model.timespan import Span, difference, now_ms, union
+from ckvd.regular_file import is_there
 from ckvd.segment.reader import SegmentReader, read_segment_header
 from ckvd.vision.name import ArchiveName
 from ckvd.vision.source import AbsentArchive
@@ -186,10 +193,14 @@ def plan_repair(folder: CacheFolder, findings: Iterable[Finding]) -> tuple[Repai
     steps: dict[tuple[Path, Span | None], RepairStep] = {}
     for finding in findings:
         series, span, place = finding.series, finding.span, (finding.path, finding.span)
-        if series is None or span is None or place in steps:
+        if series is None or place in steps:
             continue
-        if finding.trouble is Trouble.LOST:
-            lost: tuple[Span, ...] = (span,)
+        if span is None:
+            if finding.trouble not in REPAIRABLE:
+                continue
+            lost: tuple[Span, ...] = ()  # a file that wins nowhere
+        elif finding.trouble is Trouble.LOST:
+            lost = (span,)
         elif finding.trouble in REPAIRABLE and (name := parse_segment_name(finding.path.name)) is not None:
             winners = resolve(name.span, folder.segments(series))
             lost = tuple(winner.span for winner in winners if winner.segment == name)
@@ -203,7 +214,7 @@ def plan_repair(folder: CacheFolder, findings: Iterable[Finding]) -> tuple[Repai
             continue
         try:
             files = finding.path.glob("*.ckvd") if finding.trouble in _CLEARED else [finding.path]
-            nbytes = sum(file.stat().st_size for file in files)
+            nbytes = sum(file.lstat().st_size for file in files)
         except OSError:
             nbytes = 0
         steps[place] = RepairStep(finding, series, lost, nbytes)
@@ -264,7 +275,13 @@ def find_lost(
 
 
 def _uncovered(folder: CacheFolder, series: SeriesKey, spans: Iterable[Span], present_ms: int) -> tuple[Span, ...]:
-    return tuple(part for span in spans for part in uncovered_spans(folder, series, span, present_ms))
+    wanted = tuple(spans)
+    try:
+        return tuple(part for span in wanted for part in uncovered_spans(folder, series, span, present_ms))
+    except CacheError as error:
+        if not concerns_one_place(error):
+            raise
+        return wanted  # nobody can tell that the cache covers them
 
 
 # --- Doing it ----------------------------------------------------------------------------------------------
@@ -303,7 +320,7 @@ async def repair(
     refusals: list[str] = []
     try:
         # Both lists keep what was done before an error.
-        quarantined.extend(_set_aside(folder, steps, present_ms))
+        quarantined.extend(_set_aside(folder, steps, present_ms, refusals))
         renamed.extend(_rename_swapped(folder, quarantined))
         if renamed:
             _withdraw_tombstones(folder, [moved for _, moved in quarantined])
@@ -321,7 +338,7 @@ async def repair(
     if any(finding.trouble is Trouble.LEFTOVER for finding in findings):
         leftovers = tuple(remove_leftovers(folder, at_ms=present_ms))
     return RepairReport(
-        tuple(moved for _, moved in quarantined if moved.path.exists()),
+        tuple(moved for _, moved in quarantined if is_there(moved.path)),
         tuple(renamed),
         tuple(refetched),
         leftovers,
@@ -340,7 +357,7 @@ def _clear_folders(
     phantoms: list[SeriesKey] = []
     refusals: list[str] = []
     misfiled = {step.finding.path for step in steps if step.finding.trouble is Trouble.MISFILED}
-    for one in find_misfiled(folder) if misfiled else ():
+    for one in find_misfiled(folder, lambda _: None) if misfiled else ():
         if one.path in misfiled:
             try:
                 moved.append(move_home(folder, one, at_ms=present_ms))
@@ -356,28 +373,47 @@ def _clear_folders(
 
 
 def _set_aside(
-    folder: CacheFolder, steps: Sequence[RepairStep], present_ms: int
+    folder: CacheFolder, steps: Sequence[RepairStep], present_ms: int, refusals: list[str]
 ) -> Iterator[tuple[RepairStep, Quarantined]]:
-    """Set aside the files that are still wrong: another process may have repaired them meanwhile."""
+    """Set aside the files that are still wrong: another process may have repaired them meanwhile.
+
+    Why one cannot be set aside is added to `refusals`, and the others are set aside all the same.
+    """
     returning: dict[SeriesKey, list[SegmentName]] = {}
     wrong = [step for step in steps if step.finding.trouble in REPAIRABLE]
     for step in wrong:
         if step.finding.trouble is Trouble.SWAPPED and (home := _home_of(step.finding.path)) is not None:
             returning.setdefault(home[0], []).append(home[1])
-    for step in wrong:
-        if step.finding.trouble is Trouble.OTHER_INTERVAL:
-            _keep_the_rest(folder, step)
-        moved = quarantine_file(
-            folder,
-            step.series,
-            step.finding.path.name,
-            f"{step.finding.trouble}: {step.finding.message}",
-            condition=partial(_is_still_wrong, step),
-            returning=returning.get(step.series, ()),
-            at_ms=present_ms,
-        )
+    # Without its lock file nothing of a series can be changed.
+    for step in sorted(wrong, key=lambda step: step.finding.trouble is not Trouble.LOCK_FILE):
+        try:
+            moved = _set_one_aside(folder, step, returning.get(step.series, ()), present_ms)
+        except (CacheError, SegmentError) as error:
+            if not concerns_one_place(error):
+                raise
+            refusals.append(str(error))
+            continue
         if moved is not None:
             yield step, moved
+
+
+def _set_one_aside(
+    folder: CacheFolder, step: RepairStep, returning: Sequence[SegmentName], present_ms: int
+) -> Quarantined | None:
+    reason = f"{step.finding.trouble}: {step.finding.message}"
+    if step.finding.trouble is Trouble.LOCK_FILE:
+        return set_aside_lock_file(folder, step.series, reason)
+    if step.finding.trouble is Trouble.OTHER_INTERVAL:
+        _keep_the_rest(folder, step)
+    return quarantine_file(
+        folder,
+        step.series,
+        step.finding.path.name,
+        reason,
+        condition=partial(_is_still_wrong, step),
+        returning=returning,
+        at_ms=present_ms,
+    )
 
 
 def _keep_the_rest(folder: CacheFolder, step: RepairStep) -> None:
@@ -414,6 +450,8 @@ def _keep_the_rest(folder: CacheFolder, step: RepairStep) -> None:
 
 
 def _is_still_wrong(step: RepairStep) -> bool:
+    if step.finding.trouble is Trouble.REVISION:
+        return True
     name = parse_segment_name(step.finding.path.name)
     assert name is not None, "only files with the name of a segment are planned for"
     return any(found.trouble in REPAIRABLE for found in verify_segment(step.finding.path, step.series, name))
@@ -458,7 +496,7 @@ def _lost_now(
     """The spans of files that are gone or set aside, where the cache does not cover them now."""
     spans: dict[SeriesKey, list[Span]] = {}
     for step in steps:
-        if step.finding.trouble is Trouble.LOST or not step.finding.path.exists():
+        if step.finding.trouble is Trouble.LOST or not is_there(step.finding.path):
             spans.setdefault(step.series, []).extend(step.lost)
     for step, _ in quarantined:
         if step.finding.span is not None:

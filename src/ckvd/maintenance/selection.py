@@ -7,7 +7,10 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ckvd.cache.folder import CacheFolder
+    from ckvd.errors import CkvdError
     from ckvd.model.market import Interval, Kind, Market, SeriesKey
 
 
@@ -37,9 +40,9 @@ class SeriesFilter:
             and (not self.symbols or any(fnmatchcase(series.symbol, symbol.upper()) for symbol in self.symbols))
         )
 
-    def choose(self, folder: CacheFolder) -> list[SeriesKey]:
-        """The series of a cache that match, in order. Raises CacheError if the folder cannot be listed."""
-        return [series for series in folder.series() if series in self]
+    def choose(self, folder: CacheFolder, refuse: Callable[[CkvdError], None] | None = None) -> list[SeriesKey]:
+        """The series of a cache that match, in order. `refuse` and errors: see `CacheFolder.series`."""
+        return [series for series in folder.series(refuse) if series in self]
 
 
 EVERYTHING = SeriesFilter()

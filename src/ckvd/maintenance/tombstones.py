@@ -18,6 +18,7 @@ from ckvd.model.provenance import Absence, Reason
 from ckvd.model.table import empty_table
 from ckvd.model.timespan import Span, difference
 from ckvd.segment.writer import SegmentStatement, SegmentWriter
+from ckvd.utils.config import SEGMENT_REVISION_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -58,7 +59,13 @@ def spans_to_hide(
 
 
 def publish_tombstones(
-    folder: CacheFolder, series: SeriesKey, lock: SeriesLock, spans: Iterable[Span], *, at_ms: int
+    folder: CacheFolder,
+    series: SeriesKey,
+    lock: SeriesLock,
+    spans: Iterable[Span],
+    *,
+    leaving: SegmentName,
+    at_ms: int,
 ) -> tuple[SegmentName, ...]:
     """Publish a tombstone for each span, durably. The caller holds the lock.
 
@@ -70,6 +77,9 @@ def publish_tombstones(
         Of the series, held since the spans were found and until the file is set aside.
     spans : iterable of Span
         From `spans_to_hide`.
+    leaving : SegmentName
+        The segment that is about to be set aside. If it claims the last revision, no tombstone could be newer, and
+        none has to be.
     at_ms : int
         When the spans are due to be fetched.
 
@@ -81,7 +91,8 @@ def publish_tombstones(
     path = folder.series_path(series)
     published = []
     for span in spans:
-        name = SegmentName(span, lock.take_revision(folder.segments(series)))
+        staying = (one for one in folder.segments(series) if one != leaving or one.revision < SEGMENT_REVISION_MAX)
+        name = SegmentName(span, lock.take_revision(staying))
         absence = Absence(span.start_ms, span.end_ms, Reason.NOT_FETCHED, at_ms)
         statement = SegmentStatement(series, span, name.revision, (), (absence,), recheck_ms=at_ms)
         with SegmentWriter.of_table(path / name.file_name, statement, empty_table(series)) as writer:

@@ -13,18 +13,27 @@ from enum import StrEnum
 from functools import partial
 from itertools import pairwise
 from math import inf
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
 from ckvd.acquisition.completion.scope import outer_seconds
-from ckvd.cache.folder import parse_segment_name
+from ckvd.cache.folder import LOCKS_FOLDER, QUARANTINE_FOLDER, has_impossible_revision, parse_segment_name
 from ckvd.cache.leftovers import find_leftovers
 from ckvd.cache.locks import local_lock_file_system
 from ckvd.cache.resolution import hull, is_unfounded
 from ckvd.cache.rows import column_of, read_grid
 from ckvd.cache.untraded_tail import find_untraded_tail
-from ckvd.errors import CacheError, SegmentError, SegmentForeignError, SegmentVersionError, cannot
+from ckvd.errors import (
+    CacheError,
+    CkvdError,
+    SegmentError,
+    SegmentForeignError,
+    SegmentVersionError,
+    cannot,
+    concerns_one_place,
+)
 from ckvd.maintenance.misfiled import find_misfiled
 from ckvd.maintenance.phantoms import is_phantom
 from ckvd.model.grid import Grid
@@ -34,14 +43,14 @@ from ckvd.model.record import Record
 from ckvd.model.stray_bars import interval_fault
 from ckvd.model.table import BarFlag, bar_flags, fields_of
 from ckvd.model.timespan import Span, format_time, union
+from ckvd.regular_file import irregular_kind, is_there, open_regular
 from ckvd.segment.header import decode_header, read_header_nbytes
 from ckvd.segment.layout import BYTE_ORDER, MAGIC, PREAMBLE_NBYTES, VERSION
 from ckvd.segment.reader import SegmentReader
-from ckvd.utils.config import FILE_TIME_STEP_S, MAINTENANCE_CHUNK_ROWS
+from ckvd.utils.config import FILE_TIME_STEP_S, MAINTENANCE_CHUNK_ROWS, SEGMENT_REVISION_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder, SegmentName
     from ckvd.model.market import SeriesKey
@@ -71,6 +80,8 @@ class Trouble(StrEnum):
     UNTRADED_TAIL = "untraded tail"  # as published: bars without a trade at the end of the series
     OFF_GRID = "off the grid"  # as published: bars that open or close off the grid
     UNFOUNDED = "unfounded"  # "not in archive" is said of a time for which no archive was read
+    REVISION = "revision"  # of a segment, and so high that no writer can have taken it, or that none can follow
+    LOCK_FILE = "lock file"  # something that is no regular file is in its place: nobody can write to the series
     STRANGER = "stranger"  # a file in the folder of a series without the name of a segment
     LOST = "lost"  # a file in quarantine covers it, and the cache does not (`repair.find_lost`)
     MISFILED = "misfiled"  # a folder under a second name of a series, which nothing reads
@@ -85,6 +96,8 @@ REPAIRABLE: Final = (
     Trouble.SWAPPED,
     Trouble.UNORDERED,
     Trouble.OTHER_INTERVAL,
+    Trouble.REVISION,
+    Trouble.LOCK_FILE,
 )
 """What `repair` sets aside and fetches again."""
 
@@ -152,10 +165,11 @@ def verify_cache(
     Raises
     ------
     CacheError
-        A folder cannot be listed.
+        The disk fails as a whole. A folder or file that cannot be read is a finding.
     """
     yield from _verify_folder(folder)
-    for series in folder.series() if chosen is None else chosen:
+    yield from find_unlisted(folder)
+    for series in folder.series(_void) if chosen is None else chosen:
         yield from verify_series(folder, series, is_quick=is_quick, since_ms=since_ms)
 
 
@@ -188,16 +202,38 @@ def _changed_s(folder: CacheFolder, series: SeriesKey, name: SegmentName) -> flo
         return inf
 
 
+def find_unlisted(folder: CacheFolder) -> list[Finding]:
+    """The folders of a cache that cannot be listed, so that it is unknown which series they have."""
+    errors: list[CkvdError] = []
+    for _ in folder.series(errors.append):
+        pass
+    # The folder of all series may be the one that cannot be listed.
+    by_path = {error.path: error for error in errors if isinstance(error, CacheError)}
+    return [_unreadable(error) for error in by_path.values()]
+
+
+def _void(_error: CkvdError) -> None:
+    """Do nothing about an error that `find_unlisted` has found."""
+
+
+def _unreadable(error: CacheError, series: SeriesKey | None = None) -> Finding:
+    return Finding(Severity.ERROR, Trouble.UNREADABLE, Path(error.path), error.reason, series)
+
+
 def _verify_folder(folder: CacheFolder) -> Iterator[Finding]:
     """Check the cache as a whole: how far locks reach, leftovers, and folders under second names."""
     file_system = local_lock_file_system(folder.root)
     if file_system is not None:
         message = f"{file_system} as mounted here excludes no writers on other machines: let one machine write"
         yield Finding(Severity.WARNING, Trouble.LOCAL_LOCKS, folder.root, message)
+    for place in (folder.root / LOCKS_FOLDER, folder.root / QUARANTINE_FOLDER):
+        if is_there(place) and not place.is_dir():
+            message = f"{irregular_kind(place) or 'a file'} stands where a folder should be: move it away"
+            yield Finding(Severity.ERROR, Trouble.UNREADABLE, place, message)
     for leftover in find_leftovers(folder):
         message = f"{leftover.nbytes} bytes that a process left behind; ckvd cache prune --leftovers removes it"
         yield Finding(Severity.NOTE, Trouble.LEFTOVER, leftover.path, message)
-    for one in find_misfiled(folder):
+    for one in find_misfiled(folder, _void):
         message = f"its bars are those of {one.series}, and nothing reads them here; ckvd cache repair moves them"
         yield Finding(Severity.WARNING, Trouble.MISFILED, one.path, message, one.series, one.span)
 
@@ -206,10 +242,25 @@ def verify_series(
     folder: CacheFolder, series: SeriesKey, *, is_quick: bool = False, since_ms: int | None = None
 ) -> Iterator[Finding]:
     """Find what is wrong with one series. See `verify_cache`."""
+    try:
+        yield from _verify_series(folder, series, is_quick=is_quick, since_ms=since_ms)
+    except CacheError as error:
+        if not concerns_one_place(error):
+            raise
+        yield _unreadable(error, series)
+
+
+def _verify_series(
+    folder: CacheFolder, series: SeriesKey, *, is_quick: bool, since_ms: int | None
+) -> Iterator[Finding]:
     path = folder.series_path(series)
+    if kind := irregular_kind(folder.lock_path(series)):
+        message = f"{kind}, expected a lock file: nobody can write to {series}; ckvd cache repair sets it aside"
+        yield Finding(Severity.ERROR, Trouble.LOCK_FILE, folder.lock_path(series), message, series)
     yield from _find_strangers(path, series)
     segments = sorted(folder.segments(series))
     yield from _find_same_revisions(path, series, segments)
+    yield from _find_last_revisions(path, series, segments)
     is_unknown = is_phantom(folder, series)
     if is_unknown:
         message = "no source had any of it: is the symbol mistyped? ckvd cache repair removes it"
@@ -259,9 +310,10 @@ def verify_segment(
 def _is_this_version(path: Path) -> bool:
     """Whether a header is of this version apart from the version number, which its checksum does not cover."""
     try:
-        with path.open("rb") as file:
+        descriptor, status = open_regular(path, is_link_followed=True)
+        with os.fdopen(descriptor, "rb") as file:
             start = bytearray(file.read(PREAMBLE_NBYTES))
-            file_nbytes = os.fstat(file.fileno()).st_size
+            file_nbytes = status.st_size
             struct.pack_into("<HH", start, len(MAGIC), VERSION, BYTE_ORDER)
             rest = file.read(read_header_nbytes(bytes(start), str(path), file_nbytes) - len(start))
         decode_header(bytes(start) + rest, str(path), file_nbytes)
@@ -280,17 +332,17 @@ def _check(
     header = reader.header
     try:
         found = header.series
-        _ = header.sources, header.absences
-    except (ValueError, KeyError, TypeError) as error:
-        yield Severity.ERROR, Trouble.DAMAGED, f"its metadata cannot be read: {error!r}", header.row_count
+        _ = header.sources, header.absences, header.later
+    except SegmentError as error:
+        yield Severity.ERROR, Trouble.DAMAGED, error.reason, header.row_count
         return
     if (found, header.span, header.revision) != (series, name.span, name.revision):
         message = f"its header says {found} {header.span}, revision {header.revision}: it was renamed or swapped"
         yield Severity.ERROR, Trouble.SWAPPED, message, header.row_count
         return
-    lacking = set(fields_of(series)) - {column.name for column in header.columns}
+    lacking = header.lacking(fields_of(series))
     if lacking:
-        message = f"it lacks the columns {', '.join(sorted(lacking))}"
+        message = f"it lacks the columns {', '.join(lacking)}"
         yield Severity.ERROR, Trouble.DAMAGED, message, header.row_count
         return
     if is_unfounded(header):
@@ -394,19 +446,31 @@ def _with_examples(rule: str, found: Sequence[int]) -> str:
 
 def _find_strangers(path: Path, series: SeriesKey) -> Iterator[Finding]:
     try:
-        file_names = sorted(entry.name for entry in path.iterdir())
+        file_names = sorted(file.name for file in path.iterdir())
     except FileNotFoundError:
         return
     except OSError as error:
         raise cannot("be listed", path, error) from error
     for file_name in file_names:
         name = parse_segment_name(file_name)
-        if name is not None and name.file_name != file_name:
+        if has_impossible_revision(file_name):
+            message = (
+                f"no revision is above {SEGMENT_REVISION_MAX}, so ckvd ignores it; ckvd cache repair sets it aside"
+            )
+            yield Finding(Severity.ERROR, Trouble.REVISION, path / file_name, message, series)
+        elif name is not None and name.file_name != file_name:
             message = f"it is read as {name.file_name}, which is how it should be spelled"
             yield Finding(Severity.WARNING, Trouble.STRANGER, path / file_name, message, series)
         elif name is None and not file_name.startswith("."):
             message = "not written by ckvd, which ignores it"
             yield Finding(Severity.NOTE, Trouble.STRANGER, path / file_name, message, series)
+
+
+def _find_last_revisions(path: Path, series: SeriesKey, segments: Sequence[SegmentName]) -> Iterator[Finding]:
+    for name in segments:
+        if name.revision == SEGMENT_REVISION_MAX:
+            message = f"no revision can follow {SEGMENT_REVISION_MAX}, so nobody can write to {series}"
+            yield Finding(Severity.ERROR, Trouble.REVISION, path / name.file_name, message, series, name.span)
 
 
 def _find_same_revisions(path: Path, series: SeriesKey, segments: Sequence[SegmentName]) -> Iterator[Finding]:

@@ -1,10 +1,13 @@
 """Where bars come from, and why bars are missing: `Source`, `Absence`, `Gap` and `Reason`.
 
-These are plain values. Segments store sources and absences in their headers as JSON (`to_json`, `of_json`).
+These are plain values. Segments store sources and absences in their headers as JSON (`to_json`, `of_json`). What a
+later version of ckvd adds there is kept: an unknown word reads as `UNKNOWN`, an unknown key is not read, and both
+are in the JSON again that is made of the value. Anything else that is not as this version writes it is refused.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
 
 class Origin(StrEnum):
@@ -21,11 +24,12 @@ class Origin(StrEnum):
     VISION_MONTHLY = "vision-monthly"
     VISION_DAILY = "vision-daily"
     REST = "rest"
+    UNKNOWN = "unknown"  # a word of a later version
 
     @property
     def is_archive(self) -> bool:
         """Whether it is an archive."""
-        return self is not Origin.REST
+        return self in (Origin.VISION_MONTHLY, Origin.VISION_DAILY)
 
 
 class Reason(StrEnum):
@@ -44,6 +48,7 @@ class Reason(StrEnum):
     AFTER_ARCHIVES = "after the last archive"
     # The exchange has the contract, it does not trade yet or no longer, and no archive has it.
     NOT_TRADING = "not trading"
+    UNKNOWN = "unknown"  # a word of a later version
 
     @property
     def is_answer(self) -> bool:
@@ -71,6 +76,7 @@ _WORDS_FOR_OLDER_VERSIONS: Final = {
     Reason.AFTER_ARCHIVES: Reason.AFTER_DELISTING,
     Reason.NOT_TRADING: Reason.NOT_PUBLISHED,
     Reason.NO_ARCHIVE: Reason.NOT_IN_ARCHIVE,
+    Reason.UNKNOWN: Reason.NOT_FETCHED,
 }
 
 
@@ -116,6 +122,8 @@ class Source:
     is_preferred : bool
         Whether somebody chose it over the other sources of the span (`ckvd cache repair --prefer`). Its bars stay,
         whatever the others have.
+    later : str
+        What a later version said beside, as the text of a JSON object; mostly empty.
     """
 
     origin: Origin
@@ -138,6 +146,7 @@ class Source:
     has_header: bool = False
     time_unit: str = "ms"
     is_preferred: bool = False
+    later: str = ""
 
     @property
     def span(self) -> Span:
@@ -146,20 +155,41 @@ class Source:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object. Fields with their default value are left out."""
-        return {name: value for name, value in asdict(self).items() if value != _SOURCE_DEFAULTS[name]}
+        record = {name: value for name, value in asdict(self).items() if value != _SOURCE_DEFAULTS[name]}
+        record.pop("later", None)
+        return record | _later_of(self.later)
 
     @classmethod
     def of_json(cls, record: dict[str, Any]) -> Self:
-        """The inverse of `to_json`. Fields of later versions are ignored."""
-        known = {name: value for name, value in record.items() if name in _SOURCE_DEFAULTS}
-        known["origin"] = Origin(known["origin"])
-        known |= {name: tuple(known[name]) for name in _SOURCE_TUPLES if name in known}
-        return cls(**known)
+        """The inverse of `to_json`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A field is missing, or its value is none that `to_json` writes.
+        """
+        _require_object(record)
+        known: dict[str, Any] = {}
+        later: dict[str, Any] = {}
+        for name, value in record.items():
+            check = _SOURCE_CHECKS.get(name)
+            if check is None:
+                later[name] = value
+            else:
+                known[name] = check(name, value)
+        if (word := _required(known, "origin")) not in _ORIGIN_WORDS:
+            later["origin"] = word
+            word = Origin.UNKNOWN
+        known["origin"] = Origin(word)
+        for name in ("name", "start_ms", "end_ms"):
+            _required(known, name)
+        _require_order(known["start_ms"], known["end_ms"])
+        return cls(**known, later=later_text(later))
 
 
+_ORIGIN_WORDS: Final = frozenset(Origin)
 # Fields without a default have one that equals nothing.
 _SOURCE_DEFAULTS: Final = {field.name: field.default for field in fields(Source)}
-_SOURCE_TUPLES: Final = tuple(name for name, default in _SOURCE_DEFAULTS.items() if default == ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +205,8 @@ class Absence:
     is_listing_read : bool
         Whether the listing of the archives was read for it. Where it was not, as by older versions, the listing may
         tell more.
+    later : str
+        What a later version said beside, as the text of a JSON object; mostly empty.
     """
 
     start_ms: int
@@ -182,6 +214,7 @@ class Absence:
     reason: Reason
     recheck_ms: int = 0
     is_listing_read: bool = False
+    later: str = ""
 
     @property
     def span(self) -> Span:
@@ -200,19 +233,142 @@ class Absence:
             record["is_listing_read"] = True
         if self.reason in _WORDS_FOR_OLDER_VERSIONS:
             record |= {"reason": _WORDS_FOR_OLDER_VERSIONS[self.reason], "exact_reason": self.reason}
-        return record
+        later = _later_of(self.later)
+        if "reason" in later:
+            record.pop("exact_reason", None)  # the later version wrote both words, or only one
+        return record | later
 
     @classmethod
     def of_json(cls, record: dict[str, Any]) -> Self:
-        """The inverse of `to_json`. Where a later version has a word of its own, the word beside it is read."""
-        exact = record.get("exact_reason")
+        """The inverse of `to_json`. Where a later version has a word of its own, the word beside it is read.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A field is missing, or its value is none that `to_json` writes.
+        """
+        _require_object(record)
+        start_ms = _checked_moment("start_ms", _required(record, "start_ms"))
+        end_ms = _checked_moment("end_ms", _required(record, "end_ms"))
+        _require_order(start_ms, end_ms)
+        word = _checked_text("reason", _required(record, "reason"))
+        later = {name: value for name, value in record.items() if name not in _ABSENCE_FIELDS}
+        exact = _checked_text("exact_reason", record.get("exact_reason", word))
+        if exact in _WORDS:
+            word = exact
+        else:
+            later |= {"reason": word, "exact_reason": exact} if exact != word else {"reason": word}
         return cls(
-            record["start_ms"],
-            record["end_ms"],
-            Reason(exact if exact in _WORDS else record["reason"]),
-            record.get("recheck_ms", 0),
-            record.get("is_listing_read", False),
+            start_ms,
+            end_ms,
+            Reason(word) if word in _WORDS else Reason.UNKNOWN,
+            _checked_moment("recheck_ms", record.get("recheck_ms", 0)),
+            _checked_flag("is_listing_read", record.get("is_listing_read", False)),
+            later_text(later),
         )
+
+
+_ABSENCE_FIELDS: Final = ("start_ms", "end_ms", "reason", "exact_reason", "recheck_ms", "is_listing_read")
+
+
+# --- Reading JSON that somebody else may have written ------------------------------------------------------
+
+# The first and last millisecond that have a date, in the years 1 to 9999.
+MOMENT_MIN_MS: Final = -62_135_596_800_000
+MOMENT_MAX_MS: Final = 253_402_300_799_999
+_COUNT_MAX: Final = 2**63 - 1
+_DEPTH_MAX: Final = 16
+
+
+def _require_object(record: object) -> None:
+    if not isinstance(record, dict):
+        raise TypeError(f"expected an object, found {type(record).__name__}")
+
+
+def _required(record: dict[str, Any], name: str) -> Any:
+    if name not in record:
+        raise ValueError(f"there is no {name!r}")
+    return record[name]
+
+
+def _require_order(start_ms: int, end_ms: int) -> None:
+    if end_ms < start_ms:
+        raise ValueError(f"a span ends at {end_ms}, before it starts at {start_ms}")
+
+
+def _checked_text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is text, found {type(value).__name__}")
+    if not value.isascii():
+        value.encode()  # half of a surrogate pair, which JSON can spell, is a ValueError: it can never be written
+    return value
+
+
+def _checked_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is true or false, found {type(value).__name__}")
+    return value
+
+
+def _checked_number(name: str, value: Any, least: int, most: int) -> int:
+    if type(value) is not int or not least <= value <= most:
+        found = "another one" if type(value) is int else type(value).__name__
+        raise ValueError(f"{name} is a whole number from {least} to {most}, found {found}")
+    return value
+
+
+def _checked_count(name: str, value: Any) -> int:
+    return _checked_number(name, value, 0, _COUNT_MAX)
+
+
+def _checked_moment(name: str, value: Any) -> int:
+    return _checked_number(name, value, MOMENT_MIN_MS, MOMENT_MAX_MS)
+
+
+def _checked_moments(name: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{name} is a list, found {type(value).__name__}")
+    # Rows with any time whatever are left out of an archive, and reported.
+    return tuple(_checked_number(name, moment_ms, -_COUNT_MAX - 1, _COUNT_MAX) for moment_ms in value)
+
+
+_CHECKS: Final[dict[type, Callable[[str, Any], Any]]] = {
+    str: _checked_text,
+    bool: _checked_flag,
+    int: _checked_count,
+    tuple: _checked_moments,
+}
+_SOURCE_CHECKS: Final = {
+    name: _CHECKS[type(default)] for name, default in _SOURCE_DEFAULTS.items() if type(default) in _CHECKS
+} | {"origin": _checked_text, "name": _checked_text, "start_ms": _checked_moment, "end_ms": _checked_moment}
+del _SOURCE_CHECKS["later"]
+
+
+def later_text(later: dict[str, Any]) -> str:
+    """What a later version said, as the text of a JSON object: the same for equal objects, and empty for none.
+
+    Raises
+    ------
+    ValueError
+        It could not be written as JSON again.
+    """
+    if not later:
+        return ""
+    if _is_deeper(later, _DEPTH_MAX):
+        raise ValueError(f"it is nested more than {_DEPTH_MAX} deep")
+    text = json.dumps(later, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    return _checked_text("what a later version wrote", text)
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth == 0 or any(_is_deeper(part, depth - 1) for part in parts)
+
+
+def _later_of(text: str) -> dict[str, Any]:
+    """The inverse of `later_text`."""
+    later: dict[str, Any] = json.loads(text) if text else {}
+    return later
 
 
 _Spanning = TypeVar("_Spanning", Source, Absence)
@@ -252,7 +408,8 @@ def join_absences(absences: Iterable[Absence]) -> tuple[Absence, ...]:
     joined: list[Absence] = []
     for absence in sorted(absences, key=lambda one: one.start_ms):
         before = joined[-1] if joined else None
-        if before is None or before.end_ms != absence.start_ms or before.reason is not absence.reason:
+        is_same = before is not None and before.reason is absence.reason and before.later == absence.later
+        if before is None or before.end_ms != absence.start_ms or not is_same:
             joined.append(absence)
         else:
             due_ms = earliest_recheck_ms([before, absence])

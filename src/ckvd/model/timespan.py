@@ -167,8 +167,11 @@ def now_ms() -> int:
 
 
 def format_time(moment_ms: int) -> str:
-    """Format a time as ISO text in UTC, as short as possible without loss."""
-    moment = _EPOCH + moment_ms * _MILLISECOND
+    """Format a time as ISO text in UTC, as short as possible without loss; as a number if no date has it."""
+    try:
+        moment = _EPOCH + moment_ms * _MILLISECOND
+    except OverflowError:
+        return f"{moment_ms} ms"
     if moment_ms % DAY_MS == 0:
         return moment.strftime("%Y-%m-%d")
     if moment_ms % 1000:

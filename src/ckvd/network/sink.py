@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from ckvd.errors import cannot
+from ckvd.regular_file import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +85,8 @@ class FileSink:
         self._hash = hashlib.sha256()
         self._is_kept = False
         try:
-            self._file = path.open("w+b", buffering=_BUFFER_NBYTES)
+            descriptor, _ = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+            self._file = os.fdopen(descriptor, "w+b", buffering=_BUFFER_NBYTES)
         except OSError as error:
             raise _disk_error(path, error) from error
 

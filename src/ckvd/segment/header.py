@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import TYPE_CHECKING, Any, Final, NoReturn, overload
 
-from ckvd.errors import SegmentCorruptError, SegmentForeignError, SegmentVersionError
+from ckvd.errors import SegmentCorruptError, SegmentForeignError, SegmentVersionError, shown
 from ckvd.model.market import SeriesKey
-from ckvd.model.provenance import Absence, Source
+from ckvd.model.provenance import MOMENT_MAX_MS, MOMENT_MIN_MS, Absence, Source, later_text
 from ckvd.model.table import COLUMN_DTYPES, Decimals
 from ckvd.model.timespan import Span
 from ckvd.segment.layout import (
@@ -38,6 +38,7 @@ from ckvd.utils.config import SEGMENT_HEADER_NBYTES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
 
 class ColumnTable(Sequence[ColumnLayout]):
@@ -52,6 +53,11 @@ class ColumnTable(Sequence[ColumnLayout]):
     def __init__(self, entries: Mapping[str, tuple[Any, ...]]) -> None:
         self._entries = entries
         self._layouts: dict[str, ColumnLayout] = {}
+
+    @property
+    def names(self) -> AbstractSet[str]:
+        """The names of the columns."""
+        return self._entries.keys()
 
     def find(self, name: str) -> ColumnLayout | None:
         """The entry of a column, or None if there is no column of that name."""
@@ -135,12 +141,25 @@ class SegmentHeader:
     def series_text(self) -> str:
         """The series as it was written: an older version accepted names that `SeriesKey` refuses."""
         with self._parsing():
-            record = json.loads(self.metadata)["series"]
+            record = _parse(self.metadata)["series"]
             return "/".join(record[part] for part in ("market", "kind", "symbol", "interval"))
+
+    @property
+    def later(self) -> str:
+        """What a later version said of the segment as a whole, as the text of a JSON object; mostly empty."""
+        with self._parsing():
+            record = _parse(self.metadata)
+            return later_text({key: value for key, value in record.items() if key not in _METADATA_KEYS})
 
     def is_of(self, series: SeriesKey) -> bool:
         """Whether this is a segment of the series. Mostly it compares bytes only, and parses nothing."""
         return self.metadata.startswith(_series_json(series)) or self.series_text == str(series)
+
+    def lacking(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of some columns that the segment does not have."""
+        columns = self.columns
+        known = columns.names if isinstance(columns, ColumnTable) else {column.name for column in columns}
+        return tuple(name for name in names if name not in known)
 
     def column(self, name: str) -> ColumnLayout | None:
         """The layout of a column, or None if the segment has no such column."""
@@ -153,30 +172,54 @@ class SegmentHeader:
     def sources(self) -> tuple[Source, ...]:
         """The sources that the bars came from."""
         with self._parsing():
-            return tuple(Source.of_json(record) for record in json.loads(self.metadata)["sources"])
+            return tuple(map(Source.of_json, _list_in(self.metadata, "sources")))
 
     @property
     def absences(self) -> tuple[Absence, ...]:
         """The known reasons why bars are missing."""
         with self._parsing():
-            return tuple(Absence.of_json(record) for record in json.loads(self.metadata)["absences"])
+            return tuple(map(Absence.of_json, _list_in(self.metadata, "absences")))
 
     @contextmanager
     def _parsing(self) -> Iterator[None]:
         """Say which segment it is whose metadata cannot be read, whatever is wrong with them."""
         try:
             yield
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             raise SegmentCorruptError(
                 self.path or f"segment of {self.span}, revision {self.revision}",
-                f"its metadata cannot be read: {type(error).__name__}: {error}",
+                f"its metadata cannot be read: {type(error).__name__}: {shown(error)}",
             ) from error
+
+
+_METADATA_KEYS: Final = ("series", "sources", "absences", "writer")
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON")
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _parse(metadata: bytes) -> dict[str, Any]:
+    record = _DECODER.decode(metadata.decode())
+    if not isinstance(record, dict):
+        raise TypeError(f"expected an object, found {type(record).__name__}")
+    return record
+
+
+def _list_in(metadata: bytes, key: str) -> list[Any]:
+    records = _parse(metadata)[key]
+    if not isinstance(records, list):
+        raise TypeError(f"{key} are a list, found {type(records).__name__}")
+    return records
 
 
 # A backtest opens many segments of few series, and each column read asks for the series again.
 @lru_cache(maxsize=1024)
 def _series_of(metadata: bytes) -> SeriesKey:
-    record = json.loads(metadata)["series"]
+    record = _parse(metadata)["series"]
     return SeriesKey.of(record["symbol"], record["interval"], market=record["market"], kind=record["kind"])
 
 
@@ -187,9 +230,12 @@ def _series_json(series: SeriesKey) -> bytes:
 
 
 def encode_metadata(
-    series: SeriesKey, sources: Sequence[Source], absences: Sequence[Absence], writer: str
+    series: SeriesKey, sources: Sequence[Source], absences: Sequence[Absence], writer: str, later: str = ""
 ) -> bytes:
-    """Encode the metadata of a header as JSON. The same values always give the same bytes."""
+    """Encode the metadata of a header as JSON. The same values always give the same bytes.
+
+    `later` is what a later version said of the segment as a whole, see `SegmentHeader.later`.
+    """
     record = {
         "series": {
             "market": series.market.value,
@@ -201,6 +247,8 @@ def encode_metadata(
         "absences": [absence.to_json() for absence in absences],
         "writer": writer,
     }
+    if later:
+        record |= json.loads(later)
     return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -324,7 +372,12 @@ def decode_header(content: bytes, path: str, file_nbytes: int) -> SegmentHeader:
     table_end = PREAMBLE_NBYTES + COLUMN_ENTRY_NBYTES * column_count
     if table_end + metadata_nbytes > header_nbytes or end_ms < start_ms or reserved or flags > FLAG_PROVISIONAL:
         raise SegmentCorruptError(path, "its header contradicts itself")
-    columns = _read_column_table(content[PREAMBLE_NBYTES:table_end], row_count, file_nbytes, path)
+    for moment_ms in (start_ms, end_ms, first_open_ms, last_open_ms, recheck_ms):
+        if not MOMENT_MIN_MS <= moment_ms <= MOMENT_MAX_MS:
+            raise SegmentCorruptError(path, f"its header has the time {moment_ms} ms, which no date has")
+    columns = _read_column_table(
+        content[PREAMBLE_NBYTES:table_end], row_count, range(header_nbytes, file_nbytes + 1), path
+    )
     return SegmentHeader(
         span=Span(start_ms, end_ms),
         row_count=row_count,
@@ -348,7 +401,7 @@ _KNOWN_COLUMNS: Final = {
 }
 
 
-def _read_column_table(table: bytes, row_count: int, file_nbytes: int, path: str) -> ColumnTable:
+def _read_column_table(table: bytes, row_count: int, room: range, path: str) -> ColumnTable:
     entries = {}
     for entry in COLUMN_STRUCT.iter_unpack(table):
         raw_name, raw_dtype, encoding, _, _, _, offset, _ = entry
@@ -357,11 +410,16 @@ def _read_column_table(table: bytes, row_count: int, file_nbytes: int, path: str
             raise SegmentCorruptError(
                 path, f"unknown column {raw_name!r}, dtype {raw_dtype!r}, encoding {encoding}"
             )
-        if encoding == Encoding.STORED and offset + row_count * itemsize > file_nbytes:
-            raise SegmentCorruptError(path, f"column {name} would end beyond the file")
+        if encoding == Encoding.STORED:
+            if row_count and not room.start <= offset <= room.stop - 1 - row_count * itemsize:
+                raise SegmentCorruptError(path, f"column {name} would start in the header or end beyond the file")
+        elif (name == "open_time" and row_count) or (encoding == Encoding.REGULAR and name != "close_time"):
+            raise SegmentCorruptError(path, f"column {name} cannot have encoding {encoding}")
         if name in entries:
             raise SegmentCorruptError(path, f"column {name} is in its table twice")
         entries[name] = entry
+    if row_count and "open_time" not in entries:
+        raise SegmentCorruptError(path, f"it has {row_count} bars without an open time")
     return ColumnTable(entries)
 
 

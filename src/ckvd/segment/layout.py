@@ -50,10 +50,12 @@ start len field            meaning
 ===== === ================ =================================================================================
 
 A *stored* column is `row_count` values of its dtype. A *constant* column has the same value, bit for bit, in every
-row. A *regular* column follows from the open time: `close_time` is the last millisecond of the bar's interval.
+row. A *regular* column follows from the open time: `close_time` is the last millisecond of the bar's interval, and
+no other column is regular. The open times of bars are always stored. Times lie in the years 1 to 9999.
 
 **Metadata**, UTF-8 JSON: an object with `series` (market, kind, symbol, interval), `sources` and `absences` (see
-`ckvd.model.provenance`), and `writer`, which names the program. The rest of the header is zeros.
+`ckvd.model.provenance`), and `writer`, which names the program. What a later version adds is kept when segments are
+packed. The rest of the header is zeros.
 
 **Columns** of 4096 bytes or more start at multiples of 4096, so that no two of them share a page and each can be
 advised and released alone. Shorter ones start at multiples of 64. Bytes between columns are zeros. The file ends

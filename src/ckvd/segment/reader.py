@@ -5,6 +5,10 @@ With `verify="first"` it gives `CheckedRows`, whose columns are checked when the
 The constructor checks the header, maps the file read-only and closes its descriptor. A column is `numpy.frombuffer`
 over the map, and a range of rows is a slice of that. The map cannot be closed while an array views it: with
 `numpy.ndarray(buffer=...)` or `numpy.memmap` it could, and using the array would be a segmentation fault.
+
+A segment may be a symbolic link to a regular file, as in a cache that was copied as a farm of links: it is only
+read, and what it leads to is checked like any segment. Anything else in its place is no segment: a pipe, a device,
+a folder, a link that leads nowhere.
 """
 
 from __future__ import annotations
@@ -19,9 +23,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
-from ckvd.errors import SegmentCorruptError, cannot
+from ckvd.errors import SegmentCorruptError, SegmentForeignError, cannot
 from ckvd.lifecycle import AsyncBlock, SyncBlock
 from ckvd.model.grid import regular_close_times
+from ckvd.regular_file import IrregularFileError, open_regular
 from ckvd.segment.checks import check_column, checks_of, now_ns, require_verify
 from ckvd.segment.header import SegmentHeader, decode_header, read_header_nbytes
 from ckvd.segment.layout import ColumnLayout, Encoding
@@ -41,7 +46,6 @@ if TYPE_CHECKING:
 
 # A map keeps a duplicate of the file's descriptor, unless it is told not to (Python 3.13).
 _UNTRACKED: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-_OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 # With huge pages (Linux), the kernel reads an uncached file two megabytes at a time, and maps them with one fault.
 # Once a file is cached in small pages, every later reader pays one fault for each sixteen of them.
 _HUGE_PAGES: Final[int | None] = getattr(mmap, "MADV_HUGEPAGE", None)
@@ -361,7 +365,7 @@ def read_open_times(path: str, header: SegmentHeader) -> Times:
     if column is None or column.encoding is not Encoding.STORED:
         return np.empty(0, np.int64)
     nbytes = header.row_count * column.dtype.itemsize
-    descriptor = os.open(path, _OPEN_FLAGS)
+    descriptor, _ = open_regular(path, is_link_followed=True)
     try:
         content = os.pread(descriptor, nbytes, column.offset)
     finally:
@@ -379,13 +383,15 @@ def _version_of(status: os.stat_result) -> tuple[int, ...]:
 def _open(path: str, read: Callable[[int, str, os.stat_result], _Result]) -> _Result:
     """Call `read` with the descriptor of a file, its path and its status, and close the descriptor."""
     try:
-        descriptor = os.open(path, _OPEN_FLAGS)
+        descriptor, status = open_regular(path, is_link_followed=True)
         try:
-            return read(descriptor, path, os.fstat(descriptor))
+            return read(descriptor, path, status)
         finally:
             os.close(descriptor)
     except FileNotFoundError:
         raise
+    except IrregularFileError as error:
+        raise SegmentForeignError(path, f"no segment: {error.strerror}") from error
     except OSError as error:
         raise cannot("be read", path, error) from error
 
@@ -395,7 +401,10 @@ def _map_segment(
 ) -> tuple[SegmentHeader, mmap.mmap, tuple[int, ...]]:
     file_nbytes = status.st_size
     header = _read_header(descriptor, path, status)
-    mapped = mmap.mmap(descriptor, file_nbytes, access=mmap.ACCESS_READ, **_UNTRACKED)
+    try:
+        mapped = mmap.mmap(descriptor, file_nbytes, access=mmap.ACCESS_READ, **_UNTRACKED)
+    except ValueError as error:
+        raise SegmentCorruptError(path, f"truncated while it was opened: {error}") from error
     if file_nbytes >= _HUGE_PAGE_NBYTES and _HUGE_PAGES is not None:
         with contextlib.suppress(OSError):  # a kernel that refuses it behaves as usual
             mapped.madvise(_HUGE_PAGES)

@@ -53,6 +53,8 @@ class SegmentStatement:
         When to ask a source again for absent bars; 0 for never.
     writer : str
         The program that writes the segment.
+    later : str
+        What a later version said of the segment as a whole, see `SegmentHeader.later`.
     """
 
     series: SeriesKey
@@ -63,6 +65,7 @@ class SegmentStatement:
     is_provisional: bool = False
     recheck_ms: int = 0
     writer: str = "ckvd"
+    later: str = ""
 
 
 def plan_columns(table: KlineTable) -> tuple[ColumnLayout, ...]:
@@ -114,7 +117,9 @@ class SegmentWriter(SyncBlock, AsyncBlock):
     ) -> None:
         self.path = Path(path)
         self._statement = statement
-        self._metadata = encode_metadata(statement.series, statement.sources, statement.absences, statement.writer)
+        self._metadata = encode_metadata(
+            statement.series, statement.sources, statement.absences, statement.writer, statement.later
+        )
         self._columns, self._header_nbytes, self._file_nbytes = place_columns(
             columns, row_count, len(self._metadata)
         )

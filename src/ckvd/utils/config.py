@@ -56,6 +56,8 @@ CHECKED_SEGMENTS_MAX: Final = 4096
 # Two changes of a file within this time may have the same time of change: FAT counts in two seconds, ext4 in a few
 # milliseconds. The clock of a file server may be behind by as much.
 FILE_TIME_STEP_S: Final = 2.0
+# The highest revision: a writer that takes one each second gets there in 31 years. Higher ones are not believed.
+SEGMENT_REVISION_MAX: Final = 999_999_999
 
 # --- Cache -------------------------------------------------------------------------------------------------
 # Readers that a KlineCache keeps open between reads.

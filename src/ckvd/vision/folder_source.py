@@ -16,6 +16,7 @@ from ckvd.concurrency.stopping import check_stop
 from ckvd.concurrency.work import Batching, in_thread
 from ckvd.errors import ChecksumMismatchError, ChecksumMissingError, CkvdError, ClientClosedError, NetworkError
 from ckvd.model.calendar import Cadence
+from ckvd.regular_file import irregular_kind
 from ckvd.utils.config import CHECKSUM_NBYTES_MAX, FOLDER_BATCH_DAYS_MAX
 from ckvd.vision.checksum import parse_checksum
 from ckvd.vision.listing import ListedFile, listed_archives
@@ -105,6 +106,8 @@ class FolderArchiveSource:
             return self._verify(name)
         except FileNotFoundError:
             self._require_mirror()
+        if kind := irregular_kind(self._root / name.path):
+            raise NetworkError(str(self._root / name.path), f"cannot read it: it is {kind} that leads to no file")
         listed = self._list(name.series, Cadence.MONTHLY) if name.period.cadence is Cadence.MONTHLY else []
         spelled = next((archive.name for archive in listed if archive.name.period == name.period), None)
         return AbsentArchive(name, str(self._root / name.path)) if spelled is None else self._verify(spelled)
@@ -151,8 +154,7 @@ class FolderArchiveSource:
                 for entry in entries:
                     # A file may vanish meanwhile, as a temporary file of rsync does. The others are still there.
                     with contextlib.suppress(FileNotFoundError):
-                        if entry.is_file():
-                            files.append(_listed(folder, entry))
+                        files.append(_listed(folder, entry))
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -177,9 +179,14 @@ def choose_small(names: Sequence[ArchiveName]) -> list[int]:
 
 
 def _unreadable(path: Path, error: OSError) -> NetworkError:
-    return NetworkError(str(path), f"cannot read it: {error.strerror}")
+    return NetworkError(str(error.filename or path), f"cannot read it: {error.strerror}")
 
 
 def _listed(folder: str, entry: os.DirEntry[str]) -> ListedFile:
-    status = entry.stat()
+    # Whatever has the name of an archive is listed, and fetching says why it cannot be read. Without it in the
+    # list it would count as an archive that does not exist.
+    try:
+        status = entry.stat()
+    except OSError:
+        status = entry.stat(follow_symlinks=False)  # of a link that leads nowhere
     return ListedFile(folder + entry.name, status.st_size, "", formatdate(status.st_mtime, usegmt=True))

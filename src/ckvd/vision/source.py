@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ckvd.errors import ArchiveError
+from ckvd.regular_file import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,9 +93,9 @@ def read_chunks(path: Path, nbytes: int) -> Iterator[bytes]:
     """Read a file with the fewest system calls, at most `nbytes` at a time.
 
     Opening and closing a file object takes as long as reading a small file, and each of its nine system calls
-    releases the GIL and has to acquire it again.
+    releases the GIL and has to acquire it again. The file may be a link to a regular file: see `open_regular`.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    descriptor, _ = open_regular(path, is_link_followed=True)
     try:
         while chunk := os.read(descriptor, nbytes):
             yield chunk

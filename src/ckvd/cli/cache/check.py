@@ -23,7 +23,7 @@ from ckvd.cli.printing import (
     track,
 )
 from ckvd.cli.stop_signals import stop_signals
-from ckvd.errors import CacheError
+from ckvd.errors import CacheError, CkvdError
 from ckvd.maintenance.audit import ArchiveAudit, Change, audit_cache
 from ckvd.maintenance.comparison import Against
 from ckvd.maintenance.preference import Preferred
@@ -89,8 +89,10 @@ def _show_since(findings: list[Finding], counts: _Counts, since_ms: int, began_m
 
 def _find(selection: Selection, *, is_quick: bool = False, since_ms: int | None = None) -> list[Finding]:
     """Verify a cache and show progress."""
-    chosen = track(selection.series(), "verifying")
-    findings = verify_cache(selection.folder, chosen, is_quick=is_quick, since_ms=since_ms)
+    unlisted: list[CkvdError] = []  # they are findings themselves
+    chosen = selection.filter.choose(selection.folder, unlisted.append)
+    series = chosen if unlisted else selection.expect_some(chosen)
+    findings = verify_cache(selection.folder, track(series, "verifying"), is_quick=is_quick, since_ms=since_ms)
     # What is wrong with the whole cache is of no series.
     return [one for one in findings if one.series is None or one.series in selection.filter]
 
@@ -125,19 +127,21 @@ def repair_command(
     if bounds.span is not None:
         raise exit_with(EXIT_USAGE, "--start and --end say which bars to replace, with --prefer")
     findings = _find_what_to_repair(selection)
+    # What the system refuses to read is nothing to repair here, and not in order.
+    unreadable = [finding for finding in findings if finding.trouble is Trouble.UNREADABLE]
+    selection.refusals.extend(f"{finding.path}: {finding.message}" for finding in unreadable)
     steps = plan_repair(selection.folder, findings)
     if not yes:
         return Result(steps, partial(_show_plan, steps), not steps)
     report = stop_signals.run(_repair(selection.folder, findings, vision_url, fetch=fetch))
-    is_repaired = report.is_complete and all(finding.trouble is not Trouble.UNREADABLE for finding in findings)
-    return Result(report, partial(_show_report, report), is_repaired)
+    return Result(report, partial(_show_report, report), report.is_complete)
 
 
 def _find_what_to_repair(selection: Selection) -> list[Finding]:
     """Find what is wrong now, and which spans are still lost since an earlier repair."""
     folder, chosen = selection.folder, selection.filter
     # If all segments of a series are in quarantine, it may have no folder to verify.
-    is_there = bool(chosen.choose(folder)) or not find_lost(folder, chosen)
+    is_there = bool(chosen.choose(folder, lambda _: None)) or not find_lost(folder, chosen)
     findings = _find(selection) if is_there else []
     return findings + find_lost(folder, chosen, findings)
 
@@ -153,7 +157,8 @@ async def _repair(
 
 def _show_plan(steps: tuple[RepairStep, ...]) -> None:
     for step in steps:
-        lost = ", ".join(map(str, step.lost)) or "nothing: other segments cover it"
+        nothing = "nothing" if step.finding.span is None else "nothing: other segments cover it"
+        lost = ", ".join(map(str, step.lost)) or nothing
         if step.finding.trouble is Trouble.LOST:
             say(f"would fetch {lost}, which was lost with {step.finding.path} ({step.finding.message})")
         elif step.finding.trouble is Trouble.MISFILED:
@@ -268,7 +273,15 @@ async def _audit(
 ) -> list[ArchiveAudit]:
     folder = selection.folder
     async with vision_client(vision_url, folder) as vision:
-        audits = audit_cache(folder, vision.archives, selection.filter, span=span, is_thorough=thorough, fix=fix)
+        audits = audit_cache(
+            folder,
+            vision.archives,
+            selection.filter,
+            span=span,
+            is_thorough=thorough,
+            fix=fix,
+            refuse=selection.refuse,
+        )
         found = []
         with progress_bar("auditing") as update:
             async for one in audits:

@@ -70,9 +70,13 @@ async def _compare(
 
             rest = await stack.enter_async_context(RestDataClient(base_url=addresses.rest_url))
         if is_stored:
-            comparisons = prefer_source(folder, Preferred(against), chosen, span, archives=archives, rest=rest)
+            comparisons = prefer_source(
+                folder, Preferred(against), chosen, span, archives=archives, rest=rest, refuse=selection.refuse
+            )
         else:
-            comparisons = compare_cache(folder, against, chosen, span, archives=archives, rest=rest)
+            comparisons = compare_cache(
+                folder, against, chosen, span, archives=archives, rest=rest, refuse=selection.refuse
+            )
         found = []
         with progress_bar("comparing") as update:
             async for one in comparisons:

@@ -13,7 +13,7 @@ from ckvd.cli import EXIT_USAGE
 from ckvd.cli.cache.verb import Bounds, Result, Selection
 from ckvd.cli.options import exit_with
 from ckvd.cli.printing import complain, count, format_nbytes, progress_bar, say, track
-from ckvd.errors import ExportError, cannot
+from ckvd.errors import DataLockError, ExportError, cannot, containing
 from ckvd.maintenance.data_lock import (
     LockCheck,
     Verdict,
@@ -45,7 +45,8 @@ def export(
         is_overwriting=overwrite,
     )
     for series in track(selection.series(), "exporting"):
-        export.add(series)
+        with containing(lambda error: export.refused.append(str(error))):
+            export.add(series)
     if not (export.files or export.unavailable or export.refused):
         raise selection.nothing()
     is_whole = bool(export.files) and not export.refused and not (export.is_bounded and export.unavailable)
@@ -92,7 +93,7 @@ class _Export:
         for part in covered if wanted is None else [part.intersection(wanted) for part in covered]:
             if part and (found := unavailable_spans_of(self.folder, series, part)):
                 self.unavailable[series] = (*self.unavailable.get(series, ()), *found)
-        self.files += export_series(
+        exported = export_series(
             self.folder,
             series,
             self.target,
@@ -102,6 +103,8 @@ class _Export:
             missing="ignore",
             is_overwriting=self.is_overwriting,
         )
+        for file in exported:
+            self.files.append(file)
 
     def tell_what_is_left_out(self) -> None:
         """Name on standard error what was not written, also beside JSON."""
@@ -166,7 +169,7 @@ def _show_lock(text: str, unavailable: dict[SeriesKey, list[Span]]) -> None:
 
 def _refuse_a_symbol(file: Path, folder: CacheFolder) -> None:
     """Refuse a file named like a symbol: the file was forgotten, and the lock would pin all symbols."""
-    if SeriesFilter(symbols=(str(file),)).choose(folder):
+    if SeriesFilter(symbols=(str(file),)).choose(folder, lambda _: None):
         message = f"{file} is a symbol of the cache {folder.root}: name the file first, such as {file}.lock"
         raise exit_with(EXIT_USAGE, message)
 
@@ -185,6 +188,8 @@ def check_lock_command(*, file: Path, folder: CacheFolder) -> Result:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise cannot("be read", file, error) from error
+    except UnicodeDecodeError as error:
+        raise DataLockError(f"{file} is no text in UTF-8: expected a file that ckvd cache lock wrote") from error
     lines = parse_lock(text, str(file))
     checks = [check for line in track(lines, "hashing") for check in check_lock(folder, [line])]
     return Result(checks, partial(_show_checks, checks), all(check.verdict is Verdict.SAME for check in checks))

@@ -10,6 +10,7 @@ from ckvd.cli import EXIT_INCOMPLETE
 from ckvd.cli.cache.verb import Bounds, Result, Selection
 from ckvd.cli.options import exit_with
 from ckvd.cli.printing import count, format_nbytes, print_table, say, track
+from ckvd.errors import shown
 from ckvd.maintenance.gap_report import GapReport, MonthFill, fill_by_month, report_gaps
 from ckvd.maintenance.inventory import (
     CacheTotals,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 def list_command(*, selection: Selection) -> Result:
     """`ckvd cache list`."""
-    summaries = selection.expect_some(list(list_series(selection.folder, selection.filter)))
+    summaries = selection.expect_some(list(list_series(selection.folder, selection.filter, selection.refuse)))
     return Result(summaries, partial(_show_list, summaries))
 
 
@@ -97,7 +98,8 @@ def _show_series(summary: SeriesSummary, segments: list[SegmentSummary], finding
     for source in winning_sources(segments):
         confirmed = "confirmed" if source.is_checksum_published else "not confirmed"
         preferred = " preferred" if source.is_preferred else ""
-        say(f"source {source.name} {source.row_count} rows {source.sha256[:16] or '-'} {confirmed}{preferred}")
+        sha256 = shown(source.sha256[:16]) or "-"
+        say(f"source {shown(source.name)} {source.row_count} rows {sha256} {confirmed}{preferred}")
     for segment in segments:
         _show_absences(segment)
     for finding in findings:
@@ -115,7 +117,8 @@ def _segment_row(segment: SegmentSummary) -> tuple[object, ...]:
 def _show_absences(segment: SegmentSummary) -> None:
     for absence in (absence for part in segment.held for absence in narrow(segment.absences, part)):
         again = f", ask again {format_time(absence.recheck_ms)}" if absence.recheck_ms else ""
-        say(f"absent {absence.span} {absence.reason}{again}")
+        said = f" ({shown(absence.later)})" if absence.reason is Reason.UNKNOWN else ""
+        say(f"absent {absence.span} {absence.reason}{said}{again}")
 
 
 # --- stats -------------------------------------------------------------------------------------------------
@@ -124,7 +127,7 @@ def _show_absences(segment: SegmentSummary) -> None:
 def stats(*, selection: Selection) -> Result:
     """`ckvd cache stats`."""
     selection.series()
-    totals = total(selection.folder, selection.filter)
+    totals = total(selection.folder, selection.filter, selection.refuse)
     return Result(totals, partial(_show_totals, totals))
 
 
@@ -147,17 +150,19 @@ def _show_totals(totals: CacheTotals) -> None:
 def gaps(*, selection: Selection, bounds: Bounds, calendar: bool) -> Result:
     """`ckvd cache gaps`."""
     wanted = bounds.span
-    reports = []
-    for series in track(selection.series(), "looking for gaps"):
+
+    def report(series: SeriesKey) -> GapReport | None:
         covered = union(name.span for name in selection.folder.segments(series))
         if not covered:
-            continue
+            return None
         # A bound that was not given is that of the series.
         start_ms = covered[0].start_ms if wanted is None or bounds.start is None else wanted.start_ms
         end_ms = covered[-1].end_ms if wanted is None or bounds.end is None else wanted.end_ms
-        if start_ms < end_ms:
-            reports.append(report_gaps(selection.folder, series, Span(start_ms, end_ms)))
-    if not reports:
+        return report_gaps(selection.folder, series, Span(start_ms, end_ms)) if start_ms < end_ms else None
+
+    found = selection.work_on(track(selection.series(), "looking for gaps"), report)
+    reports = [one for one in found if one is not None]
+    if not (reports or selection.refusals):
         raise selection.nothing()
     is_all_fetched = not any(Reason.NOT_FETCHED in report.bar_counts for report in reports)
     return Result(reports, partial(_show_gaps, reports, is_calendar_wanted=calendar), is_all_fetched)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from ckvd.cache.folder import CacheFolder
 from ckvd.cache.leftovers import Leftover, find_leftovers, remove_leftovers
 from ckvd.cache.packing import PackReport, pack_series, survey_packing
 from ckvd.cli import EXIT_USAGE
@@ -27,8 +26,8 @@ _UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 def pack(*, selection: Selection, thorough: bool, yes: bool) -> Result:
     """`ckvd cache pack`."""
-    work = pack_series if yes else survey_packing
-    reports = [work(selection.folder, key, is_thorough=thorough) for key in track(selection.series(), "packing")]
+    work = partial(pack_series if yes else survey_packing, selection.folder, is_thorough=thorough)
+    reports = selection.work_on(track(selection.series(), "packing"), work)
     changes = [report for report in reports if report.merges or report.removed or report.refusals]
     is_well = not any(report.refusals for report in reports)
     document = [_pack_document(report) for report in changes]
@@ -87,14 +86,14 @@ def prune(
         )
     prunings: list[Pruning] = []
     if max_size is not None:
-        prunings = plan_pruning_to_size(folder, _parse_nbytes(max_size), selection.filter)
+        prunings = plan_pruning_to_size(folder, _parse_nbytes(max_size), selection.filter, selection.refuse)
     elif has_choice and (span is not None or not (leftovers or quarantine)):
         prunings = _plan(selection, span)
     found = find_leftovers(folder) if leftovers else []
     aside = [one for one in list_quarantine(folder) if one.series in selection.filter] if quarantine else []
     removal = _Removal(prunings, found, aside)
     if yes:
-        removal = _remove(folder, removal, is_to_size=max_size is not None)
+        removal = _remove(selection, removal, is_to_size=max_size is not None)
     return Result(_removal_document(removal, is_done=yes), partial(_show_removal, removal, is_done=yes))
 
 
@@ -134,17 +133,21 @@ def _parse_nbytes(text: str) -> int:
 
 def _plan(selection: Selection, span: Span | None) -> list[Pruning]:
     try:
-        return plan_pruning(selection.folder, selection.filter, ALL_TIME if span is None else span)
+        return plan_pruning(
+            selection.folder, selection.filter, ALL_TIME if span is None else span, selection.refuse
+        )
     except ValueError as error:
         raise exit_with(EXIT_USAGE, str(error)) from None
 
 
-def _remove(folder: CacheFolder, removal: _Removal, *, is_to_size: bool) -> _Removal:
+def _remove(selection: Selection, removal: _Removal, *, is_to_size: bool) -> _Removal:
     """Remove it, and return what was removed: other processes may have written or removed some since the plan."""
-    prunings = [
-        carry_out(folder, pruning) if is_to_size else prune_span(folder, pruning.series, pruning.span)
-        for pruning in track(removal.prunings, "pruning")
-    ]
+    folder = selection.folder
+
+    def remove(pruning: Pruning) -> Pruning:
+        return carry_out(folder, pruning) if is_to_size else prune_span(folder, pruning.series, pruning.span)
+
+    prunings = selection.work_on(track(removal.prunings, "pruning"), remove)
     found = remove_leftovers(folder) if removal.leftovers else []
     for one in removal.quarantined:
         discard(one)

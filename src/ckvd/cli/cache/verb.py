@@ -6,7 +6,7 @@ only place that prints results and translates errors.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,10 +15,10 @@ import click
 from ckvd.cli import EXIT_INCOMPLETE
 from ckvd.cli.options import cache_option, exit_status_of_errors, exit_with, json_option
 from ckvd.cli.printing import complain, print_json
-from ckvd.errors import CacheError
+from ckvd.errors import CacheError, CkvdError, containing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ckvd.model.timespan import Span
 
 _T = TypeVar("_T")
+_Done = TypeVar("_Done")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +51,36 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A cache, and which of its series to work on."""
+    """A cache, and which of its series to work on.
+
+    Attributes
+    ----------
+    folder : CacheFolder
+    filter : SeriesFilter
+    refusals : list of str
+        What could not be read or written, and did not stop the verb. The command names it, and ends with status 1.
+    """
 
     folder: CacheFolder
     filter: SeriesFilter
+    refusals: list[str] = field(default_factory=list)
 
     def series(self) -> list[SeriesKey]:
         """The series that the filter matches, in order; see `expect_some`."""
-        return self.expect_some(self.filter.choose(self.folder))
+        return self.expect_some(self.filter.choose(self.folder, self.refuse))
+
+    def refuse(self, error: CkvdError) -> None:
+        """Note what could not be read or written."""
+        if str(error) not in self.refusals:
+            self.refusals.append(str(error))
+
+    def work_on(self, items: Iterable[_T], work: Callable[[_T], _Done]) -> list[_Done]:
+        """Do some work for each series, or each thing of one. One that cannot be read or written is refused."""
+        done = []
+        for item in items:
+            with containing(self.refuse):
+                done.append(work(item))
+        return done
 
     def expect_some(self, found: list[_T]) -> list[_T]:
         """Return what was found, unchanged. To check nothing, and so find nothing wrong, is not a success.
@@ -120,26 +143,31 @@ def verb(function: Callable[..., Result]) -> Callable[..., None]:
             from ckvd.cache.folder import CacheFolder  # noqa: PLC0415  (see `ckvd.cli.app`)
 
             folder = CacheFolder.at(cache)
+            refusals: list[str] = []
             if "symbols" in given:
-                given["selection"] = _select(folder, given)
+                given["selection"] = _select(folder, refusals, given)
             else:
                 given["folder"] = folder
             if "start" in given:
                 given["bounds"] = Bounds(given.pop("start"), given.pop("end"))
-            result = function(**given)
+            try:
+                result = function(**given)
+            finally:
+                for refusal in refusals:
+                    complain(refusal)
             if given.get("yes"):
                 _remove_leftovers(folder)
             if json:
                 print_json(result.document)
             else:
                 result.show()
-            if not result.is_well:
+            if refusals or not result.is_well:
                 raise click.exceptions.Exit(EXIT_INCOMPLETE)
 
     return command
 
 
-def _select(folder: CacheFolder, given: dict[str, Any]) -> Selection:
+def _select(folder: CacheFolder, refusals: list[str], given: dict[str, Any]) -> Selection:
     """The series that the options choose, which are taken out of those given."""
     from ckvd.maintenance.selection import SeriesFilter  # noqa: PLC0415  (see `ckvd.cli.app`)
 
@@ -149,7 +177,7 @@ def _select(folder: CacheFolder, given: dict[str, Any]) -> Selection:
         kinds=given.pop("kind"),
         intervals=given.pop("interval"),
     )
-    return Selection(folder, filter_)
+    return Selection(folder, filter_, refusals)
 
 
 def _remove_leftovers(folder: CacheFolder) -> None:

@@ -118,7 +118,8 @@ def count_ambiguous(values: npt.NDArray[np.float64], digits: int) -> int:
     """Count the values that several decimals with so many digits after the point are rounded to."""
     large = np.abs(values[np.abs(values) >= rounding_max(digits)])
     unit = 10.0**digits
-    nearest = np.rint(large * unit)
+    with np.errstate(over="ignore"):  # what is not finite then equals nothing
+        nearest = np.rint(large * unit)
     return int(np.count_nonzero(((nearest - 1) / unit == large) | ((nearest + 1) / unit == large)))
 
 

@@ -19,6 +19,7 @@ from ckvd.maintenance.export.csv_text import write_csv
 from ckvd.model.calendar import days_of, months_of
 from ckvd.model.record import Record
 from ckvd.model.timespan import Span, difference, format_time, union
+from ckvd.regular_file import is_there
 from ckvd.segment.atomic_file import atomic_write, flush_folder, remove_abandoned
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def export_series(
     remove_abandoned(place, lambda name: name.startswith(prefix) and name.endswith(_SUFFIXES))
     for label, parts in _cut(_parts_of(folder, series, span, missing), cut):
         path = place / f"{prefix}{label}.{file_format}"
-        if path.exists() and not is_overwriting:
+        if is_there(path) and not is_overwriting:
             raise ExportError(f"{path} is there already: remove it, or say that it may be overwritten")
         blocks = [rows for part in parts for rows in open_rows(folder, series, part)]
         in_file = Span(parts[0].start_ms, parts[-1].end_ms)
