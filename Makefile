@@ -4,6 +4,7 @@
 # make quick     run those that fail when something central breaks: a minute or two
 # make search    look for new examples that break a property, where the other commands repeat the known: an hour
 # make kills     kill every verb that changes something at every file that it opens, makes, renames or removes: an hour
+# make faults    let each call on the disk fail under each command: some hours
 # make mutants   make every known fault in the release of resources, and see the tests notice: a minute
 # make mutations  take many more mutants of archives, segments, listings and answers than `make test` does: minutes
 # make coverage  run the tests, and show which lines none of them reaches
@@ -25,7 +26,7 @@ TESTS ?=
 # The tests start some hundred processes. Each would compile the package again where nobody may keep what is compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test acceptance quick search kills mutants mutations coverage lowest lint bench clean
+.PHONY: demo test acceptance quick search kills faults mutants mutations coverage lowest lint bench clean
 
 demo: $(VENV)/installed
 	$(RUN) data/demo.py
@@ -45,6 +46,9 @@ search: $(VENV)/installed-test
 kills: $(VENV)/installed-test
 	CKVD_KILLS=whole $(RUN) $(PYTEST) -o faulthandler_timeout=7200 \
 		tests/cli/test_kills.py tests/cli/test_stop_signals.py $(TESTS)
+
+faults: $(VENV)/installed-test
+	CKVD_FAULTS=whole $(RUN) $(PYTEST) -o faulthandler_timeout=7200 tests/cli/test_faulty_disk.py $(TESTS)
 
 mutants: $(VENV)/installed-test
 	CKVD_TEST_MUTANTS=1 $(RUN) -m pytest tests/utils/test_mutations.py

@@ -215,6 +215,23 @@ def cannot(verb: str, path: str | os.PathLike[str], error: OSError) -> CacheErro
     return CacheError(os.fspath(path), reason, errno=error.errno)
 
 
+@contextmanager
+def translated(verb: str, path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn an error of the operating system in the block into that of `cannot`. Errors of ckvd pass unchanged.
+
+    Parameters
+    ----------
+    verb, path
+        See `cannot`.
+    """
+    try:
+        yield
+    except CkvdError:  # some of them are errors of the operating system as well
+        raise
+    except OSError as error:
+        raise cannot(verb, path, error) from error
+
+
 class NotCachedError(CkvdError, LookupError):
     """The cache does not cover the bars that were asked for.
 

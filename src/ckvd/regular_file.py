@@ -92,11 +92,6 @@ def read_regular(path: str | os.PathLike[str], nbytes_max: int) -> bytes:
         return file.read(nbytes_max)
 
 
-def is_there(path: str | os.PathLike[str]) -> bool:
-    """Whether anything has a name, be it a link that leads nowhere."""
-    return os.path.lexists(path)
-
-
 def irregular_kind(path: str | os.PathLike[str]) -> str:
     """What a path leads to, if that is no regular file: `a symbolic link`; else, or if there is nothing, empty."""
     try:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 
+from ckvd.cli.options import exit_status_of_errors
 from support.command import run_here
 
 if TYPE_CHECKING:
@@ -42,3 +46,15 @@ def test_digits_for_a_time_are_a_usage_error_that_says_which_time_was_meant(
     assert f"{text!r} is no time: expected an ISO date or time" in finished.err
     assert meaning in finished.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_the_system_that_nothing_translated_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(click.exceptions.Exit) as end, exit_status_of_errors():
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/a/file")
+    assert end.value.exit_code == 1
+    assert capsys.readouterr().err.startswith("ckvd: /a/file: cannot be used: Permission denied; ")
+
+
+def test_an_error_of_a_stream_is_left_to_the_entry_point() -> None:
+    with pytest.raises(OSError, match="No space left"), exit_status_of_errors():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,16 +12,26 @@ from hypothesis import strategies as st
 
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore, fault_points
 from ckvd.cache.fault_points import Step
+from ckvd.cache.folder import SegmentName
 from ckvd.cache.locks import SeriesLock
 from ckvd.cache.packing import PackReport, pack_series
-from ckvd.errors import CacheBusyError
-from ckvd.maintenance.pruning import carry_out, plan_pruning, plan_pruning_to_size, prune_span
+from ckvd.cache.resolution import Winner, resolve
+from ckvd.errors import CacheBusyError, CacheError
+from ckvd.maintenance.pruning import (
+    Pruning,
+    carry_out,
+    plan_pruning,
+    plan_pruning_to_size,
+    prune_span,
+    removable,
+)
 from ckvd.maintenance.selection import SeriesFilter
 from ckvd.maintenance.verification import verify_cache
 from ckvd.model.market import HOUR_MS, SeriesKey
 from ckvd.model.timespan import Span, difference
 from ckvd.segment.reader import read_segment_header
 from support.caches import day
+from support.disks import small_disk
 from support.tables import BTCUSDT_1M, regular_table
 
 if TYPE_CHECKING:
@@ -213,3 +224,58 @@ def test_pruning_removes_the_span_and_nothing_else(
         assert [one.missing for one in after] == [one.missing for one in before]
         assert cache.read_series(HOURS, span, missing="ignore").missing == (span,)
     assert not [finding for finding in verify_cache(folder) if finding.trouble != "impossible bars"]
+
+
+spans_of_days = st.tuples(st.integers(0, 12), st.integers(1, 6)).map(lambda days: day(*days))
+
+
+@given(st.lists(spans_of_days, min_size=1, max_size=8), spans_of_days)
+def test_what_is_removed_before_a_copy_loses_nothing_that_is_kept_and_lets_no_older_bar_win(
+    spans: list[Span], pruned: Span
+) -> None:
+    segments = [SegmentName(span, revision) for revision, span in enumerate(spans, start=1)]
+    touched = tuple(name for name in segments if name.span.overlaps(pruned))
+    winners = resolve(day(0, 20), segments)
+    kept = tuple(
+        Winner(beyond, winner.segment)
+        for winner in winners
+        if winner.segment in touched
+        for beyond in difference([winner.span], [pruned])
+    )
+    found = removable(Pruning(HOURS, pruned, touched, kept, 0, 0))
+    assert [name.revision for name in found] == sorted(name.revision for name in found)
+    for count in range(len(found) + 1):
+        for number in range(20):
+            before = resolve(day(number), segments)
+            after = resolve(day(number), [name for name in segments if name not in found[:count]])
+            assert after == before or (not after and day(number).overlaps(pruned))
+
+
+def test_on_a_full_disk_what_needs_no_copy_goes_first_and_makes_room_for_the_copy(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        folder = CacheFolder(disk / "cache")
+        put(folder, day(0, 20))
+        for number in range(20, 40):
+            put(folder, day(number))
+        (disk / "filler").write_bytes(b"x" * shutil.disk_usage(disk).free)
+        pruning = prune_span(folder, HOURS, day(10, 30))
+        assert (len(pruning.segments), pruning.bar_count) == (21, 720)
+        with KlineCache(folder.root) as cache:
+            assert cache.coverage(HOURS) == (day(0, 10),)
+        assert not list(verify_cache(folder))
+
+
+def test_on_a_full_disk_what_cannot_go_without_a_copy_is_named_and_stays(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        folder = CacheFolder(disk / "cache")
+        put(folder, day(0, 20))
+        (disk / "filler").write_bytes(b"x" * shutil.disk_usage(disk).free)
+        with pytest.raises(CacheError, match=r"make room on the disk.*have to be copied first") as refused:
+            prune_span(folder, HOURS, day(10, 30))
+        assert str(day(0, 10)) in str(refused.value)
+        with KlineCache(folder.root) as cache:
+            assert cache.coverage(HOURS) == (day(0, 20),)
+        (disk / "filler").unlink()
+        prune_span(folder, HOURS, day(10, 30))
+        with KlineCache(folder.root) as cache:
+            assert cache.coverage(HOURS) == (day(0, 10),)

@@ -12,7 +12,8 @@ from ckvd.cache.fault_points import Step
 from ckvd.cache.folder import SegmentName
 from ckvd.cache.locks import SeriesLock
 from ckvd.errors import CacheBusyError
-from ckvd.maintenance.quarantine import discard, list_quarantine, quarantine_file, restore
+from ckvd.maintenance.quarantine import discard, list_quarantine, quarantine_file, restore, settle
+from ckvd.maintenance.repair import find_lost
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.segment.atomic_file import flush_folder
@@ -92,3 +93,30 @@ def test_a_reason_has_the_keys_that_every_version_reads(folder: CacheFolder) -> 
     assert document["stand_ins"] == ["20241201T000000Z-20250101T000000Z-r3.ckvd"]
     assert list_quarantine(folder) == [aside]
     assert second.exists()
+
+
+def test_a_file_that_is_back_is_listed_and_its_span_lost_as_long_as_a_tombstone_hides_it(
+    folder: CacheFolder,
+) -> None:
+    first, _ = segment_paths(folder)
+    older = SegmentName(Span.of("2024-12-15", "2025-01-01"), 0)
+    first.with_name(older.file_name).write_bytes(first.read_bytes())
+    aside = quarantine_file(folder, HOURS, first.name, "a test")
+    assert aside is not None
+    aside.path.rename(first)
+    (hidden,) = list_quarantine(folder)
+    assert (hidden.path, hidden.file_name, hidden.nbytes) == (aside.path, first.name, 0)
+    (finding,) = find_lost(folder)
+    assert finding.span == MONTHS[0]
+    assert restore(folder, hidden) == first
+    assert (list_quarantine(folder), find_lost(folder)) == ([], [])
+    assert sorted(name.revision for name in folder.segments(HOURS)) == [0, 1, 2]
+    assert list((folder.root / ".quarantine").rglob("*.json")) == []
+
+
+def test_settling_does_nothing_while_the_file_is_in_quarantine(folder: CacheFolder) -> None:
+    set_aside_all(folder)
+    before = list_quarantine(folder)
+    for aside in before:
+        settle(folder, aside, folder.series_path(aside.series) / aside.file_name)
+    assert list_quarantine(folder) == before

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ckvd.cache import CacheFolder, KlineCache
 from ckvd.cache.folder import SegmentName
-from ckvd.maintenance.quarantine import list_quarantine
-from ckvd.maintenance.repair import plan_repair
+from ckvd.maintenance.quarantine import list_quarantine, quarantine_file
+from ckvd.maintenance.repair import find_lost, plan_repair, repair
 from ckvd.maintenance.verification import Finding, Severity, Trouble, is_clean, verify_cache
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span
@@ -86,6 +87,26 @@ def test_swapped_files_get_their_names_back_without_a_source(folder: CacheFolder
     assert look(folder) == []
     assert bars(folder) == before
     assert list_quarantine(folder) == []
+
+
+@pytest.mark.parametrize("aside_count", [1, 2])
+def test_a_repair_that_ended_half_way_through_swapped_names_is_gone_on_with(
+    folder: CacheFolder, tmp_path: Path, aside_count: int
+) -> None:
+    before = bars(folder)
+    one, other = segment_paths(folder)
+    one.rename(tmp_path / "x")
+    other.rename(one)
+    (tmp_path / "x").rename(other)
+    for path in (one, other)[:aside_count]:
+        assert quarantine_file(folder, HOURS, path.name, f"{Trouble.SWAPPED}: as a repair says")
+    lost = find_lost(folder, findings=look(folder))
+    assert len(lost) == aside_count
+    report = asyncio.run(repair(folder, [*look(folder), *lost]))
+    assert report.is_complete
+    assert sorted(report.renamed) == [one, other]
+    assert (look(folder), find_lost(folder), list_quarantine(folder)) == ([], [], [])
+    assert bars(folder) == before
 
 
 def test_a_segment_in_the_folder_of_another_series_is_moved_back(folder: CacheFolder) -> None:

@@ -7,6 +7,7 @@
 - `command`: runs the command `ckvd` as users do, also in a terminal.
 - `disks`: disks that refuse: a small one, and a limit on the length of files.
 - `download_site`: a mirror on loopback, an empty cache, and the client between them.
+- `faulty_disk`: a disk of which the Nth call fails, by a preloaded library, and commands that run with it.
 - `impossible`: the rules of bars that no market can make, for a single bar.
 - `kills`: commands that a signal ends at their Nth import, or at their Nth change of a folder.
 - `leaks`: descriptors, maps, threads and tasks that a test leaves behind. `conftest.py` watches each test with it.

@@ -1,7 +1,7 @@
 """What a program tells the disk, in order, and what a power cut may leave of it.
 
-`recorded` notes each flush, rename, link, removal and new folder below a folder. `states` then plays them on a disk that
-keeps no more than it must:
+`recorded` notes each flush, rename, link, removal and new folder below a folder. `states` then plays them on a disk
+that keeps no more than it must:
 
 - The content of a file survives as it was when the file was last flushed. A file that was never flushed is empty.
 - A name that appeared or vanished since its folder was last flushed may survive or not, each by itself.

@@ -7,6 +7,7 @@ invalid is an `ArchiveError` of that archive alone.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -91,7 +92,9 @@ def _read_and_remove(fetched: FetchedArchive) -> bytes | ArchiveError:
         return error
     finally:
         if fetched.is_temporary:
-            fetched.path.unlink(missing_ok=True)
+            # Its folder is removed with all that is in it when the download ends.
+            with contextlib.suppress(OSError):
+                fetched.path.unlink()
 
 
 def expected_of(name: ArchiveName) -> Expected:

@@ -43,6 +43,7 @@ def download_folder(folder: CacheFolder) -> Iterator[Path]:
         yield place
     finally:
         if os.getpid() == process:
+            # What cannot be removed is a leftover, which maintenance finds.
             shutil.rmtree(place, ignore_errors=True)
         lock.release()
 

@@ -22,6 +22,7 @@ import contextlib
 import datetime as dt
 import os
 import re
+import stat
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +31,7 @@ from typing import TYPE_CHECKING, Final
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.concurrency.stopping import check_stop
-from ckvd.errors import CacheBusyError, CacheError, CkvdError, IdentityError, cannot, containing, needs
+from ckvd.errors import CacheBusyError, CacheError, CkvdError, IdentityError, cannot, containing, needs, translated
 from ckvd.model.market import Kind, Market, SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.segment.atomic_file import flush_folder
@@ -192,7 +193,7 @@ class CacheFolder:
         check_stop()
         for attempts_left in range(FOLDER_ATTEMPTS_MAX - 1, -1, -1):
             try:
-                absent = [folder for folder in (path, *path.parents) if not folder.is_dir()]
+                absent = [folder for folder in (path, *path.parents) if not _is_folder(folder)]
                 for folder in reversed(absent):
                     folder.mkdir(exist_ok=True)
                     flush_folder(folder.parent)
@@ -203,6 +204,11 @@ class CacheFolder:
                 if not isinstance(error, FileNotFoundError) or not attempts_left:
                     raise cannot("be made", path, error) from error
         return path
+
+    def has_root(self) -> bool:
+        """Whether the folder exists. Raises CacheError if the system does not say."""
+        with translated("be read", self.root):
+            return _is_folder(self.root)
 
     def segments(self, series: SeriesKey) -> Listing:
         """List the segments that a series has at one moment, in no order. Other files are skipped.
@@ -264,7 +270,7 @@ class CacheFolder:
         for market in Market:
             for kind in Kind:
                 path = f"{self.root}/{market}/{kind}"
-                for symbol in sorted(_list(path, refuse)):
+                for symbol in _list(path, refuse):
                     intervals = _list(f"{path}/{symbol}", refuse)
                     yield from sorted(_series_of(market, kind, symbol, intervals))
 
@@ -289,7 +295,7 @@ def remove_empty_folders(path: Path) -> None:
 
 def _list(path: str, refuse: Callable[[CkvdError], None] | None) -> list[str]:
     with containing(refuse):
-        return list(_scan(path))
+        return list_names(path)
     return []
 
 
@@ -310,6 +316,45 @@ def _status(path: str) -> os.stat_result:
         return os.stat(path)  # noqa: PTH116
     except OSError:
         return os.lstat(path)
+
+
+def list_names(path: str | os.PathLike[str]) -> list[str]:
+    """The names in a folder, in order; none if there is no such folder.
+
+    Unlike `glob`, it takes no folder that cannot be listed for an empty one.
+
+    Raises
+    ------
+    CacheError
+        The folder cannot be listed.
+    """
+    return sorted(_scan(os.fspath(path)))
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything has a name, be it a link that leads nowhere.
+
+    Unlike `os.path.lexists`, it takes no file of which the system does not say for one that is absent.
+
+    Raises
+    ------
+    CacheError
+        The system does not say.
+    """
+    with translated("be read", path):
+        try:
+            path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether there is such a folder. Raises OSError if the system does not say."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _scan(path: str) -> dict[str, int]:

@@ -23,6 +23,7 @@ the segments.
 
 from __future__ import annotations
 
+import contextlib
 import errno as errno_codes
 import json
 import os
@@ -33,9 +34,10 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakValueDictionary
 
 from ckvd.concurrency.stopping import check_stop
-from ckvd.errors import CacheBusyError, CacheError, cannot, shown
+from ckvd.errors import CacheBusyError, CacheError, cannot, shown, translated
 from ckvd.model.timespan import format_time, now_ms
 from ckvd.regular_file import IrregularFileError, open_regular, read_regular
+from ckvd.utils.async_cleanup import warn
 from ckvd.utils.config import LOCK_PAUSE_FIRST_S, LOCK_PAUSE_MAX_S, SEGMENT_REVISION_MAX, SERIES_LOCK_TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
+
 
 _RECORD_NBYTES_MAX: Final = 4096
 _ERRNOS_WITHOUT_LOCKS: Final = (errno_codes.ENOLCK, errno_codes.ENOTSUP, errno_codes.ENOSYS)
@@ -158,12 +161,14 @@ class FileLock:
             if self._descriptor is None:
                 content = read_regular(self.path, _RECORD_NBYTES_MAX)
             else:
-                os.lseek(self._descriptor, 0, os.SEEK_SET)
-                content = os.read(self._descriptor, _RECORD_NBYTES_MAX)
-            record = json.loads(content)
-        except (OSError, ValueError, RecursionError):
+                content = self._read(self._descriptor)
+        except OSError:
             return {}
-        return record if isinstance(record, dict) else {}
+        return _parse_record(content)
+
+    def _read(self, descriptor: int) -> bytes:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return os.read(descriptor, _RECORD_NBYTES_MAX)
 
     def write_record(self, **facts: Any) -> None:
         """Write down who holds the lock, and other facts for the next holder.
@@ -179,15 +184,18 @@ class FileLock:
             raise ValueError(f"{self.path}: the lock is not held")
         self._require_lock_file(self._descriptor)
         record = {**facts, "process": os.getpid(), "host": os.uname().nodename, "since_ms": now_ms()}
-        try:
-            known_nbytes = min(os.fstat(self._descriptor).st_size, _RECORD_NBYTES_MAX)
+        with translated("be written", self.path):
+            before = self._read(self._descriptor)
             # One write replaces the whole record, so that a process that dies leaves one that can be read.
-            content = json.dumps(record).encode().ljust(known_nbytes)
-            os.lseek(self._descriptor, 0, os.SEEK_SET)
-            os.write(self._descriptor, content)
+            content = json.dumps(record).encode().ljust(len(before))
+            try:
+                _write_whole(self._descriptor, content)
+            except OSError:
+                # Half a record would be none, and a revision of it could be taken again.
+                with contextlib.suppress(OSError):
+                    _write_whole(self._descriptor, before)
+                raise
             os.ftruncate(self._descriptor, len(content))
-        except OSError as error:
-            raise cannot("be written", self.path, error) from error
 
     def _require_lock_file(self, descriptor: int) -> None:
         """Refuse a file that has another name, and content that no lock wrote."""
@@ -206,6 +214,9 @@ class FileLock:
             if fcntl is not None:
                 # Closing is not enough: a child that was forked in another way may hold a copy of the descriptor.
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
+        except OSError as error:
+            # What the lock was held for is done, and closing releases it as well.
+            warn("%s: the lock is released by closing alone: %s", self.path, error.strerror)
         finally:
             _close(descriptor)
             gate.release()
@@ -235,7 +246,25 @@ def _open(path: Path) -> int:
 
 def _close(descriptor: int) -> None:
     _descriptors.discard(descriptor)
-    os.close(descriptor)
+    try:
+        os.close(descriptor)
+    except OSError as error:  # it is closed even so
+        warn("closing a lock file: %s", error.strerror)
+
+
+def _write_whole(descriptor: int, content: bytes) -> None:
+    """Write from the beginning of a file; one system call may write less."""
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    while content:
+        content = content[os.write(descriptor, content) :]
+
+
+def _parse_record(content: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _try_lock(descriptor: int, path: Path) -> bool:
@@ -257,11 +286,12 @@ def _try_lock(descriptor: int, path: Path) -> bool:
 
 
 def _is_same_file(descriptor: int, path: Path) -> bool:
-    try:
-        named = path.lstat()
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(os.fstat(descriptor), named)
+    with translated("be locked", path):
+        try:
+            named = path.lstat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(os.fstat(descriptor), named)
 
 
 def describe_holder(record: dict[str, Any]) -> str:
@@ -307,7 +337,8 @@ class SeriesLock(FileLock):
         Raises
         ------
         CacheError
-            There is no higher one: a segment claims the last. Or the record cannot be written.
+            There is no higher one: a segment claims the last. Or the record cannot be read or written: a revision
+            of a segment that is gone could be taken again.
         """
         newest = max(segments, key=lambda name: name.revision, default=None)
         revision = 1 + max(self._last_revision(), 0 if newest is None else newest.revision)
@@ -321,7 +352,11 @@ class SeriesLock(FileLock):
 
     def _last_revision(self) -> int:
         """The last revision that was taken, by the record; 0 if it gives none that can be believed."""
-        revision = self.read_record().get("revision", 0)
+        if self._descriptor is None:
+            raise ValueError(f"{self.path}: the lock is not held")
+        with translated("be read", self.path):
+            content = self._read(self._descriptor)
+        revision = _parse_record(content).get("revision", 0)
         return revision if type(revision) is int and 0 < revision < SEGMENT_REVISION_MAX else 0
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno as errno_codes
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from ckvd.model.table import Column
     from ckvd.segment.layout import ColumnLayout
     from ckvd.segment.reader import MappedRows
+
+
+_FULL: Final = (errno_codes.ENOSPC, errno_codes.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,8 @@ def pack_series(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool = F
     CacheBusyError
         Another writer held the lock of the series until the timeout.
     CacheError
-        The folder cannot be read or written. What was published before stays.
+        The folder cannot be read or written. What was published before stays. If the disk is full, superseded
+        segments are removed all the same.
     """
     store = SeriesStore(folder, series)
     refusals: list[str] = []
@@ -116,6 +120,12 @@ def pack_series(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool = F
         except SegmentError as error:
             refusals.append(f"{error}; it is kept as it is (see ckvd cache verify)")
             continue
+        except CacheError as error:
+            if error.errno not in _FULL:
+                raise
+            # Removing what is superseded needs no room, and makes some for the next time.
+            store.remove_superseded(packed)
+            raise
         if made is None:
             refusals.append(f"{series}: {merge.span} changed while it was packed; the next time will do")
         else:

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING
 
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
-from ckvd.cache.folder import SegmentName
+from ckvd.cache.folder import SegmentName, is_there
 from ckvd.cache.locks import SeriesLock
 from ckvd.cache.open_segments import open_named
 from ckvd.cache.resolution import resolve, superseded
 from ckvd.concurrency.stopping import check_stop
 from ckvd.errors import CacheError, SegmentForeignError, cannot
-from ckvd.regular_file import irregular_kind, is_there
+from ckvd.regular_file import irregular_kind
 from ckvd.segment.atomic_file import flush_folder
 from ckvd.segment.writer import SegmentStatement, SegmentWriter
 from ckvd.utils.config import FOLDER_ATTEMPTS_MAX, SERIES_LOCK_TIMEOUT_S

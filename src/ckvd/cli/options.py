@@ -12,7 +12,7 @@ import click
 
 from ckvd.cli import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_USAGE
 from ckvd.cli.printing import complain
-from ckvd.errors import AddressError, CkvdError, IdentityError, TimeError
+from ckvd.errors import AddressError, CkvdError, IdentityError, TimeError, cannot
 from ckvd.model.market import Interval, Kind, Market, parse_interval
 
 if TYPE_CHECKING:
@@ -157,5 +157,10 @@ def exit_status_of_errors() -> Iterator[None]:
         raise exit_with(EXIT_USAGE, str(error)) from None
     except CkvdError as error:
         raise exit_with(EXIT_INCOMPLETE, str(error)) from None
+    except OSError as error:
+        # The library translates what it gets, so this is for what it forgot. Streams have no file name: see `main`.
+        if error.filename is None:
+            raise
+        raise exit_with(EXIT_INCOMPLETE, str(cannot("be used", error.filename, error))) from None
     except KeyboardInterrupt:
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None

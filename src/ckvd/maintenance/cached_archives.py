@@ -86,7 +86,7 @@ def list_cached_archives(folder: CacheFolder, series: SeriesKey) -> list[CachedA
 
     Errors: see `summarise_series`.
     """
-    described = describe_segments(folder, series)
+    described = describe_segments(folder, series, is_strict=True)
     by_name: dict[str, list[Source]] = {}
     absences: list[Absence] = []
     for segment in described:

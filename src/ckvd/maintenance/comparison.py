@@ -272,7 +272,7 @@ def _spans_to_compare(
     """Where cached bars came from other sources than those that they are to be compared with."""
     origin = {Against.DAYS: Origin.VISION_DAILY, Against.REST: Origin.REST}.get(against)
     spans: list[Span] = []
-    for segment in describe_segments(folder, series):
+    for segment in describe_segments(folder, series, is_strict=True):
         # A segment of neither says only why there is nothing.
         for held in segment.held if segment.row_count or segment.sources else ():
             part = held if within is None else held.intersection(within)

@@ -283,23 +283,34 @@ def _sources_within(header: SegmentHeader, span: Span) -> list[tuple[Origin, byt
     ]
 
 
-def describe_segments(folder: CacheFolder, series: SeriesKey) -> list[SegmentSummary]:
-    """Every segment of a series, in order of time and revision. Errors: see `summarise_series`."""
-    return look_again(folder, series, partial(_describe_once, folder, series))
+def describe_segments(folder: CacheFolder, series: SeriesKey, *, is_strict: bool = False) -> list[SegmentSummary]:
+    """Every segment of a series, in order of time and revision.
+
+    Parameters
+    ----------
+    folder : CacheFolder
+    series : SeriesKey
+    is_strict : bool
+        Raise the error of the system where it refuses to read a segment. Otherwise the segment has it as its
+        trouble, as a damaged one has.
+
+    Errors: see `summarise_series`.
+    """
+    return look_again(folder, series, partial(_describe_once, folder, series, is_strict))
 
 
-def _describe_once(folder: CacheFolder, series: SeriesKey) -> list[SegmentSummary]:
+def _describe_once(folder: CacheFolder, series: SeriesKey, is_strict: bool) -> list[SegmentSummary]:
     segments = sorted(folder.segments(series))
     held: dict[SegmentName, list[Span]] = {}
     for span in union(name.span for name in segments):
         for winner in resolve(span, segments):
             held.setdefault(winner.segment, []).append(winner.span)
-    described = (_describe(folder, series, name, tuple(held.get(name, ()))) for name in segments)
+    described = (_describe(folder, series, name, tuple(held.get(name, ())), is_strict) for name in segments)
     return [one for one in described if one is not None]
 
 
 def _describe(
-    folder: CacheFolder, series: SeriesKey, name: SegmentName, held: tuple[Span, ...]
+    folder: CacheFolder, series: SeriesKey, name: SegmentName, held: tuple[Span, ...], is_strict: bool
 ) -> SegmentSummary | None:
     """Describe a segment. If it is gone: None where it won nowhere, FileNotFoundError where it won."""
     try:
@@ -310,7 +321,8 @@ def _describe(
             raise
         return None
     except (SegmentError, CacheError) as error:
-        if not concerns_one_place(error):
+        is_refused = is_strict and isinstance(error, CacheError)
+        if is_refused or not concerns_one_place(error):
             raise
         return SegmentSummary(name, held, trouble=error.reason)
     return SegmentSummary(

@@ -18,7 +18,15 @@ import numpy as np
 from ckvd.cache import fault_points
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.fault_points import Step
-from ckvd.cache.folder import LOCK_SUFFIX, LOCKS_FOLDER, SegmentName, parse_segment_name, remove_empty_folders
+from ckvd.cache.folder import (
+    LOCK_SUFFIX,
+    LOCKS_FOLDER,
+    SegmentName,
+    is_there,
+    list_names,
+    parse_segment_name,
+    remove_empty_folders,
+)
 from ckvd.cache.locks import FileLock
 from ckvd.cache.resolution import hull, is_answered, resolve
 from ckvd.cache.rows import read_contents, table_of
@@ -37,7 +45,6 @@ from ckvd.model.market import Kind, Market, SeriesKey
 from ckvd.model.provenance import earliest_recheck_ms, narrow
 from ckvd.model.table import merge_tables, rows_within
 from ckvd.model.timespan import Span, difference, union
-from ckvd.regular_file import is_there
 from ckvd.segment.reader import SegmentReader
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX, SERIES_LOCK_TIMEOUT_S
 
@@ -118,14 +125,17 @@ def find_misfiled(folder: CacheFolder, refuse: Callable[[CkvdError], None] | Non
     for market in Market:
         for kind in Kind:
             root = folder.root / market / kind
-            try:
-                paths = sorted(root.glob("*/*"))
-            except OSError as error:
-                raise cannot("be listed", root, error) from error
-            for path in paths:
-                with containing(refuse):
-                    found.append(_misfiled_in(path, market, kind))
+            for symbol in _names(root, refuse):
+                for interval in _names(root / symbol, refuse):
+                    with containing(refuse):
+                        found.append(_misfiled_in(root / symbol / interval, market, kind))
     return [misfiled for misfiled in found if misfiled is not None]
+
+
+def _names(path: Path, refuse: Callable[[CkvdError], None] | None) -> list[str]:
+    with containing(refuse):
+        return list_names(path)
+    return []
 
 
 def _misfiled_in(path: Path, market: Market, kind: Kind) -> Misfiled | None:

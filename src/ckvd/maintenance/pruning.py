@@ -1,12 +1,14 @@
 """Pruning: making room by removing spans from a cache.
 
 The segments that overlap the span are removed, the oldest revision first, so that older bars never win again. Their
-parts outside of the span are copied into new segments before. Views that a backtest holds stay valid.
+parts outside of the span are copied into new segments before. Where the disk has no room for a copy, what needs
+none is removed first. Views that a backtest holds stay valid.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno as errno_codes
 import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -18,12 +20,12 @@ from ckvd.cache.packing_plan import Merge, PackInput
 from ckvd.cache.resolution import Winner, hull, resolve, superseded
 from ckvd.cache.rows import count_rows
 from ckvd.cache.store import SeriesStore
-from ckvd.errors import CacheBusyError, SegmentError, containing
+from ckvd.errors import CacheBusyError, CacheError, SegmentError, cannot, containing
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.timespan import Span, difference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable
+    from collections.abc import Callable, Container, Iterable, Sequence
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder, SegmentName
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 # All years in which times are valid.
 ALL_TIME: Final = Span.of("1970-01-01", "2200-01-01")
 _NOTHING: Final = Span(0, 0)
+_FULL: Final = (errno_codes.ENOSPC, errno_codes.EDQUOT)
 _ATTEMPTS_MAX: Final = 8
 
 
@@ -217,14 +220,20 @@ def prune_span(folder: CacheFolder, series: SeriesKey, span: Span = ALL_TIME) ->
     SegmentError
         A segment that reaches beyond the span is damaged; it is kept.
     CacheError
-        A file cannot be written or removed.
+        A file cannot be written or removed. If the disk is full, what needs no copy was removed all the same.
     """
     store = SeriesStore(folder, series)
+    freed: list[Pruning] = []
     for _ in range(_ATTEMPTS_MAX):
         planned = _plan_series(folder, series, span)
         if not planned.segments:
-            return planned
-        if not all(_keep(store, winner) for winner in planned.kept):
+            return _joined([*freed, planned])
+        try:
+            is_kept = all(_keep(store, winner) for winner in planned.kept)
+        except CacheError as error:
+            freed.append(_free(store, planned, error))
+            continue
+        if not is_kept:
             continue
         with store.lock():
             # Other writers may have packed or published meanwhile: their segments go as well.
@@ -235,8 +244,50 @@ def prune_span(folder: CacheFolder, series: SeriesKey, span: Span = ALL_TIME) ->
             if not all(span.covers(name.span) for name in found.segments):
                 store.flush()
             _remove(store, found.segments)
-        return replace(found, kept=planned.kept)
+        return _joined([*freed, replace(found, kept=planned.kept)])
     raise CacheBusyError(str(folder.series_path(series)), f"it changed {_ATTEMPTS_MAX} times while it was pruned")
+
+
+def _free(store: SeriesStore, planned: Pruning, error: CacheError) -> Pruning:
+    """Remove what can be removed before anything is copied, on a disk that has no room for a copy.
+
+    Raises the error where that is nothing, or where the disk is not full.
+    """
+    if error.errno not in _FULL:
+        raise error
+    with store.lock():
+        names = removable(_plan_series(store.folder, store.series, planned.span))
+        freed = _plan_series(store.folder, store.series, planned.span, names)
+        store.remove(names, Step.PRUNED)
+    if not names:
+        kept = ", ".join(str(winner.span) for winner in planned.kept)
+        remedy = f"what is left of the span shares its segments with {kept}, which have to be copied first"
+        raise CacheError(error.path, f"{error.reason}; {remedy}", errno=error.errno) from error
+    return freed
+
+
+def _joined(parts: Sequence[Pruning]) -> Pruning:
+    """The steps in which a span of a series was removed, as one. The last has the copies."""
+    return replace(
+        parts[-1],
+        segments=tuple(sorted(name for part in parts for name in part.segments)),
+        bar_count=sum(part.bar_count for part in parts),
+        nbytes=sum(part.nbytes for part in parts),
+    )
+
+
+def removable(planned: Pruning) -> list[SegmentName]:
+    """The segments that can be removed before anything is copied, the oldest revision first. Pure.
+
+    None of their bars are kept, and no older segment that stays would win in their place.
+    """
+    keeping = {winner.segment for winner in planned.kept}
+    found: list[SegmentName] = []
+    staying: list[SegmentName] = []
+    for name in sorted(planned.segments, key=lambda name: name.revision):
+        stays = name in keeping or any(name.span.overlaps(older.span) for older in staying)
+        (staying if stays else found).append(name)
+    return found
 
 
 def _remove(store: SeriesStore, names: Iterable[SegmentName]) -> None:
@@ -268,14 +319,19 @@ def _count_unread(file: Path, span: Span) -> int:
 
     Its time of access is put back: a plan that is only shown would otherwise change which segments go first.
     """
-    with contextlib.suppress(FileNotFoundError, SegmentError):
+    try:
         status = file.lstat()
         row_count = count_rows(file, span)
-        with contextlib.suppress(OSError, NotImplementedError):
-            # Not through a link: what it leads to may be somebody else's.
-            os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
-        return row_count
-    return 0
+    except (FileNotFoundError, SegmentError):
+        return 0
+    except CacheError:
+        raise
+    except OSError as error:
+        raise cannot("be read", file, error) from error
+    with contextlib.suppress(OSError, NotImplementedError):
+        # Not through a link: what it leads to may be somebody else's.
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
+    return row_count
 
 
 def _keep(store: SeriesStore, winner: Winner) -> bool:

@@ -3,7 +3,8 @@
 A file of a series moves to `.quarantine/<series>/` in the cache, beside a small JSON file that says why and when.
 First come tombstones, where older segments would win again (`ckvd.maintenance.tombstones`), then the reason, then
 the file. So a file in quarantine always has a reason, and older bars never come back. A file that is restored
-leaves the quarantine last: if the process dies before, it is still listed, and restoring it again finishes.
+leaves the quarantine last, when its tombstones are gone: until then it is listed, and restoring it again goes on
+where an error or a kill ended it.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ from ckvd.cache.folder import (
     QUARANTINE_FOLDER,
     QUARANTINE_REASON_SUFFIX,
     SegmentName,
+    is_there,
+    list_names,
     parse_segment_name,
 )
 from ckvd.cache.locks import SeriesLock
-from ckvd.errors import CacheError, IdentityError, SegmentError, cannot, shown
+from ckvd.errors import CacheError, IdentityError, SegmentError, cannot, shown, translated
 from ckvd.maintenance.tombstones import publish_tombstones, spans_to_hide, withdraw_tombstones
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import now_ms
-from ckvd.regular_file import IrregularFileError, irregular_kind, is_there, open_regular, read_regular
+from ckvd.regular_file import IrregularFileError, irregular_kind, open_regular, read_regular
 from ckvd.segment.atomic_file import atomic_write, flush_folder
 from ckvd.segment.reader import read_segment_header
 
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
 
 # The key in stored reasons: tombstones were once called stand-ins.
 _TOMBSTONES_KEY: Final = "stand_ins"
+# Folders between that of the cache and the files of a series.
+_SERIES_DEPTH: Final = 4
 _REASON_NBYTES_MAX: Final = 1 << 20
 _REASON_LENGTH_MAX: Final = 2000
 # What reading JSON of an unexpected form raises.
@@ -60,7 +65,7 @@ class Quarantined:
     Attributes
     ----------
     path : Path
-        The file in quarantine.
+        The file in quarantine. There is none if only its tombstones are left, which hide what is below them.
     series : SeriesKey
         The series whose folder it was in.
     file_name : str
@@ -228,13 +233,16 @@ def _move(source: Path, target: Path) -> None:
 
 def list_quarantine(folder: CacheFolder) -> list[Quarantined]:
     """All files in quarantine, in order of series and name. Raises CacheError if the folder cannot be read."""
-    root = folder.root / QUARANTINE_FOLDER
-    try:
-        reasons = sorted(root.glob(f"*/*/*/*/*{QUARANTINE_REASON_SUFFIX}"))
-        found = [_read(path.with_name(path.name.removesuffix(QUARANTINE_REASON_SUFFIX)), path) for path in reasons]
-    except OSError as error:
-        raise cannot("be read", root, error) from error
+    found = [_read(folder, path) for path in list_series_files(folder.root / QUARANTINE_FOLDER)]
     return [quarantined for quarantined in found if quarantined is not None]
+
+
+def list_series_files(root: Path) -> list[Path]:
+    """The paths of all names in the folders of series below a folder. Raises CacheError if one cannot be listed."""
+    places = [root]
+    for _ in range(_SERIES_DEPTH):
+        places = [place / name for place in places for name in list_names(place)]
+    return [place / name for place in places for name in list_names(place)]
 
 
 def restore(folder: CacheFolder, quarantined: Quarantined, file_name: str | None = None) -> Path:
@@ -265,21 +273,48 @@ def restore(folder: CacheFolder, quarantined: Quarantined, file_name: str | None
     with SeriesLock(folder, quarantined.series):
         # Made with the series locked: pruning removes empty folders.
         path = folder.make_series_path(quarantined.series)
-        is_back = _is_same(target, quarantined.path)
+        is_gone = not is_there(quarantined.path)
+        is_back = is_gone or _is_same(target, quarantined.path)
         if is_there(target) and not is_back:
             raise CacheError(str(target), "is there already, and a segment is never overwritten")
-        try:
+        with translated("be restored", quarantined.path):
             if not is_back:
                 _put_beside(quarantined.path, target)
             flush_folder(path)
-        except OSError as error:
-            raise cannot("be restored", quarantined.path, error) from error
         fault_points.reach(Step.RESTORED)
-        name = parse_segment_name(quarantined.file_name)
-        if name is not None and target.name == quarantined.file_name:
-            withdraw_tombstones(folder, quarantined.series, name, quarantined.tombstones)
-        discard(quarantined)
+        if target.name == quarantined.file_name:
+            _settle(folder, quarantined)
     return target
+
+
+def settle(folder: CacheFolder, quarantined: Quarantined, place: Path) -> None:
+    """Let a file leave the quarantine that was restored to a place under another name, with its tombstones.
+
+    Tombstones stay where older segments would win; the file stays listed with them. Nothing is done unless the file
+    is in that place.
+
+    Raises
+    ------
+    CacheBusyError, CacheError
+        The series is locked, or a file cannot be removed.
+    """
+    with SeriesLock(folder, quarantined.series):
+        if not is_there(quarantined.path) or _is_same(place, quarantined.path):
+            _settle(folder, quarantined)
+
+
+def _settle(folder: CacheFolder, quarantined: Quarantined) -> None:
+    """`settle`, with the series locked and the file where it belongs."""
+    name = parse_segment_name(quarantined.file_name)
+    if name is not None:
+        withdraw_tombstones(folder, quarantined.series, name, quarantined.tombstones)
+    if not _has_tombstones(folder, quarantined.series, quarantined.tombstones):
+        discard(quarantined)
+
+
+def _has_tombstones(folder: CacheFolder, series: SeriesKey, tombstones: Iterable[SegmentName]) -> bool:
+    segments = folder.segments(series)
+    return any(name in segments for name in tombstones)
 
 
 def _is_same(path: Path, other: Path) -> bool:
@@ -308,7 +343,7 @@ def _require_readable_name(quarantined: Quarantined) -> None:
     try:
         header = read_segment_header(quarantined.path)
         is_right, found = header.is_of(quarantined.series), header.series_text
-    except (OSError, SegmentError):
+    except (FileNotFoundError, SegmentError):
         return  # damaged: it goes back as it is
     if is_right:
         return
@@ -357,24 +392,25 @@ def _write_reason(quarantined: Quarantined) -> None:
         file.write((json.dumps(document, ensure_ascii=False) + "\n").encode())
 
 
-def _read(path: Path, reason_path: Path) -> Quarantined | None:
+def _read(folder: CacheFolder, reason_path: Path) -> Quarantined | None:
+    if not reason_path.name.endswith(QUARANTINE_REASON_SUFFIX):
+        return None
+    path = reason_path.with_name(reason_path.name.removesuffix(QUARANTINE_REASON_SUFFIX))
     market, kind, symbol, interval = path.parts[-5:-1]
-    try:
-        series = SeriesKey.of_older(symbol, interval, market=market, kind=kind)
-        document = json.loads(read_regular(reason_path, _REASON_NBYTES_MAX))
-        tombstones = (parse_segment_name(file_name) for file_name in document.get(_TOMBSTONES_KEY, ()))
-        file_name = document["file_name"]
-        # Restoring a file under a name that leads elsewhere would write outside of the cache.
-        if not re.fullmatch(re.escape(file_name) + r"(\.\d+)?", path.name):
-            return None
-        return Quarantined(
-            path,
-            series,
-            file_name,
-            shown(document["reason"], _REASON_LENGTH_MAX),
-            int(document["since_ms"]),
-            path.lstat().st_size,
-            tuple(name for name in tombstones if name is not None),
-        )
-    except (FileNotFoundError, IrregularFileError, RecursionError, *_FOREIGN_ERRORS):
-        return None  # a process died between the reason and the file, or ckvd did not write the reason
+    with translated("be read", reason_path):
+        try:
+            series = SeriesKey.of_older(symbol, interval, market=market, kind=kind)
+            document = json.loads(read_regular(reason_path, _REASON_NBYTES_MAX))
+            named = (parse_segment_name(file_name) for file_name in document.get(_TOMBSTONES_KEY, ()))
+            tombstones = tuple(name for name in named if name is not None)
+            file_name = document["file_name"]
+            # Restoring a file under a name that leads elsewhere would write outside of the cache.
+            if not re.fullmatch(re.escape(file_name) + r"(\.\d+)?", path.name):
+                return None
+            nbytes = 0
+            if is_there(path) or not _has_tombstones(folder, series, tombstones):
+                nbytes = path.lstat().st_size
+            reason = shown(document["reason"], _REASON_LENGTH_MAX)
+            return Quarantined(path, series, file_name, reason, int(document["since_ms"]), nbytes, tombstones)
+        except (FileNotFoundError, IrregularFileError, RecursionError, *_FOREIGN_ERRORS):
+            return None  # a process died between the reason and the file, or ckvd did not write the reason

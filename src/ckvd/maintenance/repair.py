@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -20,14 +21,21 @@ from ckvd.acquisition.limits import IngestLimits
 from ckvd.acquisition.planning import plan
 from ckvd.cache.coverage import Covered, uncovered_spans
 from ckvd.cache.download_folder import download_folder
-from ckvd.cache.folder import SegmentName, parse_segment_name
+from ckvd.cache.folder import SegmentName, is_there, parse_segment_name
 from ckvd.cache.leftovers import Leftover, remove_leftovers
-from ckvd.cache.locks import SeriesLock
 from ckvd.cache.resolution import Winner, resolve
 from ckvd.cache.rows import read_contents
 from ckvd.cache.store import SeriesStore
 from ckvd.concurrency.work import run_together
-from ckvd.errors import FATAL_ERRORS, CacheError, CkvdError, NetworkError, SegmentError, concerns_one_place
+from ckvd.errors import (
+    FATAL_ERRORS,
+    CacheBusyError,
+    CacheError,
+    CkvdError,
+    NetworkError,
+    SegmentError,
+    concerns_one_place,
+)
 from ckvd.maintenance.misfiled import Moved, find_misfiled, move_home
 from ckvd.maintenance.phantoms import remove_phantom
 from ckvd.maintenance.quarantine import (
@@ -36,9 +44,9 @@ from ckvd.maintenance.quarantine import (
     quarantine_file,
     restore,
     set_aside_lock_file,
+    settle,
 )
 from ckvd.maintenance.selection import EVERYTHING
-from ckvd.maintenance.tombstones import withdraw_tombstones
 from ckvd.maintenance.verification import (
     REPAIRABLE,
     Finding,
@@ -51,7 +59,6 @@ from ckvd.model.calendar import months_of
 from ckvd.model.provenance import segment_recheck_ms
 from ckvd.model.record import Record, as_json
 from ckvd.model.timespan import Span, difference, now_ms, union
-from ckvd.regular_file import is_there
 from ckvd.segment.reader import SegmentReader, read_segment_header
 from ckvd.vision.name import ArchiveName
 from ckvd.vision.source import AbsentArchive
@@ -66,6 +73,9 @@ if TYPE_CHECKING:
     from ckvd.model.market import SeriesKey
     from ckvd.model.provenance import Source
     from ckvd.vision.source import ArchiveSource
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +199,13 @@ _CLEARED: Final = (Trouble.MISFILED, Trouble.PHANTOM)
 
 
 def plan_repair(folder: CacheFolder, findings: Iterable[Finding]) -> tuple[RepairStep, ...]:
-    """Plan the repair of findings from `verify_cache` and `find_lost`. It changes nothing."""
+    """Plan the repair of findings from `verify_cache` and `find_lost`. It changes nothing.
+
+    Raises
+    ------
+    CacheError
+        A folder, or a segment with bars of another interval, cannot be read.
+    """
     steps: dict[tuple[Path, Span | None], RepairStep] = {}
     for finding in findings:
         series, span, place = finding.series, finding.span, (finding.path, finding.span)
@@ -212,21 +228,31 @@ def plan_repair(folder: CacheFolder, findings: Iterable[Finding]) -> tuple[Repai
             lost = ()
         else:
             continue
-        try:
-            files = finding.path.glob("*.ckvd") if finding.trouble in _CLEARED else [finding.path]
-            nbytes = sum(file.lstat().st_size for file in files)
-        except OSError:
-            nbytes = 0
-        steps[place] = RepairStep(finding, series, lost, nbytes)
+        steps[place] = RepairStep(finding, series, lost, _nbytes_of(finding))
     return tuple(steps.values())
 
 
+def _nbytes_of(finding: Finding) -> int:
+    """The size of a file, or of the segments in a folder; 0 where that is gone or the system does not say."""
+    try:
+        files = finding.path.glob("*.ckvd") if finding.trouble in _CLEARED else [finding.path]
+        return sum(file.lstat().st_size for file in files)
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        logger.warning("%s: its size is not known: %s", finding.path, error.strerror)
+        return 0
+
+
 def _spans_of_other_intervals(path: Path, series: SeriesKey) -> tuple[Span, ...]:
-    """Where a segment has bars of another interval; nowhere if it cannot be read any more."""
+    """Where a segment has bars of another interval; nowhere if it is damaged or gone by now.
+
+    Raises CacheError if it cannot be read: all of it would be set aside.
+    """
     try:
         with SegmentReader(path) as reader:
             return find_other_intervals(reader.rows, series)
-    except (OSError, SegmentError):
+    except (FileNotFoundError, SegmentError):
         return ()
 
 
@@ -315,17 +341,10 @@ async def repair(
     """
     present_ms = now_ms() if at_ms is None else at_ms
     steps = plan_repair(folder, findings)
-    quarantined: list[tuple[RepairStep, Quarantined]] = []
-    renamed: list[Path] = []
-    refusals: list[str] = []
-    try:
-        # Both lists keep what was done before an error.
-        quarantined.extend(_set_aside(folder, steps, present_ms, refusals))
-        renamed.extend(_rename_swapped(folder, quarantined))
-        if renamed:
-            _withdraw_tombstones(folder, [moved for _, moved in quarantined])
-    except CacheError as error:
-        refusals.append(str(error))
+    refused = _Refused()
+    quarantined = list(_set_aside(folder, steps, present_ms, refused))
+    renamed = list(_rename_swapped(folder, _swapped(folder, steps, quarantined), refused))
+    refusals = refused.reasons
     moved, phantoms, kept = _clear_folders(folder, steps, present_ms)
     refusals += kept
     lost = _lost_now(folder, steps, quarantined, present_ms)
@@ -336,7 +355,8 @@ async def repair(
         lost = {result.series: result.unfetched for result in refetched}
     leftovers: tuple[Leftover, ...] = ()
     if any(finding.trouble is Trouble.LEFTOVER for finding in findings):
-        leftovers = tuple(remove_leftovers(folder, at_ms=present_ms))
+        with refused.noting():
+            leftovers = tuple(remove_leftovers(folder, at_ms=present_ms))
     return RepairReport(
         tuple(moved for _, moved in quarantined if is_there(moved.path)),
         tuple(renamed),
@@ -347,6 +367,28 @@ async def repair(
         moved,
         phantoms,
     )
+
+
+class _Refused:
+    """Why files were not set aside or renamed, and which series are locked: they are not waited for again."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+        self._busy: set[SeriesKey] = set()
+
+    def is_busy(self, series: SeriesKey) -> bool:
+        """Whether the series was locked until the timeout."""
+        return series in self._busy
+
+    @contextlib.contextmanager
+    def noting(self, series: SeriesKey | None = None) -> Iterator[None]:
+        """Note why the block ended with an error, and go on behind it."""
+        try:
+            yield
+        except (CacheError, SegmentError) as error:
+            if isinstance(error, CacheBusyError) and series is not None:
+                self._busy.add(series)
+            self.reasons.append(str(error) if series is None else f"{series}: {error}")
 
 
 def _clear_folders(
@@ -373,26 +415,27 @@ def _clear_folders(
 
 
 def _set_aside(
-    folder: CacheFolder, steps: Sequence[RepairStep], present_ms: int, refusals: list[str]
+    folder: CacheFolder, steps: Sequence[RepairStep], present_ms: int, refused: _Refused
 ) -> Iterator[tuple[RepairStep, Quarantined]]:
     """Set aside the files that are still wrong: another process may have repaired them meanwhile.
 
-    Why one cannot be set aside is added to `refusals`, and the others are set aside all the same.
+    A file that cannot be set aside does not keep the others.
     """
     returning: dict[SeriesKey, list[SegmentName]] = {}
     wrong = [step for step in steps if step.finding.trouble in REPAIRABLE]
     for step in wrong:
-        if step.finding.trouble is Trouble.SWAPPED and (home := _home_of(step.finding.path)) is not None:
-            returning.setdefault(home[0], []).append(home[1])
+        if step.finding.trouble is Trouble.SWAPPED:
+            # One that cannot be read now is not set aside below, and what is wrong is said there.
+            with contextlib.suppress(CacheError):
+                if (home := _home_of(step.finding.path)) is not None:
+                    returning.setdefault(home[0], []).append(home[1])
     # Without its lock file nothing of a series can be changed.
     for step in sorted(wrong, key=lambda step: step.finding.trouble is not Trouble.LOCK_FILE):
-        try:
-            moved = _set_one_aside(folder, step, returning.get(step.series, ()), present_ms)
-        except (CacheError, SegmentError) as error:
-            if not concerns_one_place(error):
-                raise
-            refusals.append(str(error))
+        if refused.is_busy(step.series):
             continue
+        moved = None
+        with refused.noting(step.series):
+            moved = _set_one_aside(folder, step, returning.get(step.series, ()), present_ms)
         if moved is not None:
             yield step, moved
 
@@ -454,36 +497,62 @@ def _is_still_wrong(step: RepairStep) -> bool:
         return True
     name = parse_segment_name(step.finding.path.name)
     assert name is not None, "only files with the name of a segment are planned for"
-    return any(found.trouble in REPAIRABLE for found in verify_segment(step.finding.path, step.series, name))
+    findings = verify_segment(step.finding.path, step.series, name)
+    _require_readable(findings)
+    return any(found.trouble in REPAIRABLE for found in findings)
 
 
-def _rename_swapped(folder: CacheFolder, quarantined: Iterable[tuple[RepairStep, Quarantined]]) -> Iterator[Path]:
+def _require_readable(findings: Iterable[Finding]) -> None:
+    """Raise an error if the system refused to read a segment: what is in it is not known."""
+    for finding in findings:
+        if finding.trouble is Trouble.UNREADABLE:
+            raise CacheError(str(finding.path), finding.message)
+
+
+def _swapped(
+    folder: CacheFolder, steps: Iterable[RepairStep], quarantined: Iterable[tuple[RepairStep, Quarantined]]
+) -> list[Quarantined]:
+    """The files that were set aside for having other names: now, or by a repair that did not come to its end."""
+    found = {moved.path: moved for step, moved in quarantined if step.finding.trouble is Trouble.SWAPPED}
+    if any(step.finding.trouble is Trouble.LOST for step in steps):
+        earlier = (aside for aside in list_quarantine(folder) if aside.reason.startswith(f"{Trouble.SWAPPED}:"))
+        found = {aside.path: aside for aside in earlier} | found
+    return list(found.values())
+
+
+def _rename_swapped(folder: CacheFolder, swapped: Sequence[Quarantined], refused: _Refused) -> Iterator[Path]:
     """Give intact segments with other names their own name back, where no file has it."""
-    for step, moved in quarantined:
-        if step.finding.trouble is Trouble.SWAPPED and (home := _home_of(moved.path)) is not None:
-            series, name = home
+    homes: list[tuple[Quarantined, Path]] = []
+    for moved in swapped:
+        renamed = None
+        with refused.noting(moved.series):
+            home = _home_of(moved.path)
+            if home is None and is_there(moved.path):
+                continue
+            place = moved.path if home is None else folder.segment_path(*home)
+            homes.append((moved, place))
             # Where the name is taken, the bars are in the cache already.
-            with contextlib.suppress(CacheError):
-                yield restore(folder, replace(moved, series=series, tombstones=()), name.file_name)
-
-
-def _withdraw_tombstones(folder: CacheFolder, quarantined: Iterable[Quarantined]) -> None:
-    """Remove the tombstones over segments that have their names back, unless a newer segment was lost."""
-    for moved in quarantined:
-        name = parse_segment_name(moved.file_name)
-        if name is not None and moved.tombstones:
-            with SeriesLock(folder, moved.series):
-                withdraw_tombstones(folder, moved.series, name, moved.tombstones)
+            if home is not None and not is_there(place):
+                renamed = restore(folder, replace(moved, series=home[0], file_name=""), home[1].file_name)
+        if renamed is not None:
+            yield renamed
+    for moved, place in homes:
+        with refused.noting(moved.series):
+            settle(folder, moved, place)
 
 
 def _home_of(path: Path) -> tuple[SeriesKey, SegmentName] | None:
-    """The series and name in the header of a misnamed segment; None if it is damaged as well."""
+    """The series and name in the header of a misnamed segment; None if it is damaged as well, or gone.
+
+    Raises CacheError if it cannot be read.
+    """
     try:
         header = read_segment_header(path)
         series, name = header.series, SegmentName(header.span, header.revision)
         findings = verify_segment(path, series, name)
-    except (OSError, SegmentError, ValueError, KeyError):
+    except (FileNotFoundError, SegmentError, ValueError, KeyError):
         return None
+    _require_readable(findings)
     return None if any(finding.severity is Severity.ERROR for finding in findings) else (series, name)
 
 

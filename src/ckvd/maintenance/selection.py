@@ -32,6 +32,11 @@ class SeriesFilter:
     symbols: tuple[str, ...] = ()
     intervals: tuple[Interval, ...] = ()
 
+    @classmethod
+    def of(cls, series: SeriesKey) -> SeriesFilter:
+        """The filter that only one series matches."""
+        return cls((series.market,), (series.kind,), (series.symbol,), (series.interval,))
+
     def __contains__(self, series: SeriesKey) -> bool:
         return (
             (not self.markets or series.market in self.markets)

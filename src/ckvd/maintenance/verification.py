@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from ckvd.acquisition.completion.scope import outer_seconds
-from ckvd.cache.folder import LOCKS_FOLDER, QUARANTINE_FOLDER, has_impossible_revision, parse_segment_name
+from ckvd.cache.folder import LOCKS_FOLDER, QUARANTINE_FOLDER, has_impossible_revision, is_there, parse_segment_name
 from ckvd.cache.leftovers import find_leftovers
 from ckvd.cache.locks import local_lock_file_system
 from ckvd.cache.resolution import hull, is_unfounded
@@ -43,7 +43,7 @@ from ckvd.model.record import Record
 from ckvd.model.stray_bars import interval_fault
 from ckvd.model.table import BarFlag, bar_flags, fields_of
 from ckvd.model.timespan import Span, format_time, union
-from ckvd.regular_file import irregular_kind, is_there, open_regular
+from ckvd.regular_file import irregular_kind, open_regular
 from ckvd.segment.header import decode_header, read_header_nbytes
 from ckvd.segment.layout import BYTE_ORDER, MAGIC, PREAMBLE_NBYTES, VERSION
 from ckvd.segment.reader import SegmentReader

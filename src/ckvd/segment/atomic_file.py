@@ -20,6 +20,7 @@ import re
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from ckvd.concurrency.stopping import check_stop
+from ckvd.utils.async_cleanup import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
+
 
 # Between two pieces, writing in a thread can be told to stop.
 _PIECE_NBYTES: Final = 16 << 20
@@ -120,9 +122,9 @@ class AtomicFile(io.FileIO):
     def rename(self) -> None:
         """Close the file and give it its final name."""
         check_stop()
-        # Closed first: some systems refuse to rename an open file.
-        super().close()
         try:
+            # Closed first: some systems refuse to rename an open file.
+            super().close()
             self.path.replace(self.final)
         except BaseException:
             self._remove()
@@ -139,8 +141,13 @@ class AtomicFile(io.FileIO):
     def _remove(self) -> None:
         if self._process != os.getpid():
             return
-        with contextlib.suppress(FileNotFoundError):
+        try:
             self.path.unlink()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            # Maintenance finds it. The error for which it is removed is the one that counts.
+            warn("%s: cannot be removed: %s", self.path, error.strerror)
 
 
 def _lock_file(descriptor: int, path: Path) -> bool:

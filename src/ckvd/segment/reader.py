@@ -356,7 +356,7 @@ def read_open_times(path: str, header: SegmentHeader) -> Times:
     ------
     FileNotFoundError
         There is no such file.
-    OSError
+    CacheError
         It cannot be read.
     SegmentCorruptError
         It ends before its open times do.
@@ -365,11 +365,7 @@ def read_open_times(path: str, header: SegmentHeader) -> Times:
     if column is None or column.encoding is not Encoding.STORED:
         return np.empty(0, np.int64)
     nbytes = header.row_count * column.dtype.itemsize
-    descriptor, _ = open_regular(path, is_link_followed=True)
-    try:
-        content = os.pread(descriptor, nbytes, column.offset)
-    finally:
-        os.close(descriptor)
+    content = _open(path, lambda descriptor, _path, _status: os.pread(descriptor, nbytes, column.offset))
     if len(content) != nbytes:
         raise SegmentCorruptError(path, f"truncated: {len(content)} of the {nbytes} bytes of its open times")
     return np.frombuffer(content, np.int64)

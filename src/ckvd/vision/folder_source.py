@@ -146,15 +146,17 @@ class FolderArchiveSource:
         )
 
     def _list(self, series: SeriesKey, cadence: Cadence) -> list[ListedArchive]:
-        self._require_mirror()
         folder = archive_folder(series, cadence)
         files = []
         try:
+            self._require_mirror()
             with os.scandir(self._root / folder) as entries:
                 for entry in entries:
                     # A file may vanish meanwhile, as a temporary file of rsync does. The others are still there.
                     with contextlib.suppress(FileNotFoundError):
                         files.append(_listed(folder, entry))
+        except NetworkError:
+            raise
         except FileNotFoundError:
             return []
         except OSError as error:

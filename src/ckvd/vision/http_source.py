@@ -7,6 +7,7 @@ such file; every other refusal is an error.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import secrets
@@ -113,7 +114,8 @@ class HttpArchiveSource:
         try:
             return await self._fetch_verified(name, path, on_bytes)
         except BaseException:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # else the error of the download would be lost
+                path.unlink()
             raise
 
     async def _fetch_verified(

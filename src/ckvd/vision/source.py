@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -100,7 +101,9 @@ def read_chunks(path: Path, nbytes: int) -> Iterator[bytes]:
         while chunk := os.read(descriptor, nbytes):
             yield chunk
     finally:
-        os.close(descriptor)
+        # It is closed even so, all was read, and a generator that is not used up has nobody to raise to.
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 class ArchiveSource(Protocol):

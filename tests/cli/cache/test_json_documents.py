@@ -315,6 +315,7 @@ def test_prune(folder: CacheFolder) -> None:
         ],
         "leftovers": [],
         "quarantine": [],
+        "refusals": [],
     }
     assert same_in_order(shape(folder, "prune", "--before", "2023-03-10"), expected)
     damage(folder)

@@ -60,7 +60,10 @@ def list_(**given: Any) -> Result:
 @kind_option
 @verb
 def info(**given: Any) -> Result:
-    """Show one series in full: its segments, where its bars came from, and what its headers say of their state."""
+    """Show one series in full: its segments, where its bars came from, and what its headers say of their state.
+
+    Status 1: the system refuses to read a segment. One that is damaged is shown as such.
+    """
     from ckvd.cli.cache import look
 
     return look.info(**given)
@@ -189,7 +192,7 @@ def audit(**given: Any) -> Result:
 def pack(**given: Any) -> Result:
     """Merge closed history into large segments, and remove what newer segments have replaced.
 
-    Every download does it as well. Status 1: something could not be packed.
+    Every download does it as well. Status 1: something could not be packed, such as a series that is locked.
     """
     from ckvd.cli.cache import space
 
@@ -207,6 +210,8 @@ def pack(**given: Any) -> Result:
 @verb
 def prune(**given: Any) -> Result:
     """Remove series, spans, old bars, what was not read for longest, leftovers or files in quarantine.
+
+    What needs no copy is removed first. Status 1: something could not be removed, such as a series that is locked.
 
     Say what to remove: by symbol, market, kind or interval, by --start and --end or --before, by --max-size, or
     with --leftovers and --quarantine.

@@ -23,7 +23,7 @@ from ckvd.cli.printing import (
     track,
 )
 from ckvd.cli.stop_signals import stop_signals
-from ckvd.errors import CacheError, CkvdError
+from ckvd.errors import CacheBusyError, CacheError, CkvdError
 from ckvd.maintenance.audit import ArchiveAudit, Change, audit_cache
 from ckvd.maintenance.comparison import Against
 from ckvd.maintenance.preference import Preferred
@@ -33,6 +33,7 @@ from ckvd.maintenance.verification import Finding, Severity, Trouble, changed_si
 from ckvd.model.timespan import format_time, now_ms, parse_time
 
 if TYPE_CHECKING:
+    from ckvd.model.market import SeriesKey
     from ckvd.model.timespan import Span
 
 _WAYS_OUT = (
@@ -209,32 +210,40 @@ def quarantine(*, selection: Selection, restored: str | None, yes: bool) -> Resu
         found = [aside for aside in found if restored in ("all", aside.file_name, aside.path.name)]
         if not found:
             raise exit_with(EXIT_INCOMPLETE, f"no file {restored!r} is in quarantine")
-    refusals = _restore(selection.folder, found) if restored is not None and yes else []
+    restored_count, refusals = _restore(selection.folder, found if restored is not None and yes else [])
     for refusal in refusals:
         complain(refusal)
     names = ("series", "path", "file_name", "reason", "since_ms", "nbytes")
     document = [attributes_of(aside, *names) for aside in found]
     show = partial(
-        _show_quarantine, found, is_restoring=restored is not None, is_done=yes, refused_count=len(refusals)
+        _show_quarantine, found, is_restoring=restored is not None, is_done=yes, restored_count=restored_count
     )
     return Result(document, show, not refusals)
 
 
-def _restore(folder: CacheFolder, found: list[Quarantined]) -> list[str]:
-    """Put files back, and return why some were not: one of them does not keep the others."""
-    refusals = []
+def _restore(folder: CacheFolder, found: list[Quarantined]) -> tuple[int, list[str]]:
+    """Put files back. Return how many, and why others were not: one of them does not keep the rest.
+
+    A series that is locked is waited for once.
+    """
+    restored_count, refusals = 0, []
+    busy: dict[SeriesKey, str] = {}
     for aside in found:
         try:
-            restore(folder, aside)
+            if aside.series not in busy:
+                restore(folder, aside)
+                restored_count += 1
+        except CacheBusyError as error:
+            busy[aside.series] = str(error)
         except CacheError as error:
             refusals.append(str(error))
-    return refusals
+    return restored_count, [*busy.values(), *refusals]
 
 
-def _show_quarantine(found: list[Quarantined], *, is_restoring: bool, is_done: bool, refused_count: int) -> None:
+def _show_quarantine(found: list[Quarantined], *, is_restoring: bool, is_done: bool, restored_count: int) -> None:
     print_table(("series", "file", "size", "since", "reason"), [_quarantine_row(aside) for aside in found])
     if is_restoring and is_done:
-        say(f"{count(len(found) - refused_count, 'file')} restored")
+        say(f"{count(restored_count, 'file')} restored")
     elif is_restoring:
         propose(f"{count(len(found), 'file')} would be restored", is_work_left=True)
 

@@ -58,6 +58,7 @@ def prefer_bars(
 async def _compare(
     selection: Selection, against: Against, span: Span | None, addresses: Addresses, *, is_stored: bool
 ) -> list[Comparison]:
+    """Compare. A series that is locked or cannot be read is refused, and does not keep the others."""
     folder, chosen = selection.folder, selection.filter
     if span is not None and (span.start_ms % 1000 or span.end_ms % 1000):
         raise exit_with(EXIT_USAGE, f"give --start and --end in whole seconds, not {span}")

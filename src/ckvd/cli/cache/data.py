@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 
 from ckvd.cache.coverage import unavailable_spans_of
-from ckvd.cache.folder import CacheFolder
+from ckvd.cache.folder import CacheFolder, is_there
 from ckvd.cli import EXIT_USAGE
 from ckvd.cli.cache.verb import Bounds, Result, Selection
 from ckvd.cli.options import exit_with
@@ -175,7 +175,7 @@ def _refuse_a_symbol(file: Path, folder: CacheFolder) -> None:
 
 
 def _refuse_to_replace(file: Path, *, is_replacing: bool) -> None:
-    if file.exists() and not is_replacing:
+    if not is_replacing and is_there(file):
         raise ExportError(f"{file} is there already: choose another name, or add --overwrite")
 
 

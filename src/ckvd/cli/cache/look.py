@@ -80,12 +80,13 @@ def info(*, symbol: str, interval: Interval, market: Market, kind: Kind, folder:
     summary = summarise_series(folder, series)
     if not summary.segment_count:
         raise exit_with(EXIT_INCOMPLETE, f"{series} is not in the cache {folder.root}")
-    from ckvd.maintenance.verification import verify_series  # noqa: PLC0415  (loads asyncio, which `list` needs not)
+    from ckvd.maintenance.verification import Trouble, verify_series  # noqa: PLC0415  (loads asyncio; `list` must not)
 
     segments = describe_segments(folder, series)
     findings = list(verify_series(folder, series, is_quick=True))
     document = {**summary.to_json(), "segments": segments, "findings": findings}
-    return Result(document, partial(_show_series, summary, segments, findings))
+    is_readable = all(finding.trouble is not Trouble.UNREADABLE for finding in findings)
+    return Result(document, partial(_show_series, summary, segments, findings), is_readable)
 
 
 def _show_series(summary: SeriesSummary, segments: list[SegmentSummary], findings: list[Finding]) -> None:

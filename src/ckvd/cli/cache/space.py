@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ckvd.cache.leftovers import Leftover, find_leftovers, remove_leftovers
 from ckvd.cache.packing import PackReport, pack_series, survey_packing
@@ -13,10 +15,15 @@ from ckvd.cli import EXIT_USAGE
 from ckvd.cli.cache.verb import Bounds, Result, Selection
 from ckvd.cli.options import exit_with
 from ckvd.cli.printing import attributes_of, complain, count, format_nbytes, propose, say, track
+from ckvd.errors import CacheBusyError, CacheError, SegmentError
 from ckvd.maintenance.pruning import ALL_TIME, Pruning, carry_out, plan_pruning, plan_pruning_to_size, prune_span
 from ckvd.maintenance.quarantine import Quarantined, discard, list_quarantine
-from ckvd.maintenance.selection import EVERYTHING
+from ckvd.maintenance.selection import EVERYTHING, SeriesFilter
+from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, parse_time
+
+if TYPE_CHECKING:
+    from ckvd.cache.folder import CacheFolder
 
 _UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -26,12 +33,21 @@ _UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 def pack(*, selection: Selection, thorough: bool, yes: bool) -> Result:
     """`ckvd cache pack`."""
-    work = partial(pack_series if yes else survey_packing, selection.folder, is_thorough=thorough)
-    reports = selection.work_on(track(selection.series(), "packing"), work)
+    chosen = track(selection.series(), "packing")
+    reports = [_pack(selection.folder, key, is_thorough=thorough, is_done=yes) for key in chosen]
     changes = [report for report in reports if report.merges or report.removed or report.refusals]
     is_well = not any(report.refusals for report in reports)
     document = [_pack_document(report) for report in changes]
     return Result(document, partial(_show_packing, changes, is_done=yes), is_well)
+
+
+def _pack(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool, is_done: bool) -> PackReport:
+    """Pack one series, or plan it. One that is locked, or that the disk refuses, does not keep the others."""
+    work = pack_series if is_done else survey_packing
+    try:
+        return work(folder, series, is_thorough=is_thorough)
+    except CacheError as error:
+        return PackReport(series, refusals=(f"{series}: {error}",))
 
 
 def _show_packing(reports: list[PackReport], *, is_done: bool) -> None:
@@ -85,25 +101,30 @@ def prune(
             EXIT_USAGE, "say what to remove: series, a span, --before, --max-size, --leftovers or --quarantine"
         )
     prunings: list[Pruning] = []
+    refusals: list[str] = []
     if max_size is not None:
         prunings = plan_pruning_to_size(folder, _parse_nbytes(max_size), selection.filter, selection.refuse)
     elif has_choice and (span is not None or not (leftovers or quarantine)):
-        prunings = _plan(selection, span)
+        prunings = _plan(selection, span, refusals)
     found = find_leftovers(folder) if leftovers else []
     aside = [one for one in list_quarantine(folder) if one.series in selection.filter] if quarantine else []
-    removal = _Removal(prunings, found, aside)
+    removal = _Removal(prunings, found, aside, refusals)
     if yes:
-        removal = _remove(selection, removal, is_to_size=max_size is not None)
-    return Result(_removal_document(removal, is_done=yes), partial(_show_removal, removal, is_done=yes))
+        removal = _remove(folder, removal, is_to_size=max_size is not None)
+    for refusal in removal.refusals:
+        complain(refusal)
+    show = partial(_show_removal, removal, is_done=yes)
+    return Result(_removal_document(removal, is_done=yes), show, not removal.refusals)
 
 
 @dataclass(frozen=True, slots=True)
 class _Removal:
-    """What pruning removes: bars, leftovers of dead processes, and files in quarantine."""
+    """What pruning removes: bars, leftovers of dead processes, and files in quarantine; and what it could not."""
 
     prunings: list[Pruning]
     leftovers: list[Leftover]
     quarantined: list[Quarantined]
+    refusals: list[str] = field(default_factory=list)
 
     @property
     def file_count(self) -> int:
@@ -131,27 +152,54 @@ def _parse_nbytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
-def _plan(selection: Selection, span: Span | None) -> list[Pruning]:
-    try:
-        return plan_pruning(
-            selection.folder, selection.filter, ALL_TIME if span is None else span, selection.refuse
-        )
-    except ValueError as error:
-        raise exit_with(EXIT_USAGE, str(error)) from None
+def _plan(selection: Selection, span: Span | None, refusals: list[str]) -> list[Pruning]:
+    """Plan series by series: one that cannot be read does not keep the others."""
+    if span is not None and (span.start_ms % 1000 or span.end_ms % 1000):
+        raise exit_with(EXIT_USAGE, f"segments start and end on whole seconds, so cannot be cut at {span}")
+    prunings: list[Pruning] = []
+    for series in selection.filter.choose(selection.folder, selection.refuse):
+        with _refusing(refusals, series):
+            prunings += plan_pruning(selection.folder, SeriesFilter.of(series), ALL_TIME if span is None else span)
+    return prunings
 
 
-def _remove(selection: Selection, removal: _Removal, *, is_to_size: bool) -> _Removal:
+def _remove(folder: CacheFolder, removal: _Removal, *, is_to_size: bool) -> _Removal:
     """Remove it, and return what was removed: other processes may have written or removed some since the plan."""
-    folder = selection.folder
-
-    def remove(pruning: Pruning) -> Pruning:
-        return carry_out(folder, pruning) if is_to_size else prune_span(folder, pruning.series, pruning.span)
-
-    prunings = selection.work_on(track(removal.prunings, "pruning"), remove)
-    found = remove_leftovers(folder) if removal.leftovers else []
+    refusals = list(removal.refusals)
+    found: list[Leftover] = []
+    discarded: list[Quarantined] = []
+    prunings: dict[int, Pruning] = {}
+    busy: set[SeriesKey] = set()
+    with _refusing(refusals):
+        found = remove_leftovers(folder) if removal.leftovers else []
     for one in removal.quarantined:
-        discard(one)
-    return replace(removal, prunings=prunings, leftovers=found)
+        with _refusing(refusals):
+            discard(one)
+            discarded.append(one)
+    # Copies need room, which the others may make.
+    order = sorted(range(len(removal.prunings)), key=lambda place: bool(removal.prunings[place].kept))
+    for place in track(order, "pruning"):
+        pruning = removal.prunings[place]
+        if pruning.series in busy:
+            continue  # it is waited for once
+        with _refusing(refusals, pruning.series, busy):
+            prunings[place] = (
+                carry_out(folder, pruning) if is_to_size else prune_span(folder, pruning.series, pruning.span)
+            )
+    return _Removal([prunings[place] for place in sorted(prunings)], found, discarded, refusals)
+
+
+@contextlib.contextmanager
+def _refusing(
+    refusals: list[str], series: SeriesKey | None = None, busy: set[SeriesKey] | None = None
+) -> Iterator[None]:
+    """Note why the block could not remove something, and whether the series is locked, and go on behind it."""
+    try:
+        yield
+    except (CacheError, SegmentError) as error:
+        refusals.append(str(error) if series is None else f"{series}: {error}")
+        if isinstance(error, CacheBusyError) and series is not None and busy is not None:
+            busy.add(series)
 
 
 def _show_removal(removal: _Removal, *, is_done: bool) -> None:
@@ -188,4 +236,5 @@ def _removal_document(removal: _Removal, *, is_done: bool) -> dict[str, object]:
         ],
         "leftovers": removal.leftovers,
         "quarantine": [attributes_of(one, "path", "nbytes") for one in removal.quarantined],
+        "refusals": removal.refusals,
     }

@@ -92,7 +92,7 @@ class Selection:
         """
         from ckvd.maintenance.selection import EVERYTHING  # noqa: PLC0415  (see `ckvd.cli.app`)
 
-        if not found and not (self.filter == EVERYTHING and self.folder.root.is_dir()):
+        if not found and not (self.filter == EVERYTHING and self.folder.has_root()):
             raise self.nothing()
         return found
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final, Literal
 from ckvd.cache import fault_points
 from ckvd.cache.coverage import unavailable_spans_of
 from ckvd.cache.fault_points import Step
+from ckvd.cache.folder import is_there
 from ckvd.cache.rows import chunks_of, open_rows
-from ckvd.errors import CacheError, ExportError, NotCachedError, cannot
+from ckvd.errors import ExportError, NotCachedError, cannot, translated
 from ckvd.maintenance.export.columnar import write_arrow, write_npz
 from ckvd.maintenance.export.csv_text import write_csv
 from ckvd.model.calendar import days_of, months_of
 from ckvd.model.record import Record
 from ckvd.model.timespan import Span, difference, format_time, union
-from ckvd.regular_file import is_there
 from ckvd.segment.atomic_file import atomic_write, flush_folder, remove_abandoned
 
 if TYPE_CHECKING:
@@ -125,10 +125,10 @@ def export_series(
             raise ExportError(f"{path} is there already: remove it, or say that it may be overwritten")
         blocks = [rows for part in parts for rows in open_rows(folder, series, part)]
         in_file = Span(parts[0].start_ms, parts[-1].end_ms)
-        inexact_count = _write_file(path, file_format, blocks, series, in_file)
+        inexact_count, nbytes = _write_file(path, file_format, blocks, series, in_file)
         bar_count = sum(map(len, blocks))
         del blocks
-        yield ExportedFile(path, series, in_file, bar_count, path.stat().st_size, inexact_count)
+        yield ExportedFile(path, series, in_file, bar_count, nbytes, inexact_count)
     _flush_names(target / str(series))
 
 
@@ -173,10 +173,10 @@ def _cut(parts: Sequence[Span], cut: ExportCut) -> Iterator[tuple[str, list[Span
 
 def _write_file(
     path: Path, file_format: ExportFormat, blocks: Sequence[MappedRows], series: SeriesKey, span: Span
-) -> int:
-    """Write a file whole or not at all. Return how many cells are inexact."""
+) -> tuple[int, int]:
+    """Write a file whole or not at all. Return how many cells are inexact, and the length of the file."""
     inexact_count = 0
-    try:
+    with translated("be written", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, is_name_durable=False) as file:
             if file_format is ExportFormat.CSV:
@@ -185,12 +185,9 @@ def _write_file(
                 write_npz(file, blocks, series)
             else:
                 write_arrow(file, blocks, series, is_parquet=file_format is ExportFormat.PARQUET)
+            nbytes = file.tell()
             fault_points.reach(Step.EXPORTED)
-    except CacheError:
-        raise
-    except OSError as error:
-        raise cannot("be written", path, error) from error
-    return inexact_count
+    return inexact_count, nbytes
 
 
 def _has_header(blocks: Sequence[MappedRows], span: Span) -> bool:
