@@ -35,7 +35,8 @@ test: $(VENV)/installed-test
 	$(RUN) $(PYTEST) $(TESTS)
 
 acceptance: $(VENV)/installed-test
-	CKVD_ACCEPTANCE=whole $(RUN) $(PYTEST) -o faulthandler_timeout=1800 tests/acceptance $(TESTS)
+	CKVD_ACCEPTANCE=whole $(RUN) $(PYTEST) -o faulthandler_timeout=1800 \
+		tests/acceptance tests/decode/test_decode.py tests/maintenance/export/test_csv_text.py $(TESTS)
 
 quick: $(VENV)/installed-test
 	$(RUN) $(PYTEST) --quiet -m 'not long' @tests/quick.txt
@@ -45,7 +46,7 @@ search: $(VENV)/installed-test
 
 kills: $(VENV)/installed-test
 	CKVD_KILLS=whole $(RUN) $(PYTEST) -o faulthandler_timeout=7200 \
-		tests/cli/test_kills.py tests/cli/test_stop_signals.py $(TESTS)
+		tests/cli/test_kills.py tests/cli/test_stop_signals.py tests/cache/test_stress.py $(TESTS)
 
 faults: $(VENV)/installed-test
 	CKVD_FAULTS=whole $(RUN) $(PYTEST) -o faulthandler_timeout=7200 tests/cli/test_faulty_disk.py $(TESTS)

@@ -82,3 +82,8 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("real data not present: ../shared/data")
     return SHARED_DATA
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Three workers for two processors: many tests wait, for time to pass or for processes of their own."""
+    return (os.cpu_count() or 1) * 3 // 2 or 1

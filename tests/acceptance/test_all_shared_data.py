@@ -12,7 +12,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -44,7 +43,7 @@ from ckvd.maintenance.verification import Severity, verify_cache
 from support.loopback.exchange import Exchange
 from support.loopback.mirror import Mirror
 from support.loopback.rows import make_rows
-from support.places import SHARED_DATA
+from support.places import IS_WHOLE, SHARED_DATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,7 +51,6 @@ if TYPE_CHECKING:
 
     from acceptance.material import Row
 
-IS_WHOLE = os.environ.get("CKVD_ACCEPTANCE") == "whole"
 NOW_MS = span_of("2027-01-01")[0]
 
 pytestmark = [

@@ -33,6 +33,7 @@ from ckvd.model.table import (
 from ckvd.model.timespan import Span, format_time
 from ckvd.vision.name import ArchiveName
 from support.archives import zip_text
+from support.places import IS_WHOLE, sample_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -383,7 +384,7 @@ def test_every_cell_of_every_real_archive_is_what_int_and_float_say(shared_data:
     archives = real_archives(shared_data)
     assert len(archives) == 1821
     row_count = 0
-    for name, path in archives:
+    for name, path in sample_of(archives):
         decoded = decode_archive(path.read_bytes(), expected_of(name))
         texts, has_header = text_columns(path)
         assert decoded.has_header == has_header
@@ -398,7 +399,7 @@ def test_every_cell_of_every_real_archive_is_what_int_and_float_say(shared_data:
             expected = array("d", map(float, field)).tobytes() if is_float else array("q", integers).tobytes()
             assert found.tobytes() == expected, (path, column)
         row_count += decoded.row_count
-    assert row_count == 1_440_184
+    assert row_count == 1_440_184 or not IS_WHOLE
 
 
 def test_the_known_oddities_of_hourly_bitcoin_archives_are_kept(shared_data: Path) -> None:

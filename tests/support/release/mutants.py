@@ -466,13 +466,14 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "a_transport_holds_the_connections_of_its_caller": Mutant(
         "network.transport",
-        "        return isinstance(self._session, OwnSession)",
+        "        return self._session is not None and self._release_session is not None",
         "        return self._session is not None",
         (OF_REST, "open_when_nobody_closes_it"),
     ),
     "a_finalizer_closes_the_session_of_its_caller": Mutant(
         "network.transport",
-        "        if isinstance(session, OwnSession):\n            release_session(session)",
+        "        if session is not None and self._release_session is not None:\n"
+        '            self._release_session(cast("OwnSession", session))',
         "        if session is not None:\n            session._closed = True",
         (OF_REST, "open_when_nobody_closes_it"),
     ),
