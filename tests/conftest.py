@@ -84,6 +84,7 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Three workers for two processors: many tests wait, for time to pass or for processes of their own."""
     return (os.cpu_count() or 1) * 3 // 2 or 1

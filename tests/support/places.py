@@ -24,5 +24,5 @@ _T = TypeVar("_T")
 
 
 def sample_of(items: Sequence[_T]) -> Sequence[_T]:
-    """Every fifth of some real archives; all of them in `make acceptance`."""
+    """Every fifth of many, such as real archives; all of them in `make acceptance`."""
     return items if IS_WHOLE else items[::_SAMPLED_OF]

@@ -16,7 +16,7 @@ from ckvd.model.timespan import Span, parse_time
 from ckvd.vision.name import ArchiveName
 from support.archives import columns_of, read_rows
 from support.loopback.mirror import Mirror
-from support.places import SHARED_DATA
+from support.places import SHARED_DATA, sample_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,14 +83,14 @@ def test_every_cell_equals_an_independent_reading(
     archive_count = 0
     with ckvd.open_cache(cache_path) as cache:
         for series, periods in archives.items():
-            for period, path in periods.items():
+            for period, path in sample_of(list(periods.items())):
                 rows = read_rows(path)
                 klines = cache.read_series(series, period.span)
                 for name, expected in columns_of(rows, klines.column_names).items():
                     dtype = np.int64 if name in ("open_time", "close_time", "count") else np.float64
                     assert klines[name].tobytes() == np.array(expected, dtype).tobytes(), (path.name, name)
                 archive_count += 1
-    assert archive_count == sum(map(len, archives.values())) > 1800
+    assert archive_count == sum(len(sample_of(list(periods))) for periods in archives.values()) > 300
 
 
 def test_a_year_of_minutes_has_all_its_bars_and_the_outage_has_80(cache_path: Path) -> None:
