@@ -184,6 +184,9 @@ def _count_maps() -> Counter[str]:
 
 
 def _list_tasks() -> list[asyncio.Task[Any]]:
+    """List the tasks of all loops. asyncio itself shows only those of a running loop."""
+    if sys.version_info >= (3, 14):  # It keeps them out of Python's sight.
+        return [found for found in gc.get_objects() if isinstance(found, asyncio.Task)]
     registries = [getattr(asyncio.tasks, name, ()) for name in ("_all_tasks", "_scheduled_tasks", "_eager_tasks")]
     for _ in range(1000):
         try:
