@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,10 @@ settings.load_profile("search" if _SEARCHES else "brief" if IS_BRIEF else "whole
 def pytest_collection_finish() -> None:
     """Have Hypothesis make its random source before anything is frozen: it would take a frozen one for lost."""
     given(st.none())(lambda _: None)()
+
+
+# In development mode asyncio complains of steps that take long, as some tests mean them to.
+logging.getLogger("asyncio").addFilter(lambda record: not record.msg.startswith("Executing %s took"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
