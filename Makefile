@@ -9,7 +9,7 @@
 # make mutations  take many more mutants of archives, segments, listings and answers than `make test` does: minutes
 # make coverage  run the tests, and show which lines none of them reaches
 # make lowest    run `make quick` on the lowest version of each package that pyproject.toml allows
-# make lint      check types and style
+# make lint      check types, for Linux and macOS, and style
 # make bench     run the benchmarks (installs the peers)
 #
 # All of them make an environment of their own first. PYTHON chooses the interpreter, VENV the folder, and TESTS what
@@ -74,7 +74,8 @@ lowest: .venv-lowest/constraints.txt
 lint: $(VENV)/installed-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy
+	$(RUN) -m mypy --platform linux
+	$(RUN) -m mypy --platform darwin
 	$(RUN) data/make_samples.py --check
 
 bench: $(VENV)/installed-bench

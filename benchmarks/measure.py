@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import statistics
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -166,7 +167,7 @@ def heat(paths: Iterable[Path]) -> None:
     """
     for path in paths:
         with path.open("rb", buffering=0) as file:
-            if hasattr(os, "posix_fadvise"):
+            if sys.platform == "linux":
                 os.fsync(file.fileno())
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             while file.read(8 << 20):

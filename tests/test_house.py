@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 PACKAGE = SOURCES / "ckvd"
 FLOORS = [
-    {"errors", "inflate", "regular_file", "utils", "version"},
-    {"concurrency", "lifecycle", "model"},
+    {"errors", "platforms", "utils", "version"},
+    {"concurrency", "lifecycle", "model", "regular_file"},
     {"bars", "decode", "network", "segment"},
     {"cache", "rest", "vision"},
     {"acquisition"},

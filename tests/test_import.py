@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import pytest
@@ -79,6 +80,31 @@ def test_importing_loads_neither_http_nor_the_command_line_nor_what_decodes(tmp_
     rooms = {module.split(".")[1] for module in loaded if module.startswith("ckvd.")}
     assert rooms & {"archive", "cli", "network", "rest", "vision_data_client", "download"} == set()
     assert rooms & {"acquisition", "panel", "resample"} == set()
+
+
+def test_on_windows_it_says_in_one_sentence_what_to_use(tmp_path: Path) -> None:
+    script = """
+        import sys
+        sys.platform = "win32"
+        try:
+            import ckvd
+        except ImportError as error:
+            print(type(error).__module__, type(error).__name__, error.name)
+            print(error)
+        print(*(name for name in sys.modules if name.startswith("ckvd")), "numpy" in sys.modules)
+    """
+    finished = subprocess.run(
+        [sys.executable, "-W", "error", "-c", dedent(script)],
+        env=writing_nothing(command.environment(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=command.TIMEOUT_S,
+        check=True,
+    )
+    kind, sentence, loaded = finished.stdout.splitlines()
+    assert kind == "ckvd.errors PlatformError ckvd"
+    assert re.fullmatch(r"ckvd .* does not run on Windows itself: .* WSL, .*", sentence)
+    assert loaded == "ckvd.errors False"
 
 
 def test_the_command_handles_signals_before_anything_else_is_loaded(tmp_path: Path) -> None:

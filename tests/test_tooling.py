@@ -57,3 +57,14 @@ def test_a_commit_is_checked_with_the_tools_of_the_lint_target() -> None:
     assert len(checks) >= 3
     for check in checks:
         assert f".venv/bin/python -m {check}" in hooks, check
+
+
+def test_types_are_checked_for_both_platforms() -> None:
+    assert set(re.findall(r"-m mypy --platform (\w+)", recipe_of("lint"))) == {"linux", "darwin"}
+
+
+def test_the_workflow_runs_all_tests_on_each_python_that_is_promised() -> None:
+    workflow = (REPOSITORY / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
+    promised = re.findall(r"Python :: (3\.\d+)", (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    assert re.findall(r'"(3\.\d+)"', workflow) == promised
+    assert re.search(r"^ +- run: make test ", workflow, re.MULTILINE)

@@ -17,8 +17,8 @@ The rooms of the package stand on eight floors, and each imports from lower floo
 5     `acquisition` (from what a user wants to segments in the cache)
 4     `cache` (a folder of segments), `rest` (the REST interface), `vision` (where archives come from)
 3     `bars` (what a backtest holds), `decode` (text to columns), `segment` (files), `network` (HTTP)
-2     `model` (what things are), `lifecycle`, `concurrency`
-1     `errors`, `inflate`, `regular_file`, `version`, `utils`
+2     `model` (what things are), `lifecycle`, `concurrency`, `regular_file`
+1     `errors`, `platforms` (what differs between them), `version`, `utils`
 ====  ==================================================================================================
 
 Glossary
@@ -61,6 +61,7 @@ tombstone
 TYPE_CHECKING = False
 
 import os  # noqa: E402
+import sys  # noqa: E402
 
 if TYPE_CHECKING:
     from ckvd.acquisition.report import DownloadReport
@@ -135,10 +136,10 @@ _MODULES = {name: module for module, names in _NAMES_BY_MODULE.items() for name 
 _ROOMS = frozenset(
     (
         *("acquisition", "api", "bars", "cache", "cli", "concurrency", "decode", "maintenance", "model", "network"),
-        *("rest", "segment", "utils", "vision"),
+        *("platforms", "rest", "segment", "utils", "vision"),
     )
 )
-_FILES = frozenset(("__init__", "__main__", "errors", "inflate", "lifecycle", "regular_file", "version"))
+_FILES = frozenset(("__init__", "__main__", "errors", "lifecycle", "regular_file", "version"))
 
 
 __all__ = [
@@ -213,4 +214,8 @@ def _is_module(entry: "os.DirEntry[str]") -> bool:
     return entry.name.endswith(".py") or ("." not in entry.name and entry.name != "__pycache__" and entry.is_dir())
 
 
+if sys.platform == "win32":
+    from ckvd.errors import PlatformError
+
+    raise PlatformError
 _refuse_foreign_modules(os.path.dirname(__file__))  # noqa: PTH120 - pathlib takes longer to load than all of this

@@ -331,6 +331,17 @@ class ForeignModulesError(CkvdError, ImportError):
         )
 
 
+class PlatformError(CkvdError, ImportError):
+    """The operating system is one on which ckvd does not run."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "ckvd needs a POSIX system, and does not run on Windows itself: install and run it in WSL, the Windows "
+            "Subsystem for Linux",
+            name="ckvd",
+        )
+
+
 class NotInstalledError(DependencyError):
     """A package that is needed for what was asked is not installed. See `needs`.
 

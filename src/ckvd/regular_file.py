@@ -5,7 +5,7 @@ could lead a writer to any file of its user, and a pipe would keep a reader wait
 for writing through a link, a pipe is opened without waiting, and what was opened is looked at before it is used.
 
 A link in the *path* of a file is followed: the folder of a cache, of a series or of a mirror may be a link to a
-larger disk. This module imports nothing of the project.
+larger disk. Of the project, only `platforms.operating_system` is imported.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import os
 import stat
 from typing import Final
 
-# Windows has none of these but the last.
-_FLAGS: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
+from ckvd.platforms.operating_system import AT_ONCE, UNLINKED
+
 _LINK: Final = "a symbolic link"
 # What systems answer when something that is no regular file is opened.
 _ERRNOS: Final = {
@@ -65,7 +64,7 @@ def open_regular(
         It cannot be opened.
     """
     try:
-        descriptor = os.open(path, flags | _FLAGS | (0 if is_link_followed else _NOFOLLOW), 0o666)
+        descriptor = os.open(path, flags | AT_ONCE | (0 if is_link_followed else UNLINKED), 0o666)
     except OSError as error:
         if error.errno in _ERRNOS and (kind := irregular_kind(path)):
             is_lost = is_link_followed and kind == _LINK

@@ -16,6 +16,7 @@ from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader
 from support import leaks
 from support.models import MINUTE_MS
+from support.processes import run_script
 from support.release.closers import run
 from support.tables import BTCUSDT_1M, regular_table
 
@@ -140,3 +141,17 @@ def test_many_caches_are_left_at_once(root: Path) -> None:
     before = leaks.count_descriptors(), leaks.count_maps()
     run(main)
     assert (leaks.count_descriptors(), leaks.count_maps()) == before
+
+
+def test_a_cache_that_is_open_when_the_interpreter_ends_is_released_in_silence(tmp_path: Path) -> None:
+    store = SeriesStore(CacheFolder(tmp_path), BTCUSDT_1M)
+    for day in range(24):
+        span = Span(day * 1440 * MINUTE_MS, (day + 1) * 1440 * MINUTE_MS)
+        store.put(regular_table(BTCUSDT_1M, span), span)
+    run_script(f"""
+        import warnings, ckvd
+        warnings.simplefilter("ignore", ResourceWarning)
+        cache = ckvd.open_cache({str(tmp_path)!r})
+        klines = cache.read("BTCUSDT", "1m", start="1970-01-01", end="1970-01-25")
+        assert len(klines) == 24 * 1440
+    """)

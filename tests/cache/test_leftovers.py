@@ -156,7 +156,7 @@ def test_where_locks_tell_nothing_a_leftover_is_a_day_old(
     if has_locks:
         monkeypatch.setattr(leftovers, "local_lock_file_system", lambda _: "nfs")
     else:
-        monkeypatch.setattr(atomic_file.fcntl, "flock", refuse)
+        monkeypatch.setattr(fcntl, "flock", refuse)
     with living_writer(folder) as living:
         for act in (find_leftovers, remove_leftovers):
             assert act(folder) == act(folder, at_ms=now_ms() + 3_600_000) == []
@@ -210,7 +210,7 @@ def test_a_new_temporary_file_that_is_taken_for_a_leftover_is_made_again(
             taken.extend(remove_leftovers(folder, [HOURS]))
         genuine(descriptor, operation)
 
-    monkeypatch.setattr(atomic_file.fcntl, "flock", take_and_lock)
+    monkeypatch.setattr(fcntl, "flock", take_and_lock)
     with living_writer(folder) as living:
         assert [leftover.path.exists() for leftover in taken] == [False]
         assert living.exists()
@@ -230,7 +230,7 @@ def test_a_new_temporary_file_that_is_being_removed_is_made_again(
                 assert removal.enter_context(atomic_file.holder_of(seen[0])) is False
             genuine(descriptor, operation)
 
-        monkeypatch.setattr(atomic_file.fcntl, "flock", hold_and_lock)
+        monkeypatch.setattr(fcntl, "flock", hold_and_lock)
         with living_writer(folder) as living:
             assert seen != [living]
             assert not seen[0].exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import itertools
 import os
 import subprocess
@@ -241,15 +242,15 @@ def test_a_record_replaces_a_long_file_of_rubbish(folder: CacheFolder) -> None:
 def test_a_held_file_is_not_free_where_only_writers_get_an_exclusive_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    genuine = locks.fcntl.flock
+    genuine = fcntl.flock
 
     def flock_of_nfs(descriptor: int, operation: int) -> None:
-        access = locks.fcntl.fcntl(descriptor, locks.fcntl.F_GETFL) & os.O_ACCMODE
-        if operation & locks.fcntl.LOCK_EX and access == os.O_RDONLY:
+        access = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+        if operation & fcntl.LOCK_EX and access == os.O_RDONLY:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         genuine(descriptor, operation)
 
-    monkeypatch.setattr(locks.fcntl, "flock", flock_of_nfs)
+    monkeypatch.setattr(fcntl, "flock", flock_of_nfs)
     with FileLock(tmp_path / "a.lock", timeout_s=0) as lock:
         assert not is_free(lock.path)
     assert is_free(lock.path)
@@ -262,7 +263,7 @@ def test_a_file_system_without_locks_is_refused_with_a_remedy(
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     folder.make_path(folder.root)
-    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(CacheError, match=r"this file system has no locks.*put the cache where there are"):
         FileLock(folder.root / "a.lock", timeout_s=0).acquire()
 

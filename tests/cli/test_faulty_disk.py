@@ -175,3 +175,21 @@ def test_the_verbs_begin_with_what_they_should(workplace: Workplace) -> None:
     assert statuses == {"repair": 1, "prune a span": 0, "audit": 1, "pack": 0}
     _, before, after = workplace.sound("download from a folder")
     assert (len(before.bars), len(after.bars)) == (0, WINTER.length_ms // 3_600_000)
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOTSUP])
+def test_a_disk_that_does_not_flush_is_named_once_and_keeps_nothing_back(workplace: Workplace, error: int) -> None:
+    fault = Fault(("sync",), error, LASTING, 1)
+    ended, _ = workplace.commands.run(*workplace.prepare("download over HTTP"), fault=fault, folder=workplace.place)
+    assert ended.status == 0
+    (line,) = [line for line in ended.err.splitlines() if "flush" in line]
+    assert line.endswith("this disk does not flush what is written: a power cut may cost what was just stored")
+
+
+def test_a_disk_without_locks_is_refused_for_writing_with_a_remedy(workplace: Workplace) -> None:
+    fault = Fault(("lock",), errno.ENOTSUP, LASTING, 1)
+    ended, _ = workplace.commands.run(*workplace.prepare("download over HTTP"), fault=fault, folder=workplace.place)
+    assert ended.status == 1
+    (line,) = [line for line in ended.err.splitlines() if line.startswith("ckvd: ")]
+    assert "this file system has no locks" in line
+    assert line.endswith("put the cache where there are")

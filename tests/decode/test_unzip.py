@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckvd import inflate
 from ckvd.decode import unzip
 from ckvd.decode.unzip import unzip_csv
 from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
+from ckvd.platforms import inflate
 from ckvd.vision.name import ArchiveName
 
 if TYPE_CHECKING:

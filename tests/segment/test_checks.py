@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ckvd import inflate
 from ckvd.errors import SegmentCorruptError
 from ckvd.model.timespan import Span
+from ckvd.platforms import inflate
 from ckvd.segment import SegmentReader, checks
 from ckvd.utils.config import FILE_TIME_STEP_S
 from support.caches import flip

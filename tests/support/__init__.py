@@ -5,7 +5,7 @@
 - `block`: rows of a table as the block of a segment, without a file.
 - `caches`: caches filled from the samples, damaged and repaired.
 - `command`: runs the command `ckvd` as users do, also in a terminal.
-- `disks`: disks that refuse: a small one, and a limit on the length of files.
+- `disks`: disks that refuse: a small one, and a limit on the length of files; FAT, overlays and others.
 - `download_site`: a mirror on loopback, an empty cache, and the client between them.
 - `faulty_disk`: a disk of which the Nth call fails, by a preloaded library, and commands that run with it.
 - `impossible`: the rules of bars that no market can make, for a single bar.

@@ -56,9 +56,11 @@ def segment_paths(folder: CacheFolder) -> list[Path]:
 
 
 def flip(path: Path, position: int = -1, bit: int = 0) -> None:
+    """Change a bit of a file in place: FAT by FUSE refuses to shorten one to write it anew."""
     content = bytearray(path.read_bytes())
     content[position] ^= 1 << bit
-    path.write_bytes(content)
+    with path.open("r+b") as file:
+        file.write(content)
 
 
 def mend(folder: CacheFolder, mirror: Path | None = None) -> RepairReport:

@@ -11,10 +11,12 @@ that keeps no more than it must:
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import random
 import stat
+import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,11 +114,9 @@ class _Recorder:
 
 def path_of(descriptor: int) -> str:
     """The path of an open file."""
-    if os.path.isdir("/proc/self/fd"):  # noqa: PTH112
-        return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
-    import fcntl  # noqa: PLC0415  (macOS)
-
-    return fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0").decode()  # type: ignore[attr-defined]
+    if sys.platform == "darwin":
+        return fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0").decode()
+    return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
 
 
 # --- A disk that keeps no more than it must ----------------------------------------------------------------

@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import socket
-import sys
 import tempfile
 import weakref
 import zipfile
@@ -519,7 +518,6 @@ def test_a_quiet_release_does_not_import_logging() -> None:
     assert printed == "True\n"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot send SIGINT to itself only")
 def test_a_keyboard_interrupt_while_leaving_is_raised_after_everything_is_closed() -> None:
     script = """
         import asyncio, os, signal

@@ -418,7 +418,6 @@ def test_a_process_may_have_some_maps_and_descriptors() -> None:
     assert descriptor_capacity() >= 64
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="descriptors are not limited")
 def test_old_garbage_does_not_use_up_the_descriptors_of_a_process_with_a_large_heap() -> None:
     """With the collector off, 300,000 objects alive and 256 descriptors, 2,000 maps become garbage in old age."""
     script = """

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-
-import pytest
 
 from support.processes import run_script
 from support.stopwatch import LOADED
@@ -92,7 +89,6 @@ SCRIPT = """
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="descriptors and maps cannot be counted")
 def test_ten_thousand_readers_leave_descriptors_and_maps_flat_at_a_hundred_microseconds_each() -> None:
     figures = json.loads(run_script(SCRIPT))
     print(*figures, sep="\n")

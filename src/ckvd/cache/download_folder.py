@@ -46,6 +46,10 @@ def download_folder(folder: CacheFolder) -> Iterator[Path]:
             # What cannot be removed is a leftover, which maintenance finds.
             shutil.rmtree(place, ignore_errors=True)
         lock.release()
+        if os.getpid() == process:
+            # NFS and FUSE keep a file that was removed while it was open, here the lock, under another name.
+            with contextlib.suppress(OSError):
+                place.rmdir()
 
 
 def _make_locked(folder: CacheFolder) -> tuple[Path, FileLock]:

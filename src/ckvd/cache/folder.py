@@ -193,22 +193,24 @@ class CacheFolder:
         check_stop()
         for attempts_left in range(FOLDER_ATTEMPTS_MAX - 1, -1, -1):
             try:
-                absent = [folder for folder in (path, *path.parents) if not _is_folder(folder)]
+                absent = [folder for folder in (path, *path.parents) if not is_folder(folder)]
                 for folder in reversed(absent):
                     folder.mkdir(exist_ok=True)
                     flush_folder(folder.parent)
                     fault_points.reach(Step.FOLDER_MADE)
                 break
             except OSError as error:
-                # Pruning removes folders that it emptied, maybe the one in which the next is about to be made.
-                if not isinstance(error, FileNotFoundError) or not attempts_left:
+                # Pruning removes folders that it emptied: maybe the one in which the next is about to be made, or
+                # one that `mkdir` found there and does not find when it looks again.
+                is_race = isinstance(error, (FileNotFoundError, FileExistsError))
+                if not is_race or not attempts_left:
                     raise cannot("be made", path, error) from error
         return path
 
     def has_root(self) -> bool:
         """Whether the folder exists. Raises CacheError if the system does not say."""
         with translated("be read", self.root):
-            return _is_folder(self.root)
+            return is_folder(self.root)
 
     def segments(self, series: SeriesKey) -> Listing:
         """List the segments that a series has at one moment, in no order. Other files are skipped.
@@ -303,10 +305,22 @@ def _lost_link(path: str) -> str | None:
     """The folder of a cache on the way to a series that is a link which leads nowhere; None if there is none."""
     for _ in range(_DEPTH):
         # A Path takes twice the time, and every new series comes here.
-        if os.path.lexists(path):
-            return path if os.path.islink(path) and not os.path.exists(path) else None  # noqa: PTH110, PTH114
-        path = os.path.dirname(path)  # noqa: PTH120
+        with translated("be listed", path):
+            try:
+                is_link = stat.S_ISLNK(os.lstat(path).st_mode)
+            except (FileNotFoundError, NotADirectoryError):
+                path = os.path.dirname(path)  # noqa: PTH120
+                continue
+            return path if is_link and not _leads_somewhere(path) else None
     return None
+
+
+def _leads_somewhere(path: str) -> bool:
+    try:
+        os.stat(path)  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _status(path: str) -> os.stat_result:
@@ -349,8 +363,12 @@ def is_there(path: Path) -> bool:
         return True
 
 
-def _is_folder(path: Path) -> bool:
-    """Whether there is such a folder. Raises OSError if the system does not say."""
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder, or a link to one.
+
+    Unlike `Path.is_dir`, it takes no folder of which the system does not say for one that is absent, and raises
+    OSError.
+    """
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):

@@ -15,6 +15,7 @@ import contextlib
 import errno as errno_codes
 import os
 import shutil
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,16 +27,17 @@ from ckvd.cache.folder import (
     DOWNLOAD_FOLDER_PREFIX,
     DOWNLOAD_LOCK_NAME,
     QUARANTINE_FOLDER,
+    is_folder,
     remove_empty_folders,
 )
 from ckvd.cache.locks import SeriesLock, local_lock_file_system
-from ckvd.errors import CacheBusyError, CacheError, cannot
+from ckvd.errors import CacheBusyError, CacheError, cannot, translated
 from ckvd.model.timespan import now_ms
 from ckvd.segment.atomic_file import final_name_of, holder_of
 from ckvd.utils.config import UNLOCKED_LEFTOVER_AGE_MIN_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from ckvd.cache.folder import CacheFolder
     from ckvd.model.market import SeriesKey
@@ -59,7 +61,7 @@ def find_leftovers(folder: CacheFolder, *, at_ms: int | None = None) -> list[Lef
     """
     paths = _candidates(folder, None)
     is_old = _Age(folder, at_ms)
-    return [leftover for path in paths if (leftover := _abandoned(path, is_old, _lock_of(path))) is not None]
+    return [leftover for path in paths if (leftover := _abandoned(path, is_old)) is not None]
 
 
 def remove_leftovers(
@@ -104,7 +106,9 @@ def remove_leftovers(
 
 def _remove_if_empty(folder: CacheFolder, series: SeriesKey) -> None:
     path = folder.series_path(series)
-    if path.is_dir() and not _scan(path):
+    with translated("be listed", path):
+        is_empty = is_folder(path) and not _scan(path)
+    if is_empty:
         # A writer that has just made the folder makes it again.
         with contextlib.suppress(CacheBusyError), SeriesLock(folder, series, timeout_s=0):
             remove_empty_folders(path)
@@ -170,13 +174,14 @@ def _scan(place: Path) -> list[os.DirEntry[str]]:
 
 
 def _lock_of(path: Path) -> Path:
-    return path / DOWNLOAD_LOCK_NAME if path.is_dir() else path
+    """The file that is locked while a file or folder is in use. Raises OSError."""
+    return path / DOWNLOAD_LOCK_NAME if stat.S_ISDIR(path.lstat().st_mode) else path
 
 
-def _abandoned(path: Path, age: _Age, lock: Path) -> Leftover | None:
+def _abandoned(path: Path, age: _Age) -> Leftover | None:
     """What was left behind, or None if it is in use, gone, or another user's."""
     try:
-        with holder_of(lock) as is_held:
+        with holder_of(_lock_of(path)) as is_held:
             return _measure(path, age, is_held)
     except FileNotFoundError:
         # It is gone, or there is no lock in it yet. The folder itself tells whether locks work.
@@ -188,37 +193,60 @@ def _abandoned(path: Path, age: _Age, lock: Path) -> Leftover | None:
 
 
 def _measure(path: Path, age: _Age, is_held: bool | None) -> Leftover | None:
-    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-    statuses = [file.lstat() for file in files]
-    changed_s = max(status.st_mtime for status in (path.lstat(), *statuses))
+    own = path.lstat()
+    below = list(_statuses_below(path)) if stat.S_ISDIR(own.st_mode) else [own]
+    statuses = [status for status in below if not stat.S_ISDIR(status.st_mode)]
+    changed_s = max(status.st_mtime for status in (own, *statuses))
     if not age.is_free(is_held, changed_s):
         return None
     return Leftover(path, sum(status.st_size for status in statuses))
 
 
+def _statuses_below(path: Path) -> Iterator[os.stat_result]:
+    """The status of everything in a folder, links not followed. What vanishes meanwhile is left out."""
+    for entry in _scan(path):
+        with contextlib.suppress(FileNotFoundError):
+            status = entry.stat(follow_symlinks=False)
+            yield status
+            if stat.S_ISDIR(status.st_mode):
+                yield from _statuses_below(Path(entry.path))
+
+
 def _remove(path: Path, age: _Age) -> Leftover | None:
     """Remove what nobody holds, and lock it meanwhile. Raises OSError if it cannot be removed."""
-    is_folder = path.is_dir()
     with contextlib.ExitStack() as stack:
         try:
             # A download that has just made its folder finds the lock taken, and makes another one.
-            is_held = stack.enter_context(holder_of(_lock_of(path), is_made=is_folder))
+            lock = _lock_of(path)
+            is_held = stack.enter_context(holder_of(lock, is_made=lock != path))
             leftover = _measure(path, age, is_held)
         except (FileNotFoundError, PermissionError):
             return None  # just removed, or another user's, who may be using it
-        if leftover is not None and is_folder:
-            _remove_tree(path)
+        if leftover is not None and lock != path:
+            _remove_below(path)
         elif leftover is not None:
             path.unlink(missing_ok=True)
+    if leftover is not None and lock != path:
+        # Only now is it empty everywhere: NFS and FUSE keep a file that was removed while it was open, here the
+        # lock, under another name.
+        try:
+            path.rmdir()
+        except OSError as error:
+            _raise_unless_gone(error)
     return leftover
 
 
-def _remove_tree(path: Path) -> None:
-    """Remove a folder and everything in it, also while another process does the same."""
+def _remove_below(path: Path) -> None:
+    """Remove everything in a folder, and itself if possible, also while another process does the same."""
+
+    def judge(function: object, failed: str, error: BaseException) -> None:
+        if not (function is os.rmdir and os.fspath(failed) == str(path)):
+            _raise_unless_gone(error)
+
     if sys.version_info >= (3, 12):
-        shutil.rmtree(path, onexc=lambda _function, _path, error: _raise_unless_gone(error))
+        shutil.rmtree(path, onexc=judge)
     else:
-        shutil.rmtree(path, onerror=lambda _function, _path, found: _raise_unless_gone(found[1]))
+        shutil.rmtree(path, onerror=lambda function, failed, found: judge(function, failed, found[1]))
 
 
 def _raise_unless_gone(error: BaseException) -> None:

@@ -12,7 +12,6 @@ ends it.
 - On NFS, Linux turns `flock` into a lock on the server, so that machines exclude each other. On a mount with
   `nolock` or `local_lock=flock`, and over sshfs, locks reach only this machine; `local_lock_file_system` tells. A
   file system without locks is an error.
-- Without `flock` (Windows), only the threads of one process exclude each other.
 
 `SeriesLock` excludes other writers of one series. Each series has a lock file of its own, outside of its folder. So
 writers of different series never wait for each other, and the folder of a series can be removed. The file keeps the
@@ -24,39 +23,37 @@ the segments.
 from __future__ import annotations
 
 import contextlib
-import errno as errno_codes
 import json
 import os
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakValueDictionary
 
 from ckvd.concurrency.stopping import check_stop
 from ckvd.errors import CacheBusyError, CacheError, cannot, shown, translated
 from ckvd.model.timespan import format_time, now_ms
+from ckvd.platforms.operating_system import (
+    ERRNOS_WITHOUT_LOCKS,
+    in_forked_children,
+    mount_table,
+    try_lock,
+    unlock,
+)
 from ckvd.regular_file import IrregularFileError, open_regular, read_regular
 from ckvd.utils.async_cleanup import warn
 from ckvd.utils.config import LOCK_PAUSE_FIRST_S, LOCK_PAUSE_MAX_S, SEGMENT_REVISION_MAX, SERIES_LOCK_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
     from types import TracebackType
 
     from ckvd.cache.folder import CacheFolder, SegmentName
     from ckvd.model.market import SeriesKey
 
 
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-
 _RECORD_NBYTES_MAX: Final = 4096
-_ERRNOS_WITHOUT_LOCKS: Final = (errno_codes.ENOLCK, errno_codes.ENOTSUP, errno_codes.ENOSYS)
 
 # Threads of this process queue at a gate, one for each path, before one of them asks the kernel.
 _gates: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
@@ -73,8 +70,7 @@ def _forget_in_child() -> None:
         os.close(_descriptors.pop())
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_in_child)
+in_forked_children(_forget_in_child)
 
 
 class FileLock:
@@ -195,7 +191,9 @@ class FileLock:
                 with contextlib.suppress(OSError):
                     _write_whole(self._descriptor, before)
                 raise
-            os.ftruncate(self._descriptor, len(content))
+            # Only rubbish is longer than a record. Some disks refuse to give a file the length that it has.
+            if os.fstat(self._descriptor).st_size > len(content):
+                os.ftruncate(self._descriptor, len(content))
 
     def _require_lock_file(self, descriptor: int) -> None:
         """Refuse a file that has another name, and content that no lock wrote."""
@@ -211,9 +209,8 @@ class FileLock:
         if descriptor is None or gate is None or self._process != os.getpid():
             return
         try:
-            if fcntl is not None:
-                # Closing is not enough: a child that was forked in another way may hold a copy of the descriptor.
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
+            # Closing is not enough: a child that was forked in another way may hold a copy of the descriptor.
+            unlock(descriptor)
         except OSError as error:
             # What the lock was held for is done, and closing releases it as well.
             warn("%s: the lock is released by closing alone: %s", self.path, error.strerror)
@@ -268,21 +265,16 @@ def _parse_record(content: bytes) -> dict[str, Any]:
 
 
 def _try_lock(descriptor: int, path: Path) -> bool:
-    if fcntl is None:
-        return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
+        return try_lock(descriptor)
     except OSError as error:
-        if error.errno in _ERRNOS_WITHOUT_LOCKS:
+        if error.errno in ERRNOS_WITHOUT_LOCKS:
             reason = (
                 f"cannot be locked: {error.strerror}; this file system has no locks (an NFS mount without lockd?): "
                 "put the cache where there are"
             )
             raise CacheError(str(path), reason, errno=error.errno) from error
         raise cannot("be locked", path, error) from error
-    return True
 
 
 def _is_same_file(descriptor: int, path: Path) -> bool:
@@ -381,18 +373,15 @@ def local_lock_file_system(folder: Path, mounts: str | None = None) -> str | Non
     folder : Path
         It need not exist.
     mounts : str, optional
-        The table of mounts, by default from Linux (`/proc/self/mounts`). Elsewhere nothing is known.
+        The table of mounts, by default that of the system. Where there is none, nothing is known.
 
     Returns
     -------
     str or None
         None where locks reach every machine that uses the folder, as far as is known.
     """
-    if mounts is None:
-        try:
-            mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
-        except OSError:
-            return None
+    if mounts is None and (mounts := mount_table()) is None:
+        return None
     place = os.path.realpath(folder)
     best = ("", "", "")
     for line in mounts.splitlines():

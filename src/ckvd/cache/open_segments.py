@@ -7,7 +7,6 @@ error, and the segment is not used.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from ckvd.errors import CacheBusyError, SegmentCorruptError, shown
 from ckvd.model.table import fields_of
+from ckvd.platforms.operating_system import in_forked_children
 from ckvd.segment.reader import SegmentReader, read_segment_header
 from ckvd.utils.config import CACHE_OPEN_SEGMENTS_MAX, CACHE_READ_ATTEMPTS_MAX, CACHE_STATUS_TRUST_S
 
@@ -114,6 +114,9 @@ def _path_of(folder: CacheFolder, series: SeriesKey, name: SegmentName) -> str:
 # Before Python 3.13 each map holds a file descriptor, of which a process has about a thousand.
 _OPEN_SEGMENTS_MAX: Final = CACHE_OPEN_SEGMENTS_MAX * (8 if sys.version_info >= (3, 13) else 1)
 
+# What listings of FUSE have in place of an inode that is not known.
+_UNKNOWN_INODES: Final = frozenset({0, 0xFFFF_FFFF})
+
 
 class OpenSegments:
     """Segments that stay open between reads: a bounded number, the least recently used leaving first. Thread-safe.
@@ -123,7 +126,8 @@ class OpenSegments:
     place. So `confirm` compares the inodes of each listing with those of the one before. On one device this is
     proof, because an open map keeps its inode from being given to another file, and it costs nothing. Files that
     are written over in place, and equal numbers on another device, are noticed by the status of the files, which is
-    looked at again after `CACHE_STATUS_TRUST_S`.
+    looked at again after `CACHE_STATUS_TRUST_S`. Disks by FUSE may list names without inodes: there, each read
+    looks at the status.
 
     Parameters
     ----------
@@ -167,7 +171,10 @@ class OpenSegments:
             for key, reader in replaced:
                 if self._readers.get(key) is reader:
                     del self._readers[key]
-            self._confirmed[listing.path] = listing.inodes, now_s
+            if _UNKNOWN_INODES.isdisjoint(listing.inodes.values()):
+                self._confirmed[listing.path] = listing.inodes, now_s
+            else:  # no proof: each read looks at the files
+                self._confirmed.pop(listing.path, None)
         for _, reader in replaced:
             reader.close()
 
@@ -246,5 +253,4 @@ def _renew_locks() -> None:
         segments.renew_lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_locks)
+in_forked_children(_renew_locks)

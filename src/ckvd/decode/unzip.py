@@ -1,8 +1,8 @@
 """ZIP bytes to CSV bytes: inflates the one member of a ZIP and checks it against everything the directory declares.
 
-`zipfile` reads the directory, `ckvd.inflate` inflates the member. A ZIP is untrusted input: whatever its bytes are,
-the result is the whole member or an `ArchiveError`. No more memory is taken than the caller allows, than the
-directory declares, or than the compressed bytes can inflate to.
+`zipfile` reads the directory, `ckvd.platforms.inflate` inflates the member. A ZIP is untrusted input: whatever its
+bytes are, the result is the whole member or an `ArchiveError`. No more memory is taken than the caller allows, than
+the directory declares, or than the compressed bytes can inflate to.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ckvd.concurrency.stopping import check_stop
 from ckvd.decode.workspace import Workspace
 from ckvd.errors import ArchiveError, IdentityError
-from ckvd.inflate import INFLATE_ERRORS, RAW_DEFLATE, crc32, inflating
 from ckvd.model.market import SeriesKey
+from ckvd.platforms.inflate import INFLATE_ERRORS, RAW_DEFLATE, crc32, inflating
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import stat
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -205,7 +206,7 @@ def write_lock(path: Path, text: str) -> None:
         The file cannot be written.
     """
     try:
-        if path.exists() and not path.is_file():
+        if _is_irregular(path):
             path.write_text(text, encoding="utf-8")
             return
         final = path.resolve()
@@ -214,6 +215,14 @@ def write_lock(path: Path, text: str) -> None:
             file.write(text.encode())
     except OSError as error:
         raise cannot("be written", path, error) from error
+
+
+def _is_irregular(path: Path) -> bool:
+    """Whether a path leads to something that is no regular file. Raises OSError if the system does not say."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def parse_lock(text: str, name: str = "the lock") -> list[ContentHash]:

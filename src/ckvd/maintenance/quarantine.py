@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -222,7 +223,7 @@ def _move(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno_codes.EXDEV:
             raise
-        if source.is_symlink():
+        if stat.S_ISLNK(source.lstat().st_mode):
             target.symlink_to(source.readlink())
         else:
             descriptor, _ = open_regular(source)
@@ -359,9 +360,11 @@ def _require_readable_name(quarantined: Quarantined) -> None:
 def discard(quarantined: Quarantined) -> None:
     """Delete a file in quarantine for good. Raises CacheError if that is impossible."""
     try:
-        if quarantined.path.is_dir() and not quarantined.path.is_symlink():
-            shutil.rmtree(quarantined.path)  # a folder that had the name of a segment
-        quarantined.path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISDIR(quarantined.path.lstat().st_mode):
+                shutil.rmtree(quarantined.path)  # a folder that had the name of a segment
+            else:
+                quarantined.path.unlink()
         _reason_path(quarantined.path).unlink(missing_ok=True)
     except OSError as error:
         raise cannot("be deleted", quarantined.path, error) from error

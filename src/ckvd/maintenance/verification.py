@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from ckvd.acquisition.completion.scope import outer_seconds
-from ckvd.cache.folder import LOCKS_FOLDER, QUARANTINE_FOLDER, has_impossible_revision, is_there, parse_segment_name
+from ckvd.cache.folder import (
+    LOCKS_FOLDER,
+    QUARANTINE_FOLDER,
+    has_impossible_revision,
+    is_folder,
+    is_there,
+    parse_segment_name,
+)
 from ckvd.cache.leftovers import find_leftovers
 from ckvd.cache.locks import local_lock_file_system
 from ckvd.cache.resolution import hull, is_unfounded
@@ -33,6 +40,7 @@ from ckvd.errors import (
     SegmentVersionError,
     cannot,
     concerns_one_place,
+    translated,
 )
 from ckvd.maintenance.misfiled import find_misfiled
 from ckvd.maintenance.phantoms import is_phantom
@@ -227,7 +235,13 @@ def _verify_folder(folder: CacheFolder) -> Iterator[Finding]:
         message = f"{file_system} as mounted here excludes no writers on other machines: let one machine write"
         yield Finding(Severity.WARNING, Trouble.LOCAL_LOCKS, folder.root, message)
     for place in (folder.root / LOCKS_FOLDER, folder.root / QUARANTINE_FOLDER):
-        if is_there(place) and not place.is_dir():
+        try:
+            with translated("be read", place):
+                is_wrong = is_there(place) and not is_folder(place)
+        except CacheError as error:
+            yield _unreadable(error)
+            continue
+        if is_wrong:
             message = f"{irregular_kind(place) or 'a file'} stands where a folder should be: move it away"
             yield Finding(Severity.ERROR, Trouble.UNREADABLE, place, message)
     for leftover in find_leftovers(folder):

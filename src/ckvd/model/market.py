@@ -134,6 +134,8 @@ def _validate_symbol(symbol: object) -> None:
         raise IdentityError(f"symbol {symbol!r} has letters of a special width or form: did you mean {usual!r}?")
     if symbol != symbol.upper():
         raise IdentityError(f"symbol {symbol!r} has lower-case letters: did you mean {symbol.upper()!r}?")
+    if (other := symbol.casefold().upper()) != symbol:  # the capital sharp s, and the dotted I
+        raise IdentityError(f"symbol {symbol!r} cannot be told from {other!r} on a disk that ignores case")
 
 
 def pair_of(symbol: str) -> str:

@@ -3,11 +3,11 @@
 The content goes to a temporary file in the folder of the final one. The file is flushed to disk, renamed, and the
 folder is flushed, which makes the name durable. A crash leaves the old file or the new one, never half of one, and
 perhaps the temporary file. A writer holds a lock on it, so `holder_of` can tell a leftover from a file in use, and
-`remove_abandoned` removes those of a folder that is not a cache's.
+`remove_abandoned` removes those of a folder that is not a cache's. A disk that does not flush is named once.
 
 `with atomic_write(path) as file:` does all of that. A segment needs the steps one by one, and uses `AtomicFile`.
-Both raise plain `OSError`: the caller knows what it was writing, and translates. Of the project, only
-`concurrency.stopping` is imported.
+Both raise plain `OSError`: the caller knows what it was writing, and translates. Of the project, only lower floors
+are imported.
 """
 
 from __future__ import annotations
@@ -17,22 +17,15 @@ import errno as errno_codes
 import io
 import os
 import re
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from ckvd.concurrency.stopping import check_stop
+from ckvd.platforms import operating_system
 from ckvd.utils.async_cleanup import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-
 # Between two pieces, writing in a thread can be told to stop.
 _PIECE_NBYTES: Final = 16 << 20
 
@@ -42,6 +35,12 @@ TEMPORARY_SUFFIX: Final = ".tmp"
 _TEMPORARY_NAME: Final = re.compile(r"\.(.+)\.[0-9]+-[0-9a-f]{8}\.tmp")
 # How often a new temporary file may be taken for a leftover in the moment before it is locked.
 _LOCK_ATTEMPTS_MAX: Final = 8
+
+# What a disk answers that makes no file longer but by writing to it, such as some of FAT.
+_ERRNOS_WITHOUT_LENGTHENING: Final = (errno_codes.EPERM, errno_codes.ENOTSUP, errno_codes.ENOSYS)
+
+# The devices that were named because they do not flush.
+_unflushed: Final[set[int]] = set()
 
 
 @contextlib.contextmanager
@@ -77,7 +76,7 @@ def atomic_write(
         file = io.BufferedWriter(raw)
         yield file
         file.flush()
-        os.fsync(raw.fileno())
+        flush_file(raw.fileno(), path)
         raw.rename()
     if is_name_durable:
         flush_folder(path.parent)
@@ -119,6 +118,17 @@ class AtomicFile(io.FileIO):
             check_stop()
             left = left[self.write(left[:_PIECE_NBYTES]) :]
 
+    def lengthen(self, nbytes: int) -> None:
+        """Give the empty file its length, filled with zeros. Some disks cannot do that without writing them."""
+        try:
+            self.truncate(nbytes)
+        except OSError as error:
+            if error.errno not in _ERRNOS_WITHOUT_LENGTHENING:
+                raise
+            piece = bytes(min(nbytes, _PIECE_NBYTES))
+            for offset in range(0, nbytes, _PIECE_NBYTES):
+                self.write_at(offset, memoryview(piece)[: nbytes - offset])
+
     def rename(self) -> None:
         """Close the file and give it its final name."""
         check_stop()
@@ -156,15 +166,15 @@ def _lock_file(descriptor: int, path: Path) -> bool:
     False if another process took it for a leftover in the moment before, and removes it. On a file system without
     locks, maintenance judges by age alone.
     """
-    if fcntl is None:
-        return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
-    except (BlockingIOError, PermissionError, FileNotFoundError):
-        return False
+        if not operating_system.try_lock(descriptor):
+            return False
     except OSError:
         return True
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 # --- Leftovers ---------------------------------------------------------------------------------------------
@@ -198,9 +208,7 @@ def holder_of(path: Path, *, is_made: bool = False) -> Iterator[bool | None]:
         The file is absent, or cannot be opened.
     """
     flags = os.O_CREAT | os.O_RDWR if is_made else os.O_RDONLY
-    for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"):
-        flags |= getattr(os, name, 0)
-    descriptor = os.open(path, flags, 0o666)
+    descriptor = os.open(path, flags | operating_system.AT_ONCE | operating_system.UNLINKED, 0o666)
     try:
         yield _is_locked(descriptor)
     finally:
@@ -208,16 +216,11 @@ def holder_of(path: Path, *, is_made: bool = False) -> Iterator[bool | None]:
 
 
 def _is_locked(descriptor: int) -> bool | None:
-    if fcntl is None:
-        return None
     try:
         # NFS gives an exclusive lock only to a writer. A shared one keeps writers out as well.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return True
+        return not operating_system.try_lock(descriptor, is_shared=True)
     except OSError:
         return None
-    return False
 
 
 def remove_abandoned(folder: Path, is_ours: Callable[[str], bool]) -> None:
@@ -244,9 +247,18 @@ def remove_abandoned(folder: Path, is_ours: Callable[[str], bool]) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Flush a folder to disk, which makes the names in it durable."""
-    descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Flush a folder to disk, which makes the names in it durable. A disk that flushes no folders is named once."""
+    if not operating_system.flush_folder(folder):
+        _name_unflushed(folder.stat().st_dev, folder)
+
+
+def flush_file(descriptor: int, path: Path) -> None:
+    """Flush an open file to disk. A disk that flushes no files is named once."""
+    if not operating_system.flush_file(descriptor):
+        _name_unflushed(os.fstat(descriptor).st_dev, path)
+
+
+def _name_unflushed(device: int, path: Path) -> None:
+    if device not in _unflushed:
+        _unflushed.add(device)
+        warn("%s: this disk does not flush what is written: a power cut may cost what was just stored", path)

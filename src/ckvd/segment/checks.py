@@ -39,7 +39,7 @@ _REMEDY: Final = "ckvd cache repair sets the file aside and fetches its bars aga
 
 def check_column(path: str, column: ColumnLayout, stored: npt.NDArray[np.uint8], remedy: str = "") -> None:
     """Compare the stored bytes of a column with its checksum. Raises SegmentCorruptError."""
-    from ckvd.inflate import crc32  # noqa: PLC0415  (reading alone should not load isal)
+    from ckvd.platforms.inflate import crc32  # noqa: PLC0415  (reading alone should not load isal)
 
     found = crc32(stored)
     if found != column.crc32:

@@ -26,6 +26,7 @@ import numpy as np
 from ckvd.errors import SegmentCorruptError, SegmentForeignError, cannot
 from ckvd.lifecycle import AsyncBlock, SyncBlock
 from ckvd.model.grid import regular_close_times
+from ckvd.platforms.operating_system import HUGE_PAGES
 from ckvd.regular_file import IrregularFileError, open_regular
 from ckvd.segment.checks import check_column, checks_of, now_ns, require_verify
 from ckvd.segment.header import SegmentHeader, decode_header, read_header_nbytes
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 _UNTRACKED: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 # With huge pages (Linux), the kernel reads an uncached file two megabytes at a time, and maps them with one fault.
 # Once a file is cached in small pages, every later reader pays one fault for each sixteen of them.
-_HUGE_PAGES: Final[int | None] = getattr(mmap, "MADV_HUGEPAGE", None)
 _HUGE_PAGE_NBYTES: Final = 2 << 20
 # A bar is first searched for within this many rows of where it would be if no bars were missing.
 _SEARCH_REACH_ROWS: Final = 1024
@@ -401,9 +401,9 @@ def _map_segment(
         mapped = mmap.mmap(descriptor, file_nbytes, access=mmap.ACCESS_READ, **_UNTRACKED)
     except ValueError as error:
         raise SegmentCorruptError(path, f"truncated while it was opened: {error}") from error
-    if file_nbytes >= _HUGE_PAGE_NBYTES and _HUGE_PAGES is not None:
+    if file_nbytes >= _HUGE_PAGE_NBYTES and HUGE_PAGES is not None:
         with contextlib.suppress(OSError):  # a kernel that refuses it behaves as usual
-            mapped.madvise(_HUGE_PAGES)
+            mapped.madvise(HUGE_PAGES)
     return header, mapped, _version_of(status)
 
 

@@ -7,7 +7,6 @@ renames it into place and flushes the folder. If anything fails before the renam
 from __future__ import annotations
 
 import contextlib
-import os
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,12 +18,13 @@ from ckvd.errors import cannot
 from ckvd.lifecycle import AsyncBlock, SyncBlock
 from ckvd.model.grid import regular_close_times
 from ckvd.model.table import COLUMN_DTYPES, bits_of
-from ckvd.segment.atomic_file import AtomicFile, flush_folder
+from ckvd.segment.atomic_file import AtomicFile, flush_file, flush_folder
 from ckvd.segment.header import SegmentHeader, encode_header, encode_metadata
 from ckvd.segment.layout import ColumnLayout, Encoding, place_columns
 from ckvd.utils.async_cleanup import direct_file_cleanup
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Mapping, Sequence
 
     from ckvd.lifecycle import Resource
@@ -131,7 +131,7 @@ class SegmentWriter(SyncBlock, AsyncBlock):
         try:
             with self._translating_errors():
                 self._file = AtomicFile(self.path)
-                self._file.truncate(self._file_nbytes)
+                self._file.lengthen(self._file_nbytes)
         except BaseException:
             self.close()
             raise
@@ -199,7 +199,7 @@ class SegmentWriter(SyncBlock, AsyncBlock):
                 )
 
     def _append_column(self, file: AtomicFile, column: ColumnLayout, values: Column) -> ColumnLayout:
-        from ckvd.inflate import crc32  # noqa: PLC0415  (reading alone should not load isal)
+        from ckvd.platforms.inflate import crc32  # noqa: PLC0415  (reading alone should not load isal)
 
         content = np.ascontiguousarray(values, column.dtype)
         file.write_at(column.offset + self._rows_written * column.dtype.itemsize, content.data)
@@ -238,7 +238,7 @@ class SegmentWriter(SyncBlock, AsyncBlock):
             raise ValueError(f"{self.path.name}: {self._rows_written} rows of {self._row_count} were appended")
         with self._translating_errors():
             file.write_at(0, encode_header(self._header()))
-            os.fsync(file.fileno())
+            flush_file(file.fileno(), file.path)
         self._is_flushed = True
 
     @property

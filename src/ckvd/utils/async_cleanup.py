@@ -597,17 +597,16 @@ class _Supply:
 def map_capacity() -> int:
     """How many memory maps a process may have."""
     try:
-        return int(Path("/proc/sys/vm/max_map_count").read_text(encoding="ascii"))
+        # As bytes: at the end of the interpreter, text can no longer be decoded.
+        return int(Path("/proc/sys/vm/max_map_count").read_bytes())
     except (OSError, ValueError):
         return _MAPS_MAX
 
 
 def descriptor_capacity() -> int:
     """How many file descriptors this process may have open."""
-    try:
-        import resource  # noqa: PLC0415  (it is missing on Windows)
-    except ImportError:
-        return _MAPS_MAX
+    import resource  # noqa: PLC0415  (reading needs it only when many files are held)
+
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MAPS_MAX if soft == resource.RLIM_INFINITY else soft
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -165,7 +166,13 @@ class FolderArchiveSource:
 
     def _require_mirror(self) -> None:
         # A folder that is not mounted is empty. That does not mean that there are no archives.
-        if not (self._root / "data").is_dir():
+        try:
+            is_there = stat.S_ISDIR((self._root / "data").stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            is_there = False
+        except OSError as error:
+            raise _unreadable(self._root, error) from error
+        if not is_there:
             raise NetworkError(str(self._root), "expected a mirror of the archives, found no folder 'data' in it")
 
 

@@ -197,7 +197,9 @@ def _refusing(
     try:
         yield
     except (CacheError, SegmentError) as error:
-        refusals.append(str(error) if series is None else f"{series}: {error}")
+        refusal = str(error) if series is None else f"{series}: {error}"
+        if refusal not in refusals:  # as of each part of a series whose lock file cannot be written
+            refusals.append(refusal)
         if isinstance(error, CacheBusyError) and series is not None and busy is not None:
             busy.add(series)
 
