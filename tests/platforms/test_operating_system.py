@@ -14,7 +14,7 @@ from ckvd.platforms import operating_system
 from ckvd.segment.atomic_file import atomic_write, flush_folder
 from support.locked import held_elsewhere
 from support.places import SOURCES
-from support.processes import run_in_child
+from support.processes import fork, run_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +67,7 @@ def test_forked_children_do_what_was_asked_for_and_the_parent_does_not(tmp_path:
     def work(say: Callable[[str], None]) -> None:
         told: list[int] = []
         operating_system.in_forked_children(lambda: told.append(os.getpid()))
-        process = os.fork()
+        process = fork()
         if process == 0:
             os._exit(0 if told == [os.getpid()] else 1)
         say(f"{os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])} {told}")

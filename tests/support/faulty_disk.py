@@ -93,7 +93,7 @@ def compile_library(place: Path) -> Path:
 
 # The parent forks for each line of its input. The child is the command, and ends as an interpreter ends.
 _SCRIPT = """
-    import ctypes, gc, json, os, signal, sys
+    import ctypes, gc, json, os, signal, sys, warnings
 
     import ckvd.acquisition.completion, ckvd.acquisition.download, ckvd.api.crypto_kline_vision_data, ckvd.cli.app
     import ckvd.api.vision_data_client, ckvd.maintenance.export.columnar
@@ -101,6 +101,8 @@ _SCRIPT = """
 
     gc.collect()
     gc.freeze()  # else each child looks through all of it, and copies it
+    # Of the threads of numpy's BLAS, which rest.
+    warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
     arm = ctypes.CDLL(sys.argv[1]).faulty_disk_arm
     for line in sys.stdin:
         command = json.loads(line)

@@ -21,6 +21,7 @@ from ckvd.cache import fault_points
 from ckvd.cli import main
 from ckvd.cli.stop_signals import STOP_SIGNALS
 from support import command
+from support.processes import fork
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,7 +128,7 @@ def run_forked(
     """
     count = mmap.mmap(-1, 8)  # shared with the child
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        child = os.fork()
+        child = fork()
         if child == 0:
             status = 70
             try:

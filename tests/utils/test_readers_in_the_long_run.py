@@ -124,7 +124,9 @@ def test_results_that_are_kept_cost_their_share_of_the_time_however_many_objects
             if len(kept) > 5000:
                 kept.clear()
         took_s = time.perf_counter() - start_s
-        assert sum(spent) <= FORCED_GC_TIME_SHARE * took_s, (sum(spent), took_s, len(spent) // 2)
+        # The last may not be earned back yet: with a million objects, one can take more than a second has for it.
+        longest_s = max((end + start for start, end in zip(spent[::2], spent[1::2])), default=0)
+        assert sum(spent) <= FORCED_GC_TIME_SHARE * took_s + longest_s, (sum(spent), took_s, len(spent) // 2)
     """
     run_script(script)
 

@@ -270,6 +270,7 @@ def _interrupting(server: HalfServer, folder: Path) -> None:
             signal.raise_signal(signal.SIGINT)
             await asyncio.gather(*callers)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(main())
         raise AssertionError
