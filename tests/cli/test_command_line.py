@@ -7,6 +7,7 @@ differently. Whoever changes the command line on purpose changes `command_line.t
 from __future__ import annotations
 
 import re
+from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ PINNED = Path(__file__).with_name("command_line.txt")
 def describe(words: tuple[str, ...], node: Any) -> Iterator[str]:
     """A command and those below it, line by line."""
     yield " ".join(("ckvd", *words))
-    yield from (f"  {line}".rstrip() for line in (node.help or "").splitlines())
+    yield from (f"  {line}".rstrip() for line in cleandoc(node.help or "").splitlines())
     yield from (f"  epilog: {node.epilog}" for _ in range(node.epilog is not None))
     for parameter in node.params:
         yield f"  {' '.join(describe_parameter(parameter))}"

@@ -605,8 +605,10 @@ def map_capacity() -> int:
 
 def descriptor_capacity() -> int:
     """How many file descriptors this process may have open."""
-    import resource  # noqa: PLC0415  (reading needs it only when many files are held)
-
+    try:
+        import resource  # noqa: PLC0415  (reading needs it only when many files are held)
+    except ImportError:  # At the end of the interpreter nothing can be imported, and all is about to be released.
+        return _MAPS_MAX
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MAPS_MAX if soft == resource.RLIM_INFINITY else soft
 
