@@ -11,6 +11,7 @@ them. Beside most functions that change files stands one that only shows the cha
 - `misfiled`: folders under a second name of a series, and moving them home.
 - `phantoms`: series of which no source had anything, and removing them.
 - `quarantine`: setting files aside with a reason, and restoring them.
+- `refusals`: why parts of some work were not done, while the others were.
 - `tombstones`: empty segments that hide older ones where a segment was set aside.
 - `audit`: comparing a cache with its source, whose archives may have changed.
 - `comparison`: comparing cached bars with daily archives, the REST interface, or shorter bars of the cache.

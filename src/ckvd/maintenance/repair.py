@@ -29,7 +29,6 @@ from ckvd.cache.store import SeriesStore
 from ckvd.concurrency.work import run_together
 from ckvd.errors import (
     FATAL_ERRORS,
-    CacheBusyError,
     CacheError,
     CkvdError,
     NetworkError,
@@ -46,6 +45,7 @@ from ckvd.maintenance.quarantine import (
     set_aside_lock_file,
     settle,
 )
+from ckvd.maintenance.refusals import Refusals
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.maintenance.verification import (
     REPAIRABLE,
@@ -341,7 +341,7 @@ async def repair(
     """
     present_ms = now_ms() if at_ms is None else at_ms
     steps = plan_repair(folder, findings)
-    refused = _Refused()
+    refused = Refusals()
     quarantined = list(_set_aside(folder, steps, present_ms, refused))
     renamed = list(_rename_swapped(folder, _swapped(folder, steps, quarantined), refused))
     refusals = refused.reasons
@@ -369,28 +369,6 @@ async def repair(
     )
 
 
-class _Refused:
-    """Why files were not set aside or renamed, and which series are locked: they are not waited for again."""
-
-    def __init__(self) -> None:
-        self.reasons: list[str] = []
-        self._busy: set[SeriesKey] = set()
-
-    def is_busy(self, series: SeriesKey) -> bool:
-        """Whether the series was locked until the timeout."""
-        return series in self._busy
-
-    @contextlib.contextmanager
-    def noting(self, series: SeriesKey | None = None) -> Iterator[None]:
-        """Note why the block ended with an error, and go on behind it."""
-        try:
-            yield
-        except (CacheError, SegmentError) as error:
-            if isinstance(error, CacheBusyError) and series is not None:
-                self._busy.add(series)
-            self.reasons.append(str(error) if series is None else f"{series}: {error}")
-
-
 def _clear_folders(
     folder: CacheFolder, steps: Iterable[RepairStep], present_ms: int
 ) -> tuple[tuple[Moved, ...], tuple[SeriesKey, ...], list[str]]:
@@ -415,7 +393,7 @@ def _clear_folders(
 
 
 def _set_aside(
-    folder: CacheFolder, steps: Sequence[RepairStep], present_ms: int, refused: _Refused
+    folder: CacheFolder, steps: Sequence[RepairStep], present_ms: int, refused: Refusals
 ) -> Iterator[tuple[RepairStep, Quarantined]]:
     """Set aside the files that are still wrong: another process may have repaired them meanwhile.
 
@@ -520,7 +498,7 @@ def _swapped(
     return list(found.values())
 
 
-def _rename_swapped(folder: CacheFolder, swapped: Sequence[Quarantined], refused: _Refused) -> Iterator[Path]:
+def _rename_swapped(folder: CacheFolder, swapped: Sequence[Quarantined], refused: Refusals) -> Iterator[Path]:
     """Give intact segments with other names their own name back, where no file has it."""
     homes: list[tuple[Quarantined, Path]] = []
     for moved in swapped:

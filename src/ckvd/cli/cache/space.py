@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -15,9 +13,10 @@ from ckvd.cli import EXIT_USAGE
 from ckvd.cli.cache.verb import Bounds, Result, Selection
 from ckvd.cli.options import exit_with
 from ckvd.cli.printing import attributes_of, complain, count, format_nbytes, propose, say, track
-from ckvd.errors import CacheBusyError, CacheError, SegmentError
+from ckvd.errors import CacheError
 from ckvd.maintenance.pruning import ALL_TIME, Pruning, carry_out, plan_pruning, plan_pruning_to_size, prune_span
 from ckvd.maintenance.quarantine import Quarantined, discard, list_quarantine
+from ckvd.maintenance.refusals import Refusals
 from ckvd.maintenance.selection import EVERYTHING, SeriesFilter
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, parse_time
@@ -101,16 +100,18 @@ def prune(
             EXIT_USAGE, "say what to remove: series, a span, --before, --max-size, --leftovers or --quarantine"
         )
     prunings: list[Pruning] = []
-    refusals: list[str] = []
+    refused = Refusals()
     if max_size is not None:
         prunings = plan_pruning_to_size(folder, _parse_nbytes(max_size), selection.filter, selection.refuse)
     elif has_choice and (span is not None or not (leftovers or quarantine)):
-        prunings = _plan(selection, span, refusals)
+        prunings = _plan(selection, span, refused)
     found = find_leftovers(folder) if leftovers else []
     aside = [one for one in list_quarantine(folder) if one.series in selection.filter] if quarantine else []
-    removal = _Removal(prunings, found, aside, refusals)
+    removal = _Removal(prunings, found, aside)
     if yes:
-        removal = _remove(folder, removal, is_to_size=max_size is not None)
+        removal = _remove(folder, removal, refused, is_to_size=max_size is not None)
+    # Each part of a series whose lock file cannot be written has the same reason.
+    removal = replace(removal, refusals=list(dict.fromkeys(refused.reasons)))
     for refusal in removal.refusals:
         complain(refusal)
     show = partial(_show_removal, removal, is_done=yes)
@@ -152,56 +153,39 @@ def _parse_nbytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
-def _plan(selection: Selection, span: Span | None, refusals: list[str]) -> list[Pruning]:
+def _plan(selection: Selection, span: Span | None, refused: Refusals) -> list[Pruning]:
     """Plan series by series: one that cannot be read does not keep the others."""
     if span is not None and (span.start_ms % 1000 or span.end_ms % 1000):
         raise exit_with(EXIT_USAGE, f"segments start and end on whole seconds, so cannot be cut at {span}")
     prunings: list[Pruning] = []
     for series in selection.filter.choose(selection.folder, selection.refuse):
-        with _refusing(refusals, series):
+        with refused.noting(series):
             prunings += plan_pruning(selection.folder, SeriesFilter.of(series), ALL_TIME if span is None else span)
     return prunings
 
 
-def _remove(folder: CacheFolder, removal: _Removal, *, is_to_size: bool) -> _Removal:
+def _remove(folder: CacheFolder, removal: _Removal, refused: Refusals, *, is_to_size: bool) -> _Removal:
     """Remove it, and return what was removed: other processes may have written or removed some since the plan."""
-    refusals = list(removal.refusals)
     found: list[Leftover] = []
     discarded: list[Quarantined] = []
     prunings: dict[int, Pruning] = {}
-    busy: set[SeriesKey] = set()
-    with _refusing(refusals):
+    with refused.noting():
         found = remove_leftovers(folder) if removal.leftovers else []
     for one in removal.quarantined:
-        with _refusing(refusals):
+        with refused.noting():
             discard(one)
             discarded.append(one)
     # Copies need room, which the others may make.
     order = sorted(range(len(removal.prunings)), key=lambda place: bool(removal.prunings[place].kept))
     for place in track(order, "pruning"):
         pruning = removal.prunings[place]
-        if pruning.series in busy:
+        if refused.is_busy(pruning.series):
             continue  # it is waited for once
-        with _refusing(refusals, pruning.series, busy):
+        with refused.noting(pruning.series):
             prunings[place] = (
                 carry_out(folder, pruning) if is_to_size else prune_span(folder, pruning.series, pruning.span)
             )
-    return _Removal([prunings[place] for place in sorted(prunings)], found, discarded, refusals)
-
-
-@contextlib.contextmanager
-def _refusing(
-    refusals: list[str], series: SeriesKey | None = None, busy: set[SeriesKey] | None = None
-) -> Iterator[None]:
-    """Note why the block could not remove something, and whether the series is locked, and go on behind it."""
-    try:
-        yield
-    except (CacheError, SegmentError) as error:
-        refusal = str(error) if series is None else f"{series}: {error}"
-        if refusal not in refusals:  # as of each part of a series whose lock file cannot be written
-            refusals.append(refusal)
-        if isinstance(error, CacheBusyError) and series is not None and busy is not None:
-            busy.add(series)
+    return _Removal([prunings[place] for place in sorted(prunings)], found, discarded)
 
 
 def _show_removal(removal: _Removal, *, is_done: bool) -> None:
