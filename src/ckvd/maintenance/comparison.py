@@ -33,7 +33,7 @@ from ckvd.model.table import NOT_COMPARED, KlineTable, empty_table, fields_of, r
 from ckvd.model.timespan import Span, difference, union
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from ckvd.acquisition.ingest import ReadArchive
@@ -193,11 +193,24 @@ async def compare_cache(
         The other source was closed.
     """
     others = find_other_bars(folder, against, chosen, span, archives=archives, rest=rest, refuse=refuse)
+    async for one in each_compared(folder, others, compare_bars, refuse):
+        yield one
+
+
+async def each_compared(
+    folder: CacheFolder,
+    others: AsyncIterable[tuple[SeriesKey, OtherBars | Comparison]],
+    work: Callable[[CacheFolder, SeriesKey, OtherBars], Comparison],
+    refuse: Callable[[CkvdError], None] | None,
+) -> AsyncIterator[Comparison]:
+    """Do some work in a thread for each span of other bars, see `find_other_bars`. Errors: see `compare_cache`."""
     async for series, found in others:
-        done = [found] if isinstance(found, Comparison) else []
+        if isinstance(found, Comparison):
+            yield found
+            continue
+        done = []
         with containing(refuse):
-            if not isinstance(found, Comparison):
-                done.append(await in_thread(compare_bars, folder, series, found))
+            done.append(await in_thread(work, folder, series, found))
         for one in done:
             yield one
 

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 from ckvd.cache.resolution import resolve
 from ckvd.cache.rows import read_contents
 from ckvd.cache.store import SeriesStore
-from ckvd.concurrency.work import in_thread
-from ckvd.errors import CacheBusyError, CkvdError, containing
+from ckvd.errors import CacheBusyError, CkvdError
 from ckvd.maintenance.bar_difference import differing_rows
-from ckvd.maintenance.comparison import Against, Agreement, Comparison, compare_bars, find_other_bars
+from ckvd.maintenance.comparison import Against, Agreement, Comparison, compare_bars, each_compared, find_other_bars
 from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.provenance import narrow
 from ckvd.model.table import merge_tables, rows_within
@@ -89,13 +88,8 @@ async def prefer_source(
         The source was closed.
     """
     others = find_other_bars(folder, preferred.against, chosen, span, archives=archives, rest=rest, refuse=refuse)
-    async for series, found in others:
-        done = [found] if isinstance(found, Comparison) else []
-        with containing(refuse):
-            if not isinstance(found, Comparison):
-                done.append(await in_thread(_prefer, folder, series, found))
-        for one in done:
-            yield one
+    async for one in each_compared(folder, others, _prefer, refuse):
+        yield one
 
 
 def _prefer(folder: CacheFolder, series: SeriesKey, other: OtherBars) -> Comparison:
