@@ -14,7 +14,7 @@ import datetime as dt
 import logging
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 from ckvd.errors import ClientClosedError, needs
@@ -44,9 +44,7 @@ if TYPE_CHECKING:
     from curl_cffi import AsyncSession
     from curl_cffi import Response as CurlResponse
 
-    from ckvd.network.response import Head
     from ckvd.network.session import OwnSession
-    from ckvd.network.sink import Sink
 
 logger = logging.getLogger(__name__)
 
@@ -55,21 +53,6 @@ _REFUSAL_NBYTES_MAX: Final = 64 << 10
 
 _T = TypeVar("_T")
 _Result = TypeVar("_Result", bound="Response | DownloadedFile")
-
-
-class _SendRequest(Protocol):
-    """`ckvd.network.request.send_request`."""
-
-    async def __call__(
-        self,
-        session: AsyncSession[CurlResponse],
-        url: str,
-        sink: Sink,
-        limits: Limits,
-        *,
-        headers: Mapping[str, str] | None,
-        accept_encoding: str,
-    ) -> Head | Failure: ...
 
 
 class Transport(ConnectionHolder):
@@ -321,7 +304,9 @@ class Transport(ConnectionHolder):
     async def _receive(self, url: str, headers: Mapping[str, str] | None, nbytes_max: int) -> Response | Failure:
         """Send a request once, with its body into memory."""
         sink = MemorySink(nbytes_max)
-        session, send_request = self._open()
+        session = self._open()
+        from ckvd.network.request import send_request  # noqa: PLC0415  (see above)
+
         head = await send_request(
             session, url, sink, self._answer_limits, headers=headers, accept_encoding="gzip, deflate, br"
         )
@@ -336,7 +321,9 @@ class Transport(ConnectionHolder):
         nbytes_max: int,
     ) -> DownloadedFile | Response | Failure:
         """Send a request once, with its body into a file."""
-        session, send_request = self._open()
+        session = self._open()
+        from ckvd.network.request import send_request  # noqa: PLC0415  (see above)
+
         with FileSink(path, nbytes_max, on_bytes) as sink:
             head = await send_request(session, url, sink, self._limits, headers=headers, accept_encoding="identity")
             if not isinstance(head, Failure) and head.status == 200:
@@ -348,18 +335,17 @@ class Transport(ConnectionHolder):
                 return head
             return Response(head.url, head.status, head.headers, sink.head(_REFUSAL_NBYTES_MAX))
 
-    def _open(self) -> tuple[AsyncSession[CurlResponse], _SendRequest]:
-        """The session, opened now if there is none, and what sends a request over it."""
+    def _open(self) -> AsyncSession[CurlResponse]:
+        """The session, opened now if there is none."""
         if self._requests is None:
             raise ClientClosedError("the client is closed")
-        with needs("curl_cffi", "fetching", "pip install curl_cffi"):
-            from ckvd.network.request import send_request  # noqa: PLC0415  (see above)
-            from ckvd.network.session import open_session, release_session  # noqa: PLC0415
         if self._session is None:
+            with needs("curl_cffi", "fetching", "pip install curl_cffi"):
+                from ckvd.network.session import open_session, release_session  # noqa: PLC0415  (see above)
             # A finalizer that runs while the interpreter ends cannot import anything.
             self._release_session = release_session
             self._session = open_session(self._concurrency)
-        return self._session, send_request
+        return self._session
 
 
 def _with_query(url: str, params: Mapping[str, str | int] | None) -> str:
