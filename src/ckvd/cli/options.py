@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -59,14 +60,8 @@ class IntervalName(click.ParamType[Interval]):
 
 
 symbol_argument = click.argument("symbol", help="A symbol, such as BTCUSDT.")
-interval_option = click.option(
-    "--interval",
-    "-i",
-    type=IntervalName(),
-    metavar=IntervalName.name,
-    required=True,
-    help="Length of a bar, as in archive names.",
-)
+_INTERVAL: Final = partial(click.option, "--interval", "-i", type=IntervalName(), metavar=IntervalName.name)
+interval_option = _INTERVAL(required=True, help="Length of a bar, as in archive names.")
 market_option = click.option(
     "--market", "-m", type=OneOf(Market), default="spot", show_default=True, help="Spot, USD-M or COIN-M futures."
 )
@@ -105,14 +100,7 @@ _SERIES: Final = (
     ),
     click.option("--market", "-m", type=OneOf(Market), multiple=True, help="Only this market (repeatable)."),
     click.option("--kind", "-k", type=OneOf(Kind), multiple=True, help="Only this kind (repeatable)."),
-    click.option(
-        "--interval",
-        "-i",
-        type=IntervalName(),
-        metavar=IntervalName.name,
-        multiple=True,
-        help="Only this length of a bar (repeatable).",
-    ),
+    _INTERVAL(multiple=True, help="Only this length of a bar (repeatable)."),
 )
 # Which span of them: `Bounds` has the values.
 _BOUNDS: Final = (

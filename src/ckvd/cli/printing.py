@@ -25,8 +25,6 @@ _T = TypeVar("_T")
 
 _BETWEEN_COLUMNS: Final = "  "
 _BAR: Final = "{desc} {bar:30} "
-# What tqdm counts in: things, or bytes.
-_UNITS: Final[dict[bool, dict[str, Any]]] = {False: {}, True: {"unit": "B", "unit_scale": True}}
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -167,7 +165,8 @@ def progress_bar(
         ncols=columns,
         nrows=lines,
         bar_format=_form(total, is_in_bytes=is_in_bytes),
-        **_UNITS[is_in_bytes],
+        unit="B",
+        unit_scale=is_in_bytes,
     ) as bar:
 
         def update(

@@ -74,9 +74,9 @@ class _Counts:
 
     @classmethod
     def of(cls, selection: Selection, since_ms: int) -> _Counts:
-        folder = selection.folder
-        everything = [len(folder.segments(series)) for series in selection.series()]
-        changed = [len(changed_since(folder, series, since_ms)) for series in selection.series()]
+        folder, chosen = selection.folder, selection.series()
+        everything = [len(folder.segments(series)) for series in chosen]
+        changed = [len(changed_since(folder, series, since_ms)) for series in chosen]
         return cls(sum(everything), max(sum(everything) - sum(changed), 0))
 
 
