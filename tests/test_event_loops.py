@@ -264,7 +264,8 @@ def test_clients_and_caches_can_be_fixtures_of_pytest_asyncio(tmp_path: Path) ->
     (tmp_path / "pytest.ini").write_text(
         "[pytest]\nasyncio_default_fixture_loop_scope = function\nfilterwarnings =\n    error\n", encoding="utf-8"
     )
-    printed = run_in_development_mode(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist")
+    plain = ("-p", "no:cacheprovider", "-p", "no:xdist", "--basetemp", str(tmp_path / "run"))
+    printed = run_in_development_mode(tmp_path, "-m", "pytest", "-q", *plain)
     assert "4 passed" in printed
 
 

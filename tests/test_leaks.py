@@ -172,7 +172,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> str:
         "no:asyncio",
     ]
     result = subprocess.run(
-        [*command, "--rootdir", str(folder), str(folder)],
+        [*command, "--rootdir", str(folder), "--basetemp", str(tmp_path_factory.mktemp("run")), str(folder)],
         capture_output=True,
         text=True,
         timeout=60,

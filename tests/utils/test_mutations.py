@@ -43,7 +43,8 @@ SCRIPT = """
     def run(arguments, file):
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-        status = pytest.main(["-xqs", *arguments, *common])
+        # A folder of its own: runs that share one would remove each other's old folders at the same time.
+        status = pytest.main(["-xqs", "--basetemp", os.path.join(folder, str(os.getpid())), *arguments, *common])
         sys.stdout.flush()
         os._exit(status)
 
@@ -54,7 +55,7 @@ SCRIPT = """
         verdicts[name] = os.waitstatus_to_exitcode(status), file.read()
         file.close()
 
-    runs = json.load(sys.stdin)
+    runs, folder = json.load(sys.stdin), sys.argv[1]
     os.chdir("tests")
     common = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:xdist"]
     files = sorted({argument for arguments in runs.values() for argument in arguments if argument.endswith(".py")})
@@ -75,10 +76,10 @@ SCRIPT = """
 
 
 @pytest.fixture(scope="module")
-def verdicts() -> dict[str, Verdict]:
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Verdict]:
     """The exit status and output of pytest for each fault."""
     result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SCRIPT)],
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), tmp_path_factory.mktemp("runs")],
         cwd=REPOSITORY,
         input=json.dumps(RUNS),
         capture_output=True,
