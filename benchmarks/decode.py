@@ -19,7 +19,7 @@ from benchmarks.material import csv_of, make_table, minutes
 from benchmarks.measure import Effort, Result, Target, Timing, take_turns
 from benchmarks.peers import load
 from ckvd.decode.rows import parse_rows
-from ckvd.model.table import FIELD_COUNT, INTEGER_FIELDS
+from ckvd.model.schema import FIELD_COUNT, INTEGER_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -17,7 +17,8 @@ from ckvd.bars.klines import Klines
 from ckvd.errors import CkvdError, ColumnError
 from ckvd.model.market import Interval, Kind, SeriesKey
 from ckvd.model.provenance import Absence, Gap, Origin, Reason, Source
-from ckvd.model.table import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, BarFlag, KlineTable, fields_of
+from ckvd.model.schema import COLUMN_DTYPES
+from ckvd.model.table import CLOSE_TIME_US, OPEN_TIME_US, BarFlag, KlineTable, fields_of
 from ckvd.model.timespan import Span
 from support.block import Block
 from support.impossible import is_impossible

@@ -22,7 +22,8 @@ from ckvd.decode.decode import decode_archive
 from ckvd.errors import ColumnError, IdentityError
 from ckvd.model.grid import regular_close_times
 from ckvd.model.market import Interval, SeriesKey
-from ckvd.model.table import COLUMN_DTYPES, KlineTable, fields_of
+from ckvd.model.schema import COLUMN_DTYPES
+from ckvd.model.table import KlineTable, fields_of
 from ckvd.model.timespan import Span
 from ckvd.vision.name import ArchiveName
 from support.block import Block

@@ -24,7 +24,8 @@ from ckvd.maintenance.pruning import prune_span
 from ckvd.maintenance.repair import repair
 from ckvd.maintenance.verification import is_clean, verify_cache
 from ckvd.model.market import SeriesKey
-from ckvd.model.table import COLUMN_DTYPES, KlineTable, fields_of
+from ckvd.model.schema import COLUMN_DTYPES
+from ckvd.model.table import KlineTable, fields_of
 from ckvd.model.timespan import Span
 from ckvd.vision.folder_source import FolderArchiveSource
 

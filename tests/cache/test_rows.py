@@ -10,7 +10,8 @@ from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.cache.rows import chunks_of, column_of, count_rows, open_rows, read_contents, read_table
 from ckvd.errors import NotCachedError, SegmentCorruptError
 from ckvd.model.market import DAY_MS, SeriesKey
-from ckvd.model.table import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, Decimals, fields_of
+from ckvd.model.schema import COLUMN_DTYPES
+from ckvd.model.table import CLOSE_TIME_US, OPEN_TIME_US, Decimals, fields_of
 from ckvd.model.timespan import Span
 from support.caches import flip
 from support.tables import regular_table, same_bits

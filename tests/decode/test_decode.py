@@ -20,16 +20,8 @@ from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Period
 from ckvd.model.grid import Grid
 from ckvd.model.market import SeriesKey
-from ckvd.model.table import (
-    CLOSE_TIME_US,
-    COLUMN_DTYPES,
-    FIELD_COUNT,
-    OPEN_TIME_US,
-    BarFlag,
-    Decimals,
-    bar_flags,
-    fields_of,
-)
+from ckvd.model.schema import COLUMN_DTYPES, FIELD_COUNT
+from ckvd.model.table import CLOSE_TIME_US, OPEN_TIME_US, BarFlag, Decimals, bar_flags, fields_of
 from ckvd.model.timespan import Span, format_time
 from ckvd.vision.name import ArchiveName
 from support.archives import zip_text

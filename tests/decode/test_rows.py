@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from ckvd.decode import rows as rows_module
 from ckvd.decode.rows import RawRows, parse_decimal, parse_integer, parse_line, parse_rows
 from ckvd.errors import ArchiveError
-from ckvd.model.table import FIELD_COUNT, FLOAT_FIELDS, INTEGER_FIELDS, Decimals
+from ckvd.model.schema import FIELD_COUNT, FLOAT_FIELDS, INTEGER_FIELDS
+from ckvd.model.table import Decimals
 from ckvd.utils.config import ARCHIVE_LINE_NBYTES_MAX
 
 if TYPE_CHECKING:

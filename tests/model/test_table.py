@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from ckvd.model.grid import Grid
 from ckvd.model.market import Interval
+from ckvd.model.schema import COLUMN_DTYPES
 from ckvd.model.table import (
     CLOSE_TIME_US,
-    COLUMN_DTYPES,
     NOT_COMPARED,
     OPEN_TIME_US,
     KlineTable,

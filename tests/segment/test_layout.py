@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from ckvd.model.market import SeriesKey
 from ckvd.model.provenance import MOMENT_MAX_MS, MOMENT_MIN_MS, Absence, Origin, Reason, Source
-from ckvd.model.table import COLUMN_DTYPES, Decimals
+from ckvd.model.schema import COLUMN_DTYPES
+from ckvd.model.table import Decimals
 from ckvd.model.timespan import Span
 from ckvd.segment import SegmentHeader, SegmentReader, SegmentStatement, SegmentWriter
 from ckvd.segment.header import decode_header, encode_header, encode_metadata, read_header_nbytes

@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as npst
 from ckvd.model.grid import regular_close_times
 from ckvd.model.market import Interval, Kind, Market, SeriesKey, pair_of
 from ckvd.model.provenance import Absence, Origin, Reason, Source
-from ckvd.model.table import CLOSE_TIME_US, COLUMN_DTYPES, OPEN_TIME_US, Decimals, KlineTable, fields_of
+from ckvd.model.schema import COLUMN_DTYPES
+from ckvd.model.table import CLOSE_TIME_US, OPEN_TIME_US, Decimals, KlineTable, fields_of
 from ckvd.model.timespan import Span
 from support.models import bar_end, bar_start, bar_starts, ms
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from ckvd.model.grid import regular_close_times
 from ckvd.model.market import SeriesKey
-from ckvd.model.table import COLUMN_DTYPES, KlineTable, fields_of
+from ckvd.model.schema import COLUMN_DTYPES
+from ckvd.model.table import KlineTable, fields_of
 from ckvd.model.timespan import Span
 from ckvd.segment import SegmentStatement, SegmentWriter
 from support.models import grid_of

@@ -38,7 +38,7 @@ def derive_klines(cache: KlineCache, series: SeriesKey, span: Span) -> Resampled
     whole = Span(grid.ceil(span.start_ms), grid.ceil(span.end_ms))
     for finer in finer_series(series):
         try:
-            return resample(cache.read_series(finer, whole), series.interval)
+            return resample(cache.read_series(finer, whole), series.bar_interval)
         except NotCachedError:
             continue
     return None
@@ -46,7 +46,7 @@ def derive_klines(cache: KlineCache, series: SeriesKey, span: Span) -> Resampled
 
 def finer_series(series: SeriesKey) -> list[SeriesKey]:
     """The same series at each interval that divides its own, longest first."""
-    target = BarLength.of(series.interval)
+    target = BarLength.of(series.bar_interval)
     found = []
     for interval in reversed(Interval):
         if interval is series.interval or not target.holds_whole(BarLength.of(interval)):

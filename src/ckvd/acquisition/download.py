@@ -24,6 +24,7 @@ from ckvd.cache.packing import pack_series
 from ckvd.concurrency.work import in_thread, run_together
 from ckvd.errors import FATAL_ERRORS, CacheBusyError, CacheError, CkvdError, NetworkError
 from ckvd.model.calendar import Cadence, Period
+from ckvd.model.schema import cadences_of
 from ckvd.utils.config import LISTING_WORTH_ARCHIVES_MIN
 from ckvd.vision.name import ArchiveName
 from ckvd.vision.source import AbsentArchive
@@ -118,9 +119,7 @@ class Download:
     async def _list(self, series: SeriesKey, published: _Published) -> None:
         """Ask which archives exist. Without a listing every archive is asked for by itself."""
         published.is_listed = True
-        for cadence in Cadence:
-            if cadence is Cadence.DAILY and not series.interval.has_daily_archives:
-                continue
+        for cadence in cadences_of(series):
             try:
                 listed = await self._source.list_archives(series, cadence)
             except FATAL_ERRORS:

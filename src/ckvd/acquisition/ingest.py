@@ -126,6 +126,7 @@ def _source_of(fetched: FetchedArchive, decoded: DecodedRows) -> Source:
         impossible_open_times=tuple(decoded.impossible_open_times[:REPORT_EXAMPLES_MAX].tolist()),
         has_header=decoded.has_header,
         time_unit=decoded.time_unit,
+        labels=decoded.labels.value,
     )
 
 

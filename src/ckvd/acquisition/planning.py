@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ckvd.model.calendar import days_of, months_of, publication_ms
 from ckvd.model.grid import Grid, closed_part
+from ckvd.model.schema import has_daily_archives, has_monthly_archives
 from ckvd.model.timespan import difference
 
 if TYPE_CHECKING:
@@ -63,10 +64,10 @@ def plan(
     archives: list[Period] = []
     for month in _touched(needed, months_of):
         lacking = [span.intersection(month.span) for span in needed if span.overlaps(month.span)]
-        days = list(_touched(lacking, days_of)) if series.interval.has_daily_archives else []
+        days = list(_touched(lacking, days_of)) if has_daily_archives(series) else []
         is_held_in_part = any(map(month.span.overlaps, firm))
         have_days = bool(days) and all(map(is_available, days))
-        if is_available(month) and not (is_held_in_part and have_days):
+        if has_monthly_archives(series) and is_available(month) and not (is_held_in_part and have_days):
             archives.append(month)
         else:
             archives += filter(is_available, days)

@@ -1,4 +1,4 @@
-"""Access to columns by name, which `Klines`, `ResampledKlines` and `Panel` share, and tables made of columns.
+"""Access to columns by name, which `Klines`, `Funding`, `Metrics` and `Panel` share, and tables made of columns.
 
 pandas, polars and pyarrow are imported when a table is made. In tables, `open_time` and `close_time` are UTC times
 in milliseconds; other columns keep their types. A table views the memory of the columns where its package allows
@@ -15,7 +15,8 @@ import numpy as np
 
 from ckvd.errors import ColumnAttributeError, ColumnError, ExportError
 from ckvd.model.market import Kind
-from ckvd.model.table import COLUMN_DTYPES, REGULAR_US
+from ckvd.model.schema import COLUMN_DTYPES
+from ckvd.model.table import REGULAR_US
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,8 +33,8 @@ _REMEDIES: Final = {
 }
 
 
-class NamedColumns:
-    """Columns as attributes (`bars.close`) and items (`bars["close"]`), with the key access of a dict.
+class ColumnAccess:
+    """Columns as items (`bars["close"]`), with the key access of a dict.
 
     Iteration yields the names, `in` tests for a name, and `dict(bars)` has all columns by name. It is not a
     `Mapping`, because `len` is the number of rows.
@@ -83,6 +84,12 @@ class NamedColumns:
             return self[name]
         except ColumnError as error:
             raise ColumnAttributeError(f"{type(self).__name__!r} has no attribute {name!r}: {error}") from None
+
+
+class NamedColumns(ColumnAccess):
+    """The columns of bars, also as attributes: `bars.close`."""
+
+    __slots__ = ()
 
     @property
     def open(self) -> npt.NDArray[np.float64]:
@@ -140,25 +147,10 @@ class NamedColumns:
         return self._attribute("ignore")
 
 
-class BarColumns(NamedColumns):
-    """Columns with one row for each bar, which can be made into tables."""
+class TableColumns(ColumnAccess):
+    """Columns that can be made into tables. The first column is the time of each row."""
 
     __slots__ = ()
-
-    @property
-    def open_time(self) -> Times:
-        """The open time of each bar, int64 milliseconds, strictly ascending."""
-        return cast("Times", self["open_time"])
-
-    @property
-    def close_time(self) -> Times:
-        """The last millisecond of each bar, int64 milliseconds, as published."""
-        return cast("Times", self["close_time"])
-
-    @property
-    def count(self) -> Times:
-        """The number of trades; of mark price, index price and premium index bars, the number of samples."""
-        return cast("Times", self["count"])
 
     def as_dict(self) -> dict[str, Column]:
         """All columns by name, in order."""
@@ -180,7 +172,7 @@ class BarColumns(NamedColumns):
         return pyarrow.table(arrays)
 
     def to_pandas(self) -> Any:
-        """Make a `pandas.DataFrame`, indexed by `open_time`. Stored columns are not copied.
+        """Make a `pandas.DataFrame`, indexed by the first column (`open_time`). Stored columns are not copied.
 
         The frame is for reading: its columns are read-only views. Columns can be added and replaced. Writing to
         cells, as `frame.loc[row, "close"] = 1.0` does, raises ValueError with pandas 2 ("assignment destination is
@@ -196,7 +188,8 @@ class BarColumns(NamedColumns):
             name: _pandas_times(pandas, column) if _is_time(name) else np.ascontiguousarray(column)
             for name, column in self.as_dict().items()
         }
-        index = columns.pop("open_time").rename("open_time")
+        time = self.column_names[0]
+        index = columns.pop(time).rename(time)
         return pandas.DataFrame(columns, index=index, copy=False)
 
     def to_polars(self) -> Any:
@@ -216,6 +209,27 @@ class BarColumns(NamedColumns):
                 polars.col(name).cast(polars.Datetime("ms")).dt.replace_time_zone("UTC")
                 for name in filter(_is_time, columns)
             )
+
+
+class BarColumns(NamedColumns, TableColumns):
+    """Columns with one row for each bar, which can be made into tables."""
+
+    __slots__ = ()
+
+    @property
+    def open_time(self) -> Times:
+        """The open time of each bar, int64 milliseconds, strictly ascending."""
+        return cast("Times", self["open_time"])
+
+    @property
+    def close_time(self) -> Times:
+        """The last millisecond of each bar, int64 milliseconds, as published."""
+        return cast("Times", self["close_time"])
+
+    @property
+    def count(self) -> Times:
+        """The number of trades; of mark price, index price and premium index bars, the number of samples."""
+        return cast("Times", self["count"])
 
 
 def require_trades(series: SeriesKey) -> None:
@@ -247,7 +261,7 @@ def _pandas_times(pandas: Any, times: Times) -> Any:
 
 
 def _is_time(name: str) -> bool:
-    return name.endswith("_time")
+    return name == "time" or name.endswith("_time")
 
 
 def _load(package: str, method: str) -> Any:

@@ -3,51 +3,31 @@
 from __future__ import annotations
 
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ckvd.bars.columns import BarColumns, require_trades
-from ckvd.errors import ColumnError
+from ckvd.bars.series_rows import SeriesRows
 from ckvd.model.gaps import find_gaps
 from ckvd.model.grid import Grid
 from ckvd.model.impossible_bars import impossible_bars
 from ckvd.model.market import Interval, Kind
-from ckvd.model.provenance import Gap, Reason, narrow
-from ckvd.model.table import COLUMN_DTYPES, REGULAR_US, BarFlag, bar_flags, fields_of, regular_us, traded_bars
+from ckvd.model.provenance import Gap, Reason
+from ckvd.model.table import BarFlag, bar_flags, traded_bars
 from ckvd.model.timespan import Span, difference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ckvd.bars.resample import ResampledKlines
+    from ckvd.bars.series_rows import RowBlock
     from ckvd.model.market import SeriesKey
-    from ckvd.model.provenance import Absence, Source
-    from ckvd.model.table import Column, Times
+    from ckvd.model.table import Times
 
 
-class RowBlock(Protocol):
-    """Consecutive rows of one segment or table."""
-
-    def __len__(self) -> int: ...
-
-    def column(self, name: str, interval: Interval) -> Column | None:
-        """A column of shape (len(self),), or None if the block leaves it out."""
-        ...
-
-    @property
-    def sources(self) -> Sequence[Source]:
-        """Where the rows come from."""
-        ...
-
-    @property
-    def absences(self) -> Sequence[Absence]:
-        """Why rows are missing."""
-        ...
-
-
-class Klines(BarColumns):
+class Klines(SeriesRows, BarColumns):
     """The bars of one series in one span of time.
 
     Columns are attributes (`klines.close`) and items (`klines["close"]`): read-only numpy arrays of shape
@@ -78,53 +58,9 @@ class Klines(BarColumns):
         held: Sequence[Span] | None = None,
         three_day_opens: Callable[[], Times] | None = None,
     ) -> None:
-        self.series = series
-        self.span = span
-        self.missing = tuple(missing)
-        self._blocks = tuple(blocks)
-        # The span that each block covers. The sources and absences of a block count within it only.
-        self._block_spans = [span] * len(self._blocks) if held is None else held
+        super().__init__(series, span, blocks, missing, held=held)
         # Reads the open times of all 3d bars of the symbol that the cache holds.
         self._three_day_opens = three_day_opens
-        self._length = sum(map(len, self._blocks))
-        self._columns: dict[str, Column] = {}
-
-    def __len__(self) -> int:
-        return self._length
-
-    @property
-    def column_names(self) -> tuple[str, ...]:
-        """The names of the columns, in the order of the fields in archives."""
-        return fields_of(self.series)
-
-    def __getitem__(self, name: str) -> Column:
-        """A column by name.
-
-        Raises
-        ------
-        ColumnError
-            The series has no such column.
-        """
-        column = self._columns.get(name)
-        if column is None:
-            column = self._columns[name] = self._concatenate(name)
-        return column
-
-    def _concatenate(self, name: str) -> Column:
-        """A column of all blocks: the array of the block, if only one has rows."""
-        if name not in self.column_names and name not in REGULAR_US:
-            known = ", ".join(self.column_names)
-            raise ColumnError(f"{self.series} has no column {name!r}: expected one of {known}")
-        columns = [self._column_of(block, name) for block in self._blocks if len(block)]
-        if len(columns) == 1:
-            return columns[0]
-        column = np.concatenate(columns) if columns else np.empty(0, COLUMN_DTYPES[name])
-        column.flags.writeable = False
-        return column
-
-    def _column_of(self, block: RowBlock, name: str) -> Column:
-        column = block.column(name, self.series.interval)
-        return regular_us(name, len(block)) if column is None else column
 
     @property
     def open_time_us(self) -> npt.NDArray[np.int16]:
@@ -136,7 +72,7 @@ class Klines(BarColumns):
         """The microseconds of each close time within its millisecond. It is no column of tables."""
         return self["close_time_us"]
 
-    # --- Grid, flags, gaps and sources ---
+    # --- Grid, flags and gaps ---
 
     @property
     def grid(self) -> Grid:
@@ -154,16 +90,6 @@ class Klines(BarColumns):
         if self.series.interval is Interval.D3:
             opens.append(self.open_time)
         return Grid.of_bars(Interval.D3, np.unique(np.concatenate([np.empty(0, np.int64), *opens])))
-
-    @property
-    def blocks(self) -> tuple[RowBlock, ...]:
-        """The blocks that the bars lie in, in order: one for each segment, some of them without bars."""
-        return self._blocks
-
-    @property
-    def is_view(self) -> bool:
-        """Whether all bars lie in one block, so that columns are views and use no memory."""
-        return sum(len(block) > 0 for block in self._blocks) <= 1
 
     @cached_property
     def flags(self) -> npt.NDArray[np.uint8]:
@@ -210,18 +136,6 @@ class Klines(BarColumns):
         unfetched = find_gaps(self.open_time, self.missing, grid, unexplained=Reason.NOT_FETCHED)
         return tuple(sorted((*found, *unfetched), key=lambda gap: gap.start_ms))
 
-    @cached_property
-    def absences(self) -> tuple[Absence, ...]:
-        """The known reasons for missing bars, in order. `gaps` uses them."""
-        blocks = zip(self._blocks, self._block_spans, strict=True)
-        return tuple(absence for block, span in blocks for absence in narrow(block.absences, span))
-
-    @cached_property
-    def sources(self) -> tuple[Source, ...]:
-        """The archives and requests that the bars come from, each cut to the span of its block, in order."""
-        blocks = zip(self._blocks, self._block_spans, strict=True)
-        return tuple(dict.fromkeys(source for block, span in blocks for source in narrow(block.sources, span)))
-
     # --- Everything else ---
 
     def resample(self, interval: str, *, like: Klines | ResampledKlines | None = None) -> ResampledKlines:
@@ -233,18 +147,3 @@ class Klines(BarColumns):
         from ckvd.bars.resample import resample  # noqa: PLC0415  (loaded on first use)
 
         return resample(self, interval, like=like)
-
-    def __eq__(self, other: object) -> bool:
-        """Whether both have the same bars of the same series, bit for bit, whatever their coverage and sources."""
-        if not isinstance(other, Klines):
-            return NotImplemented
-        return self.series == other.series and all(
-            self[name].tobytes() == other[name].tobytes() for name in (*self.column_names, *REGULAR_US)
-        )
-
-    __hash__ = None  # type: ignore[assignment]  # has mutable caches, and compares by content
-
-    def __repr__(self) -> str:
-        kind = "view" if self.is_view else "gathered"
-        missing = f", {len(self.missing)} spans missing" if self.missing else ""
-        return f"<Klines {self.series} {self.span}: {len(self)} bars, {kind}{missing}>"

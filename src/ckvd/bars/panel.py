@@ -26,7 +26,8 @@ from ckvd.utils.config import PANEL_THREAD_CELLS_MIN
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from ckvd.bars.klines import Klines, RowBlock
+    from ckvd.bars.klines import Klines
+    from ckvd.bars.series_rows import RowBlock
     from ckvd.model.market import SeriesKey
     from ckvd.model.table import Times
     from ckvd.model.timespan import Span
@@ -153,7 +154,7 @@ def build_panel(
         _require_columns(key, column_names)
         if traded:
             require_trades(key)
-    interval = series[0].interval
+    interval = series[0].bar_interval
     if interval is Interval.D3:
         # Their grids are known only from the bars, of which there are few.
         read = {key: read(key) for key in series}.__getitem__
@@ -200,7 +201,7 @@ def _place(
 ) -> int:
     """Write the bars of one symbol to their rows, NaN to other rows, and return the number of bars off the grid."""
     placed_count = 0
-    interval = klines.series.interval
+    interval = klines.series.bar_interval
     for block in klines.blocks:
         if not len(block):
             continue
@@ -228,7 +229,7 @@ def _traded(block: RowBlock, interval: Interval, chosen: npt.NDArray[np.bool_] |
 
 def _rows_of(block: RowBlock, klines: Klines, grid: Times) -> tuple[slice | Times, npt.NDArray[np.bool_] | None]:
     """The rows of the grid for the bars of a block, and a mask of the bars that have one, or None if all do."""
-    interval = klines.series.interval
+    interval = klines.series.bar_interval
     open_time: Times | None = block.column("open_time", interval)
     assert open_time is not None, "every segment has open times"
     start = int(grid.searchsorted(open_time[0]))

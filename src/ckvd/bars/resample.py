@@ -242,7 +242,7 @@ def resample(
     CacheError
         The 3d bars of the symbol cannot be read.
     """
-    source, target = BarLength.of(klines.series.interval), BarLength.of(interval)
+    source, target = BarLength.of(klines.series.bar_interval), BarLength.of(interval)
     if not target.holds_whole(source):
         raise IdentityError(
             f"{interval} bars cannot be made of {klines.series.interval} bars: {interval} is no whole multiple of "
@@ -303,7 +303,7 @@ def _grid_of(like: SourceBars | ResampledKlines) -> Grid:
     if not isinstance(like, BarColumns):
         raise IdentityError(f"like= is of type {type(like).__name__}: expected Klines or ResampledKlines")
     is_made = isinstance(like, ResampledKlines)
-    found = like.interval if is_made else like.series.interval
+    found = like.interval if is_made else like.series.bar_interval
     if not BarLength.of(found).three_days:
         raise IdentityError(f"like= has {found} bars: expected 3d bars, or bars made to a multiple of 3d")
     grid: Grid | None = like.three_day_grid

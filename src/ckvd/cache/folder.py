@@ -1,6 +1,7 @@
 """The folder of a cache: every name in it, and listing its series and segments.
 
-    <market>/<kind>/<symbol>/<interval>/                  a series, such as spot/klines/BTCUSDT/1m
+    <market>/<kind>/<symbol>/<interval>/                  a series, such as spot/klines/BTCUSDT/1m. Series of events
+                                                          have `events` in place of an interval.
         <start>-<end>-r<revision>.ckvd                    a segment: 20230101T000000Z-20230201T000000Z-r1.ckvd
         .<final name>.<process>-<random>.tmp              one that is being written (`ckvd.segment.atomic_file`)
     .locks/<market>-<kind>-<symbol>-<interval>.lock       the lock file of a series
@@ -166,7 +167,7 @@ class CacheFolder:
 
     def series_path(self, series: SeriesKey) -> Path:
         """The folder of a series, in which its segments lie."""
-        return self.root / series.market / series.kind / series.symbol / series.interval
+        return self.root / series.market / series.kind / series.symbol / series.folder_name
 
     def segment_path(self, series: SeriesKey, name: SegmentName) -> Path:
         """The file of a segment."""
@@ -175,7 +176,7 @@ class CacheFolder:
     def lock_path(self, series: SeriesKey) -> Path:
         """The lock file of a series."""
         # Only a symbol may contain a dash, so no two series share a name.
-        name = f"{series.market}-{series.kind}-{series.symbol}-{series.interval}{LOCK_SUFFIX}"
+        name = f"{series.market}-{series.kind}-{series.symbol}-{series.folder_name}{LOCK_SUFFIX}"
         return self.root / LOCKS_FOLDER / name
 
     def make_series_path(self, series: SeriesKey) -> Path:
@@ -223,7 +224,7 @@ class CacheFolder:
             The folder cannot be listed.
         """
         # A string is joined and listed faster than a Path, and this is the first step of every read.
-        path = f"{self.root}/{series.market}/{series.kind}/{series.symbol}/{series.interval}"
+        path = f"{self.root}/{series.market}/{series.kind}/{series.symbol}/{series.folder_name}"
         inodes = _scan(path)
         if len(inodes) > LISTING_ATOMIC_NAMES_MAX:
             # Listing a long folder takes several system calls. A segment that replaces others might be added where
@@ -273,16 +274,14 @@ class CacheFolder:
             for kind in Kind:
                 path = f"{self.root}/{market}/{kind}"
                 for symbol in _list(path, refuse):
-                    intervals = _list(f"{path}/{symbol}", refuse)
-                    yield from sorted(_series_of(market, kind, symbol, intervals))
+                    names = _list(f"{path}/{symbol}", refuse)
+                    yield from sorted(_series_of(market, kind, symbol, names))
 
 
-def _series_of(market: Market, kind: Kind, symbol: str, intervals: Sequence[str]) -> Iterator[SeriesKey]:
-    for interval in intervals:
+def _series_of(market: Market, kind: Kind, symbol: str, names: Sequence[str]) -> Iterator[SeriesKey]:
+    for name in names:
         with contextlib.suppress(IdentityError):  # the folder of another program
-            series = SeriesKey.of(symbol, interval, market=market, kind=kind)
-            if series.interval == interval:
-                yield series
+            yield SeriesKey.of_folder(symbol, name, market=market, kind=kind)
 
 
 def remove_empty_folders(path: Path) -> None:

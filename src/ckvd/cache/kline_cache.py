@@ -7,7 +7,7 @@ time, and gives its memory back before the next block.
 from __future__ import annotations
 
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from ckvd.bars.klines import Klines
 from ckvd.cache.folder import CacheFolder
@@ -15,7 +15,7 @@ from ckvd.cache.open_segments import OpenSegments, look_again, replaced_too_ofte
 from ckvd.cache.resolution import resolve, unavailable_spans
 from ckvd.errors import IdentityError, NotCachedError
 from ckvd.lifecycle import AsyncBlock, SyncBlock
-from ckvd.model.market import SeriesKey
+from ckvd.model.market import Kind, SeriesKey
 from ckvd.model.timespan import Span, difference, union
 from ckvd.segment.checks import require_verify
 from ckvd.utils.async_cleanup import direct_file_cleanup
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from ckvd.bars.funding import Funding
+    from ckvd.bars.metrics import Metrics
     from ckvd.bars.panel import Panel
+    from ckvd.bars.series_rows import SeriesRows
     from ckvd.cache.resolution import Winner
     from ckvd.lifecycle import Resource
     from ckvd.model.table import Times
@@ -146,7 +149,20 @@ class KlineCache(SyncBlock, AsyncBlock):
         """
         if rows < 1:
             raise ValueError(f"a block holds at least one bar, not {rows}")
-        series, span = _cached_series(symbol, interval, market, kind), _cached_span(start, end)
+        series = _cached_series(symbol, interval, market, kind)
+        require_bars(series)
+        blocks = self.scan_rows(series, _cached_span(start, end), rows=rows, missing=missing)
+        return cast("Iterator[Klines]", blocks)
+
+    def scan_rows(
+        self,
+        series: SeriesKey,
+        span: Span,
+        *,
+        rows: int = _SCAN_ROWS,
+        missing: Literal["raise", "ignore"] = "raise",
+    ) -> Iterator[SeriesRows]:
+        """`scan`, by key and span, of a series of any kind."""
         winners, _ = self._winners(series, missing, span)
         return self._scan(series, span, winners, rows, missing)
 
@@ -157,7 +173,7 @@ class KlineCache(SyncBlock, AsyncBlock):
         winners: Sequence[Winner],
         block_rows: int,
         missing: Literal["raise", "ignore"],
-    ) -> Iterator[Klines]:
+    ) -> Iterator[SeriesRows]:
         waiting = list(reversed(winners))
         attempt_count = 0
         while waiting:
@@ -232,22 +248,88 @@ class KlineCache(SyncBlock, AsyncBlock):
         self, series: SeriesKey, span: Span, *, missing: Literal["raise", "ignore"] = "raise"
     ) -> Klines:
         """`read`, by key and span."""
+        require_bars(series)
+        return cast("Klines", self.read_rows(series, span, missing=missing))
+
+    def read_rows(
+        self, series: SeriesKey, span: Span, *, missing: Literal["raise", "ignore"] = "raise"
+    ) -> SeriesRows:
+        """`read`, by key and span, of a series of any kind: `Klines`, `Funding` or `Metrics`."""
         self._require_open()
         return look_again(self.folder, series, partial(self._read, series, span, missing))
 
-    def _read(self, series: SeriesKey, span: Span, missing: Literal["raise", "ignore"]) -> Klines:
+    def funding(
+        self,
+        symbol: str,
+        *,
+        start: TimeLike,
+        end: TimeLike,
+        market: str = "um",
+        missing: Literal["raise", "ignore"] = "raise",
+    ) -> Funding:
+        """Read the funding rates that were settled in a span.
+
+        Parameters
+        ----------
+        symbol, market : str
+            A perpetual of `um` or `cm`.
+        start, end, missing
+            As for `read`.
+
+        Returns
+        -------
+        Funding
+            In order of time.
+
+        Raises
+        ------
+        NotCachedError, IdentityError, TimeError, SegmentError, CacheError
+            See `read`.
+        """
+        series = SeriesKey.of(symbol, market=market, kind=Kind.FUNDING_RATE)
+        return cast("Funding", self.read_rows(series, _cached_span(start, end), missing=missing))
+
+    def metrics(
+        self,
+        symbol: str,
+        *,
+        start: TimeLike,
+        end: TimeLike,
+        market: str = "um",
+        missing: Literal["raise", "ignore"] = "raise",
+    ) -> Metrics:
+        """Read open interest and the ratios of a span, a row for every five minutes.
+
+        Parameters
+        ----------
+        symbol, market : str
+            A contract of `um` or `cm`.
+        start, end, missing
+            As for `read`. The span is that of the five minutes which the rows describe.
+
+        Returns
+        -------
+        Metrics
+            In order of time. `known_time` says from when on each row could be known.
+
+        Raises
+        ------
+        NotCachedError, IdentityError, TimeError, SegmentError, CacheError
+            See `read`.
+        """
+        series = SeriesKey.of(symbol, market=market, kind=Kind.METRICS)
+        return cast("Metrics", self.read_rows(series, _cached_span(start, end), missing=missing))
+
+    def _read(self, series: SeriesKey, span: Span, missing: Literal["raise", "ignore"]) -> SeriesRows:
         winners, uncovered = self._winners(series, missing, span)
         blocks = [self._open_rows(series, winner) for winner in winners]
         if missing == "raise" and (unavailable := self._unavailable(series, winners, blocks)):
             raise self._not_cached(series, span, unavailable)
-        return Klines(
-            series,
-            span,
-            blocks,
-            uncovered,
-            held=[winner.span for winner in winners],
-            three_day_opens=partial(_three_day_opens, self.folder, series, self._verify),
-        )
+        held = [winner.span for winner in winners]
+        if not series.kind.is_bars:
+            return _rows_class(series)(series, span, blocks, uncovered, held=held)
+        three_day_opens = partial(_three_day_opens, self.folder, series, self._verify)
+        return Klines(series, span, blocks, uncovered, held=held, three_day_opens=three_day_opens)
 
     def _unavailable(
         self, series: SeriesKey, winners: Sequence[Winner], parts: Sequence[MappedRows]
@@ -337,7 +419,7 @@ def _cached_span(start: TimeLike, end: TimeLike) -> Span:
 
 def _blocks(
     series: SeriesKey, span: Span, rows: MappedRows, block_rows: int, three_day_opens: Callable[[], Times]
-) -> Iterator[Klines]:
+) -> Iterator[SeriesRows]:
     """Cut rows into blocks. Their spans follow on each other and fill the span."""
     open_time = rows.stored("open_time")
     if open_time is None:
@@ -347,9 +429,31 @@ def _blocks(
         stop = min(start + block_rows, len(rows))
         end_ms = span.end_ms if stop == len(rows) else int(open_time[stop])
         block = rows.rows(start, stop)
-        yield Klines(series, Span(start_ms, end_ms), [block], three_day_opens=three_day_opens)
+        part = Span(start_ms, end_ms)
+        if series.kind.is_bars:
+            yield Klines(series, part, [block], three_day_opens=three_day_opens)
+        else:
+            yield _rows_class(series)(series, part, [block])
         block.give_back()
         start_ms = end_ms
+
+
+def require_bars(series: SeriesKey) -> None:
+    """Raise IdentityError where a series has no bars, and name what reads it."""
+    if not series.kind.is_bars:
+        method = "funding" if series.kind is Kind.FUNDING_RATE else "metrics"
+        raise IdentityError(f"{series} has no bars: read it with cache.{method}({series.symbol!r}, ...)")
+
+
+def _rows_class(series: SeriesKey) -> type[SeriesRows]:
+    """The class of the rows of a kind that has no bars."""
+    if series.kind is Kind.FUNDING_RATE:
+        from ckvd.bars.funding import Funding  # noqa: PLC0415  (only for those who use it)
+
+        return Funding
+    from ckvd.bars.metrics import Metrics  # noqa: PLC0415
+
+    return Metrics
 
 
 def _three_day_opens(folder: CacheFolder, series: SeriesKey, verify: Verify) -> Times:

@@ -15,7 +15,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 from ckvd.model.provenance import Absence, Source, later_text
-from ckvd.model.table import COLUMN_DTYPES, regular_us
+from ckvd.model.schema import COLUMN_DTYPES
+from ckvd.model.table import regular_us
 from ckvd.model.timespan import Span
 from ckvd.segment.layout import ColumnLayout, Encoding
 from ckvd.utils.config import PACK_GROWTH_MIN, PACK_LAST_GROWTH_MIN, PACK_ROWS_MAX, PACK_SEGMENT_COST_ROWS

@@ -1,6 +1,6 @@
 """Decoding many small archives at the cost of a large one.
 
-Numpy takes nearly as long for the rows of a day as for those of a month. So the texts of several archives are
+Numpy takes nearly as long for the bars of a day as for those of a month. So the texts of several archives are
 parsed as one text, and the rows are divided among the archives again. Each archive gets the result, or the error,
 that `decode_archive` gives for it: if the one text is refused, every archive is decoded by itself.
 """
@@ -49,7 +49,7 @@ def decode_archives(
         What `decode_archive` returns or raises for each, except that `Decimals` are those of all of them together.
     """
     workspace = workspace or Workspace()
-    if len(contents) > 1:
+    if len(contents) > 1 and all(one.series.kind.is_bars for one in expected):
         try:
             return list(_decode_as_one(contents, expected, workspace))
         except ArchiveError:

@@ -37,7 +37,8 @@ from ckvd.decode.digits import (
     write_decimals,
     write_integers,
 )
-from ckvd.model.table import FIELD_COUNT, INTEGER_FIELDS, Decimals, Times
+from ckvd.model.schema import FIELD_COUNT, INTEGER_FIELDS
+from ckvd.model.table import Decimals, Times
 
 if TYPE_CHECKING:
     from ckvd.decode.digits import Counts

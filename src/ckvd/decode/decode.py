@@ -19,22 +19,17 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from ckvd.decode.records import read_records
 from ckvd.decode.rows import RawRows, parse_rows
 from ckvd.decode.unzip import unzip_csv
 from ckvd.decode.workspace import Workspace
 from ckvd.errors import ArchiveError
 from ckvd.model.impossible_bars import impossible_bars
-from ckvd.model.market import DAY_MS
+from ckvd.model.market import DAY_MS, HOUR_MS
+from ckvd.model.provenance import Labels
+from ckvd.model.schema import FLOAT_FIELDS
 from ckvd.model.stray_bars import interval_fault
-from ckvd.model.table import (
-    CLOSE_TIME_US,
-    FLOAT_FIELDS,
-    OPEN_TIME_US,
-    REGULAR_CLOSE_US,
-    REGULAR_OPEN_US,
-    KlineTable,
-    fields_of,
-)
+from ckvd.model.table import CLOSE_TIME_US, OPEN_TIME_US, REGULAR_CLOSE_US, REGULAR_OPEN_US, KlineTable, fields_of
 from ckvd.model.timespan import Span, format_time
 from ckvd.utils.config import (
     ARCHIVE_CSV_NBYTES_MAX,
@@ -44,6 +39,9 @@ from ckvd.utils.config import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ckvd.decode.records import RecordRows
     from ckvd.model.market import SeriesKey
     from ckvd.model.table import Column, Times
 
@@ -83,7 +81,9 @@ class Expected:
     @property
     def csv_nbytes_max(self) -> int:
         """The largest CSV that the source may be: generous for the bars of its span, and no bomb."""
-        bar_ms = self.series.interval.fixed_ms or _MONTH_MS_MIN
+        interval = self.series.interval
+        # The exchange settles at most once an hour.
+        bar_ms = HOUR_MS if interval is None else interval.fixed_ms or _MONTH_MS_MIN
         row_count_max = ARCHIVE_ROWS_FACTOR_MAX * (self.span.length_ms // bar_ms + 2)
         return min(ARCHIVE_CSV_NBYTES_MAX, ARCHIVE_ROW_NBYTES_MAX * row_count_max + ARCHIVE_LINE_NBYTES_MAX)
 
@@ -113,6 +113,8 @@ class DecodedRows:
     has_header : bool
     time_unit : str
         `ms`, `us`, or `mixed`.
+    labels : Labels
+        Of metrics, what the times in the source mean.
     """
 
     table: KlineTable
@@ -124,6 +126,7 @@ class DecodedRows:
     impossible_open_times: Times
     has_header: bool
     time_unit: str
+    labels: Labels = Labels.NONE
 
 
 def decode_archive(
@@ -148,6 +151,8 @@ def decode_archive(
     workspace.clear()
     csv = inflate_expected(content, expected, workspace)
     with workspace.parsing:
+        if not expected.series.kind.is_bars:
+            return decode_records(read_records(csv, expected.series, expected.span, expected.label), expected)
         rows = parse_rows(csv, expected.label)
     return decode_rows(rows, expected)
 
@@ -186,19 +191,13 @@ def decode_rows(rows: RawRows, expected: Expected, *, are_possible: bool = False
     if np.any(is_refused):
         raise _time_error(rows, int(np.argmax(is_refused)), _CLOSE_TIME, _PLAUSIBLE, expected.label)
     names = fields_of(expected.series)
-    columns = dict(zip(names, rows.cells, strict=True))
-    columns |= {names[_OPEN_TIME]: open_time, names[_CLOSE_TIME]: close_time}
-    columns |= {OPEN_TIME_US: open_us} if open_us is not None else {}
-    columns |= {CLOSE_TIME_US: close_us} if close_us is not None else {}
-    outside = open_time[is_outside] if has_outside else open_time[:0]
-    if has_outside:
-        _require_most_within(outside, len(open_time), expected)
-        columns = {column: cells[~is_outside] for column, cells in columns.items()}
-    order = _order(columns, columns[names[_OPEN_TIME]])
-    if order.kept is not None:
-        columns = {column: cells[order.kept] for column, cells in columns.items()}
+    cells = dict(zip(names, rows.cells, strict=True))
+    cells |= {names[_OPEN_TIME]: open_time, names[_CLOSE_TIME]: close_time}
+    cells |= {OPEN_TIME_US: open_us} if open_us is not None else {}
+    cells |= {CLOSE_TIME_US: close_us} if close_us is not None else {}
+    columns, outside, order = _arrange(cells, is_outside if has_outside else None, expected)
     opens = columns[names[_OPEN_TIME]]
-    fault = interval_fault(opens, columns[names[_CLOSE_TIME]], expected.series.interval)
+    fault = interval_fault(opens, columns[names[_CLOSE_TIME]], expected.series.bar_interval)
     if fault is not None:
         raise ArchiveError(expected.label, fault)
     decimals = {names[field]: found for field, found in zip(FLOAT_FIELDS, rows.decimals, strict=True)}
@@ -215,6 +214,52 @@ def decode_rows(rows: RawRows, expected: Expected, *, are_possible: bool = False
         has_header=rows.has_header,
         time_unit=open_unit if open_unit == close_unit else "mixed",
     )
+
+
+def decode_records(rows: RecordRows, expected: Expected) -> DecodedRows:
+    """Turn the rows of an archive of funding rates or metrics into a table.
+
+    Raises
+    ------
+    ArchiveError
+        A time is no time of a row, or most rows are of another period.
+    """
+    open_time = rows.columns["open_time"]
+    is_outside = _outside(open_time, expected.span)
+    is_refused = _outside(open_time, _TRADING)
+    if is_refused.any():
+        row = int(np.argmax(is_refused))
+        reason = f"expected a time within {expected.span}, found {open_time[row]}"
+        raise ArchiveError(expected.label, reason, row=row + 1 + rows.has_header)
+    columns, outside, order = _arrange(rows.columns, is_outside if is_outside.any() else None, expected)
+    return DecodedRows(
+        table=KlineTable(expected.series, columns, rows.decimals),
+        row_count=len(open_time),
+        duplicate_row_count=order.duplicate_row_count,
+        conflict_open_times=order.conflict_open_times,
+        unordered_row_count=order.unordered_row_count,
+        outside_open_times=outside,
+        impossible_open_times=open_time[:0],
+        has_header=rows.has_header,
+        time_unit="ms",
+        labels=rows.labels,
+    )
+
+
+def _arrange(
+    columns: Mapping[str, Column], is_outside: npt.NDArray[np.bool_] | None, expected: Expected
+) -> tuple[Mapping[str, Column], Times, _Order]:
+    """Leave out the rows of other periods and all but one of each time. Return their times and what was found."""
+    open_time = columns["open_time"]
+    outside = open_time[:0]
+    if is_outside is not None:
+        outside = open_time[is_outside]
+        _require_most_within(outside, len(open_time), expected)
+        columns = {column: cells[~is_outside] for column, cells in columns.items()}
+    order = _order(columns, columns["open_time"])
+    if order.kept is not None:
+        columns = {column: cells[order.kept] for column, cells in columns.items()}
+    return columns, outside, order
 
 
 def are_all_possible(rows: RawRows, series: SeriesKey) -> bool:
@@ -276,7 +321,7 @@ class _Order:
     unordered_row_count: int
 
 
-def _order(columns: dict[str, Column], open_time: Times) -> _Order:
+def _order(columns: Mapping[str, Column], open_time: Times) -> _Order:
     if np.all(open_time[1:] > open_time[:-1]):
         return _Order(None, 0, np.empty(0, dtype=np.int64), 0)
     unordered = int(np.count_nonzero(open_time < np.maximum.accumulate(open_time)))

@@ -19,7 +19,8 @@ from ckvd.concurrency.stopping import check_stop
 from ckvd.decode.block import TEXT_MARGIN_NBYTES, read_block
 from ckvd.decode.digits import bits_of_any
 from ckvd.errors import ArchiveError
-from ckvd.model.table import FIELD_COUNT, FLOAT_FIELDS, INTEGER_FIELDS, QUOTE_FIELDS, Decimals
+from ckvd.model.schema import FIELD_COUNT, FLOAT_FIELDS, INTEGER_FIELDS, QUOTE_FIELDS
+from ckvd.model.table import Decimals
 from ckvd.utils.config import ARCHIVE_LINE_NBYTES_MAX, PARSE_BLOCK_NBYTES
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ _DIRECTORY_ERRORS: Final = (
 _DIRECTORY_NBYTES_MAX: Final = 46 + 3 * 0xFFFF
 _LOCAL_HEADER: Final = struct.Struct("<4s22xHH")  # signature, and at its end the lengths of name and extra field
 _ENCRYPTED: Final = 0x1 | 0x40 | 0x2000  # flag bits: encrypted, strongly, and with a masked directory
-_MEMBER_NAME: Final = re.compile(r"(?:.*/)?(?P<symbol>[^/]+)-(?P<interval>[^-/]+)-\d{4}-\d{1,2}(?:-\d{1,2})?\.csv")
+_MEMBER_NAME: Final = re.compile(r"(?:.*/)?(?P<symbol>[^/]+)-(?P<label>[^-/]+)-\d{4}-\d{1,2}(?:-\d{1,2})?\.csv")
 
 
 def unzip_csv(
@@ -136,7 +136,9 @@ def _series_named(file_name: str, series: SeriesKey) -> Iterator[SeriesKey]:
     for spelling in spellings:
         if match := _MEMBER_NAME.fullmatch(spelling):
             try:
-                yield SeriesKey.of(match["symbol"], match["interval"], market=series.market, kind=series.kind)
+                is_own = match["label"] == series.archive_label
+                interval = series.interval if is_own else match["label"]
+                yield SeriesKey.of(match["symbol"], interval, market=series.market, kind=series.kind)
             except IdentityError:  # not the name of a series
                 continue
 

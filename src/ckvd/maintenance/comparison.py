@@ -29,6 +29,7 @@ from ckvd.model.calendar import Cadence, days_of, months_of
 from ckvd.model.market import DAY_MS, Kind
 from ckvd.model.provenance import Origin, narrow
 from ckvd.model.record import Record
+from ckvd.model.schema import has_daily_archives
 from ckvd.model.table import NOT_COMPARED, KlineTable, empty_table, fields_of, rows_within
 from ckvd.model.timespan import Span, difference, union
 
@@ -324,8 +325,8 @@ class _Days:
     async def read(self) -> AsyncIterator[OtherBars | Comparison]:
         """Read the archive of each day that is listed, a month at a time."""
         series = self.series
-        if not series.interval.has_daily_archives:
-            message = f"bars of {series.interval} have no daily archives"
+        if not has_daily_archives(series):
+            message = f"{series} has no daily archives"
             yield _nothing(series, self.spans, Against.DAYS, message)
             return
         listed = await list_by_path(self.archives, series, Cadence.DAILY)
@@ -392,7 +393,7 @@ async def _read_rest(
                 return
             answered = inner_seconds(answer.span)
             # Day by day, so that a day that agrees is not stored with others that differ.
-            days = (day.span for day in days_of(answered)) if series.interval.has_daily_archives else (answered,)
+            days = (day.span for day in days_of(answered)) if has_daily_archives(series) else (answered,)
             parts = tuple(filter(None, (day.intersection(answered) for day in days)))
             if parts:
                 yield OtherBars(Against.REST, Against.REST.value, parts, answer.table, answer.sources, columns)
@@ -454,7 +455,7 @@ class _Finer:
         names = ("open_time", "close_time", *self._columns)
         try:
             with KlineCache(self.folder.root) as cache:
-                bars = cache.read_series(finer, whole, missing="ignore").resample(self.series.interval)
+                bars = cache.read_series(finer, whole, missing="ignore").resample(self.series.bar_interval)
                 table = KlineTable(self.series, {name: bars[name] for name in names}, {})
                 return rows_within(rows_where(table, bars.complete), span)
         except IdentityError:

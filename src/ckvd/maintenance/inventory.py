@@ -356,7 +356,7 @@ def total(
     packable_nbytes = packable_count = superseded_nbytes = 0
     for summary in list_series(folder, chosen, refuse):
         series = summary.series
-        group = (series.market.value, series.interval.value)
+        group = (series.market.value, series.folder_name)
         count, segment_count, bar_count, nbytes = groups.get(group, (0, 0, 0, 0))
         groups[group] = (
             count + 1,

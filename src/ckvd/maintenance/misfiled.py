@@ -43,6 +43,7 @@ from ckvd.maintenance.quarantine import Quarantined, set_aside_misfiled
 from ckvd.model.calendar import days_of, months_of
 from ckvd.model.market import Kind, Market, SeriesKey
 from ckvd.model.provenance import earliest_recheck_ms, narrow
+from ckvd.model.schema import has_daily_archives
 from ckvd.model.table import merge_tables, rows_within
 from ckvd.model.timespan import Span, difference, union
 from ckvd.segment.reader import SegmentReader
@@ -274,7 +275,7 @@ class _Copying:
         opens = rows_within(self.part.table, held).open_time
         known = read_contents(self.folder, self.series, held).table.open_time
         extra = np.setdiff1d(opens, known)
-        periods = days_of(held) if self.series.interval.has_daily_archives else months_of(held)
+        periods = days_of(held) if has_daily_archives(self.series) else months_of(held)
         pieces = [period.span.intersection(held) for period in periods]
         return [piece for piece in pieces if np.any((extra >= piece.start_ms) & (extra < piece.end_ms))]
 

@@ -35,7 +35,9 @@ class SeriesFilter:
     @classmethod
     def of(cls, series: SeriesKey) -> SeriesFilter:
         """The filter that only one series matches."""
-        return cls((series.market,), (series.kind,), (series.symbol,), (series.interval,))
+        return cls(
+            (series.market,), (series.kind,), (series.symbol,), (series.interval,) if series.interval else ()
+        )
 
     def __contains__(self, series: SeriesKey) -> bool:
         return (

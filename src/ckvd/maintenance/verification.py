@@ -365,9 +365,12 @@ def _check(
     if is_quick:
         return
     reader.verify()
-    if unordered := list(_check_order(reader)):
-        yield from unordered
-    else:
+    unordered = list(_check_order(reader))
+    yield from unordered
+    if not series.kind.is_bars:
+        yield from _check_records(reader.rows, series, grid)
+        return
+    if not unordered:
         yield from _check_interval(reader.rows, series)
     yield from _check_bars(reader.rows, series, grid)
 
@@ -408,12 +411,14 @@ def _find_other_intervals(rows: MappedRows, series: SeriesKey) -> Iterator[tuple
 
     Packing joins archives, and each of them may have a few odd bars. So the rule is applied to each source.
     """
+    if not series.kind.is_bars:
+        return
     for source in rows.sources or (_unknown_source(rows),):
         part = rows.between(source.start_ms, source.end_ms)
         if not len(part):
             continue
         fault = interval_fault(
-            column_of(part, "open_time", series), column_of(part, "close_time", series), series.interval
+            column_of(part, "open_time", series), column_of(part, "close_time", series), series.bar_interval
         )
         if fault is not None:
             yield source, fault, len(part)
@@ -451,6 +456,23 @@ def _check_bars(rows: MappedRows, series: SeriesKey, grid: Grid) -> Iterator[_Re
     if odd_count:
         message = f"{odd_count} bars open or close off the grid, as published"
         yield Severity.NOTE, Trouble.OFF_GRID, message, odd_count
+
+
+def _check_records(rows: MappedRows, series: SeriesKey, grid: Grid) -> Iterator[_Remark]:
+    """Count the rows of funding rates or metrics that are infinite or off the grid. Cells may be blank (NaN)."""
+    infinite: list[int] = []
+    odd_count = 0
+    for start in range(0, len(rows), MAINTENANCE_CHUNK_ROWS):
+        chunk = rows.rows(start, min(start + MAINTENANCE_CHUNK_ROWS, len(rows)))
+        opens = column_of(chunk, "open_time", series)
+        is_infinite = [np.isinf(column_of(chunk, name, series)) for name in fields_of(series)]
+        infinite += opens[np.any(is_infinite, axis=0)].tolist()
+        odd_count += int(np.count_nonzero(~grid.has_points(opens)))
+    if infinite:
+        message = _with_examples("a number that is not finite", infinite)
+        yield Severity.WARNING, Trouble.IMPOSSIBLE_BARS, message, len(infinite)
+    if odd_count:
+        yield Severity.NOTE, Trouble.OFF_GRID, f"{odd_count} rows are off the grid, as published", odd_count
 
 
 def _with_examples(rule: str, found: Sequence[int]) -> str:

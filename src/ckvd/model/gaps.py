@@ -52,8 +52,10 @@ def find_gaps(
     Returns
     -------
     tuple of Gap
-        In order. Neighbouring missing bars with the same reason are one gap.
+        In order. Neighbouring missing bars with the same reason are one gap. None of events.
     """
+    if grid.is_of_events:
+        return ()
     bar_slots = 1
     if not grid.is_known:
         # Counted in days. A bar fills the slot that begins on its day or on one of the two before. Three days in a
@@ -91,7 +93,7 @@ def count_filled(open_time: Times, span: Span, grid: Grid) -> int:
     grid : Grid
         That of the series. Its phase is known.
     """
-    if not len(open_time):
+    if not len(open_time) or grid.is_of_events:
         return 0
     # A bar that opens late may lie in the slot that begins before the span.
     is_outside = grid.floor(int(open_time[0])) < span.start_ms

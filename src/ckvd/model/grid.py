@@ -5,6 +5,9 @@ the first. Only bars of three days have no such rule: they open on the day of th
 after it, and the exchange has changed this phase of whole markets. So the grid of 3d bars is a series' own, and is
 taken from its bars (`Grid.of_bars`). Where no bar tells the phase it is unknown, and never guessed.
 
+Events, such as the settlements of funding rates, may happen at any millisecond. Their grid is that of milliseconds,
+and none is expected at any of them: what is missing among events is not told by a grid.
+
 All times are integer milliseconds since 1970-01-01 UTC.
 """
 
@@ -18,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ckvd.model.calendar import FIRST_MONDAY_MS, month_start_ms, months_of, next_month_ms
-from ckvd.model.market import DAY_MS, Interval
+from ckvd.model.market import DAY_MS, MINUTE_MS, Interval
 from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _THREE_DAYS_MS: Final = 3 * DAY_MS
+# Settlements carry times up to some 30 ms after the hour, and appear at once. This is generous.
+_EVENTS_PUBLISHED_WITHIN_MS: Final = 10 * MINUTE_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,26 +43,27 @@ class Grid:
 
     Attributes
     ----------
-    interval : Interval
+    interval : Interval or None
+        None for events.
     anchors_ms : tuple of int
         Points from which others are a whole number of intervals away: those before the second anchor from the
         first, then those before the third from the second, and so on. The slot before a later anchor may be short.
         Empty for months, which follow the calendar, and for 3d bars of an unknown phase.
     """
 
-    interval: Interval
+    interval: Interval | None
     anchors_ms: tuple[int, ...]
 
     @staticmethod
     @cache
-    def of(interval: Interval) -> Grid:
+    def of(interval: Interval | None) -> Grid:
         """The grid of an interval. Of 3d bars the phase is unknown: see `of_bars`."""
         if interval in (Interval.D3, Interval.MO1):
             return Grid(interval, ())
         return Grid(interval, (FIRST_MONDAY_MS if interval is Interval.W1 else 0,))
 
     @staticmethod
-    def of_bars(interval: Interval, open_time: npt.NDArray[np.int64]) -> Grid:
+    def of_bars(interval: Interval | None, open_time: npt.NDArray[np.int64]) -> Grid:
         """The grid of a series, by its bars. Only of 3d bars it depends on them.
 
         A bar that does not open at midnight says nothing about the phase. A single bar out of phase between others
@@ -66,7 +72,7 @@ class Grid:
 
         Parameters
         ----------
-        interval : Interval
+        interval : Interval or None
         open_time : ndarray of int64
             Milliseconds, ascending.
         """
@@ -76,8 +82,13 @@ class Grid:
 
     @property
     def step_ms(self) -> int | None:
-        """The length of a slot; None for months."""
-        return self.interval.fixed_ms
+        """The length of a slot; None for months. An event fills its millisecond."""
+        return 1 if self.interval is None else self.interval.fixed_ms
+
+    @property
+    def is_of_events(self) -> bool:
+        """Whether nothing is expected at the points."""
+        return self.interval is None
 
     @property
     def is_known(self) -> bool:
@@ -119,8 +130,10 @@ class Grid:
 
         Of 3d bars it is the midnight after the open of the last closed bar. A bar of three days is closed when
         three days have passed, so that an unknown phase, or one that changes, lets no forming bar in and leaves no
-        closed bar out.
+        closed bar out. Events count as closed when the exchange has surely published them.
         """
+        if self.interval is None:
+            return (now_ms - _EVENTS_PUBLISHED_WITHIN_MS) // MINUTE_MS * MINUTE_MS
         if self.interval is not Interval.D3:
             return self.floor(now_ms)
         end_ms = (now_ms - _THREE_DAYS_MS) // DAY_MS * DAY_MS + DAY_MS
@@ -141,13 +154,15 @@ class Grid:
     # --- A span ---
 
     def opens(self, span: Span) -> npt.NDArray[np.int64]:
-        """Every point in a span.
+        """Every point in a span at which a bar is expected.
 
         Returns
         -------
         ndarray of int64, shape (count(span),)
             Milliseconds, ascending.
         """
+        if self.is_of_events:
+            return np.empty(0, dtype=np.int64)
         step_ms = self.step_ms
         if step_ms is None:
             opens = [period.start_ms for period in months_of(span) if period.start_ms in span]
@@ -159,7 +174,9 @@ class Grid:
         return self.points(np.arange(first, first + self.count(span), dtype=np.int64))
 
     def count(self, span: Span) -> int:
-        """The number of points in a span."""
+        """The number of points in a span at which a bar is expected."""
+        if self.is_of_events:
+            return 0
         step_ms = self.step_ms
         if step_ms is None:
             return sum(period.start_ms in span for period in months_of(span))

@@ -30,12 +30,23 @@ class Market(StrEnum):
 
 
 class Kind(StrEnum):
-    """What bars are made from: trades (`klines`), or one of the prices that only futures have."""
+    """What a series holds: bars of trades (`klines`), or what only futures have.
+
+    That is bars of three other prices, the rates that positions pay (`fundingRate`), and open interest with ratios
+    (`metrics`).
+    """
 
     KLINES = "klines"
     MARK_PRICE = "markPriceKlines"
     INDEX_PRICE = "indexPriceKlines"
     PREMIUM_INDEX = "premiumIndexKlines"
+    FUNDING_RATE = "fundingRate"
+    METRICS = "metrics"
+
+    @property
+    def is_bars(self) -> bool:
+        """Whether rows are bars, which have an open, a close and the prices between."""
+        return self is not Kind.FUNDING_RATE and self is not Kind.METRICS
 
 
 class Interval(StrEnum):
@@ -112,6 +123,10 @@ _DEVICES: Final = frozenset(
 )
 
 
+# In place of an interval, in the names of folders.
+EVENTS: Final = "events"
+
+
 def _validate_symbol(symbol: object) -> None:
     if not isinstance(symbol, str):
         raise IdentityError(f"a symbol is text, found {type(symbol).__name__}: {symbol!r}")
@@ -154,18 +169,27 @@ class SeriesKey:
     symbol : str
         As the exchange writes it: `BTCUSDT`, `BTCUSD_PERP`, `BTCUSDT_260626`. The symbol of index prices is the
         pair (`BTCUSD`), because all contracts of a pair have one index; that of all other kinds is the contract.
-    interval : Interval
+    interval : Interval or None
+        None for funding rates, which are events. Metrics have 5m.
     """
 
     market: Market
     kind: Kind
     symbol: str
-    interval: Interval
+    interval: Interval | None
 
     def __post_init__(self) -> None:
         _validate_symbol(self.symbol)
         if self.market is Market.SPOT and self.kind is not Kind.KLINES:
             raise IdentityError(f"{self.kind} exist for futures only: choose market um or cm, or kind klines")
+        if (self.interval is None) is not (self.kind is Kind.FUNDING_RATE):
+            raise IdentityError(
+                f"{self.kind} need an interval, such as 1h"
+                if self.interval is None
+                else f"{self.kind} are events and have no interval: leave {self.interval} out"
+            )
+        if self.kind is Kind.METRICS and self.interval is not Interval.M5:
+            raise IdentityError(f"{self.kind} are published every 5m only, not {self.interval}: leave it out")
         if self.market is not Market.SPOT and self.interval is Interval.S1:
             raise IdentityError(f"1s bars exist for spot only, not for market {self.market}")
         if self.kind is Kind.INDEX_PRICE and (pair := pair_of(self.symbol)) != self.symbol:
@@ -174,18 +198,42 @@ class SeriesKey:
             )
 
     @classmethod
-    def of(cls, symbol: str, interval: str, *, market: str = "spot", kind: str = "klines") -> SeriesKey:
+    def of(
+        cls, symbol: str, interval: str | None = None, *, market: str = "spot", kind: str = "klines"
+    ) -> SeriesKey:
         """Make a key from text.
+
+        Parameters
+        ----------
+        symbol, market, kind : str
+        interval : str, optional
+            Of bars. Funding rates have none, and metrics only 5m, which may be left out.
 
         Raises
         ------
         IdentityError
             The market, kind or interval is unknown, they do not fit together, or the symbol cannot name a folder.
         """
-        return cls(_choose(Market, market, "market"), _choose(Kind, kind, "kind"), symbol, parse_interval(interval))
+        chosen = _choose(Kind, kind, "kind")
+        if interval is None and chosen is Kind.METRICS:
+            interval = Interval.M5
+        return cls(
+            _choose(Market, market, "market"),
+            chosen,
+            symbol,
+            None if interval is None else parse_interval(interval),
+        )
 
     @classmethod
-    def of_older(cls, symbol: str, interval: str, *, market: str, kind: str) -> SeriesKey:
+    def of_folder(cls, symbol: str, name: str, *, market: str, kind: str) -> SeriesKey:
+        """Make a key from the name of its folder: see `folder_name`. Errors: see `of`."""
+        key = cls.of(symbol, None if name == EVENTS else name, market=market, kind=kind)
+        if key.folder_name != name:
+            raise IdentityError(f"{name!r} is no folder of a series: expected {key.folder_name!r}")
+        return key
+
+    @classmethod
+    def of_older(cls, symbol: str, interval: str | None, *, market: str, kind: str) -> SeriesKey:
         """Make a key from text that an older version of ckvd may have written.
 
         Names that it accepted beside the one of the series mean that series: index prices by a contract are those
@@ -194,5 +242,22 @@ class SeriesKey:
         usual = unicodedata.normalize("NFKC", symbol)
         return cls.of(pair_of(usual) if kind == Kind.INDEX_PRICE else usual, interval, market=market, kind=kind)
 
+    @property
+    def bar_interval(self) -> Interval:
+        """The interval of a series on a grid. Raises IdentityError for events, which have none."""
+        if self.interval is None:
+            raise IdentityError(f"{self} are events and have no interval: ask for a kind of bars")
+        return self.interval
+
+    @property
+    def folder_name(self) -> str:
+        """The name of its folder: the interval, or `events` where there is none."""
+        return EVENTS if self.interval is None else self.interval.value
+
+    @property
+    def archive_label(self) -> str:
+        """What stands for the interval in the names of archives: of funding and metrics it is the kind."""
+        return self.folder_name if self.kind.is_bars else self.kind.value
+
     def __str__(self) -> str:
-        return f"{self.market}/{self.kind}/{self.symbol}/{self.interval}"
+        return f"{self.market}/{self.kind}/{self.symbol}/{self.folder_name}"

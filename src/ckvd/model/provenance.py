@@ -32,6 +32,15 @@ class Origin(StrEnum):
         return self in (Origin.VISION_MONTHLY, Origin.VISION_DAILY)
 
 
+class Labels(StrEnum):
+    """What the time of a row of metrics means in one archive: see `ckvd.decode.records`."""
+
+    NONE = ""  # no archive of metrics
+    START = "start"  # the five minutes begin with it
+    END = "end"  # the five minutes end with it
+    UNCLEAR = "unclear"  # the archive does not show it; rows count as known at the later time
+
+
 class Reason(StrEnum):
     """Why a bar of the grid is missing."""
 
@@ -119,6 +128,8 @@ class Source:
         Whether the source has a header line.
     time_unit : str
         The unit of the times in the source: `ms`, `us` or `mixed`.
+    labels : str
+        Of metrics, what the times in the source mean: see `Labels`.
     is_preferred : bool
         Whether somebody chose it over the other sources of the span (`ckvd cache repair --prefer`). Its bars stay,
         whatever the others have.
@@ -145,6 +156,7 @@ class Source:
     impossible_open_times: tuple[int, ...] = ()
     has_header: bool = False
     time_unit: str = "ms"
+    labels: str = ""
     is_preferred: bool = False
     later: str = ""
 

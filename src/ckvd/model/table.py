@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ckvd.model.grid import regular_close_times
-from ckvd.model.market import Kind, Market
+from ckvd.model.schema import COLUMN_DTYPES, schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,23 +31,6 @@ Times: TypeAlias = npt.NDArray[np.int64]
 
 # --- Columns -----------------------------------------------------------------------------------------------
 
-# The twelve fields of a row, in the order of archives and of the REST interface. These are also the names in the
-# header line of archives, in every market.
-QUOTE_FIELDS: Final = (
-    "open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "count",
-    "taker_buy_volume", "taker_buy_quote_volume", "ignore",
-)  # fmt: skip
-# Of coin-margined contracts, `volume` and `taker_buy_volume` count contracts. The other two volumes are in base
-# asset, although the header line of archives calls them quote volumes.
-_BASE_FIELDS: Final = (
-    "open_time", "open", "high", "low", "close", "volume", "close_time", "base_volume", "count",
-    "taker_buy_volume", "taker_buy_base_volume", "ignore",
-)  # fmt: skip
-
-FIELD_COUNT: Final = 12
-INTEGER_FIELDS: Final = (0, 6, 8)
-FLOAT_FIELDS: Final = (1, 2, 3, 4, 5, 7, 9, 10, 11)
-
 # Microseconds within the millisecond, int16. A table or segment has these columns only where a source in
 # microseconds has an open time that is not the first, or a close time that is not the last, of its millisecond.
 OPEN_TIME_US: Final = "open_time_us"
@@ -57,20 +40,14 @@ REGULAR_CLOSE_US: Final = 999
 # The value in every row where such a column is left out.
 REGULAR_US: Final = {OPEN_TIME_US: REGULAR_OPEN_US, CLOSE_TIME_US: REGULAR_CLOSE_US}
 
-COLUMN_DTYPES: Final[dict[str, np.dtype[Any]]] = {
-    name: np.dtype("<i8" if position in INTEGER_FIELDS else "<f8")
-    for fields in (QUOTE_FIELDS, _BASE_FIELDS)
-    for position, name in enumerate(fields)
-} | {OPEN_TIME_US: np.dtype("<i2"), CLOSE_TIME_US: np.dtype("<i2")}
-
 
 def fields_of(series: SeriesKey) -> tuple[str, ...]:
-    """The names of the twelve fields of the rows of a series, in order.
+    """The names of the columns of a series, in order; of bars, the twelve fields of their rows.
 
     Mark price, index price and premium index bars have meaningless volumes, and their `count` is the number of
     samples. Both are kept as published.
     """
-    return _BASE_FIELDS if series.market is Market.CM and series.kind is Kind.KLINES else QUOTE_FIELDS
+    return schema_of(series).columns
 
 
 def regular_us(name: str, row_count: int) -> npt.NDArray[np.int16]:
@@ -125,6 +102,7 @@ def bar_flags(
         The sum of the `BarFlag` of each bar, without `BarFlag.IMPOSSIBLE`, which needs all columns; 0 for a usual
         bar.
     """
+    assert grid.interval is not None, "events are no bars"
     flags = np.zeros(open_time.shape, dtype=np.uint8)
     flags |= ~grid.has_points(open_time) * np.uint8(BarFlag.OFF_GRID)
     flags |= (close_time != regular_close_times(open_time, grid.interval)) * np.uint8(BarFlag.ODD_CLOSE)

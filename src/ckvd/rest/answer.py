@@ -104,7 +104,7 @@ def assemble(series: SeriesKey, wanted: Span, pages: Sequence[Page], now_ms: int
         url, row = _place_of(error.row or 1, ordered)
         raise RestAnswerError(url, error.reason, row=row) from None
     table = decoded.table
-    count = closed_count(table.open_time, table.columns["close_time"], series.interval, seen_ms)
+    count = closed_count(table.open_time, table.columns["close_time"], series.bar_interval, seen_ms)
     closed_ms = Grid.of(series.interval).closed_end(seen_ms)
     end_ms = min(wanted.end_ms, closed_ms, *table.open_time[count : count + 1].tolist())
     span = Span(wanted.start_ms, max(wanted.start_ms, end_ms))

@@ -82,7 +82,7 @@ class Endpoint:
         """The endpoint of a series."""
         rules = RULES[series.market]
         noun = "pair" if series.kind is Kind.INDEX_PRICE else "symbol"
-        return cls(f"{rules.root}/{series.kind}", (noun, series.symbol), series.interval.rest_name, rules)
+        return cls(f"{rules.root}/{series.kind}", (noun, series.symbol), series.bar_interval.rest_name, rules)
 
     def params(self, span: Span, limit: int) -> dict[str, str | int]:
         """The query for bars that open in a span. For the exchange both ends are inclusive."""

@@ -175,7 +175,7 @@ class RestDataClient(ConnectionHolder):
     async def _search_first_open_ms(self, series: SeriesKey, from_ms: int) -> int | None:
         """Find the first bar in a market with a longest span: first its day, then the bar."""
         rules, end_ms = Endpoint.of(series).rules, self._clock()
-        if not series.interval.has_daily_archives:
+        if not series.bar_interval.has_daily_archives:
             return await self._first_of(series, windows(Span(from_ms, max(from_ms, end_ms)), rules))
         daily = SeriesKey(series.market, series.kind, series.symbol, Interval.D1)
         # The bar of the day may open before `from_ms`, and others of that day after it.
@@ -206,14 +206,14 @@ class RestDataClient(ConnectionHolder):
         for window in windows(span, endpoint.rules):
             left = [window]
             while left:
-                asked = request_for(left.pop(), series.interval, endpoint.rules)
+                asked = request_for(left.pop(), series.bar_interval, endpoint.rules)
                 params = endpoint.params(asked.span, asked.limit)
                 response, count = await host.ask(endpoint.path, params, endpoint.rules.weight_of(asked.limit))
                 rows, url = read_rows(response.body, response.url), response.url
-                fault = fault_of(asked, rows.cells[0], rows.cells[6], series.interval)
+                fault = fault_of(asked, rows.cells[0], rows.cells[6], series.bar_interval)
                 if fault is not None:
                     raise RestAnswerError(url, fault)
-                still = left_over(asked, rows.cells[0], series.interval, endpoint.rules)
+                still = left_over(asked, rows.cells[0], series.bar_interval, endpoint.rules)
                 left += still
                 (covered,) = difference([asked.span], still)
                 name = f"{endpoint.path}?{urlsplit(url).query}"

@@ -13,7 +13,7 @@ import numpy as np
 
 from ckvd.decode.rows import RawRows, parse_rows
 from ckvd.errors import ArchiveError, RestAnswerError, shown
-from ckvd.model.table import FIELD_COUNT, INTEGER_FIELDS
+from ckvd.model.schema import FIELD_COUNT, INTEGER_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

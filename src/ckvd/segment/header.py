@@ -15,9 +15,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NoReturn, overload
 
 from ckvd.errors import SegmentCorruptError, SegmentForeignError, SegmentVersionError, shown
-from ckvd.model.market import SeriesKey
+from ckvd.model.market import EVENTS, SeriesKey
 from ckvd.model.provenance import MOMENT_MAX_MS, MOMENT_MIN_MS, Absence, Source, later_text
-from ckvd.model.table import COLUMN_DTYPES, Decimals
+from ckvd.model.schema import COLUMN_DTYPES
+from ckvd.model.table import Decimals
 from ckvd.model.timespan import Span
 from ckvd.segment.layout import (
     BYTE_ORDER,
@@ -142,7 +143,8 @@ class SegmentHeader:
         """The series as it was written: an older version accepted names that `SeriesKey` refuses."""
         with self._parsing():
             record = _parse(self.metadata)["series"]
-            return "/".join(record[part] for part in ("market", "kind", "symbol", "interval"))
+            parts = [record[part] for part in ("market", "kind", "symbol", "interval")]
+            return "/".join(EVENTS if part is None else part for part in parts)
 
     @property
     def later(self) -> str:
@@ -241,7 +243,7 @@ def encode_metadata(
             "market": series.market.value,
             "kind": series.kind.value,
             "symbol": series.symbol,
-            "interval": series.interval.value,
+            "interval": None if series.interval is None else series.interval.value,
         },
         "sources": [source.to_json() for source in sources],
         "absences": [absence.to_json() for absence in absences],

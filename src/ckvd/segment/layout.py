@@ -1,7 +1,8 @@
 r"""The segment format, version 1, byte by byte.
 
-A segment holds the bars of one series in one span of time, column by column. It is written once and never changed.
-All numbers are little-endian. The file is a header, then columns::
+A segment holds the bars of one series in one span of time, column by column. Rows of funding rates and metrics are
+stored likewise: they are called bars here, and `open_time` is their time (see `ckvd.model.schema`). A segment is
+written once and never changed. All numbers are little-endian. The file is a header, then columns::
 
     +----------+--------------+----------+---+----------+---+----------+---
     | preamble | column table | metadata | 0 | column 0 | 0 | column 1 | ...
@@ -53,9 +54,9 @@ A *stored* column is `row_count` values of its dtype. A *constant* column has th
 row. A *regular* column follows from the open time: `close_time` is the last millisecond of the bar's interval, and
 no other column is regular. The open times of bars are always stored. Times lie in the years 1 to 9999.
 
-**Metadata**, UTF-8 JSON: an object with `series` (market, kind, symbol, interval), `sources` and `absences` (see
-`ckvd.model.provenance`), and `writer`, which names the program. What a later version adds is kept when segments are
-packed. The rest of the header is zeros.
+**Metadata**, UTF-8 JSON: an object with `series` (market, kind, symbol, interval; the last is null for events),
+`sources` and `absences` (see `ckvd.model.provenance`), and `writer`, which names the program. What a later version
+adds is kept when segments are packed. The rest of the header is zeros.
 
 **Columns** of 4096 bytes or more start at multiples of 4096, so that no two of them share a page and each can be
 advised and released alone. Shorter ones start at multiples of 64. Bytes between columns are zeros. The file ends

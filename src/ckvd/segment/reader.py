@@ -154,7 +154,7 @@ class MappedRows:
         stop = column.offset + self.stop * itemsize
         return self._buffer[start:stop].view(column.dtype)
 
-    def column(self, name: str, interval: Interval) -> Column | None:
+    def column(self, name: str, interval: Interval | None) -> Column | None:
         """A column, stored or not.
 
         Returns
@@ -170,6 +170,7 @@ class MappedRows:
             return self._view(column)
         if column.encoding is Encoding.CONSTANT:
             return np.broadcast_to(column.constant_value, len(self))
+        assert interval is not None, "only the close time of bars is regular"
         open_time = self.stored("open_time")
         closes = regular_close_times(np.empty(0, np.int64) if open_time is None else open_time, interval)
         closes.flags.writeable = False

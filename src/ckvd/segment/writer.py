@@ -17,7 +17,8 @@ import numpy as np
 from ckvd.errors import cannot
 from ckvd.lifecycle import AsyncBlock, SyncBlock
 from ckvd.model.grid import regular_close_times
-from ckvd.model.table import COLUMN_DTYPES, bits_of
+from ckvd.model.schema import COLUMN_DTYPES
+from ckvd.model.table import bits_of
 from ckvd.segment.atomic_file import AtomicFile, flush_file, flush_folder
 from ckvd.segment.header import SegmentHeader, encode_header, encode_metadata
 from ckvd.segment.layout import ColumnLayout, Encoding, place_columns
@@ -76,7 +77,9 @@ def plan_columns(table: KlineTable) -> tuple[ColumnLayout, ...]:
 def _plan_column(name: str, column: Column, table: KlineTable) -> ColumnLayout:
     decimals = table.decimals.get(name)
     dtype = COLUMN_DTYPES[name]
-    if name == "close_time" and np.array_equal(column, regular_close_times(table.open_time, table.series.interval)):
+    if name == "close_time" and np.array_equal(
+        column, regular_close_times(table.open_time, table.series.bar_interval)
+    ):
         return ColumnLayout(name, dtype, Encoding.REGULAR, decimals)
     if name != "open_time" and len(column):
         bits = bits_of(column)

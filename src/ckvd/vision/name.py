@@ -1,7 +1,8 @@
 """The identity of an archive, and its path under the root of a mirror. Pure.
 
-A path is `data/{spot | futures/um | futures/cm}/{monthly | daily}/{kind}/{SYMBOL}/{interval}/{NAME}.zip`. All kinds
-of one contract share the file name and differ in the folder only.
+A path of bars is `data/{spot | futures/um | futures/cm}/{monthly | daily}/{kind}/{SYMBOL}/{interval}/{NAME}.zip`.
+All kinds of bars of one contract share the file name and differ in the folder only. Funding rates and metrics have
+no folder of an interval, and their kind stands in the file name where bars have the interval.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _MARKET_FOLDERS: Final = {Market.SPOT: "spot", Market.UM: "futures/um", Market.C
 _MARKETS: Final = {folder: market for market, folder in _MARKET_FOLDERS.items()}
 _PATH: Final = re.compile(
     r"data/(?P<market>spot|futures/um|futures/cm)/(?P<cadence>monthly|daily)/(?P<kind>[^/]+)"
-    r"/(?P<symbol>[^/]+)/(?P<interval>[^/]+)/(?P=symbol)-(?P=interval)-(?P<period>[-0-9]+)\.zip"
+    r"/(?P<symbol>[^/]+)/(?:(?P<interval>[^/]+)/)?(?P=symbol)-(?P<label>[^-/]+)-(?P<period>[-0-9]+)\.zip"
 )
 
 
@@ -43,7 +44,7 @@ class ArchiveName:
     def __post_init__(self) -> None:
         if not self.path:
             folder = archive_folder(self.series, self.period.cadence)
-            stem = f"{self.series.symbol}-{self.series.interval}-{self.period.label}"
+            stem = f"{self.series.symbol}-{self.series.archive_label}-{self.period.label}"
             object.__setattr__(self, "path", f"{folder}{stem}.zip")
 
     @classmethod
@@ -53,7 +54,7 @@ class ArchiveName:
         Returns
         -------
         ArchiveName or None
-            None if the path is not that of a kline archive (a CHECKSUM, trades, an unknown kind).
+            None if the path is not that of an archive that ckvd reads (a CHECKSUM, trades, an unknown kind).
         """
         path = unquote(path)
         match = _PATH.fullmatch(path)
@@ -65,7 +66,8 @@ class ArchiveName:
             period = Period.of_label(match["period"])
         except ValueError:  # an invalid kind, series or period
             return None
-        return cls(series, period, path) if period.cadence == match["cadence"] else None
+        is_usual = period.cadence == match["cadence"] and series.archive_label == match["label"]
+        return cls(series, period, path) if is_usual else None
 
     @property
     def file_name(self) -> str:
@@ -84,7 +86,8 @@ class ArchiveName:
 def archive_folder(series: SeriesKey, cadence: Cadence) -> str:
     """The folder of the archives of a series, under the root of a mirror, with a slash at the end."""
     market = _MARKET_FOLDERS[series.market]
-    return f"data/{market}/{cadence}/{series.kind}/{series.symbol}/{series.interval}/"
+    folder = f"data/{market}/{cadence}/{series.kind}/{series.symbol}/"
+    return f"{folder}{series.interval}/" if series.kind.is_bars else folder
 
 
 def url_of(base_url: str, path: str) -> str:

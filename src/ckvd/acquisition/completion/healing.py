@@ -24,6 +24,7 @@ from ckvd.model.calendar import Cadence
 from ckvd.model.gaps import find_gaps
 from ckvd.model.grid import closed_part
 from ckvd.model.provenance import Reason, narrow, segment_recheck_ms
+from ckvd.model.schema import cadences_of
 from ckvd.model.table import merge_tables, rows_within
 from ckvd.model.timespan import Span, difference, union
 from ckvd.vision.name import ArchiveName
@@ -143,17 +144,18 @@ class Healing:
         whole = closed_part(whole_days(wanted), grid, now_ms)
         with KlineCache(self._scope.folder.root) as cache:
             covered = _covered_parts(read_coverage(self._scope.folder, series, whole))
-            klines = cache.read_series(series, whole, missing="ignore")
+            held = cache.read_rows(series, whole, missing="ignore")
             return find_shortfalls(
-                klines.open_time,
+                held.open_time,
                 covered,
                 grid,
                 wanted=wanted,
-                sources=klines.sources,
-                absences=klines.absences,
+                sources=held.sources,
+                absences=held.absences,
                 now_ms=now_ms,
                 use_rest=self._scope.rest is not None,
                 refresh=self._scope.refresh,
+                cadences=cadences_of(series),
             )
 
     async def read_archived(self, shortfall: Shortfall, place: Path) -> ArchivedBars:
@@ -241,7 +243,7 @@ class Healing:
         listing = await self._reasons.listing()
         listing_ms = 0 if listing is None else listing.first_open_ms
         listed = [Span(max(gap.start_ms, listing_ms), gap.end_ms) for gap in gaps if gap.end_ms > listing_ms]
-        spans = join_requests(listed, self._scope.series.interval)
+        spans = join_requests(listed, self._scope.series.bar_interval)
         try:
             answers = await run_together([rest.fetch(self._scope.series, span) for span in spans])
         except NO_BARS_ERRORS:

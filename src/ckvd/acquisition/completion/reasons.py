@@ -18,9 +18,9 @@ from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.rows import read_grid
 from ckvd.concurrency.work import in_thread
 from ckvd.errors import FATAL_ERRORS, CkvdError, InvalidSymbolError, NotTradingError
-from ckvd.model.calendar import Cadence
 from ckvd.model.gaps import find_gaps
 from ckvd.model.market import DAY_MS, Interval, SeriesKey
+from ckvd.model.schema import cadences_of
 from ckvd.model.timespan import Span, difference
 
 if TYPE_CHECKING:
@@ -140,7 +140,8 @@ class Reasons:
             self._listing_of_archives = await self._list(self._scope.series)
         listed = self._listing_of_archives or ()
         extent = await in_thread(extent_of, listed, self._held_part)
-        if extent is None or self._scope.series.interval.has_daily_archives:
+        interval = self._scope.series.interval
+        if extent is None or interval is None or interval.has_daily_archives:
             return extent
         # Archives of weeks and months were given up, while those of days went on.
         series = self._scope.series
@@ -151,9 +152,12 @@ class Reasons:
 
     async def _list(self, series: SeriesKey) -> list[Period] | None:
         """All archives of a series; None where the source cannot be listed."""
-        cadences = [one for one in Cadence if one is Cadence.MONTHLY or series.interval.has_daily_archives]
         try:
-            listed = [one for cadence in cadences for one in await self._archives.list_archives(series, cadence)]
+            listed = [
+                one
+                for cadence in cadences_of(series)
+                for one in await self._archives.list_archives(series, cadence)
+            ]
         except FATAL_ERRORS:
             raise
         except CkvdError as error:
@@ -165,7 +169,7 @@ class Reasons:
         folder, series = self._scope.folder, self._scope.series
         uncovered = difference([span], [held.span for held in read_coverage(folder, series, span)])
         with KlineCache(folder.root) as cache:
-            opens = cache.read_series(series, span, missing="ignore").open_time
+            opens = cache.read_rows(series, span, missing="ignore").open_time
             return HeldPart(tuple(opens[[0, -1]].tolist()) if len(opens) else (), uncovered)
 
     async def explain_by_archives(self, span: Span) -> tuple[Absence, ...]:
@@ -179,18 +183,9 @@ class Reasons:
     def _first_cached_ms(self, from_ms: int) -> int | None:
         """When the first cached bar opens at or after a moment."""
         with KlineCache(self._scope.folder.root) as cache:
-            series = self._scope.series
-            bars = cache.scan(
-                series.symbol,
-                series.interval,
-                start=from_ms,
-                end=self._scope.now_ms,
-                market=series.market,
-                kind=series.kind,
-                rows=1,
-                missing="ignore",
-            )
-            return next((int(block.open_time[0]) for block in bars), None)
+            span = Span(from_ms, max(from_ms, self._scope.now_ms))
+            blocks = cache.scan_rows(self._scope.series, span, rows=1, missing="ignore")
+            return next((int(block.open_time[0]) for block in blocks), None)
 
     async def explain(self, span: Span, open_time: Times, damaged: Sequence[Span] = ()) -> tuple[Absence, ...]:
         """Why bars of a span are missing from all sources together.

@@ -76,6 +76,7 @@ def find_shortfalls(
     now_ms: int,
     use_rest: bool,
     refresh: bool = False,
+    cadences: Sequence[Cadence] = tuple(Cadence),
 ) -> tuple[Shortfall, ...]:
     """Find the missing bars that some source was not asked for.
 
@@ -97,6 +98,8 @@ def find_shortfalls(
         Whether the REST interface may be asked.
     refresh : bool
         Ask again now for all that was unavailable, and not only for what is due.
+    cadences : sequence of Cadence
+        Which archives the series has.
 
     Returns
     -------
@@ -118,7 +121,7 @@ def find_shortfalls(
     if not use_rest:
         # What is missing among bars of the REST interface has its reason, and archives tell nothing of it.
         expected = [part.intersection(read) for part in expected for read in union([*months, *days])]
-    interval = grid.interval
+    is_by_day = Cadence.DAILY in cadences
     gaps = find_gaps(open_time, expected, grid, settled, unexplained=Reason.NOT_FETCHED)
     # The REST interface was not asked for what both archives lack if it was not allowed at that time.
     unasked = [
@@ -132,16 +135,15 @@ def find_shortfalls(
     for gap in unasked:
         # The last bar of a gap may end after the covered part; it opens within.
         part = next(part for part in covered if gap.start_ms in part)
-        periods = [day.span for day in days_of(gap.span)] if interval.has_daily_archives else [gap.span]
+        periods = [day.span for day in days_of(gap.span)] if is_by_day else [gap.span]
         for period in periods:
             if period.overlaps(part):
                 span = period.intersection(part)
                 unread = found.setdefault(span, [])
                 if gap.reason is Reason.NOT_FETCHED:
                     unread.append(gap.span.intersection(span))
-    archives_of = _archives_of if interval.has_daily_archives else _no_archives
     return tuple(
-        Shortfall(span, archives_of(span, unread, months, days, now_ms) if unread else ())
+        Shortfall(span, _archives_of(span, unread, months, days, now_ms) if unread and len(cadences) > 1 else ())
         for span, unread in found.items()
     )
 
@@ -149,7 +151,7 @@ def find_shortfalls(
 def _archives_of(
     span: Span, gaps: Sequence[Span], months: Sequence[Span], days: Sequence[Span], now_ms: int
 ) -> tuple[Period, ...]:
-    """The archives that may have what is missing in a day.
+    """The archives that may have what is missing in a day. A series of one cadence has no other archive of it.
 
     The daily one if bars of the day came from a monthly one. The monthly one if bars came from the daily one, and
     it was not read where bars are missing.
@@ -159,11 +161,6 @@ def _archives_of(
     is_of_day = any(map(day.span.overlaps, days))
     wanted = [(day, is_of_month), (month, is_of_day and bool(difference(gaps, months)))]
     return tuple(period for period, is_wanted in wanted if is_wanted and publication_ms(period) <= now_ms)
-
-
-def _no_archives(*_: object) -> tuple[Period, ...]:
-    """Bars longer than a day have monthly archives only."""
-    return ()
 
 
 def join_requests(spans: Iterable[Span], interval: Interval) -> tuple[Span, ...]:

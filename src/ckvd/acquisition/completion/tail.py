@@ -15,6 +15,7 @@ from ckvd.model.calendar import days_of, months_of
 from ckvd.model.grid import Grid
 from ckvd.model.market import DAY_MS
 from ckvd.model.provenance import Reason, earliest_recheck_ms, narrow, says_nothing
+from ckvd.model.schema import has_daily_archives
 from ckvd.model.table import empty_table, merge_tables, rows_within
 from ckvd.model.timespan import Span, difference, union
 from ckvd.utils.config import CLOCK_AHEAD_MAX_MS
@@ -143,7 +144,7 @@ class Tail:
         return difference([scope.span], firm)
 
     def _cut(self, span: Span) -> list[Span]:
-        is_daily = span.length_ms <= _DAILY_SPANS_MAX_MS and self._scope.series.interval.has_daily_archives
+        is_daily = span.length_ms <= _DAILY_SPANS_MAX_MS and has_daily_archives(self._scope.series)
         periods = days_of(span) if is_daily else months_of(span)
         return [period.span.intersection(span) for period in periods]
 

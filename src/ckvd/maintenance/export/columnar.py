@@ -10,7 +10,8 @@ import numpy as np
 
 from ckvd.cache.rows import chunks_of, column_of
 from ckvd.errors import ExportError
-from ckvd.model.table import COLUMN_DTYPES, REGULAR_US, fields_of
+from ckvd.model.schema import COLUMN_DTYPES
+from ckvd.model.table import REGULAR_US, fields_of
 from ckvd.utils.config import EXPORT_GROUP_ROWS
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ import numpy as np
 from ckvd.cache.rows import column_of
 from ckvd.model.market import Market
 from ckvd.model.provenance import Origin
-from ckvd.model.table import CLOSE_TIME_US, FLOAT_FIELDS, OPEN_TIME_US, QUOTE_FIELDS, Decimals, fields_of
+from ckvd.model.schema import FLOAT_FIELDS, QUOTE_FIELDS
+from ckvd.model.table import CLOSE_TIME_US, OPEN_TIME_US, Decimals, fields_of
 from ckvd.model.timespan import parse_time
 
 if TYPE_CHECKING:
