@@ -33,7 +33,7 @@ def make_table(series: SeriesKey, span: Span, *, seed: int = 0) -> KlineTable:
     first = np.concatenate((close[:1], close[:-1]))
     volume = np.round(rng.lognormal(2, 1.5, count), 5)
     taker = np.round(volume * rng.random(count), 5)
-    length_ms = series.interval.fixed_ms
+    length_ms = series.bar_interval.fixed_ms
     assert length_ms is not None
     columns: dict[str, Column] = {
         "open_time": opens,
@@ -60,7 +60,7 @@ def store(root: Path, table: KlineTable, span: Span) -> Path:
 def write_archives(mirror: Path, table: KlineTable, span: Span, cadence: Cadence) -> list[Path]:
     """Write ZIPs with their CHECKSUM files, with the paths and the compression of the publisher."""
     series = table.series
-    folder = mirror / "data" / "spot" / cadence / series.kind / series.symbol / series.interval
+    folder = mirror / "data" / "spot" / cadence / series.kind / series.symbol / series.bar_interval
     folder.mkdir(parents=True)
     paths = []
     for period in months_of(span) if cadence is Cadence.MONTHLY else days_of(span):

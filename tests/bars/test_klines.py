@@ -23,7 +23,7 @@ from ckvd.model.timespan import Span
 from support.block import Block
 from support.impossible import is_impossible
 from support.models import MINUTE_MS, bar_end, bar_start
-from support.strategies import segment_spans, series_keys, tables
+from support.strategies import BAR_KINDS, bar_series_keys, segment_spans, tables
 from support.tables import BTCUSDT_1M, make_table, regular_table, same_bits
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def test_a_column_is_a_view_also_beside_blocks_without_rows() -> None:
 
 
 @settings(max_examples=60)
-@given(st.data(), series_keys())
+@given(st.data(), bar_series_keys())
 def test_several_blocks_are_concatenated_in_order_into_read_only_columns(
     data: st.DataObject, series: SeriesKey
 ) -> None:
@@ -92,7 +92,7 @@ def test_without_blocks_columns_are_empty_and_have_the_right_dtypes() -> None:
     assert klines.sources == ()
 
 
-@given(series_keys())
+@given(bar_series_keys())
 def test_every_field_of_the_series_is_a_column_and_an_attribute(series: SeriesKey) -> None:
     table = make_table(series, [0])
     klines = Klines(series, Span(0, 1), [Block(table)])
@@ -200,7 +200,7 @@ def test_microseconds_of_some_blocks_are_concatenated_with_regular_ones_of_other
 
 def flag_one(table: KlineTable, row: int, grid: Grid, *, has_volume: bool) -> int:
     """The flags of a bar, one rule after the other. The grid is asked only for bars of three days."""
-    interval = table.series.interval
+    interval = table.series.bar_interval
     opens, closes = table.open_time.tolist(), table.columns["close_time"].tolist()
     start_ms = bar_start(opens[row], interval)
     length_ms = bar_end(opens[row], interval) - start_ms
@@ -222,7 +222,7 @@ def flag_one(table: KlineTable, row: int, grid: Grid, *, has_volume: bool) -> in
 
 
 @settings(max_examples=60)
-@given(st.data(), series_keys())
+@given(st.data(), bar_series_keys())
 def test_the_flags_of_each_bar_are_those_of_the_rules(data: st.DataObject, series: SeriesKey) -> None:
     span = data.draw(segment_spans(series.interval))
     table = data.draw(tables(series, span))
@@ -257,7 +257,7 @@ def test_a_bar_can_overlap_the_next_bar_in_another_block() -> None:
     assert klines.flags.tolist() == [BarFlag.ODD_CLOSE | BarFlag.OVERLAPS_NEXT, 0]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.KLINES])
+@pytest.mark.parametrize("kind", [kind for kind in BAR_KINDS if kind is not Kind.KLINES])
 def test_a_volume_of_zero_is_usual_for_kinds_without_a_volume(kind: Kind) -> None:
     series = SeriesKey.of("BTCUSDT", "1m", market="um", kind=kind)
     klines = Klines(series, HOUR, [Block(make_table(series, [0], volume=0))])
@@ -277,7 +277,7 @@ def test_a_bar_traded_unless_it_has_neither_volume_nor_trades(bars: list[tuple[f
         assert klines.traded is klines.traded
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.KLINES])
+@pytest.mark.parametrize("kind", [kind for kind in BAR_KINDS if kind is not Kind.KLINES])
 def test_prices_that_are_sampled_are_not_traded(kind: Kind) -> None:
     series = SeriesKey.of("BTCUSDT", "1m", market="um", kind=kind)
     with pytest.raises(ColumnError, match="has no trades"):

@@ -12,11 +12,11 @@ from platformdirs import user_cache_path
 from ckvd.cache import CacheFolder
 from ckvd.cache.folder import SegmentName, parse_segment_name
 from ckvd.errors import CacheError
-from ckvd.model.market import Interval, Kind, Market, SeriesKey
+from ckvd.model.market import Kind, Market, SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.utils.config import LISTING_ATOMIC_NAMES_MAX, SEGMENT_REVISION_MAX
 from support.models import DAY_MS, ms
-from support.strategies import LAST_MS, series_keys, spans
+from support.strategies import LAST_MS, intervals_of, series_keys, spans
 from support.tables import BTCUSDT_1M, folder_state
 
 NAME = SegmentName(Span(ms(2023, 1, 1), ms(2023, 2, 1)), 1)
@@ -91,7 +91,7 @@ def test_each_series_has_a_folder_of_its_own_also_where_case_is_ignored(one: Ser
     folder = CacheFolder(Path("root"))
     paths = [folder.series_path(series) for series in (one, other)]
     assert (one == other) == (str(paths[0]).casefold() == str(paths[1]).casefold())
-    assert paths[0].parts == ("root", one.market, one.kind, one.symbol, one.interval)
+    assert paths[0].parts == ("root", one.market, one.kind, one.symbol, one.interval or "events")
     assert not paths[0].is_relative_to(paths[1]) or one == other
 
 
@@ -156,12 +156,15 @@ def test_every_series_with_a_folder_is_found_in_order_and_other_folders_are_skip
         for market in Market
         for kind in ([Kind.KLINES] if market is Market.SPOT else Kind)
         for symbol in ("BTCUSDT", "ICPUSDT_SETTLED", "币安人生USDT")
-        for interval in (Interval.M1, Interval.MO1)
+        for interval in sorted(intervals_of(market, kind), key=str)
     ]
     for series in reversed(made):
         folder.make_series_path(series)
     for other in (
         "spot/klines/BTCUSDT/2m",
+        "spot/klines/BTCUSDT/events",
+        "um/fundingRate/BTCUSDT/8h",
+        "um/metrics/BTCUSDT/1h",
         "spot/klines/BTCUSDT/1M",
         "spot/klines/btcusdt/1m",
         "spot/markPriceKlines/BTCUSDT/1m",

@@ -255,7 +255,7 @@ def test_symbols_intervals_markets_and_kinds_never_mix(tmp_path: Path) -> None:
         for number, series in enumerate(APART):
             klines = cache.read(
                 series.symbol,
-                series.interval,
+                series.bar_interval,
                 start=month.start_ms,
                 end=month.end_ms,
                 market=series.market,

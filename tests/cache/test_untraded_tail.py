@@ -21,6 +21,7 @@ from ckvd.model.provenance import Absence, Reason
 from ckvd.model.table import KlineTable, empty_table
 from ckvd.model.timespan import Span, parse_time
 from support.caches import flip, segment_paths
+from support.strategies import BAR_KINDS
 from support.tables import make_table
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def test_bars_that_newer_segments_replaced_do_not_count(folder: CacheFolder) -> 
     assert tail.bar_count == 100
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.KLINES])
+@pytest.mark.parametrize("kind", [kind for kind in BAR_KINDS if kind is not Kind.KLINES])
 def test_sampled_prices_have_no_tail(folder: CacheFolder, kind: Kind) -> None:
     series = SeriesKey.of("WAVESUSDT", "1h", market="um", kind=kind)
     put(folder, [False] * 100, series=series)

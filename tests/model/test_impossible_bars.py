@@ -15,6 +15,7 @@ from ckvd.model.impossible_bars import broken_rules, impossible_bars
 from ckvd.model.market import Kind, SeriesKey
 from ckvd.vision.name import ArchiveName
 from support.impossible import is_impossible
+from support.strategies import BAR_KINDS
 from support.tables import make_table
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 SPOT = SeriesKey.of("BTCUSDT", "1m")
 COIN = SeriesKey.of("BTCUSD_PERP", "1m", market="cm")
-PRICES = [SeriesKey.of("BTCUSDT", "1m", market="um", kind=kind) for kind in Kind if kind is not Kind.KLINES]
+PRICES = [SeriesKey.of("BTCUSDT", "1m", market="um", kind=kind) for kind in BAR_KINDS if kind is not Kind.KLINES]
 PREMIUM = SeriesKey.of("BTCUSDT", "1m", market="um", kind=Kind.PREMIUM_INDEX)
 
 SOUND = {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ckvd.errors import CkvdError, IdentityError
 from ckvd.model.market import Interval, Kind, Market, SeriesKey, pair_of, parse_interval
 from support.models import DAY_MS, HOUR_MS, LENGTHS, MILLISECOND
-from support.strategies import SYMBOLS, series_keys
+from support.strategies import BAR_KINDS, SYMBOLS, intervals_of, series_keys
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,7 +114,7 @@ def test_an_unknown_part_is_refused_and_the_known_ones_are_listed(part: str, val
 
 
 @pytest.mark.parametrize("market", FUTURES)
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", BAR_KINDS)
 def test_bars_of_a_second_are_refused_on_futures(market: str, kind: str) -> None:
     with pytest.raises(IdentityError, match=f"1s bars exist for spot only, not for market {market}"):
         SeriesKey.of("BTCUSDT", "1s", market=market, kind=kind)
@@ -126,10 +126,29 @@ def test_bars_of_a_second_are_accepted_on_spot() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.KLINES])
 def test_index_and_premium_kinds_are_refused_on_spot_and_accepted_on_futures(kind: Kind) -> None:
+    interval = intervals_of(Market.UM, kind)[0]
     with pytest.raises(IdentityError, match=f"{kind} exist for futures only"):
-        SeriesKey.of("BTCUSDT", "1m", kind=kind)
+        SeriesKey.of("BTCUSDT", interval, kind=kind)
     for market in FUTURES:
-        assert SeriesKey.of("BTCUSDT", "1m", market=market, kind=kind).kind is kind
+        assert SeriesKey.of("BTCUSDT", interval, market=market, kind=kind).kind is kind
+
+
+def test_funding_rates_have_no_interval_and_all_other_kinds_have_one() -> None:
+    events = SeriesKey.of("BTCUSDT", market="um", kind="fundingRate")
+    assert (events.interval, events.folder_name, str(events)) == (None, "events", "um/fundingRate/BTCUSDT/events")
+    with pytest.raises(IdentityError, match="fundingRate are events and have no interval: leave 1h out"):
+        SeriesKey.of("BTCUSDT", "1h", market="um", kind="fundingRate")
+    with pytest.raises(IdentityError, match="klines need an interval, such as 1h"):
+        SeriesKey.of("BTCUSDT")
+    with pytest.raises(IdentityError, match="are events and have no interval: ask for a kind of bars"):
+        _ = events.bar_interval
+
+
+def test_metrics_have_five_minutes_whether_they_are_named_or_not() -> None:
+    named = SeriesKey.of("BTCUSDT", "5m", market="um", kind="metrics")
+    assert SeriesKey.of("BTCUSDT", market="um", kind="metrics") == named
+    with pytest.raises(IdentityError, match="metrics are published every 5m only, not 1h: leave it out"):
+        SeriesKey.of("BTCUSDT", "1h", market="um", kind="metrics")
 
 
 @pytest.mark.parametrize(
@@ -225,8 +244,8 @@ def test_every_symbol_and_interval_of_the_real_listings_is_accepted(shared_data:
 
 @given(series_keys())
 def test_a_series_is_equal_to_the_one_its_text_names(series: SeriesKey) -> None:
-    market, kind, symbol, interval = str(series).split("/")
-    again = SeriesKey.of(symbol, interval, market=market, kind=kind)
+    market, kind, symbol, name = str(series).split("/")
+    again = SeriesKey.of_folder(symbol, name, market=market, kind=kind)
     assert again == series
     assert hash(again) == hash(series)
 

@@ -6,14 +6,15 @@ import pytest
 
 from ckvd.model.market import Kind, Market, SeriesKey
 from ckvd.rest.endpoint import RULES, Endpoint
+from support.strategies import BAR_KINDS
 
 
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "ICPUSDT_SETTLED"])
 @pytest.mark.parametrize("market", ["um", "cm"])
 def test_an_index_is_asked_for_by_its_pair_and_all_else_by_symbol(symbol: str, market: str) -> None:
-    for kind in Kind:
+    for kind in BAR_KINDS:
         subject = Endpoint.of(SeriesKey.of(symbol, "1h", market=market, kind=kind)).subject
-        assert subject == ("pair" if kind == "indexPriceKlines" else "symbol", symbol)
+        assert subject == ("pair" if kind is Kind.INDEX_PRICE else "symbol", symbol)
 
 
 def test_a_small_request_weighs_little() -> None:

@@ -31,7 +31,7 @@ def make_archive(path: str) -> bytes:
     """An archive as published, with a bar on every point of its grid."""
     name = ArchiveName.of_path(path)
     assert name is not None
-    interval = name.series.interval
+    interval = name.series.bar_interval
     grid = grid_of(interval)
     rows = (
         f"{open_ms},10.00,12.50,9.75,11.00,{row}.5,{grid.next(open_ms) - 1},{row}.25,{row},0.5,0.25,0\n"

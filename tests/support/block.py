@@ -24,5 +24,5 @@ class Block:
     def __len__(self) -> int:
         return self.table.row_count
 
-    def column(self, name: str, interval: Interval) -> Column | None:
+    def column(self, name: str, interval: Interval | None) -> Column | None:
         return self.table.columns.get(name)

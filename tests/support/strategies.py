@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as npst
 
 from ckvd.model.grid import regular_close_times
 from ckvd.model.market import Interval, Kind, Market, SeriesKey, pair_of
-from ckvd.model.provenance import Absence, Origin, Reason, Source
+from ckvd.model.provenance import Absence, Labels, Origin, Reason, Source
 from ckvd.model.schema import COLUMN_DTYPES
 from ckvd.model.table import CLOSE_TIME_US, OPEN_TIME_US, Decimals, KlineTable, fields_of
 from ckvd.model.timespan import Span
@@ -25,16 +25,32 @@ INT64 = st.integers(-(2**63), 2**63 - 1)
 SYMBOLS = ("BTCUSDT", "BTCUSD_PERP", "BTCUSDT_260626", "ICPUSDT_SETTLED", "1000SATSUSDT", "币安人生USDT")
 
 
+# The kinds whose rows are bars, and the intervals of each kind.
+BAR_KINDS = tuple(kind for kind in Kind if kind not in (Kind.FUNDING_RATE, Kind.METRICS))
+
+
+def intervals_of(market: Market, kind: Kind) -> list[Interval | None]:
+    """The intervals that a series may have; None stands for events."""
+    if kind is Kind.FUNDING_RATE:
+        return [None]
+    if kind is Kind.METRICS:
+        return [Interval.M5]
+    return [interval for interval in Interval if market is Market.SPOT or interval is not Interval.S1]
+
+
 @st.composite
-def series_keys(draw: st.DrawFn) -> SeriesKey:
-    """Any series that may exist."""
+def series_keys(draw: st.DrawFn, kinds: tuple[Kind, ...] = tuple(Kind)) -> SeriesKey:
+    """Any series that may exist, of some kinds."""
     market = draw(st.sampled_from(Market))
-    kind = Kind.KLINES if market is Market.SPOT else draw(st.sampled_from(Kind))
-    intervals = [interval for interval in Interval if market is Market.SPOT or interval is not Interval.S1]
+    kind = Kind.KLINES if market is Market.SPOT else draw(st.sampled_from(kinds))
     symbol = draw(st.sampled_from(SYMBOLS))
-    return SeriesKey(
-        market, kind, pair_of(symbol) if kind is Kind.INDEX_PRICE else symbol, draw(st.sampled_from(intervals))
-    )
+    interval = draw(st.sampled_from(intervals_of(market, kind)))
+    return SeriesKey(market, kind, pair_of(symbol) if kind is Kind.INDEX_PRICE else symbol, interval)
+
+
+def bar_series_keys() -> st.SearchStrategy[SeriesKey]:
+    """Any series of bars."""
+    return series_keys(BAR_KINDS)
 
 
 @st.composite
@@ -55,8 +71,9 @@ def spans(draw: st.DrawFn, start_ms: int, end_ms: int, unit_ms: int = 1) -> Span
 
 
 @st.composite
-def segment_spans(draw: st.DrawFn, interval: Interval, bar_count_max: int = 12) -> Span:
-    """Spans on whole seconds, not empty, and no longer than some bars."""
+def segment_spans(draw: st.DrawFn, interval: Interval | None, bar_count_max: int = 12) -> Span:
+    """Spans on whole seconds, not empty, and no longer than some bars. Events settle every eight hours at most."""
+    interval = interval or Interval.H8
     start_ms = draw(moments()) // SECOND_MS * SECOND_MS
     end_ms = start_ms
     for _ in range(draw(st.integers(1, bar_count_max))):
@@ -67,8 +84,9 @@ def segment_spans(draw: st.DrawFn, interval: Interval, bar_count_max: int = 12) 
 
 
 @st.composite
-def open_times(draw: st.DrawFn, span: Span, interval: Interval) -> list[int]:
+def open_times(draw: st.DrawFn, span: Span, interval: Interval | None) -> list[int]:
     """Ascending open times in a span: bars of the grid, of which some may be missing, some late, some anywhere."""
+    interval = interval or Interval.H8
     chosen = {point for point in bar_starts(span, interval) if draw(st.integers(0, 3))}
     if draw(st.booleans()):
         chosen |= draw(st.sets(st.integers(span.start_ms, span.end_ms - 1), max_size=4))
@@ -82,10 +100,13 @@ def tables(draw: st.DrawFn, series: SeriesKey, span: Span) -> KlineTable:
     columns: dict[str, Column] = {}
     for name in fields_of(series):
         is_float = COLUMN_DTYPES[name].kind == "f"
-        columns[name] = draw(cells(name, len(opens), st.floats(allow_nan=False) if is_float else INT64))
+        floats = st.floats(allow_nan=series.kind not in BAR_KINDS)
+        columns[name] = draw(cells(name, len(opens), floats if is_float else INT64))
     columns["open_time"] = opens
+    if series.kind not in BAR_KINDS:
+        return KlineTable(series, columns, draw(decimals_of(series)))
     if draw(st.booleans()):
-        columns["close_time"] = regular_close_times(opens, series.interval)
+        columns["close_time"] = regular_close_times(opens, series.bar_interval)
     for name in (OPEN_TIME_US, CLOSE_TIME_US):
         if draw(st.booleans()):
             columns[name] = draw(cells(name, len(opens), st.integers(0, 999)))
@@ -131,6 +152,7 @@ def sources(draw: st.DrawFn) -> Source:
         impossible_open_times=tuple(draw(st.lists(INT64, max_size=3))),
         has_header=draw(st.booleans()),
         time_unit=draw(st.sampled_from(["ms", "us", "mixed"])),
+        labels=draw(st.sampled_from(Labels)).value,
         is_preferred=draw(st.booleans()),
     )
 

@@ -46,7 +46,7 @@ def make_table(
         for hundred, name in zip(_HUNDREDS, fields_of(series), strict=True)
     }
     made["open_time"] = opens
-    made["close_time"] = regular_close_times(opens, series.interval)
+    made["close_time"] = regular_close_times(opens, series.bar_interval)
     for name, values in columns.items():
         made[name] = np.broadcast_to(np.asarray(values, COLUMN_DTYPES[name]), opens.shape).copy()
     return KlineTable(series, made, decimals or {})
@@ -54,7 +54,7 @@ def make_table(
 
 def regular_table(series: SeriesKey, span: Span, **columns: Any) -> KlineTable:
     """A bar on every point of the grid in a span."""
-    return make_table(series, grid_of(series.interval).opens(span), **columns)
+    return make_table(series, grid_of(series.bar_interval).opens(span), **columns)
 
 
 def write_segment(

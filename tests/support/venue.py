@@ -120,7 +120,7 @@ def fetch(venue: Venue, start: str, end: str, series: SeriesKey = HOURS, **chang
     async def run() -> ckvd.Klines:
         async with venue.data(**changes) as data:
             return await data.get_klines(
-                series.symbol, series.interval, start=start, end=end, market=series.market, kind=series.kind
+                series.symbol, series.bar_interval, start=start, end=end, market=series.market, kind=series.kind
             )
 
     return asyncio.run(run())

@@ -28,7 +28,7 @@ def archive_names(draw: st.DrawFn) -> ArchiveName:
     return ArchiveName(draw(series_keys()), period)
 
 
-def name_of(symbol: str, interval: str, label: str, market: str, kind: str = "klines") -> ArchiveName:
+def name_of(symbol: str, interval: str | None, label: str, market: str, kind: str = "klines") -> ArchiveName:
     return ArchiveName(SeriesKey.of(symbol, interval, market=market, kind=kind), Period.of_label(label))
 
 
@@ -50,6 +50,14 @@ def name_of(symbol: str, interval: str, label: str, market: str, kind: str = "kl
         (
             name_of("BTCUSD_PERP", "1d", "2024-02-29", "cm", "markPriceKlines"),
             "data/futures/cm/daily/markPriceKlines/BTCUSD_PERP/1d/BTCUSD_PERP-1d-2024-02-29.zip",
+        ),
+        (
+            name_of("BTCUSDT", None, "2024-01", "um", "fundingRate"),
+            "data/futures/um/monthly/fundingRate/BTCUSDT/BTCUSDT-fundingRate-2024-01.zip",
+        ),
+        (
+            name_of("BTCUSD_PERP", None, "2023-06-25", "cm", "metrics"),
+            "data/futures/cm/daily/metrics/BTCUSD_PERP/BTCUSD_PERP-metrics-2023-06-25.zip",
         ),
     ],
 )

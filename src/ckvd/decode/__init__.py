@@ -6,6 +6,7 @@ series.
 
 - `unzip`: inflates the one member of a ZIP and checks it against the ZIP's directory.
 - `rows`: the grammar of a row; parses CSV text to raw cells.
+- `records`: reads the rows of the kinds that are no bars: funding rates and metrics.
 - `block`: parses thousands of rows at once, with numpy.
 - `digits`: turns decimal digits into integers and correctly rounded floats, eight at a time.
 - `decode`: turns raw cells into a checked, ordered `KlineTable`.

@@ -66,8 +66,8 @@ class ArchiveName:
             period = Period.of_label(match["period"])
         except ValueError:  # an invalid kind, series or period
             return None
-        is_usual = period.cadence == match["cadence"] and series.archive_label == match["label"]
-        return cls(series, period, path) if is_usual else None
+        is_in_place = unquote(archive_folder(series, period.cadence)) == path[: path.rindex("/") + 1]
+        return cls(series, period, path) if is_in_place and series.archive_label == match["label"] else None
 
     @property
     def file_name(self) -> str:
