@@ -14,8 +14,8 @@ import click
 from ckvd.cli.cache.app import cache
 from ckvd.cli.options import (
     InOrder,
+    bounds_options,
     cache_option,
-    end_option,
     end_or_now_option,
     exit_status_of_errors,
     interval_option,
@@ -75,8 +75,7 @@ def download(**given: Any) -> None:
 @app.command()
 @symbol_argument
 @interval_option
-@start_option
-@end_option
+@bounds_options
 @market_option
 @kind_option
 @cache_option
@@ -90,7 +89,7 @@ def download(**given: Any) -> None:
 )
 @exit_status_of_errors()
 def show(**given: Any) -> None:
-    """Show bars of the cache with their gaps, flags and sources. It opens no connection."""
+    """Show bars of the cache with their gaps, flags and sources, by default all. It opens no connection."""
     from ckvd.cli.show import show
 
     show(**given)

@@ -72,7 +72,6 @@ start_option = click.option(
     "--start", required=True, metavar="TIME", help="First moment: an ISO date or time, such as 2024-01-31T12:00Z."
 )
 _END: Final = "First moment after the span: ISO date or time, or `now`."
-end_option = click.option("--end", required=True, metavar="TIME", help=_END)
 end_or_now_option = click.option("--end", default="now", show_default=True, metavar="TIME", help=_END)
 cache_option = click.option(
     "--cache",
