@@ -222,8 +222,7 @@ def test_messages_come_from_the_report(monkeypatch: pytest.MonkeyPatch, samples:
     march = Period.of_label("2023-03")
     source = Source(Origin.VISION_MONTHLY, "a.zip", span.start_ms, span.end_ms, duplicate_row_count=2)
     report = DownloadReport(
-        (hours,),
-        span,
+        {hours: span},
         (
             ArchiveReport(hours, march, Outcome.STORED, nbytes=1500, source=source),
             ArchiveReport(hours, march, Outcome.FAILED, error=CkvdError("b.zip: it is no ZIP")),

@@ -10,10 +10,13 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ckvd.errors import IdentityError
 from ckvd.utils.config import SYMBOL_LENGTH_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 SECOND_MS: Final = 1_000
 MINUTE_MS: Final = 60 * SECOND_MS
@@ -93,6 +96,16 @@ def _choose(choices: type[_Choice], value: str, noun: str) -> _Choice:
     except ValueError:
         known = ", ".join(choice.value for choice in choices)
         raise IdentityError(f"unknown {noun} {value!r}: expected one of {known}") from None
+
+
+def parse_market(value: str) -> Market:
+    """Parse the name of a market. Raises IdentityError if no market has it."""
+    return _choose(Market, value, "market")
+
+
+def parse_kind(value: str) -> Kind:
+    """Parse the name of a kind. Raises IdentityError if no kind has it."""
+    return _choose(Kind, value, "kind")
 
 
 def parse_interval(value: str) -> Interval:
@@ -182,7 +195,7 @@ class SeriesKey:
         IdentityError
             The market, kind or interval is unknown, they do not fit together, or the symbol cannot name a folder.
         """
-        return cls(_choose(Market, market, "market"), _choose(Kind, kind, "kind"), symbol, parse_interval(interval))
+        return cls(parse_market(market), parse_kind(kind), symbol, parse_interval(interval))
 
     @classmethod
     def of_older(cls, symbol: str, interval: str, *, market: str, kind: str) -> SeriesKey:
@@ -196,3 +209,13 @@ class SeriesKey:
 
     def __str__(self) -> str:
         return f"{self.market}/{self.kind}/{self.symbol}/{self.interval}"
+
+
+def series_of(
+    symbols: str | Iterable[str], intervals: str | Iterable[str], *, market: str, kind: str
+) -> list[SeriesKey]:
+    """Each symbol at each interval, in this order, each series once. Errors: see `SeriesKey.of`."""
+    names = (symbols,) if isinstance(symbols, str) else symbols
+    lengths = (intervals,) if isinstance(intervals, str) else tuple(intervals)
+    series = (SeriesKey.of(name, length, market=market, kind=kind) for name in names for length in lengths)
+    return list(dict.fromkeys(series))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from ckvd.errors import TimeError
-from ckvd.model.market import DAY_MS, HOUR_MS
+from ckvd.model.market import DAY_MS, UNIT_MS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,8 +30,7 @@ _TIME_MAX_MS: Final = (dt.datetime(_YEAR_MAX, 1, 1, tzinfo=dt.UTC) - _EPOCH) // 
 _NUMBER_MIN_MS: Final = 10**11
 _FINER_UNITS: Final = (("microseconds", 10**3), ("nanoseconds", 10**6))
 _EXPECTED: Final = "expected an ISO date, a datetime or integer milliseconds"
-# Times before the present: `12h`, `30d`, `2w`. Months and years differ in length, so they are none.
-_UNITS_MS: Final = {"h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS}
+# Times before the present: `12h`, `30d`, `2w`. Months and years differ in length, and `m` may be taken for months.
 _BEFORE_NOW: Final = re.compile(r"(\d{1,7})([hdw])", re.ASCII)
 # The last letters of all texts that are relative to the present; no other time ends with one of them.
 _RELATIVE_ENDINGS: Final = ("w", "y", "h", "d")
@@ -170,13 +169,13 @@ def _relative_to_ms(text: str, present_ms: int) -> int:
         return named[text]
     if (match := _BEFORE_NOW.fullmatch(text)) is None:
         raise _no_time(text)
-    return present_ms - int(match[1]) * _UNITS_MS[match[2]]
+    return present_ms - int(match[1]) * UNIT_MS[match[2]]
 
 
 def _no_time(text: str, remedy: str = "") -> TimeError:
     return TimeError(
-        f"{text!r} is no time: expected an ISO date or time such as 2024-01-31 or 2024-01-31T12:00Z, or now, today, "
-        f"yesterday, or a time before now such as 12h, 30d or 2w{remedy}"
+        f"{text!r} is no time: expected an ISO date or time such as 2024-01-31 or 2024-01-31T12:00Z, or now, "
+        f"today, yesterday, or a time before now such as 12h, 30d or 2w{remedy}"
     )
 
 
