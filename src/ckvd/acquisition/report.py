@@ -193,6 +193,8 @@ class DownloadReport(Record):
         Why the missing spans are missing, and when they are asked for again, where sources were asked for them.
     current : tuple of SeriesKey
         Series that an update left as they are, because nothing of them is due. They have no span.
+    refused : mapping of SeriesKey to CkvdError
+        Series that an update could not look at, and why. They have no span.
     """
 
     spans: Mapping[SeriesKey, Span]
@@ -204,6 +206,7 @@ class DownloadReport(Record):
     untraded_tails: dict[SeriesKey, UntradedTail] = field(default_factory=dict)
     unavailable: dict[SeriesKey, tuple[Absence, ...]] = field(default_factory=dict)
     current: tuple[SeriesKey, ...] = ()
+    refused: dict[SeriesKey, CkvdError] = field(default_factory=dict)
 
     @property
     def series(self) -> tuple[SeriesKey, ...]:
@@ -232,7 +235,8 @@ class DownloadReport(Record):
     def errors(self) -> tuple[CkvdError, ...]:
         """All errors, in order."""
         of_archives = (archive.error for archive in self.archives if archive.error is not None)
-        return (*of_archives, *(error for completion in self.completions for error in completion.errors))
+        of_completions = (error for completion in self.completions for error in completion.errors)
+        return (*of_archives, *of_completions, *self.refused.values())
 
     def failure_of(self, series: SeriesKey, missing: Iterable[Span]) -> CkvdError | None:
         """The error for which bars of some spans are missing: of an archive of them, else of another source."""
@@ -266,7 +270,7 @@ class DownloadReport(Record):
     @property
     def is_complete(self) -> bool:
         """Whether the cache covers everything that was asked for."""
-        return not any(self.missing.values())
+        return not any(self.missing.values()) and not self.refused
 
     @property
     def is_closed(self) -> bool:
@@ -298,6 +302,7 @@ class DownloadReport(Record):
           the cache lacks, and `why`), `rest_bar_count`, `conflict_open_times`, `errors` of other sources than
           archives, and `untraded_tail`;
         - `current`: the names of the series that an update left as they are;
+        - `refused`: by the name of a series that an update could not look at, the reason;
         - `archives`: for each that was asked for its `series`, `period`, `outcome`, `nbytes`, `attempt_count` and
           `notes`.
         """
@@ -313,6 +318,7 @@ class DownloadReport(Record):
             "failed_count": len(self.failed),
             "series": [self._series_as_json(series, completions.get(series)) for series in self.spans],
             "current": as_json(self.current),
+            "refused": {str(series): str(error) for series, error in self.refused.items()},
             "archives": [_archive_as_json(archive) for archive in self.archives],
         }
 

@@ -355,12 +355,9 @@ class CryptoKlineVisionData(ConnectionHolder):
             wanted, refused = await self._due(series)
             # What nothing is due of costs no look at the sources.
             report = await self._ensure(wanted, refresh=False, on_progress=on_progress)
-            asked = {*report.spans, *(one.series for one in refused)}
-            return replace(
-                report,
-                completions=(*report.completions, *refused),
-                current=tuple(key for key in dict.fromkeys(series) if key not in asked),
-            )
+            asked = {*report.spans, *refused}
+            current = tuple(key for key in dict.fromkeys(series) if key not in asked)
+            return replace(report, refused=refused, current=current)
 
     async def survey(self, series: Sequence[SeriesKey], span: Span, *, refresh: bool = False) -> DownloadPlan:
         """Say what `ensure_series` would fetch. Archives are listed, none is fetched, and nothing is written.
@@ -380,20 +377,12 @@ class CryptoKlineVisionData(ConnectionHolder):
             wanted, _ = await self._due(series)
             return await self._require_vision().survey(wanted)
 
-    async def _due(self, series: Sequence[SeriesKey]) -> tuple[list[Wanted], list[CompletionReport]]:
+    async def _due(self, series: Sequence[SeriesKey]) -> tuple[list[Wanted], dict[SeriesKey, CkvdError]]:
         """What is due of some series, and the failure of each that cannot be read."""
-        refused: list[CompletionReport] = []
-
-        def refuse(key: SeriesKey, error: CkvdError) -> None:
-            refused.append(CompletionReport(key, 0, (), (error,), has_changed=False))
-
+        refused: dict[SeriesKey, CkvdError] = {}
+        chosen, use_rest = list(dict.fromkeys(series)), self._rest is not None
         wanted = await in_thread(
-            find_due,
-            self.folder,
-            list(dict.fromkeys(series)),
-            self._clock(),
-            use_rest=self._rest is not None,
-            refuse=refuse,
+            find_due, self.folder, chosen, self._clock(), use_rest=use_rest, refuse=refused.__setitem__
         )
         return wanted, refused
 

@@ -125,7 +125,8 @@ _DEVICES: Final = frozenset(
 )
 
 
-def _validate_symbol(symbol: object) -> None:
+def require_symbol(symbol: object) -> None:
+    """Raise IdentityError unless a text can be a symbol, and can name a folder on every disk."""
     if not isinstance(symbol, str):
         raise IdentityError(f"a symbol is text, found {type(symbol).__name__}: {symbol!r}")
     if not 1 <= len(symbol) <= SYMBOL_LENGTH_MAX:
@@ -176,7 +177,7 @@ class SeriesKey:
     interval: Interval
 
     def __post_init__(self) -> None:
-        _validate_symbol(self.symbol)
+        require_symbol(self.symbol)
         if self.market is Market.SPOT and self.kind is not Kind.KLINES:
             raise IdentityError(f"{self.kind} exist for futures only: choose market um or cm, or kind klines")
         if self.market is not Market.SPOT and self.interval is Interval.S1:
