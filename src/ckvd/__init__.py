@@ -64,9 +64,9 @@ import os  # noqa: E402
 import sys  # noqa: E402
 
 if TYPE_CHECKING:
-    from ckvd.acquisition.report import DownloadReport
+    from ckvd.acquisition.report import DownloadPlan, DownloadReport
     from ckvd.api.crypto_kline_vision_data import CryptoKlineVisionData
-    from ckvd.api.synchronous import ensure, get_klines
+    from ckvd.api.synchronous import ensure, get_klines, update
     from ckvd.api.vision_data_client import VisionDataClient
     from ckvd.bars.klines import Klines
     from ckvd.bars.panel import Panel
@@ -98,9 +98,9 @@ if TYPE_CHECKING:
 
 # Where each public name lives.
 _NAMES_BY_MODULE = {
-    "ckvd.acquisition.report": ("DownloadReport",),
+    "ckvd.acquisition.report": ("DownloadPlan", "DownloadReport"),
     "ckvd.api.crypto_kline_vision_data": ("CryptoKlineVisionData",),
-    "ckvd.api.synchronous": ("ensure", "get_klines"),
+    "ckvd.api.synchronous": ("ensure", "get_klines", "update"),
     "ckvd.api.vision_data_client": ("VisionDataClient",),
     "ckvd.bars.klines": ("Klines",),
     "ckvd.bars.panel": ("Panel",),
@@ -151,6 +151,7 @@ __all__ = [
     "ClientClosedError",
     "ColumnError",
     "CryptoKlineVisionData",
+    "DownloadPlan",
     "DownloadReport",
     "ExportError",
     "Gap",
@@ -179,6 +180,7 @@ __all__ = [
     "ensure",
     "get_klines",
     "open_cache",
+    "update",
 ]
 
 

@@ -18,6 +18,7 @@ from ckvd.acquisition.completion import Completion
 from ckvd.acquisition.completion.scope import Scope, outer_seconds
 from ckvd.acquisition.download import Download, pack_stored
 from ckvd.acquisition.limits import IngestLimits
+from ckvd.acquisition.planning import Wanted
 from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.cache.rows import read_contents
 from ckvd.maintenance.gap_report import report_gaps
@@ -284,7 +285,7 @@ class World:
         async def run() -> None:
             limits = IngestLimits()
             download = Download(source, self.folder, limits=limits, now_ms=NOW_MS, refresh=refresh)
-            report = await download.run([LONG], span)
+            report = await download.run([Wanted(LONG, span)])
             wanted = closed_part(outer_seconds(span), GRID, NOW_MS)
             scope = Scope(LONG, wanted, self.folder, None, NOW_MS, refresh=refresh)
             completion = await Completion(scope, source).run([])

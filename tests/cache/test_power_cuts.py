@@ -21,6 +21,7 @@ import pytest
 
 from ckvd.acquisition.download import Download
 from ckvd.acquisition.limits import IngestLimits
+from ckvd.acquisition.planning import Wanted
 from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.cache.packing import pack_series
 from ckvd.cache.resolution import resolve
@@ -104,7 +105,7 @@ def prune_away(folder: CacheFolder) -> None:
 
 def fetch(folder: CacheFolder) -> None:
     work = Download(FolderArchiveSource(SAMPLES), folder, limits=IngestLimits(), now_ms=MARCH.end_ms + 90 * DAY_MS)
-    report = asyncio.run(work.run([HOURS], MARCH))
+    report = asyncio.run(work.run([Wanted(HOURS, MARCH)]))
     assert len(report.stored) == 1
 
 
@@ -352,7 +353,7 @@ def test_a_download_flushes_each_file_once_and_the_folder_once_for_all_archives(
     SeriesStore(folder, minutes).put(regular_table(minutes, day(0)), day(0))
     work = Download(FolderArchiveSource(SAMPLES), folder, limits=IngestLimits(), now_ms=now_ms())
     with recorded(tmp_path) as operations:
-        report = asyncio.run(work.run([minutes], Span.of("2023-03-23", "2025-01-02")))
+        report = asyncio.run(work.run([Wanted(minutes, Span.of("2023-03-23", "2025-01-02"))]))
     files, folders = flushes_of(operations)
     assert len(report.stored) == 5
     assert set(files.values()) == {1}

@@ -124,8 +124,8 @@ def test_an_empty_cache_has_no_tail(folder: CacheFolder) -> None:
 
 def test_only_tails_that_a_span_reaches_are_named(folder: CacheFolder) -> None:
     put(folder, [True] * 30 + [False] * 100)
-    assert find_untraded_tails(folder, [HOURS], span_of(0, 30)) == {}
-    assert list(find_untraded_tails(folder, [HOURS], span_of(0, 31))) == [HOURS]
+    assert find_untraded_tails(folder, {HOURS: span_of(0, 30)}) == {}
+    assert list(find_untraded_tails(folder, {HOURS: span_of(0, 31)})) == [HOURS]
 
 
 @settings(max_examples=60, deadline=None)

@@ -68,13 +68,16 @@ def download(site: DownloadSite, *arguments: str) -> Finished:
 # --- What is said ------------------------------------------------------------------------------------------
 
 
-def test_totals_go_to_standard_output_and_each_archive_to_standard_error(
-    samples: DownloadSite,
+@pytest.mark.parametrize("is_verbose", [False, True])
+def test_a_pipe_gets_a_summary_and_each_archive_only_where_that_is_asked_for(
+    samples: DownloadSite, is_verbose: bool
 ) -> None:
-    finished = command.run(*arguments_of(samples, "BTCUSDT", *MARCH), home=samples.cache.parent)
-    assert (finished.status, finished.err) == (0, "1/1 spot/klines/BTCUSDT/1h 2023-03 stored\n")
+    more = ("--verbose",) if is_verbose else ()
+    finished = command.run(*arguments_of(samples, "BTCUSDT", *MARCH, *more), home=samples.cache.parent)
+    shown = "1/1 spot/klines/BTCUSDT/1h 2023-03 stored\n" if is_verbose else ""
+    assert (finished.status, finished.err) == (0, shown)
     nbytes = (SAMPLES / path_of("BTCUSDT", "1h", "2023-03")).stat().st_size
-    assert finished.out == f"1 archives stored ({nbytes / 1000:.1f} kB), 0 failed\n"
+    assert finished.out == f"1 archives stored ({nbytes / 1000:.1f} kB), 0 failed, in {samples.cache}\n"
     assert len(samples.read("BTCUSDT", "1h", "2023-03-01", "2023-04-01")) == 743
 
 
@@ -90,7 +93,7 @@ def test_refresh_asks_again_for_what_a_wrong_mirror_lacked(samples: DownloadSite
         1,
         "ckvd: unavailable before, and asked for again when its time has come; --refresh asks at once",
     )
-    refreshed = download(samples, "BTCUSDT", *MARCH, "--refresh")
+    refreshed = download(samples, "BTCUSDT", *MARCH, "--refresh", "-v")
     assert (refreshed.status, refreshed.err) == (0, "1/1 spot/klines/BTCUSDT/1h 2023-03 stored\n")
 
 
@@ -99,7 +102,11 @@ def test_cached_bars_are_not_requested_again(samples: DownloadSite) -> None:
     assert download(samples, *day).status == 0
     samples.forget_requests()
     finished = download(samples, *day)
-    assert (finished.status, finished.out, finished.err) == (0, "everything was in the cache already\n", "")
+    assert (finished.status, finished.out, finished.err) == (
+        0,
+        f"everything was in the cache already, {samples.cache}\n",
+        "",
+    )
     assert samples.mirror.server.requests == []
 
 
@@ -127,7 +134,7 @@ def test_a_mistyped_symbol_leaves_no_series_behind(samples: DownloadSite, end: s
     span = ("--interval", "1h", "--start", "2023-03-01", "--end", end)
     finished = download(samples, "BTCUSTD", *span)
     assert finished.status == 1
-    assert finished.out == "0 archives stored (0 B), 0 failed\n"
+    assert finished.out == f"0 archives stored (0 B), 0 failed, in {samples.cache}\n"
     assert [line for line in finished.err.splitlines() if line.startswith("ckvd: ")] == [
         f"ckvd: spot/klines/BTCUSTD/1h: 2023-03-01..{end} is not in the cache: {NOT_FOUND}"
     ]
@@ -222,8 +229,7 @@ def test_messages_come_from_the_report(monkeypatch: pytest.MonkeyPatch, samples:
     march = Period.of_label("2023-03")
     source = Source(Origin.VISION_MONTHLY, "a.zip", span.start_ms, span.end_ms, duplicate_row_count=2)
     report = DownloadReport(
-        (hours,),
-        span,
+        {hours: span},
         (
             ArchiveReport(hours, march, Outcome.STORED, nbytes=1500, source=source),
             ArchiveReport(hours, march, Outcome.FAILED, error=CkvdError("b.zip: it is no ZIP")),
@@ -235,10 +241,10 @@ def test_messages_come_from_the_report(monkeypatch: pytest.MonkeyPatch, samples:
     async def reported(*_arguments: object) -> DownloadReport:
         return report
 
-    monkeypatch.setattr("ckvd.cli.download._download", reported)
+    monkeypatch.setattr("ckvd.cli.fetching._run", reported)
     assert download(samples, "BTCUSDT", *MARCH) == Finished(
         1,
-        "1 archives stored (1.5 kB), 1 failed, 12 bars from the REST interface\n",
+        f"1 archives stored (1.5 kB), 1 failed, 12 bars from the REST interface, in {samples.cache}\n",
         "ckvd: spot/klines/BTCUSDT/1h 2023-03: no CHECKSUM is published, so its bytes are not confirmed\n"
         "ckvd: spot/klines/BTCUSDT/1h 2023-03: 2 duplicate rows collapsed\n"
         "ckvd: b.zip: it is no ZIP\n"
@@ -295,11 +301,14 @@ def test_progress_in_a_terminal_is_that_of_the_download(
     def bar(*_arguments: object, **_options: object) -> Iterator[Callable[..., None]]:
         yield lambda **changed: changes.append(changed)
 
-    monkeypatch.setattr("ckvd.cli.download.is_progress_shown", lambda: True)
-    monkeypatch.setattr("ckvd.cli.download.progress_bar", bar)
+    monkeypatch.setattr("ckvd.cli.fetching.is_progress_shown", lambda: True)
+    monkeypatch.setattr("ckvd.cli.fetching.progress_bar", bar)
     assert download(samples, "BTCUSDT", *MARCH).err == ""
-    assert changes[-1]["description"] == "1 of 1 archives"
-    assert changes[-1]["completed"] == (SAMPLES / path_of("BTCUSDT", "1h", "2023-03")).stat().st_size
+    described = [str(changed["description"]) for changed in changes]
+    assert any(text.startswith("BTCUSDT 1h, 1 of 1 archives, ") for text in described)
+    assert described[-1] == "BTCUSDT 1h, 1 of 1 series completed"
+    # Both count: the archive, and the completion of its series.
+    assert (changes[-1]["completed"], changes[-1]["total"]) == (2, 2)
 
 
 def test_a_terminal_shows_a_bar_that_is_erased_at_the_end(half_year: DownloadSite) -> None:
@@ -314,8 +323,8 @@ def test_a_terminal_shows_a_bar_that_is_erased_at_the_end(half_year: DownloadSit
             gate.open()
             terminal.read_to_the_end()
             assert process.wait(command.TIMEOUT_S) == 0
-    assert re.search(r"6 of 6 archives +\d\.\d+k \d[\d.]*k?B/s", terminal.shown)
-    assert terminal.shown.rstrip().endswith("0 failed")
+    assert re.search(r"BTCUSDT 1d, 6 of 6 archives, \d+\.\d kB, [\d.]+ k?B/s .*6/7, \d\d:\d\d left", terminal.shown)
+    assert terminal.shown.rstrip().endswith(f"0 failed, in {half_year.cache}")
     assert " stored\r\n" not in terminal.shown
 
 
@@ -352,7 +361,7 @@ def test_ctrl_c_keeps_what_was_finished_and_the_same_command_goes_on_from_there(
     half_year: DownloadSite, number: signal.Signals, times: int
 ) -> None:
     hold_june(half_year)
-    arguments = arguments_of(half_year, *HALF_YEAR)
+    arguments = arguments_of(half_year, *HALF_YEAR, "--verbose")
     with command.started(*arguments, home=half_year.cache.parent) as process:
         assert process.stderr is not None
         assert [process.stderr.readline().split()[-1] for _ in MONTHS[:5]] == ["stored"] * 5
@@ -373,9 +382,9 @@ def test_ctrl_c_keeps_what_was_finished_and_the_same_command_goes_on_from_there(
 def test_ctrl_c_cancels_the_download_and_is_handled_as_before_afterwards(
     monkeypatch: pytest.MonkeyPatch, samples: DownloadSite
 ) -> None:
-    monkeypatch.setattr("ckvd.cli.download._print_progress", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr("ckvd.cli.fetching._print_archive", lambda _: os.kill(os.getpid(), signal.SIGINT))
     with command.interruptible():
-        assert download(samples, "BTCUSDT", *MARCH).status == 130
+        assert download(samples, "BTCUSDT", *MARCH, "--verbose").status == 130
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -387,7 +396,7 @@ def test_signals_that_the_parent_ignores_stay_ignored(half_year: DownloadSite) -
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
-    arguments = arguments_of(half_year, *HALF_YEAR)
+    arguments = arguments_of(half_year, *HALF_YEAR, "--verbose")
     # To measure its coverage, the process would handle SIGTERM after all.
     environment = writing_nothing(command.environment(half_year.cache.parent))
     options: dict[str, Any] = {"preexec_fn": ignore, "env": environment}
@@ -421,7 +430,7 @@ def test_a_second_ctrl_c_lets_the_cleanup_finish(half_year: DownloadSite) -> Non
     with (
         command.interruptible(),
         subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", PRESSED_AGAIN, *arguments_of(half_year, *HALF_YEAR)],
+            [sys.executable, "-W", "error", "-c", PRESSED_AGAIN, *arguments_of(half_year, *HALF_YEAR, "-v")],
             env=command.environment(home),
             cwd=home,
             stdin=subprocess.DEVNULL,

@@ -85,7 +85,7 @@ def test_no_verb_at_all_shows_the_help(tmp_path: Path) -> None:
         (("show", "../etc", "-i", "1h", *SPAN), "cannot name a folder"),
         (("show", "btcusdt", "-i", "1h", *SPAN), "did you mean 'BTCUSDT'?"),
         (("show", "BTCUSDT", "-i", "1s", "-m", "um", *SPAN), "1s bars exist for spot only"),
-        (("show", "BTCUSDT", "-i", "1h", "--start", "yesterday", "--end", "now"), "'yesterday' is no time"),
+        (("show", "BTCUSDT", "-i", "1h", "--start", "lately", "--end", "now"), "'lately' is no time"),
         (("show", "BTCUSDT", "-i", "1h", "--start", "2023-03-25", "--end", "2023-03-24"), "ends before it starts"),
         (("download", "BTCUSDT", "-i", "1h", "--start", "1677628800"), "'1677628800' is no time"),
         (("download", "BTCUSDT", "-i", "1h", "--jobs", "0", *SPAN), "--jobs"),

@@ -161,13 +161,13 @@ def test_on_a_terminal_progress_is_counted_and_then_erased() -> None:
     assert screen.seen() == ""
 
 
-@pytest.mark.parametrize(("is_in_bytes", "has_bar"), [(True, True), (False, False)])
-def test_progress_without_a_known_total_shows_the_description(is_in_bytes: bool, has_bar: bool) -> None:
-    with terminal() as screen, printing.progress_bar("downloading", is_in_bytes=is_in_bytes) as update:
-        update(description="5 of 6 archives", completed=1_500, total=3_000 if is_in_bytes else None)
+@pytest.mark.parametrize("has_total", [True, False])
+def test_progress_without_a_known_total_shows_the_description(has_total: bool) -> None:
+    with terminal() as screen, printing.progress_bar("downloading", is_timed=True) as update:
+        update(description="5 of 6 archives", completed=5, total=6 if has_total else None)
     assert "5 of 6 archives" in screen.getvalue()
-    assert ("█" in screen.getvalue()) == has_bar
-    assert ("1.50k/3.00k" in screen.getvalue()) == has_bar
+    assert ("█" in screen.getvalue()) == has_total
+    assert ("5/6, 00:00 left" in screen.getvalue()) == has_total
 
 
 def test_a_progress_bar_is_erased_when_the_work_fails() -> None:

@@ -9,13 +9,13 @@ import ckvd
 from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.cache.coverage import read_coverage, unavailable_absences, uncovered_spans
 from ckvd.cache.packing import pack_series
+from ckvd.cache.selection import SeriesFilter
 from ckvd.errors import SegmentError
 from ckvd.maintenance.data_lock import lock_data
 from ckvd.maintenance.export import export_series
 from ckvd.maintenance.gap_report import report_gaps
 from ckvd.maintenance.inventory import describe_segments, list_series, summarise_series
 from ckvd.maintenance.pruning import prune_span
-from ckvd.maintenance.selection import SeriesFilter
 from ckvd.maintenance.verification import Severity, verify_cache
 from ckvd.model.provenance import Absence, Origin, Reason, Source
 from ckvd.model.timespan import Span

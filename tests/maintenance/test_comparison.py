@@ -11,10 +11,10 @@ import pytest
 
 from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.cache.rows import read_table
+from ckvd.cache.selection import EVERYTHING, SeriesFilter
 from ckvd.maintenance.bar_difference import CellDifference
 from ckvd.maintenance.comparison import Against, Agreement, Comparison, compare_cache, is_well
 from ckvd.maintenance.pruning import prune_span
-from ckvd.maintenance.selection import EVERYTHING, SeriesFilter
 from ckvd.model.calendar import days_of
 from ckvd.model.market import HOUR_MS, MINUTE_MS, Interval, SeriesKey
 from ckvd.model.provenance import Origin, Source

@@ -9,10 +9,10 @@ import pytest
 
 from ckvd.cache import CacheFolder, SeriesStore
 from ckvd.cache.packing import pack_series
+from ckvd.cache.selection import SeriesFilter
 from ckvd.errors import CacheBusyError
 from ckvd.maintenance.gap_report import report_gaps
 from ckvd.maintenance.inventory import describe_segments, list_series, summarise_series, total, winning_sources
-from ckvd.maintenance.selection import SeriesFilter
 from ckvd.model.market import DAY_MS, Market, SeriesKey
 from ckvd.model.provenance import Absence, Origin, Reason, Source, narrow
 from ckvd.model.timespan import Span

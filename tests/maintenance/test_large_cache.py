@@ -13,10 +13,10 @@ import pytest
 from ckvd.acquisition.ingest import expected_of
 from ckvd.cache import CacheFolder, KlineCache
 from ckvd.cache.folder import SegmentName
+from ckvd.cache.selection import SeriesFilter
 from ckvd.decode.decode import decode_archive
 from ckvd.maintenance import inventory
 from ckvd.maintenance.inventory import list_series
-from ckvd.maintenance.selection import SeriesFilter
 from ckvd.maintenance.verification import verify_cache
 from ckvd.model.market import DAY_MS, SeriesKey
 from ckvd.model.table import KlineTable

@@ -13,13 +13,13 @@ from ckvd.cache import SeriesStore, fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.cache.packing import pack_series
 from ckvd.cache.rows import read_contents, read_table
+from ckvd.cache.selection import EVERYTHING
 from ckvd.errors import CacheBusyError
 from ckvd.maintenance.audit import audit_cache
 from ckvd.maintenance.comparison import Agreement, Comparison, compare_cache, is_well
 from ckvd.maintenance.data_lock import Verdict, check_lock, lock_data
 from ckvd.maintenance.preference import Preferred, prefer_source
 from ckvd.maintenance.pruning import prune_span
-from ckvd.maintenance.selection import EVERYTHING
 from ckvd.maintenance.verification import verify_cache
 from ckvd.model.provenance import Absence, Origin, Reason, Source
 from ckvd.model.table import KlineTable

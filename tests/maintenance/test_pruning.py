@@ -16,6 +16,7 @@ from ckvd.cache.folder import SegmentName
 from ckvd.cache.locks import SeriesLock
 from ckvd.cache.packing import PackReport, pack_series
 from ckvd.cache.resolution import Winner, resolve
+from ckvd.cache.selection import SeriesFilter
 from ckvd.errors import CacheBusyError, CacheError
 from ckvd.maintenance.pruning import (
     Pruning,
@@ -25,7 +26,6 @@ from ckvd.maintenance.pruning import (
     prune_span,
     removable,
 )
-from ckvd.maintenance.selection import SeriesFilter
 from ckvd.maintenance.verification import verify_cache
 from ckvd.model.market import HOUR_MS, SeriesKey
 from ckvd.model.timespan import Span, difference

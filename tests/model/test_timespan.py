@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ckvd.errors import CkvdError, TimeError
-from ckvd.model.timespan import Span, TimeLike, difference, format_time, now_ms, parse_time, union
+from ckvd.model.timespan import Span, TimeLike, difference, format_time, is_relative, now_ms, parse_time, union
 from support.models import DAY_MS, moments_of, ms, runs_of, utc
 from support.strategies import moments, spans
 
@@ -76,6 +76,49 @@ def test_now_is_the_present() -> None:
     assert abs(before - dt.datetime.now(dt.UTC).timestamp() * 1000) < 10_000
 
 
+@given(moments(), st.integers(0, 9_999_999), st.sampled_from("hdw"))
+@example(ms(2024, 2, 29, 12), 30, "d")
+@example(ms(1970, 1, 1), 0, "h")
+@example(ms(1970, 1, 1), 1, "h")
+def test_a_number_with_a_unit_is_so_long_before_the_present(present_ms: int, number: int, unit: str) -> None:
+    names = {"h": "hours", "d": "days", "w": "weeks"}
+    try:
+        expected = utc(present_ms) - dt.timedelta(**{names[unit]: number})
+    except OverflowError:
+        expected = utc(0) - dt.timedelta(1)
+    if expected < utc(0):
+        with pytest.raises(TimeError, match="lies outside the years 1970 to 2200"):
+            parse_time(f"{number}{unit}", present_ms=present_ms)
+    else:
+        assert utc(parse_time(f"{number}{unit}", present_ms=present_ms)) == expected
+
+
+@given(moments())
+def test_today_and_yesterday_begin_at_midnight_in_utc(present_ms: int) -> None:
+    today = utc(present_ms).replace(hour=0, minute=0, second=0, microsecond=0)
+    assert parse_time("now", present_ms=present_ms) == present_ms
+    assert utc(parse_time("today", present_ms=present_ms)) == today
+    if present_ms >= DAY_MS:
+        assert utc(parse_time("yesterday", present_ms=present_ms)) == today - dt.timedelta(days=1)
+
+
+def test_a_time_before_now_follows_the_clock() -> None:
+    before = now_ms()
+    assert before - DAY_MS <= parse_time("1d") <= now_ms() - DAY_MS
+    span = Span.of("1d", "now")
+    assert span.length_ms == DAY_MS
+    assert before <= span.end_ms <= now_ms()
+
+
+@given(moments())
+def test_only_text_that_is_relative_to_the_present_depends_on_it(moment_ms: int) -> None:
+    text = format_time(moment_ms)
+    assert not is_relative(text)
+    assert parse_time(text, present_ms=0) == moment_ms
+    for relative in ("now", "today", "yesterday", "12h", "30d", "2w"):
+        assert is_relative(relative)
+
+
 FINER = [
     "2024-01-01T00:00:00.0001Z",
     "2024-01-01T00:00:00.000001",
@@ -101,8 +144,23 @@ def test_a_text_finer_than_a_microsecond_is_refused_and_not_rounded(value: str) 
     "value",
     [
         "",
-        "yesterday",
+        "tomorrow",
+        "YESTERDAY",
         "NOW",
+        "30D",
+        "-1d",
+        "+1d",
+        "1.5d",
+        "d",
+        "1 d",
+        "30d ago",
+        "1m",
+        "1y",
+        "1M",
+        "1mo",
+        "99999999h",
+        "\N{FULLWIDTH DIGIT TWO}d",
+        "1d12h",
         " 2024-01-01",
         "2024-13",
         "2024-02-30",

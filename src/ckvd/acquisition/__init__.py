@@ -1,6 +1,7 @@
 """From what a user wants to segments in the cache.
 
 - `planning`: which archives to fetch. Pure.
+- `due`: what an update has to ask for.
 - `limits`: how much of an ingest may be under way at a time.
 - `download`: plan, fetch, store, learn, until nothing is left to fetch.
 - `ingest`: from fetched archives to bars and segments; the one reader of a fetched archive.

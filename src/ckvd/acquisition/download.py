@@ -1,7 +1,9 @@
 """One download of archives into the cache: plan, fetch, store, learn, and plan again until nothing is left.
 
-`limits` bounds what is under way, and archives are stored in worker threads (`ingest`). An archive that was stored
-stays, whatever happens to the others or to the download.
+All series are planned before anything is fetched, so that the progress knows how much there is. Then a bounded
+number of them is under way (`limits`): each plans anew, fetches and stores its archives, and learns which of them
+the source lacks. Archives are stored in worker threads (`ingest`). An archive that was stored stays, whatever
+happens to the others or to the download.
 
 The names of the stored segments become durable together, when all archives of a series are stored. A power cut
 before that may cost those that this download stored: the next one fetches them again. What the cache had before is
@@ -12,19 +14,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from ckvd.acquisition.ingest import GroupCommit
 from ckvd.acquisition.planning import plan
-from ckvd.acquisition.report import ArchiveReport, DownloadReport, Outcome, Progress
+from ckvd.acquisition.report import (
+    ArchiveReport,
+    DownloadPlan,
+    DownloadReport,
+    Outcome,
+    Progress,
+)
 from ckvd.cache.coverage import Covered, read_coverage, uncovered_spans
 from ckvd.cache.download_folder import download_folder
 from ckvd.cache.leftovers import remove_leftovers
 from ckvd.cache.packing import pack_series
-from ckvd.concurrency.work import in_thread, run_together
+from ckvd.cache.rows import read_grid
+from ckvd.concurrency.stopping import check_stop
+from ckvd.concurrency.work import in_thread, run_bounded
 from ckvd.errors import FATAL_ERRORS, CacheBusyError, CacheError, CkvdError, NetworkError
 from ckvd.model.calendar import Cadence, Period
+from ckvd.model.grid import closed_part
 from ckvd.model.schema import cadences_of
+from ckvd.model.timespan import difference, union
 from ckvd.utils.config import LISTING_WORTH_ARCHIVES_MIN
 from ckvd.vision.name import ArchiveName
 from ckvd.vision.source import AbsentArchive
@@ -34,12 +48,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ckvd.acquisition.limits import IngestLimits
+    from ckvd.acquisition.planning import Wanted
     from ckvd.cache.folder import CacheFolder
     from ckvd.model.market import SeriesKey
     from ckvd.model.timespan import Span
     from ckvd.vision.source import ArchiveSource, ListedArchive
 
 logger = logging.getLogger(__name__)
+
+# Series that a thread plans at a time: a hop to a thread takes as long as planning one.
+_PLANNED_TOGETHER: Final = 64
 
 
 class Download:
@@ -69,14 +87,20 @@ class Download:
     ) -> None:
         self._source = source
         self._folder = folder
+        self._limits = limits
         self._now_ms = now_ms
         self._refresh = refresh
         self._backlog = {cadence: asyncio.Semaphore(count) for cadence, count in limits.backlog.items()}
         self._commit = GroupCommit(folder, limits, lambda held: held.is_kept(now_ms))
         self._tally = _Tally(on_progress)
 
-    async def run(self, series: Sequence[SeriesKey], span: Span) -> DownloadReport:
-        """Fetch what the cache lacks of a span, for each series.
+    async def run(self, wanted: Sequence[Wanted]) -> DownloadReport:
+        """Fetch what the cache lacks of what is wanted.
+
+        Parameters
+        ----------
+        wanted : sequence of Wanted
+            No series twice.
 
         Raises
         ------
@@ -85,40 +109,53 @@ class Download:
         ClientClosedError
             The client was closed during the download.
         """
-        await in_thread(_clear, self._folder, series)
-        reports = await run_together([self._download_series(key, span) for key in series])
-        archives = [report for found in reports for report in found]
-        return DownloadReport(
-            tuple(series),
-            span,
-            tuple(sorted(archives, key=lambda report: (report.series, report.period))),
-            {key: uncovered_spans(self._folder, key, span, self._now_ms) for key in series},
-            present_ms=self._now_ms,
+        await in_thread(_clear, self._folder, [one.series for one in wanted])
+        jobs = await self._plan_all(wanted, listing_worth=LISTING_WORTH_ARCHIVES_MIN)
+        archives = await self._fetch_all(jobs)
+        missing = await in_thread(find_missing, self._folder, wanted, self._now_ms)
+        return DownloadReport({one.series: one.span for one in wanted}, archives, missing, present_ms=self._now_ms)
+
+    async def survey(self, wanted: Sequence[Wanted]) -> DownloadPlan:
+        """Plan what `run` would fetch, and change nothing. Every series with something to fetch is listed."""
+        jobs = await self._plan_all(wanted, listing_worth=1)
+        sizes = [job.nbytes for job in jobs if job.nbytes is not None]
+        return DownloadPlan(
+            {one.series: one.span for one in wanted},
+            {job.wanted.series: job.periods for job in jobs if job.periods},
+            sum(sizes) if len(sizes) == len(jobs) else None,
+            await in_thread(self._beyond_archives, wanted, jobs),
         )
 
-    async def _download_series(self, series: SeriesKey, span: Span) -> list[ArchiveReport]:
-        published = _Published()
-        reports: list[ArchiveReport] = []
-        while True:
-            covered = await in_thread(read_coverage, self._folder, series, span)
-            if self._refresh:
-                covered = [held for held in covered if held.is_answered and not held.is_of_archives]
-            covered += [Covered(failed) for failed in published.given_up]
-            periods = plan(series, span, covered, now_ms=self._now_ms, unavailable=published)
-            if not periods:
-                if any(report.outcome is Outcome.STORED for report in reports):
-                    await self._commit.flush(series)
-                return reports
-            if len(periods) >= LISTING_WORTH_ARCHIVES_MIN and not published.is_listed:
-                await self._list(series, published)
-                continue
-            finished = await self._fetch_all(series, periods, published)
-            published.learn(finished)
-            reports += finished
+    # --- Planning ------------------------------------------------------------------------------------------
 
-    async def _list(self, series: SeriesKey, published: _Published) -> None:
-        """Ask which archives exist. Without a listing every archive is asked for by itself."""
-        published.is_listed = True
+    async def _plan_all(self, wanted: Sequence[Wanted], *, listing_worth: int) -> list[_Job]:
+        """The series of which something is to be fetched, with their first plans."""
+        jobs: list[_Job] = []
+        for first in range(0, len(wanted), _PLANNED_TOGETHER):
+            part = [_Job(one) for one in wanted[first : first + _PLANNED_TOGETHER]]
+            await in_thread(self._plan_each, part)
+            jobs += [job for job in part if job.periods]
+        worth = [job for job in jobs if len(job.periods) >= listing_worth]
+        await run_bounded(self._plan_by_listing, worth, count=self._limits.listings)
+        return jobs
+
+    def _plan_each(self, jobs: Sequence[_Job]) -> None:
+        for job in jobs:
+            check_stop()
+            job.periods = self._plan(job)
+
+    def _plan(self, job: _Job) -> tuple[Period, ...]:
+        series, span = job.wanted.series, job.wanted.span
+        covered = read_coverage(self._folder, series, span)
+        if self._refresh:
+            covered = [held for held in covered if held.is_answered and not held.is_of_archives]
+        covered += [Covered(part) for part in (*job.wanted.left_out, *job.published.given_up)]
+        return plan(series, span, covered, now_ms=self._now_ms, unavailable=job.published)
+
+    async def _plan_by_listing(self, job: _Job) -> None:
+        """Ask which archives exist, and plan with them. Without a listing every archive is asked for by itself."""
+        series, published = job.wanted.series, job.published
+        nbytes: dict[Period, int] = {}
         for cadence in cadences_of(series):
             try:
                 listed = await self._source.list_archives(series, cadence)
@@ -126,18 +163,63 @@ class Download:
                 raise
             except CkvdError:
                 continue
-            published.listed[cadence] = {archive.name.period: archive for archive in listed}
+            published.note_listing(cadence, listed)
+            nbytes |= {archive.name.period: archive.nbytes for archive in listed}
+        published.is_listed = True
+        job.periods = await in_thread(self._plan, job)
+        sizes = [nbytes[period] for period in job.periods if period in nbytes]
+        job.nbytes = sum(sizes) if len(sizes) == len(job.periods) else None
 
-    async def _fetch_all(
-        self, series: SeriesKey, periods: Sequence[Period], published: _Published
-    ) -> list[ArchiveReport]:
-        self._tally.expect(len(periods), published.nbytes_of(periods))
+    def _beyond_archives(self, wanted: Sequence[Wanted], jobs: Sequence[_Job]) -> dict[SeriesKey, tuple[Span, ...]]:
+        """What no archive has of what the cache lacks."""
+        planned = {job.wanted.series: [period.span for period in job.periods] for job in jobs}
+        beyond: dict[SeriesKey, tuple[Span, ...]] = {}
+        for one in wanted:
+            check_stop()
+            covered = read_coverage(self._folder, one.series, one.span)
+            held = [part.span for part in covered if not part.is_due(self._now_ms)]
+            closed = closed_part(one.span, read_grid(self._folder, one.series), self._now_ms)
+            left = difference([closed], [*held, *one.left_out, *planned.get(one.series, ())])
+            if left:
+                beyond[one.series] = left
+        return beyond
+
+    # --- Fetching ------------------------------------------------------------------------------------------
+
+    async def _fetch_all(self, jobs: Sequence[_Job]) -> tuple[ArchiveReport, ...]:
+        if not jobs:
+            return ()
+        self._tally.expect(jobs)
+        at_a_time = self._limits.archives_of_each(min(len(jobs), self._limits.series))
         with download_folder(self._folder) as place:
-            return await run_together(
-                [self._fetch_one(published.name_of(series, period), place) for period in periods]
-            )
+            fetch = partial(self._fetch_series, place=place, at_a_time=at_a_time)
+            reports = await run_bounded(fetch, jobs, count=self._limits.series)
+        archives = [report for found in reports for report in found]
+        return tuple(sorted(archives, key=lambda report: (report.series, report.period)))
 
-    async def _fetch_one(self, name: ArchiveName, place: Path) -> ArchiveReport:
+    async def _fetch_series(self, job: _Job, *, place: Path, at_a_time: int) -> list[ArchiveReport]:
+        """Fetch and store the archives of one series, and plan again until nothing is left."""
+        series, published = job.wanted.series, job.published
+        reports: list[ArchiveReport] = []
+        # Since all series were planned, another process may have stored some.
+        expected_count = len(job.periods)
+        while True:
+            await in_thread(self._plan_each, [job])
+            if len(job.periods) >= LISTING_WORTH_ARCHIVES_MIN and not published.is_listed:
+                await self._plan_by_listing(job)
+            self._tally.correct(len(job.periods) - expected_count)
+            if not job.periods:
+                break
+            names = [published.name_of(series, period) for period in job.periods]
+            finished = await run_bounded(partial(self._fetch_one, place=place), names, count=at_a_time)
+            published.learn(finished)
+            reports += finished
+            expected_count = 0
+        if any(report.outcome is Outcome.STORED for report in reports):
+            await self._commit.flush(series)
+        return reports
+
+    async def _fetch_one(self, name: ArchiveName, *, place: Path) -> ArchiveReport:
         try:
             report = await self._fetch_and_ingest(name, place)
         except CacheBusyError as error:
@@ -153,7 +235,8 @@ class Download:
         # Taken before the transfer: what is fetched and not stored yet lies on the disk.
         async with self._backlog[name.period.cadence]:
             self._commit.require_free(name.series)
-            fetched = await self._source.fetch(name, place, on_bytes=self._tally.count_bytes)
+            on_bytes = partial(self._tally.count_bytes, name.series)
+            fetched = await self._source.fetch(name, place, on_bytes=on_bytes)
             if isinstance(fetched, AbsentArchive):
                 return ArchiveReport(name.series, name.period, Outcome.ABSENT)
             source = await self._commit.ingest(fetched)
@@ -171,43 +254,61 @@ def _clear(folder: CacheFolder, series: Sequence[SeriesKey]) -> None:
         logger.warning("leftovers stay where they are: %s", error)
 
 
+def find_missing(folder: CacheFolder, wanted: Sequence[Wanted], now_ms: int) -> dict[SeriesKey, tuple[Span, ...]]:
+    """What the cache does not cover of what is wanted, without bars that are not closed."""
+    missing = {}
+    for one in wanted:
+        check_stop()
+        missing[one.series] = difference(uncovered_spans(folder, one.series, one.span, now_ms), one.left_out)
+    return missing
+
+
 async def pack_stored(folder: CacheFolder, report: DownloadReport, limits: IngestLimits) -> None:
     """Pack the series that a download added to.
 
     A series that another process is changing, or that the disk has no room for, stays as it is: its
     bars are stored.
     """
-    workers = asyncio.Semaphore(limits.threads)
 
     async def pack(series: SeriesKey) -> None:
-        async with workers:
-            try:
-                await in_thread(pack_series, folder, series)
-            except CacheBusyError as error:
-                logger.info("%s; a later download will pack it", error)
-            except CacheError as error:
-                logger.warning("everything is stored, but not packed: %s", error)
+        try:
+            await in_thread(pack_series, folder, series)
+        except CacheBusyError as error:
+            logger.info("%s; a later download will pack it", error)
+        except CacheError as error:
+            logger.warning("everything is stored, but not packed: %s", error)
 
     changed = {archive.series for archive in report.stored}
     changed |= {completion.series for completion in report.completions if completion.has_changed}
-    await run_together([pack(series) for series in sorted(changed)])
+    await run_bounded(pack, sorted(changed), count=limits.threads)
 
 
 class _Published:
-    """What is known of the archives of a source. The planner asks it which are unavailable."""
+    """What is known of the archives of a series at a source. The planner asks it which are unavailable.
+
+    There may be thousands of series with thousands of archives each, so a listing is kept as the spans of archives
+    without a hole between.
+    """
 
     def __init__(self) -> None:
         self.is_listed = False
-        self.listed: dict[Cadence, dict[Period, ListedArchive]] = {}
+        self._listed: dict[Cadence, tuple[Span, ...]] = {}
+        self._odd_names: dict[Period, ArchiveName] = {}
         # Not there, not valid, or stored by this download: whatever the cache keeps beside it, once is enough.
-        self.unavailable: set[Period] = set()
+        self._unavailable: set[Period] = set()
         self.given_up: list[Span] = []
 
     def __contains__(self, period: object) -> bool:
-        if not isinstance(period, Period) or period in self.unavailable:
+        if not isinstance(period, Period) or period in self._unavailable:
             return True
-        listed = self.listed.get(period.cadence)
-        return listed is not None and period not in listed
+        listed = self._listed.get(period.cadence)
+        return listed is not None and not any(span.covers(period.span) for span in listed)
+
+    def note_listing(self, cadence: Cadence, archives: Sequence[ListedArchive]) -> None:
+        """Note which archives of a cadence exist."""
+        self._listed[cadence] = union(archive.name.period.span for archive in archives)
+        names = (archive.name for archive in archives)
+        self._odd_names |= {name.period: name for name in names if name != ArchiveName(name.series, name.period)}
 
     def learn(self, reports: Sequence[ArchiveReport]) -> None:
         """Note the archives that were asked for: days replace a month that is absent or damaged.
@@ -219,22 +320,35 @@ class _Published:
             if isinstance(report.error, NetworkError | CacheBusyError):
                 self.given_up.append(report.period.span)
             else:
-                self.unavailable.add(report.period)
+                self._unavailable.add(report.period)
 
     def name_of(self, series: SeriesKey, period: Period) -> ArchiveName:
         """The name as listed, which may have another spelling."""
-        archive = self.listed.get(period.cadence, {}).get(period)
-        return ArchiveName(series, period) if archive is None else archive.name
+        return self._odd_names.get(period) or ArchiveName(series, period)
 
-    def nbytes_of(self, periods: Sequence[Period]) -> int | None:
-        """The length of some archives in all; None unless all of them are listed."""
-        listed = [self.listed.get(period.cadence, {}).get(period) for period in periods]
-        sizes = [archive.nbytes for archive in listed if archive is not None]
-        return sum(sizes) if len(sizes) == len(periods) else None
+
+@dataclass(slots=True)
+class _Job:
+    """One series of a download.
+
+    Attributes
+    ----------
+    wanted : Wanted
+    published : _Published
+    periods : tuple of Period
+        The archives that it needs, by the last plan.
+    nbytes : int or None
+        Their length in all; None unless all of them are listed.
+    """
+
+    wanted: Wanted
+    published: _Published = field(default_factory=_Published)
+    periods: tuple[Period, ...] = ()
+    nbytes: int | None = None
 
 
 class _Tally:
-    """Counts for the progress."""
+    """Counts for the progress. The totals are known before the first archive is fetched, and never shrink."""
 
     def __init__(self, on_progress: Callable[[Progress], None] | None) -> None:
         self._on_progress = on_progress
@@ -243,22 +357,42 @@ class _Tally:
         self._nbytes = 0
         self._nbytes_total: int | None = 0
 
-    def expect(self, archive_count: int, nbytes: int | None) -> None:
-        self._archive_total += archive_count
-        known = self._nbytes_total
-        self._nbytes_total = None if nbytes is None or known is None else known + nbytes
+    def expect(self, jobs: Sequence[_Job]) -> None:
+        """Set the totals, by the plans of all series."""
+        sizes = [job.nbytes for job in jobs if job.nbytes is not None]
+        self._archive_total = sum(len(job.periods) for job in jobs)
+        self._nbytes_total = sum(sizes) if len(sizes) == len(jobs) else None
         self._tell()
 
-    def count_bytes(self, nbytes: int) -> None:
-        self._nbytes += nbytes
+    def correct(self, archive_count: int) -> None:
+        """A series needs more archives than were expected, or fewer: those count as finished."""
+        if archive_count > 0:
+            self._archive_total += archive_count
+        elif archive_count < 0:
+            self._archive_count -= archive_count
+        else:
+            return
         self._tell()
+
+    def count_bytes(self, series: SeriesKey, nbytes: int) -> None:
+        self._nbytes += nbytes
+        if self._nbytes_total is not None:
+            self._nbytes_total = max(self._nbytes_total, self._nbytes)  # those of archives that were not expected
+        self._tell(series)
 
     def finish(self, report: ArchiveReport) -> None:
         self._archive_count += 1
-        self._tell(report)
+        self._tell(report.series, report)
 
-    def _tell(self, latest: ArchiveReport | None = None) -> None:
+    def _tell(self, series: SeriesKey | None = None, latest: ArchiveReport | None = None) -> None:
         if self._on_progress is not None:
             self._on_progress(
-                Progress(self._archive_count, self._archive_total, self._nbytes, self._nbytes_total, latest)
+                Progress(
+                    self._archive_count,
+                    self._archive_total,
+                    self._nbytes,
+                    self._nbytes_total,
+                    latest,
+                    series=series,
+                )
             )

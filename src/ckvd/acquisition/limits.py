@@ -1,6 +1,8 @@
 """How much of an ingest may be under way at a time: `IngestLimits`, which holds all limits.
 
-An archive passes five limits on its way from the source to the cache, and holds each until it has passed:
+Of a download of many series, only some are under way at a time (`series`), and of each only some archives
+(`archives_of_each`). So a download of thousands of series has no more tasks than one of a few. An archive passes
+five limits on its way from the source to the cache, and holds each until it has passed:
 
 1. **backlog**: an archive counts from before it is fetched until it is stored. When storing falls behind, fetching
    waits here, so that the download folder never holds more than the backlog. Days and months have separate
@@ -71,6 +73,23 @@ class IngestLimits:
             Cadence.MONTHLY: self.transfers + INGEST_BACKLOG_MONTHS_MAX,
             Cadence.DAILY: self.transfers + INGEST_BACKLOG_DAYS_MAX,
         }
+
+    @property
+    def listings(self) -> int:
+        """Series whose archives are being listed."""
+        return self.connections
+
+    @property
+    def series(self) -> int:
+        """Series whose archives are being fetched, or that are being completed: some store while others fetch."""
+        return 2 * self.transfers
+
+    def archives_of_each(self, series_count: int) -> int:
+        """Archives of one series that wait or are under way, of so many series.
+
+        All of the backlog may be of one series. Of several, each has enough for days to be stored together.
+        """
+        return max(self.group_archives, sum(self.backlog.values()) // max(1, series_count))
 
     @property
     def threads(self) -> int:

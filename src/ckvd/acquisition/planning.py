@@ -11,6 +11,7 @@ fetched whole, and only stored where the cache has nothing to keep (`ckvd.acquis
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckvd.model.calendar import days_of, months_of, publication_ms
@@ -25,6 +26,23 @@ if TYPE_CHECKING:
     from ckvd.model.calendar import Period
     from ckvd.model.market import SeriesKey
     from ckvd.model.timespan import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is wanted of one series.
+
+    Attributes
+    ----------
+    series : SeriesKey
+    span : Span
+    left_out : tuple of Span
+        Parts of the span that nobody asked for. Nothing is fetched for them.
+    """
+
+    series: SeriesKey
+    span: Span
+    left_out: tuple[Span, ...] = ()
 
 
 def plan(

@@ -1,18 +1,19 @@
-"""What a download did: `DownloadReport`, its `ArchiveReport`s, and `Progress` while it runs."""
+"""What a download did or would do: `DownloadReport`, `ArchiveReport`, `DownloadPlan`, and `Progress` meanwhile."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ckvd.model.grid import Grid, closed_part
 from ckvd.model.market import MINUTE_MS
 from ckvd.model.provenance import earliest_recheck_ms, narrow
+from ckvd.model.record import Record, as_json
 from ckvd.model.timespan import Span, format_time, now_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ckvd.cache.untraded_tail import UntradedTail
     from ckvd.errors import CkvdError
@@ -134,14 +135,47 @@ class CompletionReport:
 
 
 @dataclass(frozen=True, slots=True)
-class DownloadReport:
+class DownloadPlan(Record):
+    """What a download would fetch. As JSON (`to_json`) it is the object of its attributes.
+
+    Attributes
+    ----------
+    spans : mapping of SeriesKey to Span
+        What is asked for of each series.
+    archives : mapping of SeriesKey to tuple of Period
+        The archives that would be fetched, in order, of the series that need any. Where the source has no listing,
+        some of them may not exist, and days may be fetched in place of a month.
+    nbytes : int or None
+        Their length in all; None without a listing.
+    beyond_archives : mapping of SeriesKey to tuple of Span
+        What the cache lacks and no archive has, of the series of which there is such a part. The REST interface
+        would be asked.
+    """
+
+    spans: Mapping[SeriesKey, Span]
+    archives: Mapping[SeriesKey, tuple[Period, ...]]
+    nbytes: int | None
+    beyond_archives: Mapping[SeriesKey, tuple[Span, ...]]
+
+    @property
+    def archive_count(self) -> int:
+        """The number of archives that would be fetched."""
+        return sum(map(len, self.archives.values()))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to ask for."""
+        return not self.archives and not self.beyond_archives
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadReport(Record):
     """What a download of one or more series did.
 
     Attributes
     ----------
-    series : tuple of SeriesKey
-    span : Span
-        What was asked for.
+    spans : mapping of SeriesKey to Span
+        What was asked for of each series.
     archives : tuple of ArchiveReport
         Every archive that was asked for, in order. Archives that were in the cache before are not among them.
     missing : mapping of SeriesKey to tuple of Span
@@ -157,10 +191,13 @@ class DownloadReport:
         cache, as published.
     unavailable : mapping of SeriesKey to tuple of Absence
         Why the missing spans are missing, and when they are asked for again, where sources were asked for them.
+    current : tuple of SeriesKey
+        Series that an update left as they are, because nothing of them is due. They have no span.
+    refused : mapping of SeriesKey to CkvdError
+        Series that an update could not look at, and why. They have no span.
     """
 
-    series: tuple[SeriesKey, ...]
-    span: Span
+    spans: Mapping[SeriesKey, Span]
     archives: tuple[ArchiveReport, ...]
     missing: dict[SeriesKey, tuple[Span, ...]]
     completions: tuple[CompletionReport, ...] = ()
@@ -168,6 +205,21 @@ class DownloadReport:
     not_found: tuple[SeriesKey, ...] = ()
     untraded_tails: dict[SeriesKey, UntradedTail] = field(default_factory=dict)
     unavailable: dict[SeriesKey, tuple[Absence, ...]] = field(default_factory=dict)
+    current: tuple[SeriesKey, ...] = ()
+    refused: dict[SeriesKey, CkvdError] = field(default_factory=dict)
+
+    @property
+    def series(self) -> tuple[SeriesKey, ...]:
+        """The series that were asked for, in the order in which they were."""
+        return tuple(self.spans)
+
+    @property
+    def span(self) -> Span:
+        """From the first moment that was asked for of any series to the last; empty where there are no series."""
+        if not self.spans:
+            return Span(0, 0)
+        spans = self.spans.values()
+        return Span(min(span.start_ms for span in spans), max(span.end_ms for span in spans))
 
     @property
     def stored(self) -> tuple[ArchiveReport, ...]:
@@ -183,7 +235,8 @@ class DownloadReport:
     def errors(self) -> tuple[CkvdError, ...]:
         """All errors, in order."""
         of_archives = (archive.error for archive in self.archives if archive.error is not None)
-        return (*of_archives, *(error for completion in self.completions for error in completion.errors))
+        of_completions = (error for completion in self.completions for error in completion.errors)
+        return (*of_archives, *of_completions, *self.refused.values())
 
     def failure_of(self, series: SeriesKey, missing: Iterable[Span]) -> CkvdError | None:
         """The error for which bars of some spans are missing: of an archive of them, else of another source."""
@@ -217,18 +270,83 @@ class DownloadReport:
     @property
     def is_complete(self) -> bool:
         """Whether the cache covers everything that was asked for."""
-        return not any(self.missing.values())
+        return not any(self.missing.values()) and not self.refused
 
     @property
     def is_closed(self) -> bool:
-        """Whether the span holds closed bars; otherwise there is nothing to download."""
-        return all(closed_part(self.span, Grid.of(key.interval), self.present_ms) for key in self.series)
+        """Whether the span of each series holds closed bars; otherwise there is nothing to download."""
+        return not self.unclosed
+
+    @property
+    def unclosed(self) -> tuple[SeriesKey, ...]:
+        """The series of whose span no bar is closed yet."""
+        return tuple(
+            series
+            for series, span in self.spans.items()
+            if not closed_part(span, Grid.of(series.interval), self.present_ms)
+        )
 
     @property
     def covered_before(self) -> bool:
         """Whether the cache covered everything before, so that nothing was asked for."""
         asked = self.archives or any(one.rest_bar_count or one.errors for one in self.completions)
         return self.is_complete and self.is_closed and not asked
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object. Times are milliseconds, spans `[start, end]`.
+
+        - `present_ms`, `is_complete`;
+        - `stored`: the `archive_count` and the `nbytes` of the archives that were stored, and `rest_bar_count`;
+        - `failed_count`: archives that were not downloaded or are invalid;
+        - `series`: for each that was asked for its name (`series`), `span`, `is_found`, `missing` (each `span` that
+          the cache lacks, and `why`), `rest_bar_count`, `conflict_open_times`, `errors` of other sources than
+          archives, and `untraded_tail`;
+        - `current`: the names of the series that an update left as they are;
+        - `refused`: by the name of a series that an update could not look at, the reason;
+        - `archives`: for each that was asked for its `series`, `period`, `outcome`, `nbytes`, `attempt_count` and
+          `notes`.
+        """
+        completions = {one.series: one for one in self.completions}
+        return {
+            "present_ms": self.present_ms,
+            "is_complete": self.is_complete,
+            "stored": {
+                "archive_count": len(self.stored),
+                "nbytes": sum(archive.nbytes for archive in self.stored),
+                "rest_bar_count": sum(one.rest_bar_count for one in self.completions),
+            },
+            "failed_count": len(self.failed),
+            "series": [self._series_as_json(series, completions.get(series)) for series in self.spans],
+            "current": as_json(self.current),
+            "refused": {str(series): str(error) for series, error in self.refused.items()},
+            "archives": [_archive_as_json(archive) for archive in self.archives],
+        }
+
+    def _series_as_json(self, series: SeriesKey, completion: CompletionReport | None) -> dict[str, Any]:
+        tail = self.untraded_tails.get(series)
+        return {
+            "series": str(series),
+            "span": as_json(self.spans[series]),
+            "is_found": series not in self.not_found,
+            "missing": [
+                {"span": as_json(span), "why": self.why(series, span)} for span in self.missing.get(series, ())
+            ],
+            "rest_bar_count": 0 if completion is None else completion.rest_bar_count,
+            "conflict_open_times": [] if completion is None else list(completion.conflict_open_times),
+            "errors": [] if completion is None else [str(error) for error in completion.errors],
+            "untraded_tail": None if tail is None else as_json(tail),
+        }
+
+
+def _archive_as_json(archive: ArchiveReport) -> dict[str, Any]:
+    return {
+        "series": str(archive.series),
+        "period": str(archive.period),
+        "outcome": archive.outcome.value,
+        "nbytes": archive.nbytes,
+        "attempt_count": archive.attempt_count,
+        "notes": list(archive.notes),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,13 +358,18 @@ class Progress:
     archive_count : int
         Archives finished.
     archive_total : int
-        Archives known to be wanted. It grows when a month turns out to be published as days only.
+        Archives known to be wanted. All series are planned before the first is fetched, so that it only grows when
+        a month turns out to be published as days only.
     nbytes : int
         Bytes fetched.
     nbytes_total : int or None
         Bytes to fetch in all; None without a listing.
     latest : ArchiveReport or None
         The archive that was just finished.
+    series : SeriesKey or None
+        The series at hand.
+    completed_count, completed_total : int
+        Series that were completed from other sources than archives, of all. That follows on the archives.
     """
 
     archive_count: int
@@ -254,3 +377,6 @@ class Progress:
     nbytes: int
     nbytes_total: int | None
     latest: ArchiveReport | None = None
+    series: SeriesKey | None = None
+    completed_count: int = 0
+    completed_total: int = 0

@@ -11,33 +11,40 @@ from typing import TYPE_CHECKING, Final, Literal, overload
 from ckvd.acquisition.completion import Completion
 from ckvd.acquisition.completion.scope import Scope, outer_seconds
 from ckvd.acquisition.derive import derive_klines
-from ckvd.acquisition.download import pack_stored
-from ckvd.acquisition.report import CompletionReport, DownloadReport
+from ckvd.acquisition.download import find_missing, pack_stored
+from ckvd.acquisition.due import find_due
+from ckvd.acquisition.planning import Wanted
+from ckvd.acquisition.report import CompletionReport, DownloadReport, Progress
 from ckvd.api.vision_data_client import VisionDataClient
 from ckvd.cache.coverage import unavailable_absences, uncovered_spans
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.rows import read_grid
+from ckvd.cache.selection import SeriesFilter
 from ckvd.cache.untraded_tail import find_untraded_tails
-from ckvd.concurrency.work import Workers, in_thread, run_together
+from ckvd.concurrency.stopping import check_stop
+from ckvd.concurrency.work import Workers, in_thread, run_bounded
 from ckvd.errors import CacheBusyError, ClientClosedError, NetworkError, NotCachedError, NotFetchedError
 from ckvd.lifecycle import ConnectionHolder, Resource
 from ckvd.model.grid import closed_part
-from ckvd.model.market import SeriesKey
+from ckvd.model.market import SeriesKey, series_of
 from ckvd.model.timespan import Span, now_ms
 from ckvd.rest.rest_data_client import RestDataClient
 from ckvd.segment.checks import require_verify
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 
 if TYPE_CHECKING:
+    import contextlib
     import os
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
-    from ckvd.acquisition.report import Progress
+    from ckvd.acquisition.report import ArchiveReport, DownloadPlan
     from ckvd.bars.klines import Klines
     from ckvd.bars.resample import ResampledKlines
+    from ckvd.cache.selection import Choice
     from ckvd.errors import CkvdError
+    from ckvd.model.provenance import Absence
     from ckvd.model.timespan import TimeLike
     from ckvd.segment.checks import Verify
 
@@ -206,7 +213,8 @@ class CryptoKlineVisionData(ConnectionHolder):
         """
         series = SeriesKey.of(symbol, interval, market=market, kind=kind)
         present_ms = self._clock()
-        span = closed_part(Span.of(start, end), read_grid(self.folder, series), present_ms)
+        asked = Span.of(start, end, present_ms=present_ms)
+        span = closed_part(asked, read_grid(self.folder, series), present_ms)
         if derive and (derived := self._derive(series, span)) is not None:
             return derived
         report = await self.ensure_series([series], span, refresh=refresh, on_progress=on_progress)
@@ -257,7 +265,7 @@ class CryptoKlineVisionData(ConnectionHolder):
     async def ensure(
         self,
         symbols: str | Sequence[str],
-        interval: str,
+        interval: str | Sequence[str],
         *,
         start: TimeLike,
         end: TimeLike = "now",
@@ -269,7 +277,8 @@ class CryptoKlineVisionData(ConnectionHolder):
         """Fetch what the cache lacks of a span, for one or more symbols, and read nothing.
 
         A failure of one archive or symbol is in the report, and does not keep the others from being stored. The
-        parameters are those of `get_klines`.
+        parameters are those of `get_klines`. Each symbol is fetched at each interval; all of them are planned
+        before the first archive is fetched, and thousands take no more memory at a time than a few.
 
         Raises
         ------
@@ -280,9 +289,9 @@ class CryptoKlineVisionData(ConnectionHolder):
         ClientClosedError
             The client is or was closed.
         """
-        names = [symbols] if isinstance(symbols, str) else list(dict.fromkeys(symbols))
-        series = [SeriesKey.of(symbol, interval, market=market, kind=kind) for symbol in names]
-        return await self.ensure_series(series, Span.of(start, end), refresh=refresh, on_progress=on_progress)
+        series = series_of(symbols, interval, market=market, kind=kind)
+        span = Span.of(start, end, present_ms=self._clock())
+        return await self.ensure_series(series, span, refresh=refresh, on_progress=on_progress)
 
     async def ensure_series(
         self,
@@ -293,67 +302,134 @@ class CryptoKlineVisionData(ConnectionHolder):
         on_progress: Callable[[Progress], None] | None = None,
     ) -> DownloadReport:
         """`ensure`, by keys and span."""
+        wanted = [Wanted(key, span) for key in dict.fromkeys(series)]
+        with self._employed():
+            return await self._ensure(wanted, refresh=refresh, on_progress=on_progress)
+
+    async def update(
+        self,
+        symbols: Choice = None,
+        interval: Choice = None,
+        *,
+        market: Choice = None,
+        kind: Choice = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> DownloadReport:
+        """Bring every series that the cache holds up to the present, each from where it ends.
+
+        What is provisional or was unavailable is asked for again where its time has come (`ckvd.acquisition.due`).
+        Nothing is fetched that was never asked for: the time before a series begins in the cache, or between two
+        parts of it. An update right after another one makes no request, unless a bar has closed meanwhile. Of a
+        series that has ended, the end is asked for again once a day.
+
+        Parameters
+        ----------
+        symbols, interval, market, kind : str or sequence of str, optional
+            Which series; by default all. Symbols are patterns, see `SeriesFilter`.
+        on_progress : callable, optional
+            See `VisionDataClient.download`.
+
+        Returns
+        -------
+        DownloadReport
+            Its `spans` are those of the series of which something was due, `current` has the others. A series that
+            another process has locked, or whose folder cannot be read, fails alone.
+
+        Raises
+        ------
+        IdentityError
+            A market, kind or interval is unknown.
+        CacheError
+            The cache folder cannot be used.
+        ClientClosedError
+            The client is or was closed.
+        """
+        chosen = SeriesFilter.parse(symbols=symbols, markets=market, kinds=kind, intervals=interval)
+        return await self.update_series(await in_thread(chosen.choose, self.folder), on_progress=on_progress)
+
+    async def update_series(
+        self, series: Sequence[SeriesKey], *, on_progress: Callable[[Progress], None] | None = None
+    ) -> DownloadReport:
+        """`update`, by keys."""
+        with self._employed():
+            wanted, refused = await self._due(series)
+            # What nothing is due of costs no look at the sources.
+            report = await self._ensure(wanted, refresh=False, on_progress=on_progress)
+            asked = {*report.spans, *refused}
+            current = tuple(key for key in dict.fromkeys(series) if key not in asked)
+            return replace(report, refused=refused, current=current)
+
+    async def survey(self, series: Sequence[SeriesKey], span: Span, *, refresh: bool = False) -> DownloadPlan:
+        """Say what `ensure_series` would fetch. Archives are listed, none is fetched, and nothing is written.
+
+        Raises
+        ------
+        ClientClosedError
+            The client is or was closed, or is offline and cannot list archives.
+        """
+        with self._employed():
+            wanted = [Wanted(key, span) for key in dict.fromkeys(series)]
+            return await self._require_vision().survey(wanted, refresh=refresh)
+
+    async def survey_update(self, series: Sequence[SeriesKey]) -> DownloadPlan:
+        """Say what `update_series` would fetch. Errors: see `survey`."""
+        with self._employed():
+            wanted, _ = await self._due(series)
+            return await self._require_vision().survey(wanted)
+
+    async def _due(self, series: Sequence[SeriesKey]) -> tuple[list[Wanted], dict[SeriesKey, CkvdError]]:
+        """What is due of some series, and the failure of each that cannot be read."""
+        refused: dict[SeriesKey, CkvdError] = {}
+        chosen, use_rest = list(dict.fromkeys(series)), self._rest is not None
+        wanted = await in_thread(
+            find_due, self.folder, chosen, self._clock(), use_rest=use_rest, refuse=refused.__setitem__
+        )
+        return wanted, refused
+
+    def _employed(self) -> contextlib.AbstractContextManager[None]:
+        """In the block, work in threads is stopped when this client is closed."""
         if self._is_closed or self._workers is None:
             raise ClientClosedError("the client is closed")
-        with self._workers.employed():
-            return await self._ensure_series(series, span, refresh=refresh, on_progress=on_progress)
+        return self._workers.employed()
 
-    async def _ensure_series(
+    def _require_vision(self) -> VisionDataClient:
+        if self._vision is None:
+            raise ClientClosedError("the client is offline: it cannot ask which archives there are")
+        return self._vision
+
+    async def _ensure(
         self,
-        series: Sequence[SeriesKey],
-        span: Span,
+        wanted: Sequence[Wanted],
         *,
         refresh: bool,
         on_progress: Callable[[Progress], None] | None,
     ) -> DownloadReport:
         # Taken once: closing the client meanwhile must not turn this into a call without REST.
         vision, rest = self._vision, self._rest
-        if vision is None:
-            present_ms = self._clock()
-            missing = {key: uncovered_spans(self.folder, key, span, present_ms) for key in series}
-            tails = find_untraded_tails(self.folder, series, span)
-            return DownloadReport(tuple(series), span, (), missing, present_ms=present_ms, untraded_tails=tails)
-        report = await vision.fetch_archives(series, span, refresh=refresh, on_progress=on_progress)
-        completions = await run_together(
-            [self._complete(key, span, report, vision, rest, refresh=refresh) for key in series]
-        )
-        present_ms = self._clock()
-        missing = {
-            one.series: uncovered_spans(self.folder, one.series, one.closed_part(span), present_ms)
-            for one in completions
-        }
-        unavailable = {
-            key: tuple(one for span in spans for one in unavailable_absences(self.folder, key, span))
-            for key, spans in missing.items()
-            if spans
-        }
-        whole = replace(
-            report,
-            missing=missing,
-            completions=tuple(completions),
-            present_ms=present_ms,
-            unavailable=unavailable,
-            untraded_tails=await in_thread(find_untraded_tails, self.folder, series, span),
-        )
-        whole = replace(whole, not_found=self._not_found(whole))
+        if vision is None or not wanted:
+            return await in_thread(_look, self.folder, wanted, self._clock())
+        progress = _CompletionProgress(on_progress, len(wanted))
+        report = await vision.fetch(wanted, refresh=refresh, on_progress=progress.of_archives)
+        failed: dict[SeriesKey, list[ArchiveReport]] = {}
+        for archive in report.failed:
+            failed.setdefault(archive.series, []).append(archive)
+
+        async def complete(one: Wanted) -> CompletionReport:
+            completion = await self._complete(one, failed.get(one.series, ()), vision, rest, refresh=refresh)
+            progress.finish(one.series)
+            return completion
+
+        completions = await run_bounded(complete, wanted, count=vision.limits.series)
+        report = replace(report, completions=tuple(completions), present_ms=self._clock())
+        # Not a method: the thread may hold what it was given for a moment longer than its caller.
+        whole = await in_thread(_look_back, self.folder, wanted, report)
         await pack_stored(self.folder, whole, vision.limits)
         return whole
 
-    def _not_found(self, report: DownloadReport) -> tuple[SeriesKey, ...]:
-        """The series of which no source has anything. Where one failed, that is unknown."""
-        failed = {archive.series for archive in report.failed}
-        failed |= {completion.series for completion in report.completions if completion.errors}
-        return tuple(
-            series
-            for series, spans in report.missing.items()
-            if spans and series not in failed and not self.folder.segments(series)
-        )
-
     async def _complete(
         self,
-        series: SeriesKey,
-        span: Span,
-        report: DownloadReport,
+        one: Wanted,
+        failed: Sequence[ArchiveReport],
         vision: VisionDataClient,
         rest: RestDataClient | None,
         *,
@@ -361,17 +437,19 @@ class CryptoKlineVisionData(ConnectionHolder):
     ) -> CompletionReport:
         # An archive that was not fetched is left for the next call. So is a damaged one, unless the REST interface
         # may have its bars; bars that it lacks too are missing until the archive is repaired.
-        failed = [archive for archive in report.failed if archive.series == series]
-        if any(isinstance(one.error, CacheBusyError) for one in failed):
+        series = one.series
+        if any(isinstance(archive.error, CacheBusyError) for archive in failed):
             # Its lock was waited for already.
             return CompletionReport(series, 0, (), (), has_changed=False)
-        left = [one.period.span for one in failed if rest is None or isinstance(one.error, NetworkError)]
-        damaged = tuple(one.period.span for one in failed if one.period.span not in left)
+        left = [
+            archive.period.span for archive in failed if rest is None or isinstance(archive.error, NetworkError)
+        ]
+        damaged = tuple(archive.period.span for archive in failed if archive.period.span not in left)
         now_ms = self._clock()
-        wanted = closed_part(outer_seconds(span), read_grid(self.folder, series), now_ms)
+        wanted = closed_part(outer_seconds(one.span), read_grid(self.folder, series), now_ms)
         scope = Scope(series, wanted, self.folder, rest, now_ms, damaged, refresh)
         completion = Completion(scope, vision.archives)
-        return await completion.run(left)
+        return await completion.run([*left, *one.left_out])
 
     @property
     def is_connected(self) -> bool:
@@ -411,3 +489,62 @@ class CryptoKlineVisionData(ConnectionHolder):
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "offline" if self._offline else "open"
         return f"<CryptoKlineVisionData {str(self.folder.root)!r} {state}>"
+
+
+def _look(folder: CacheFolder, wanted: Sequence[Wanted], present_ms: int) -> DownloadReport:
+    """What the cache has, without asking anybody."""
+    spans = {one.series: one.span for one in wanted}
+    missing = find_missing(folder, wanted, present_ms)
+    tails = find_untraded_tails(folder, spans)
+    return DownloadReport(spans, (), missing, present_ms=present_ms, untraded_tails=tails)
+
+
+def _look_back(folder: CacheFolder, wanted: Sequence[Wanted], report: DownloadReport) -> DownloadReport:
+    """A report with what the cache has after all sources were asked."""
+    closed = [
+        replace(one, span=completion.closed_part(one.span))
+        for one, completion in zip(wanted, report.completions, strict=True)
+    ]
+    missing = find_missing(folder, closed, report.present_ms)
+    unavailable: dict[SeriesKey, tuple[Absence, ...]] = {}
+    for series, spans in missing.items():
+        check_stop()
+        if spans:
+            found = (unavailable_absences(folder, series, span) for span in spans)
+            unavailable[series] = tuple(absence for absences in found for absence in absences)
+    # The series of which no source has anything. Where one failed, that is unknown.
+    failed = {archive.series for archive in report.failed}
+    failed |= {completion.series for completion in report.completions if completion.errors}
+    not_found = tuple(
+        series
+        for series, spans in missing.items()
+        if spans and series not in failed and not folder.segments(series)
+    )
+    return replace(
+        report,
+        missing=missing,
+        unavailable=unavailable,
+        not_found=not_found,
+        untraded_tails=find_untraded_tails(folder, report.spans),
+    )
+
+
+class _CompletionProgress:
+    """The progress of the archives, and then of the completion of each series."""
+
+    def __init__(self, on_progress: Callable[[Progress], None] | None, series_total: int) -> None:
+        self._on_progress = on_progress
+        self._latest = Progress(0, 0, 0, None, completed_total=series_total)
+
+    def of_archives(self, progress: Progress) -> None:
+        self._latest = replace(progress, completed_total=self._latest.completed_total)
+        self._tell()
+
+    def finish(self, series: SeriesKey) -> None:
+        completed_count = self._latest.completed_count + 1
+        self._latest = replace(self._latest, latest=None, series=series, completed_count=completed_count)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(self._latest)

@@ -1,4 +1,4 @@
-"""Fetching without `await`: `get_klines` and `ensure` for scripts, threads and notebooks."""
+"""Fetching without `await`: `get_klines`, `ensure` and `update` for scripts, threads and notebooks."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ckvd.acquisition.report import DownloadReport, Progress
     from ckvd.bars.klines import Klines
     from ckvd.bars.resample import ResampledKlines
+    from ckvd.cache.selection import Choice
     from ckvd.model.timespan import TimeLike
     from ckvd.segment.checks import Verify
 
@@ -114,7 +115,7 @@ def get_klines(
 
 def ensure(
     symbols: str | Sequence[str],
-    interval: str,
+    interval: str | Sequence[str],
     *,
     start: TimeLike,
     end: TimeLike = "now",
@@ -137,6 +138,22 @@ def ensure(
             refresh=refresh,
             on_progress=on_progress,
         ),
+    )
+
+
+def update(
+    symbols: Choice = None,
+    interval: Choice = None,
+    *,
+    market: Choice = None,
+    kind: Choice = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    **options: Unpack[DataOptions],
+) -> DownloadReport:
+    """Bring what the cache holds up to now, synchronously: see `CryptoKlineVisionData.update` and `get_klines`."""
+    return _run(
+        options,
+        lambda data: data.update(symbols, interval, market=market, kind=kind, on_progress=on_progress),
     )
 
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ckvd.acquisition.download import Download, pack_stored
 from ckvd.acquisition.limits import IngestLimits
+from ckvd.acquisition.planning import Wanted
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.untraded_tail import find_untraded_tails
 from ckvd.concurrency.work import Workers, in_thread
 from ckvd.errors import AddressError, ClientClosedError
 from ckvd.lifecycle import ConnectionHolder, Resource
-from ckvd.model.market import SeriesKey
+from ckvd.model.market import SeriesKey, series_of
 from ckvd.model.timespan import Span, now_ms
 from ckvd.network.transport import Transport
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY, VISION_LISTING_URL, VISION_URL
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from curl_cffi import AsyncSession
     from curl_cffi import Response as CurlResponse
 
-    from ckvd.acquisition.report import DownloadReport, Progress
+    from ckvd.acquisition.report import DownloadPlan, DownloadReport, Progress
     from ckvd.model.timespan import TimeLike
     from ckvd.vision.source import ArchiveSource
 
@@ -124,7 +125,7 @@ class VisionDataClient(ConnectionHolder):
     async def download(
         self,
         symbols: str | Sequence[str],
-        interval: str,
+        interval: str | Sequence[str],
         *,
         start: TimeLike,
         end: TimeLike,
@@ -140,8 +141,9 @@ class VisionDataClient(ConnectionHolder):
 
         Parameters
         ----------
-        symbols : str or sequence of str
-        interval, market, kind : str
+        symbols, interval : str or sequence of str
+            Each symbol at each interval.
+        market, kind : str
             See `SeriesKey.of`.
         start, end : str, int, datetime or numpy.datetime64
             The span; `start` is included, `end` is not.
@@ -162,9 +164,9 @@ class VisionDataClient(ConnectionHolder):
         ClientClosedError
             The client is or was closed.
         """
-        names = [symbols] if isinstance(symbols, str) else list(dict.fromkeys(symbols))
-        series = [SeriesKey.of(symbol, interval, market=market, kind=kind) for symbol in names]
-        return await self.download_series(series, Span.of(start, end), on_progress=on_progress)
+        series = series_of(symbols, interval, market=market, kind=kind)
+        span = Span.of(start, end, present_ms=self._clock())
+        return await self.download_series(series, span, on_progress=on_progress)
 
     async def download_series(
         self, series: Sequence[SeriesKey], span: Span, *, on_progress: Callable[[Progress], None] | None = None
@@ -173,7 +175,7 @@ class VisionDataClient(ConnectionHolder):
         with self._employed():
             report = await self.fetch_archives(series, span, on_progress=on_progress)
             await pack_stored(self.folder, report, self.limits)
-            tails = await in_thread(find_untraded_tails, self.folder, series, span)
+            tails = await in_thread(find_untraded_tails, self.folder, report.spans)
             return replace(report, untraded_tails=tails)
 
     async def fetch_archives(
@@ -189,7 +191,27 @@ class VisionDataClient(ConnectionHolder):
         Every archive stays in the segment that it was stored in.
         With `refresh`, what was unavailable is asked for again now.
         """
-        download = Download(
+        wanted = [Wanted(key, span) for key in dict.fromkeys(series)]
+        return await self.fetch(wanted, refresh=refresh, on_progress=on_progress)
+
+    async def fetch(
+        self,
+        wanted: Sequence[Wanted],
+        *,
+        refresh: bool = False,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> DownloadReport:
+        """`fetch_archives`, with a span for each series."""
+        with self._employed():
+            return await self._download(refresh=refresh, on_progress=on_progress).run(wanted)
+
+    async def survey(self, wanted: Sequence[Wanted], *, refresh: bool = False) -> DownloadPlan:
+        """Say what `fetch` would fetch. Archives are listed, none is fetched, and nothing is written."""
+        with self._employed():
+            return await self._download(refresh=refresh).survey(wanted)
+
+    def _download(self, *, refresh: bool, on_progress: Callable[[Progress], None] | None = None) -> Download:
+        return Download(
             self.archives,
             self.folder,
             limits=self.limits,
@@ -197,8 +219,6 @@ class VisionDataClient(ConnectionHolder):
             refresh=refresh,
             on_progress=on_progress,
         )
-        with self._employed():
-            return await download.run(series, span)
 
     def _employed(self) -> contextlib.AbstractContextManager[None]:
         """In the block, work in threads is stopped when this client is closed."""

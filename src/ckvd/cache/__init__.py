@@ -11,6 +11,7 @@ Reading:
 - `kline_cache`: `KlineCache`, which reads and scans the bars of a series.
 - `coverage`: which spans the cache has, and when to fetch each again.
 - `rows`: the rows of a span across segments: mapped, in chunks, in one table, or with their provenance.
+- `selection`: `SeriesFilter`, which series to work on.
 - `untraded_tail`: the bars at the end of a series in which nobody traded.
 
 Writing:

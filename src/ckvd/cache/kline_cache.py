@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 from ckvd.bars.klines import Klines
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.open_segments import OpenSegments, look_again, replaced_too_often
-from ckvd.cache.resolution import resolve, unavailable_spans
+from ckvd.cache.resolution import hull, resolve, unavailable_spans
 from ckvd.errors import IdentityError, NotCachedError
 from ckvd.lifecycle import AsyncBlock, SyncBlock
+from ckvd.model.grid import Grid
 from ckvd.model.market import Kind, SeriesKey
-from ckvd.model.timespan import Span, difference, union
+from ckvd.model.timespan import Span, difference, is_relative, now_ms, parse_time, union
 from ckvd.segment.checks import require_verify
 from ckvd.utils.async_cleanup import direct_file_cleanup
 from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX
@@ -72,8 +73,8 @@ class KlineCache(SyncBlock, AsyncBlock):
         symbol: str,
         interval: str,
         *,
-        start: TimeLike,
-        end: TimeLike,
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
         market: str = "spot",
         kind: str = "klines",
         missing: Literal["raise", "ignore"] = "raise",
@@ -84,8 +85,9 @@ class KlineCache(SyncBlock, AsyncBlock):
         ----------
         symbol, interval, market, kind : str
             The series, see `SeriesKey.of`.
-        start, end : str, int, datetime or numpy.datetime64
-            The span; `start` is included, `end` is not. See `parse_time`.
+        start, end : str, int, datetime or numpy.datetime64, optional
+            The span; `start` is included, `end` is not. See `parse_time`. By default from the first bar that the
+            cache holds, and to the last one: see `held`.
         missing : {"raise", "ignore"}
             What to do where the cache does not cover the span: raise, or return the bars that are there.
 
@@ -97,7 +99,8 @@ class KlineCache(SyncBlock, AsyncBlock):
         Raises
         ------
         NotCachedError
-            The cache does not cover the whole span; `missing` of the error says which parts.
+            The cache does not cover the whole span; `missing` of the error says which parts. Or a bound is left
+            out, and the cache has no bar of the series.
         IdentityError, TimeError
             The series or the span is invalid.
         SegmentError, CacheError
@@ -106,15 +109,15 @@ class KlineCache(SyncBlock, AsyncBlock):
             `missing` is neither of the two.
         """
         series = _cached_series(symbol, interval, market, kind)
-        return self.read_series(series, _cached_span(start, end), missing=missing)
+        return self.read_series(series, self._span(series, start, end, missing), missing=missing)
 
     def scan(
         self,
         symbol: str,
         interval: str,
         *,
-        start: TimeLike,
-        end: TimeLike,
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
         market: str = "spot",
         kind: str = "klines",
         rows: int = _SCAN_ROWS,
@@ -151,7 +154,7 @@ class KlineCache(SyncBlock, AsyncBlock):
             raise ValueError(f"a block holds at least one bar, not {rows}")
         series = _cached_series(symbol, interval, market, kind)
         require_bars(series)
-        blocks = self.scan_rows(series, _cached_span(start, end), rows=rows, missing=missing)
+        blocks = self.scan_rows(series, self._span(series, start, end, missing), rows=rows, missing=missing)
         return cast("Iterator[Klines]", blocks)
 
     def scan_rows(
@@ -198,8 +201,8 @@ class KlineCache(SyncBlock, AsyncBlock):
         self,
         symbols: str | Iterable[str],
         interval: str,
-        start: TimeLike,
-        end: TimeLike,
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
         columns: str | Iterable[str] = ("close",),
         *,
         market: str = "spot",
@@ -213,8 +216,11 @@ class KlineCache(SyncBlock, AsyncBlock):
         ----------
         symbols : str or iterable of str
             One or several. Their order is kept; a symbol given twice has two columns in every array.
-        interval, start, end, market, kind, missing
+        interval, market, kind, missing
             As for `read`.
+        start, end : str, int, datetime or numpy.datetime64, optional
+            As for `read`. By default from the first bar of any of the symbols, and to the last one. A symbol of
+            which the cache has fewer bars lacks nothing before its first bar then, or after its last one.
         columns : str or iterable of str
             One or several: any but `open_time`, which is the grid.
         traded : bool
@@ -240,9 +246,50 @@ class KlineCache(SyncBlock, AsyncBlock):
         series = [_cached_series(symbol, interval, market, kind) for symbol in names]
         if not series:
             raise IdentityError("a panel is made of at least one symbol, none was given")
-        span = _cached_span(start, end)
-        read = partial(self.read_series, span=span, missing=missing)
-        return build_panel(series, span, columns, read, traded=traded)
+        if start is not None and end is not None:
+            span = _cached_span(start, end)
+            return build_panel(
+                series, span, columns, partial(self.read_series, span=span, missing=missing), traded=traded
+            )
+        held = {key: self._held_part(key, start, end, missing) for key in series}
+        bars = [part for part in held.values() if part] or list(held.values())
+        span = Span(min(part.start_ms for part in bars), max(part.end_ms for part in bars))
+        return build_panel(
+            series, span, columns, lambda key: self.read_series(key, held[key], missing=missing), traded=traded
+        )
+
+    def _span(
+        self,
+        series: SeriesKey,
+        start: TimeLike | None,
+        end: TimeLike | None,
+        missing: Literal["raise", "ignore"],
+    ) -> Span:
+        """The span between two bounds; one that is left out is where the cache begins or ends."""
+        if start is not None and end is not None:
+            return _cached_span(start, end)
+        return self._held_part(series, start, end, missing)
+
+    def _held_part(
+        self,
+        series: SeriesKey,
+        start: TimeLike | None,
+        end: TimeLike | None,
+        missing: Literal["raise", "ignore"],
+    ) -> Span:
+        held = self.held(series)
+        if not held and missing == "raise":
+            raise NotCachedError(
+                f"{series}: the cache {self.folder.root} has no bar of it; fetch it (ckvd download), or pass "
+                'missing="ignore" to read what is there',
+                (),
+            )
+        present_ms = now_ms()
+        start_ms = held.start_ms if start is None else parse_time(start, present_ms=present_ms)
+        end_ms = held.end_ms if end is None else parse_time(end, present_ms=present_ms)
+        if start is None or end is None:  # a bound beyond all bars leaves nothing between
+            start_ms, end_ms = (start_ms, max(start_ms, end_ms)) if end is None else (min(start_ms, end_ms), end_ms)
+        return Span(start_ms, end_ms)
 
     def read_series(
         self, series: SeriesKey, span: Span, *, missing: Literal["raise", "ignore"] = "raise"
@@ -262,8 +309,8 @@ class KlineCache(SyncBlock, AsyncBlock):
         self,
         symbol: str,
         *,
-        start: TimeLike,
-        end: TimeLike,
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
         market: str = "um",
         missing: Literal["raise", "ignore"] = "raise",
     ) -> Funding:
@@ -287,14 +334,14 @@ class KlineCache(SyncBlock, AsyncBlock):
             See `read`.
         """
         series = SeriesKey.of(symbol, market=market, kind=Kind.FUNDING_RATE)
-        return cast("Funding", self.read_rows(series, _cached_span(start, end), missing=missing))
+        return cast("Funding", self.read_rows(series, self._span(series, start, end, missing), missing=missing))
 
     def metrics(
         self,
         symbol: str,
         *,
-        start: TimeLike,
-        end: TimeLike,
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
         market: str = "um",
         missing: Literal["raise", "ignore"] = "raise",
     ) -> Metrics:
@@ -318,7 +365,7 @@ class KlineCache(SyncBlock, AsyncBlock):
             See `read`.
         """
         series = SeriesKey.of(symbol, market=market, kind=Kind.METRICS)
-        return cast("Metrics", self.read_rows(series, _cached_span(start, end), missing=missing))
+        return cast("Metrics", self.read_rows(series, self._span(series, start, end, missing), missing=missing))
 
     def _read(self, series: SeriesKey, span: Span, missing: Literal["raise", "ignore"]) -> SeriesRows:
         winners, uncovered = self._winners(series, missing, span)
@@ -380,6 +427,38 @@ class KlineCache(SyncBlock, AsyncBlock):
         """Every series that has a folder in the cache, in order."""
         return self.folder.series()
 
+    def held(self, series: SeriesKey) -> Span:
+        """From the open of the first bar that the cache has of a series to the end of the last one.
+
+        It is empty where there is no bar. In between, bars may be missing.
+
+        Raises
+        ------
+        SegmentError, CacheError
+            See `read`.
+        """
+        self._require_open()
+        return look_again(self.folder, series, partial(self._held, series))
+
+    def _held(self, series: SeriesKey) -> Span:
+        listing = self.folder.segments(series)
+        self._require_open().confirm(series, listing)
+        winners = resolve(hull(listing), listing)
+        first = self._edge_ms(series, winners, 0)
+        last = self._edge_ms(series, reversed(winners), -1)
+        if first is None or last is None:
+            return Span(0, 0)
+        return Span(first, Grid.of(series.interval).slot(last).end_ms)
+
+    def _edge_ms(self, series: SeriesKey, winners: Iterable[Winner], row: int) -> int | None:
+        """The open time of a row, the first or the last, of the first segments that have one."""
+        for winner in winners:
+            rows = self._open_rows(series, winner)
+            open_time = rows.stored("open_time")
+            if open_time is not None and len(open_time):
+                return int(open_time[row])
+        return None
+
     def coverage(self, series: SeriesKey) -> tuple[Span, ...]:
         """Which spans of a series the cache covers, disjoint and in order."""
         return union(segment.span for segment in self.folder.segments(series))
@@ -413,8 +492,9 @@ def _cached_series(symbol: str, interval: str, market: str, kind: str) -> Series
 
 def _cached_span(start: TimeLike, end: TimeLike) -> Span:
     """`Span.of`, from a cache for text that always means the same moments."""
-    is_text = isinstance(start, str) and isinstance(end, str)
-    return _parsed_span(start, end) if is_text and "now" not in (start, end) else Span.of(start, end)
+    if isinstance(start, str) and isinstance(end, str) and not (is_relative(start) or is_relative(end)):
+        return _parsed_span(start, end)
+    return Span.of(start, end)
 
 
 def _blocks(

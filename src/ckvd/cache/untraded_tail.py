@@ -16,6 +16,7 @@ import numpy as np
 from ckvd.cache.open_segments import look_again, open_named
 from ckvd.cache.resolution import hull, resolve
 from ckvd.cache.rows import column_of
+from ckvd.concurrency.stopping import check_stop
 from ckvd.errors import CacheError, SegmentError
 from ckvd.model.market import Kind
 from ckvd.model.record import Record
@@ -24,7 +25,7 @@ from ckvd.model.timespan import Span, format_time
 from ckvd.utils.config import MAINTENANCE_CHUNK_ROWS, UNTRADED_TAIL_MIN_MS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from ckvd.cache.folder import CacheFolder
     from ckvd.cache.resolution import Winner
@@ -90,12 +91,15 @@ def find_untraded_tail(folder: CacheFolder, series: SeriesKey) -> UntradedTail |
     return look_again(folder, series, partial(_find, folder, series))
 
 
-def find_untraded_tails(
-    folder: CacheFolder, chosen: Iterable[SeriesKey], span: Span
-) -> dict[SeriesKey, UntradedTail]:
-    """The tails of some series, where they overlap a span. Errors: see `find_untraded_tail`."""
-    found = ((series, find_untraded_tail(folder, series)) for series in chosen)
-    return {series: tail for series, tail in found if tail is not None and tail.span.overlaps(span)}
+def find_untraded_tails(folder: CacheFolder, spans: Mapping[SeriesKey, Span]) -> dict[SeriesKey, UntradedTail]:
+    """The tails of some series, where they overlap the span of each. Errors: see `find_untraded_tail`."""
+    tails = {}
+    for series, span in spans.items():
+        check_stop()
+        tail = find_untraded_tail(folder, series)
+        if tail is not None and tail.span.overlaps(span):
+            tails[series] = tail
+    return tails
 
 
 def _find(folder: CacheFolder, series: SeriesKey) -> UntradedTail | None:

@@ -3,11 +3,14 @@
 - `app`: the command and its verbs.
 - `cache`: the verbs of `ckvd cache`.
 - `download`: `ckvd download`.
+- `fetching`: what the verbs that fetch share: options, progress, complaints and the exit status.
 - `main`: the entry point, which ends the process when a signal ends it or it cannot print.
 - `options`: options that several verbs share, and the exit status of an error.
 - `printing`: all printing: lines, tables, JSON and progress bars.
 - `show`: `ckvd show`.
+- `symbols`: the series that a command is about, by its arguments and a file.
 - `stop_signals`: Ctrl-C, SIGTERM and SIGHUP, which end every verb in order.
+- `update`: `ckvd update`.
 
 The exit statuses stand here because `main` needs them before it loads anything else. A command that a signal ends
 has 128 and the number of the signal: 130 for Ctrl-C, 143 for SIGTERM.

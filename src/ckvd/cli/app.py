@@ -7,6 +7,7 @@ So help and completion take no longer than Python itself: neither numpy nor what
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,19 +15,19 @@ import click
 from ckvd.cli.cache.app import cache
 from ckvd.cli.options import (
     InOrder,
+    bounds_options,
     cache_option,
-    end_option,
     end_or_now_option,
     exit_status_of_errors,
+    fetching_options,
     interval_option,
+    intervals_option,
     kind_option,
     market_option,
-    rest_url_option,
+    series_options,
     start_option,
     symbol_argument,
-    vision_url_option,
 )
-from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 from ckvd.version import __version__
 
 
@@ -43,40 +44,53 @@ def app() -> None:
 
 
 @app.command()
-@click.argument("symbols", nargs=-1, required=True, help="Symbols, such as BTCUSDT ETHUSDT.")
-@interval_option
+@click.argument("symbols", nargs=-1, help="Symbols, such as BTCUSDT ETHUSDT.")
+@click.option(
+    "--symbols-file",
+    "-f",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    help="A file with one symbol a line, and # before comments; - for standard input.",
+)
+@intervals_option
 @start_option
+@click.option("--days", type=click.IntRange(min=1), metavar="N", help="Begin so many days before now.")
 @end_or_now_option
 @market_option
 @kind_option
-@cache_option
-@vision_url_option
-@rest_url_option
-@click.option("--no-rest", is_flag=True, help="Use archives only.")
+@fetching_options
 @click.option("--offline", is_flag=True, help="Open no connection: say what the cache lacks.")
-@click.option(
-    "--jobs",
-    "-j",
-    type=click.IntRange(1, 64),
-    default=DOWNLOAD_CONCURRENCY,
-    show_default=True,
-    help="Archives fetched at a time.",
-)
-@click.option("--require-checksum", is_flag=True, help="Refuse archives without a CHECKSUM file.")
 @click.option("--refresh", is_flag=True, help="Ask again at once for what was unavailable before.")
 @exit_status_of_errors()
 def download(**given: Any) -> None:
-    """Download klines into the cache; what is there already is not fetched again."""
+    """Download klines into the cache; what is there already is not fetched again.
+
+    Begin at --start, or some --days ago. Every symbol is downloaded at every --interval.
+    """
     from ckvd.cli.download import download
 
     download(**given)
 
 
 @app.command()
+@series_options
+@fetching_options
+@exit_status_of_errors()
+def update(**given: Any) -> None:
+    """Bring every series that the cache holds up to now, each from where it ends: for cron.
+
+    What is provisional or was unavailable is asked for again where its time has come. Nothing is asked for twice,
+    and nothing that was never downloaded. Status 1: something failed or is missing, such as a series that another
+    process has locked; the others are up to date.
+    """
+    from ckvd.cli.update import update
+
+    update(**given)
+
+
+@app.command()
 @symbol_argument
 @interval_option
-@start_option
-@end_option
+@bounds_options
 @market_option
 @kind_option
 @cache_option
@@ -90,7 +104,7 @@ def download(**given: Any) -> None:
 )
 @exit_status_of_errors()
 def show(**given: Any) -> None:
-    """Show bars of the cache with their gaps, flags and sources. It opens no connection."""
+    """Show bars of the cache with their gaps, flags and sources, by default all. It opens no connection."""
     from ckvd.cli.show import show
 
     show(**given)

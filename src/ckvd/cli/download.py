@@ -2,138 +2,77 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ckvd.acquisition.report import CompletionReport, DownloadReport, Progress
-from ckvd.cli import EXIT_INCOMPLETE
-from ckvd.cli.printing import complain, format_nbytes, is_progress_shown, progress_bar, say, say_on_stderr
-from ckvd.cli.stop_signals import stop_signals
-from ckvd.model.market import MINUTE_MS, Interval, Kind, Market, SeriesKey
-from ckvd.model.timespan import Span, format_time
+from ckvd.cli.fetching import Fetching, describe_fetched
+from ckvd.cli.printing import complain
+from ckvd.cli.symbols import read_symbols, resolve_series
+from ckvd.model.market import Interval, Kind, Market
+from ckvd.model.timespan import Span, now_ms
+
+if TYPE_CHECKING:
+    from ckvd.acquisition.report import DownloadReport
 
 
 def download(
     *,
     symbols: tuple[str, ...],
-    interval: Interval,
-    start: str,
+    symbols_file: Path | None,
+    interval: tuple[Interval, ...],
+    start: str | None,
+    days: int | None,
     end: str,
     market: Market,
     kind: Kind,
-    cache: Path | None,
-    vision_url: str | None,
-    rest_url: str | None,
-    no_rest: bool,
-    offline: bool,
-    jobs: int,
-    require_checksum: bool,
     refresh: bool,
+    dry_run: bool,
+    **options: Any,
 ) -> None:
     """`ckvd download`."""
-    series = [SeriesKey.of(symbol, interval, market=market, kind=kind) for symbol in dict.fromkeys(symbols)]
-    options = {
-        "cache": cache,
-        "vision_url": vision_url,
-        "rest_url": rest_url,
-        "use_rest": not no_rest,
-        "offline": offline,
-        "concurrency": jobs,
-        "is_checksum_required": require_checksum,
-    }
-    with _show_progress() as on_progress:
-        report = stop_signals.run(_download(series, Span.of(start, end), options, refresh, on_progress))
-    _print_report(report)
-    is_known = any(spans and series not in report.not_found for series, spans in report.missing.items())
-    if is_known and not (report.archives or refresh):
+    span = _span_of(start, days, end)
+    named = [*symbols, *(() if symbols_file is None else read_symbols(symbols_file))]
+    if not named:
+        raise click.UsageError("name symbols, such as BTCUSDT, or a file of them with --symbols-file")
+    series = resolve_series(named, interval, market=market, kind=kind)
+    fetching = Fetching.of(**options)
+    if dry_run:
+        fetching.print_plan(fetching.run(lambda data, _: data.survey(series, span, refresh=refresh)))
+        return
+    report = fetching.run(
+        lambda data, on_progress: data.ensure_series(series, span, refresh=refresh, on_progress=on_progress)
+    )
+    fetching.tell(report)
+    _print_summary(fetching, report, span)
+    is_known = any(spans and key not in report.not_found for key, spans in report.missing.items())
+    if is_known and not (report.archives or refresh or fetching.json):
         complain("unavailable before, and asked for again when its time has come; --refresh asks at once")
-    if not (report.is_complete and report.is_closed):
-        raise click.exceptions.Exit(EXIT_INCOMPLETE)
+    fetching.end(report)
 
 
-async def _download(
-    series: list[SeriesKey],
-    span: Span,
-    options: dict[str, Any],
-    refresh: bool,
-    on_progress: Callable[[Progress], None],
-) -> DownloadReport:
-    # Loads HTTP, which --help and the other verbs do not need.
-    from ckvd.api.crypto_kline_vision_data import CryptoKlineVisionData  # noqa: PLC0415
-
-    async with CryptoKlineVisionData(**options) as data:
-        return await data.ensure_series(series, span, refresh=refresh, on_progress=on_progress)
+def _span_of(start: str | None, days: int | None, end: str) -> Span:
+    """The span of --start or --days, and --end."""
+    if days is not None and start is not None:
+        raise click.UsageError("--days and --start both say where to begin: give one of them")
+    if days is not None:
+        start = f"{days}d"
+    if start is None:
+        raise click.UsageError("say where to begin: --start TIME, such as 2024-01-31 or 30d, or --days 30")
+    return Span.of(start, end, present_ms=now_ms())
 
 
-@contextlib.contextmanager
-def _show_progress() -> Iterator[Callable[[Progress], None]]:
-    """Show progress until the block ends: a bar on a terminal, else a line for each archive."""
-    with progress_bar("downloading", is_in_bytes=True) as update:
-
-        def show(progress: Progress) -> None:
-            update(
-                description=f"{progress.archive_count} of {progress.archive_total} archives",
-                completed=progress.nbytes,
-                total=progress.nbytes_total,
-            )
-
-        yield show if is_progress_shown() else _print_progress
-
-
-def _print_progress(progress: Progress) -> None:
-    latest = progress.latest
-    if latest is not None:
-        count = f"{progress.archive_count}/{progress.archive_total}"
-        say_on_stderr(f"{count} {latest.series} {latest.period} {latest.outcome}")
-
-
-def _print_report(report: DownloadReport) -> None:
-    for archive in report.archives:
-        for note in archive.notes:
-            complain(note if archive.error is not None else f"{archive.series} {archive.period}: {note}")
-    for completion in report.completions:
-        _print_completion(completion)
-    for series, spans in report.missing.items():
-        for span in spans:
-            why = report.why(series, span)
-            complain(f"{series}: {span} is not in the cache" + (f": {why}" if why else ""))
+def _print_summary(fetching: Fetching, report: DownloadReport, span: Span) -> None:
     for series, tail in report.untraded_tails.items():
-        say(f"{series}: {tail}")
-    _print_totals(report)
-
-
-def _print_completion(completion: CompletionReport) -> None:
-    for error in completion.errors:
-        complain(f"{completion.series}: {error}")
-    if completion.conflict_open_times:
-        count = len(completion.conflict_open_times)
-        complain(f"{completion.series}: sources disagree on {count} bars; the daily archive's were kept")
-    if completion.impossible_open_times:
-        count = len(completion.impossible_open_times)
-        complain(f"{completion.series}: no market can make {count} bars of the REST interface; kept as published")
-    for absence in completion.beyond_archives:
-        again = format_time(absence.recheck_ms // MINUTE_MS * MINUTE_MS)
-        complain(f"{completion.series}: {absence.span} lies {absence.reason}; asked for again from {again}")
-
-
-def _print_totals(report: DownloadReport) -> None:
+        fetching.say(f"{series}: {tail}")
     if report.covered_before:
-        say("everything was in the cache already")
+        fetching.say(f"everything was in the cache already, {fetching.root}")
         return
-    if not report.is_closed:
-        complain(f"no bar of {report.span} is closed yet" if report.span else f"{report.span} is empty")
-        return
-    nbytes = sum(archive.nbytes for archive in report.stored)
-    rest_bar_count = sum(completion.rest_bar_count for completion in report.completions)
-    parts = [f"{len(report.stored)} archives stored ({format_nbytes(nbytes)})", f"{len(report.failed)} failed"]
-    if rest_bar_count:
-        parts.append(f"{rest_bar_count} bars from the REST interface")
-    if report.outside_row_count:
-        parts.append(f"{report.outside_row_count} rows of other periods left out")
-    if report.impossible_count:
-        parts.append(f"{report.impossible_count} impossible bars")
-    say(", ".join(parts))
+    for series in report.unclosed:
+        whose = "" if len(report.unclosed) == len(report.spans) == 1 else f" of {series}"
+        complain(f"no bar{whose} of {span} is closed yet" if span else f"{span} is empty")
+        if not span:
+            break
+    if len(report.unclosed) < len(report.spans):
+        fetching.say(f"{describe_fetched(report)}, in {fetching.root}")

@@ -15,6 +15,7 @@ from ckvd.cli import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_USAGE
 from ckvd.cli.printing import complain
 from ckvd.errors import AddressError, CkvdError, IdentityError, TimeError, cannot
 from ckvd.model.market import Interval, Kind, Market, parse_interval
+from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -62,17 +63,18 @@ class IntervalName(click.ParamType[Interval]):
 symbol_argument = click.argument("symbol", help="A symbol, such as BTCUSDT.")
 _INTERVAL: Final = partial(click.option, "--interval", "-i", type=IntervalName(), metavar=IntervalName.name)
 interval_option = _INTERVAL(required=True, help="Length of a bar, as in archive names.")
+intervals_option = _INTERVAL(
+    required=True, multiple=True, help="Length of a bar, as in archive names (repeatable)."
+)
 market_option = click.option(
     "--market", "-m", type=OneOf(Market), default="spot", show_default=True, help="Spot, USD-M or COIN-M futures."
 )
 kind_option = click.option(
     "--kind", "-k", type=OneOf(Kind), default="klines", show_default=True, help="What the bars are made of."
 )
-start_option = click.option(
-    "--start", required=True, metavar="TIME", help="First moment: an ISO date or time, such as 2024-01-31T12:00Z."
-)
-_END: Final = "First moment after the span: ISO date or time, or `now`."
-end_option = click.option("--end", required=True, metavar="TIME", help=_END)
+_TIME: Final = "ISO date or time, `30d` or `12h` before now, `yesterday`, `today` or `now`"
+start_option = click.option("--start", metavar="TIME", help=f"First moment: {_TIME}.")
+_END: Final = f"First moment after the span: {_TIME}."
 end_or_now_option = click.option("--end", default="now", show_default=True, metavar="TIME", help=_END)
 cache_option = click.option(
     "--cache",
@@ -104,10 +106,28 @@ _SERIES: Final = (
 )
 # Which span of them: `Bounds` has the values.
 _BOUNDS: Final = (
-    click.option("--start", metavar="TIME", help="First moment: an ISO date or time [default: the first]."),
+    click.option("--start", metavar="TIME", help=f"First moment: {_TIME} [default: the first]."),
+    click.option("--end", metavar="TIME", help=f"First moment after the span: {_TIME} [default: the last]."),
+)
+# How to fetch, and how much to say: `Fetching` has the values.
+_FETCHING: Final = (
+    cache_option,
+    vision_url_option,
+    rest_url_option,
+    click.option("--no-rest", is_flag=True, help="Use archives only."),
     click.option(
-        "--end", metavar="TIME", help="First moment after the span: ISO date or time, or `now` [default: the last]."
+        "--jobs",
+        "-j",
+        type=click.IntRange(1, 64),
+        default=DOWNLOAD_CONCURRENCY,
+        show_default=True,
+        help="Archives fetched at a time.",
     ),
+    click.option("--require-checksum", is_flag=True, help="Refuse archives without a CHECKSUM file."),
+    click.option("--dry-run", is_flag=True, help="Say what would be fetched, and write nothing."),
+    click.option("--quiet", "-q", is_flag=True, help="Say only what failed or is missing."),
+    click.option("--verbose", "-v", is_flag=True, help="Say a line for each archive, on standard error."),
+    json_option,
 )
 
 
@@ -119,6 +139,11 @@ def series_options(function: _Function) -> _Function:
 def bounds_options(function: _Function) -> _Function:
     """Add --start and --end, either of which may be left out."""
     return _add(_BOUNDS, function)
+
+
+def fetching_options(function: _Function) -> _Function:
+    """Add the options of verbs that fetch."""
+    return _add(_FETCHING, function)
 
 
 def _add(options: tuple[Callable[[Any], Any], ...], function: _Function) -> _Function:

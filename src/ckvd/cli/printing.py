@@ -131,7 +131,7 @@ def is_progress_shown() -> bool:
 
 @contextlib.contextmanager
 def progress_bar(
-    description: str, total: int | None = None, *, is_in_bytes: bool = False
+    description: str, total: int | None = None, *, is_timed: bool = False
 ) -> Iterator[Callable[..., None]]:
     """Show progress on the last line of the terminal on standard error until the block ends; elsewhere nothing.
 
@@ -139,8 +139,9 @@ def progress_bar(
     ----------
     description : str
     total : int, optional
-        How much there is to do. Without it, and unless `is_in_bytes`, only the description is shown.
-    is_in_bytes : bool
+        How much there is to do. Without it only the description is shown.
+    is_timed : bool
+        Whether to show how much time is left.
 
     Yields
     ------
@@ -164,9 +165,7 @@ def progress_bar(
         leave=False,
         ncols=columns,
         nrows=lines,
-        bar_format=_form(total, is_in_bytes=is_in_bytes),
-        unit="B",
-        unit_scale=is_in_bytes,
+        bar_format=_form(total, is_timed=is_timed),
     ) as bar:
 
         def update(
@@ -178,7 +177,7 @@ def progress_bar(
         ) -> None:
             if total is not None:
                 bar.total = total
-                bar.bar_format = _form(total, is_in_bytes=is_in_bytes)
+                bar.bar_format = _form(total, is_timed=is_timed)
             bar.update(advance if completed is None else completed - bar.n)
             if description not in (None, bar.desc):
                 bar.set_description_str(description)
@@ -187,11 +186,11 @@ def progress_bar(
         bar.refresh()  # tqdm skips what changes within a tenth of a second.
 
 
-def _form(total: int | None, *, is_in_bytes: bool) -> str:
+def _form(total: int | None, *, is_timed: bool) -> str:
     """What a progress bar shows, in tqdm's words."""
     if total is None:
-        return "{desc} {n_fmt} {rate_fmt}" if is_in_bytes else "{desc}"
-    return _BAR + ("{n_fmt}/{total_fmt} {rate_fmt}, {remaining} left" if is_in_bytes else "{n_fmt}/{total_fmt}")
+        return "{desc}"
+    return _BAR + ("{n_fmt}/{total_fmt}, {remaining} left" if is_timed else "{n_fmt}/{total_fmt}")
 
 
 def track(items: Sequence[_T], description: str) -> Iterator[_T]:

@@ -10,19 +10,20 @@ import numpy as np
 from ckvd.bars.klines import Klines
 from ckvd.cache import open_cache
 from ckvd.cli import EXIT_INCOMPLETE
+from ckvd.cli.options import exit_with
 from ckvd.cli.printing import complain, print_row, say
 from ckvd.errors import shown
 from ckvd.model.market import Interval, Kind, Market, SeriesKey
 from ckvd.model.table import BarFlag
-from ckvd.model.timespan import Span, format_time
+from ckvd.model.timespan import format_time
 
 
 def show(
     *,
     symbol: str,
     interval: Interval,
-    start: str,
-    end: str,
+    start: str | None,
+    end: str | None,
     market: Market,
     kind: Kind,
     cache: Path | None,
@@ -31,9 +32,14 @@ def show(
     """`ckvd show`."""
     with open_cache(cache) as opened:
         series = SeriesKey.of(symbol, interval, market=market, kind=kind)
-        klines = opened.read_series(series, Span.of(start, end), missing="ignore")
+        klines = opened.read(symbol, interval, start=start, end=end, market=market, kind=kind, missing="ignore")
         _print_bars(klines, rows)
         _print_facts(klines)
+        if not klines.span and not opened.coverage(series):
+            raise exit_with(
+                EXIT_INCOMPLETE,
+                f"{series}: nothing of it is in the cache {opened.folder.root}; fetch it with ckvd download",
+            )
         for span in klines.missing:
             complain(f"{series}: {span} is not in the cache {opened.folder.root}; fetch it with ckvd download")
         if klines.missing:

@@ -1,4 +1,6 @@
-"""Concurrency: `run_together` for coroutines, `in_thread` and `Batching` for work in threads, `Workers` to stop it.
+"""Concurrency: coroutines together, and work in threads that can be stopped.
+
+`run_together` and `run_bounded` run coroutines, `in_thread` and `Batching` work in threads, and `Workers` stops it.
 
 A thread cannot be cancelled, so its work is told to stop: it raises an error at its next `check_stop`. A caller
 that is cancelled tells its own work, a client that is closed tells all of it. Either then waits until the step at
@@ -20,7 +22,7 @@ from concurrent.futures import Future as ThreadFuture
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast
 
 from ckvd.concurrency.stopping import check_stop, stopped_by
 from ckvd.errors import ClientClosedError
@@ -350,3 +352,22 @@ async def run_together(coroutines: Iterable[Coroutine[Any, Any, _T]]) -> list[_T
             first = first.exceptions[0]
         raise first from first.__cause__  # without the group as its context, and with its own cause
     return [task.result() for task in tasks]
+
+
+async def run_bounded(
+    work: Callable[[Item], Coroutine[Any, Any, _T]], items: Sequence[Item], *, count: int
+) -> list[_T]:
+    """Call a coroutine function with each of many items, and return the results in the order of the items.
+
+    At most `count` calls are under way, and no more tasks exist: items that wait cost nothing. Errors are those of
+    `run_together`; no other item is begun after one.
+    """
+    results: list[_T | None] = [None] * len(items)
+    waiting = iter(enumerate(items))
+
+    async def work_on_waiting() -> None:
+        for place, item in waiting:
+            results[place] = await work(item)
+
+    await run_together([work_on_waiting() for _ in range(min(count, len(items)))])
+    return cast("list[_T]", results)

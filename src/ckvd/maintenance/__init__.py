@@ -3,7 +3,6 @@
 Functions take a `CacheFolder`, mostly with a `SeriesFilter`, and return dataclasses; the command line only prints
 them. Beside most functions that change files stands one that only shows the change.
 
-- `selection`: `SeriesFilter`, which series to work on.
 - `inventory`: what a cache has: summaries of series and segments, totals.
 - `gap_report`: missing bars and their reasons, and how full each month is.
 - `verification`: what is wrong with a cache, as `Finding`s.

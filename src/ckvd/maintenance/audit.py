@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from ckvd.acquisition.ingest import fetch_table
 from ckvd.cache.download_folder import download_folder
+from ckvd.cache.selection import EVERYTHING
 from ckvd.concurrency.work import in_thread
 from ckvd.errors import FATAL_ERRORS, CacheBusyError, CkvdError, ClientClosedError, containing
 from ckvd.maintenance.bar_difference import BarDifference
 from ckvd.maintenance.cached_archives import compare_archive, list_cached_archives, replace_archive
-from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.record import Record
 from ckvd.network.response import parse_http_date
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder
+    from ckvd.cache.selection import SeriesFilter
     from ckvd.maintenance.cached_archives import CachedArchive
-    from ckvd.maintenance.selection import SeriesFilter
     from ckvd.model.calendar import Cadence
     from ckvd.model.market import SeriesKey
     from ckvd.model.provenance import Source

@@ -19,12 +19,12 @@ from ckvd.acquisition.ingest import fetch_table
 from ckvd.cache.download_folder import download_folder
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.rows import read_contents
+from ckvd.cache.selection import EVERYTHING
 from ckvd.concurrency.work import in_thread, run_together
 from ckvd.errors import FATAL_ERRORS, CkvdError, IdentityError, InvalidSymbolError, containing
 from ckvd.maintenance.audit import list_by_path
 from ckvd.maintenance.bar_difference import BarDifference, compare_tables, rows_where
 from ckvd.maintenance.inventory import describe_segments
-from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.calendar import Cadence, days_of, months_of
 from ckvd.model.market import DAY_MS, Kind
 from ckvd.model.provenance import Origin, narrow
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from ckvd.acquisition.ingest import ReadArchive
     from ckvd.cache.folder import CacheFolder
-    from ckvd.maintenance.selection import SeriesFilter
+    from ckvd.cache.selection import SeriesFilter
     from ckvd.model.market import SeriesKey
     from ckvd.model.provenance import Source
     from ckvd.rest.rest_data_client import RestDataClient

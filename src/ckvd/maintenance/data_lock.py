@@ -26,8 +26,8 @@ import numpy as np
 
 from ckvd.cache.coverage import unavailable_spans_of
 from ckvd.cache.rows import column_of, stream_rows
+from ckvd.cache.selection import EVERYTHING
 from ckvd.errors import CkvdError, DataLockError, NotCachedError, cannot
-from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.market import SeriesKey
 from ckvd.model.record import Record, as_json, fields_as_json
 from ckvd.model.table import CLOSE_TIME_US, OPEN_TIME_US, fields_of
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder
-    from ckvd.maintenance.selection import SeriesFilter
+    from ckvd.cache.selection import SeriesFilter
 
 
 UNAVAILABLE_SHA256: Final = hashlib.sha256(b"unavailable").hexdigest()

@@ -18,9 +18,9 @@ from ckvd.cache.open_segments import look_again
 from ckvd.cache.packing import survey_packing
 from ckvd.cache.resolution import resolve, superseded
 from ckvd.cache.rows import read_grid
+from ckvd.cache.selection import EVERYTHING
 from ckvd.cache.untraded_tail import untraded_tail_of
 from ckvd.errors import CacheError, SegmentError, cannot, concerns_one_place, containing
-from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.gaps import SCANNED_BARS_MAX, count_filled, find_gaps
 from ckvd.model.provenance import Absence, Origin, Source
 from ckvd.model.record import Record, as_json, fields_as_json
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
     from ckvd.cache.folder import CacheFolder, SegmentName
+    from ckvd.cache.selection import SeriesFilter
     from ckvd.cache.untraded_tail import UntradedTail
     from ckvd.errors import CkvdError
-    from ckvd.maintenance.selection import SeriesFilter
     from ckvd.model.grid import Grid
     from ckvd.model.market import SeriesKey
     from ckvd.segment.header import SegmentHeader

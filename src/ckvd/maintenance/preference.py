@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from ckvd.cache.resolution import resolve
 from ckvd.cache.rows import read_contents
+from ckvd.cache.selection import EVERYTHING
 from ckvd.cache.store import SeriesStore
 from ckvd.errors import CacheBusyError, CkvdError
 from ckvd.maintenance.bar_difference import differing_rows
 from ckvd.maintenance.comparison import Against, Agreement, Comparison, compare_bars, each_compared, find_other_bars
-from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.provenance import narrow
 from ckvd.model.table import merge_tables, rows_within
 from ckvd.model.timespan import union
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from ckvd.cache.folder import CacheFolder
+    from ckvd.cache.selection import SeriesFilter
     from ckvd.maintenance.comparison import OtherBars
-    from ckvd.maintenance.selection import SeriesFilter
     from ckvd.model.market import SeriesKey
     from ckvd.model.timespan import Span
     from ckvd.rest.rest_data_client import RestDataClient

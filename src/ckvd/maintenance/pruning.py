@@ -19,9 +19,9 @@ from ckvd.cache.packing import merge_segments
 from ckvd.cache.packing_plan import Merge, PackInput
 from ckvd.cache.resolution import Winner, hull, resolve, superseded
 from ckvd.cache.rows import count_rows
+from ckvd.cache.selection import EVERYTHING
 from ckvd.cache.store import SeriesStore
 from ckvd.errors import CacheBusyError, CacheError, SegmentError, cannot, containing
-from ckvd.maintenance.selection import EVERYTHING
 from ckvd.model.timespan import Span, difference
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder, SegmentName
+    from ckvd.cache.selection import SeriesFilter
     from ckvd.errors import CkvdError
-    from ckvd.maintenance.selection import SeriesFilter
     from ckvd.model.market import SeriesKey
 
 # All years in which times are valid.

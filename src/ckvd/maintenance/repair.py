@@ -25,6 +25,7 @@ from ckvd.cache.folder import SegmentName, is_there, parse_segment_name
 from ckvd.cache.leftovers import Leftover, remove_leftovers
 from ckvd.cache.resolution import Winner, resolve
 from ckvd.cache.rows import read_contents
+from ckvd.cache.selection import EVERYTHING
 from ckvd.cache.store import SeriesStore
 from ckvd.concurrency.work import run_together
 from ckvd.errors import (
@@ -46,7 +47,6 @@ from ckvd.maintenance.quarantine import (
     settle,
 )
 from ckvd.maintenance.refusals import Refusals
-from ckvd.maintenance.selection import EVERYTHING
 from ckvd.maintenance.verification import (
     REPAIRABLE,
     Finding,
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder
-    from ckvd.maintenance.selection import SeriesFilter
+    from ckvd.cache.selection import SeriesFilter
     from ckvd.model.calendar import Period
     from ckvd.model.market import SeriesKey
     from ckvd.model.provenance import Source

@@ -10,10 +10,13 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ckvd.errors import IdentityError
 from ckvd.utils.config import SYMBOL_LENGTH_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 SECOND_MS: Final = 1_000
 MINUTE_MS: Final = 60 * SECOND_MS
@@ -106,6 +109,16 @@ def _choose(choices: type[_Choice], value: str, noun: str) -> _Choice:
         raise IdentityError(f"unknown {noun} {value!r}: expected one of {known}") from None
 
 
+def parse_market(value: str) -> Market:
+    """Parse the name of a market. Raises IdentityError if no market has it."""
+    return _choose(Market, value, "market")
+
+
+def parse_kind(value: str) -> Kind:
+    """Parse the name of a kind. Raises IdentityError if no kind has it."""
+    return _choose(Kind, value, "kind")
+
+
 def parse_interval(value: str) -> Interval:
     """Parse an interval: its name in archives, or `1M`, the name of a month in the REST interface.
 
@@ -127,7 +140,8 @@ _DEVICES: Final = frozenset(
 EVENTS: Final = "events"
 
 
-def _validate_symbol(symbol: object) -> None:
+def require_symbol(symbol: object) -> None:
+    """Raise IdentityError unless a text can be a symbol, and can name a folder on every disk."""
     if not isinstance(symbol, str):
         raise IdentityError(f"a symbol is text, found {type(symbol).__name__}: {symbol!r}")
     if not 1 <= len(symbol) <= SYMBOL_LENGTH_MAX:
@@ -179,7 +193,7 @@ class SeriesKey:
     interval: Interval | None
 
     def __post_init__(self) -> None:
-        _validate_symbol(self.symbol)
+        require_symbol(self.symbol)
         if self.market is Market.SPOT and self.kind is not Kind.KLINES:
             raise IdentityError(f"{self.kind} exist for futures only: choose market um or cm, or kind klines")
         if (self.interval is None) is not (self.kind is Kind.FUNDING_RATE):
@@ -214,15 +228,11 @@ class SeriesKey:
         IdentityError
             The market, kind or interval is unknown, they do not fit together, or the symbol cannot name a folder.
         """
-        chosen = _choose(Kind, kind, "kind")
+        chosen = parse_kind(kind)
         if interval is None and chosen is Kind.METRICS:
             interval = Interval.M5
-        return cls(
-            _choose(Market, market, "market"),
-            chosen,
-            symbol,
-            None if interval is None else parse_interval(interval),
-        )
+        length = None if interval is None else parse_interval(interval)
+        return cls(parse_market(market), chosen, symbol, length)
 
     @classmethod
     def of_folder(cls, symbol: str, name: str, *, market: str, kind: str) -> SeriesKey:
@@ -261,3 +271,16 @@ class SeriesKey:
 
     def __str__(self) -> str:
         return f"{self.market}/{self.kind}/{self.symbol}/{self.folder_name}"
+
+
+def series_of(
+    symbols: str | Iterable[str], intervals: str | Iterable[str] | None, *, market: str, kind: str
+) -> list[SeriesKey]:
+    """Each symbol at each interval, in this order, each series once. Kinds without bars need no interval.
+
+    Errors: see `SeriesKey.of`.
+    """
+    names = (symbols,) if isinstance(symbols, str) else symbols
+    lengths = (intervals,) if intervals is None or isinstance(intervals, str) else tuple(intervals)
+    series = (SeriesKey.of(name, length, market=market, kind=kind) for name in names for length in lengths)
+    return list(dict.fromkeys(series))

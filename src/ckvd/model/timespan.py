@@ -1,6 +1,7 @@
 """Parsing and formatting times, and half-open spans of time.
 
-All times are integer milliseconds since 1970-01-01 UTC. Only `now_ms` reads a clock; everything else is pure.
+All times are integer milliseconds since 1970-01-01 UTC. Only `now_ms` reads a clock, and `parse_time` asks it for a
+time that is relative to the present, unless it is told the present; everything else is pure.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from ckvd.errors import TimeError
-from ckvd.model.market import DAY_MS
+from ckvd.model.market import DAY_MS, UNIT_MS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,16 +30,26 @@ _TIME_MAX_MS: Final = (dt.datetime(_YEAR_MAX, 1, 1, tzinfo=dt.UTC) - _EPOCH) // 
 _NUMBER_MIN_MS: Final = 10**11
 _FINER_UNITS: Final = (("microseconds", 10**3), ("nanoseconds", 10**6))
 _EXPECTED: Final = "expected an ISO date, a datetime or integer milliseconds"
+# Times before the present: `12h`, `30d`, `2w`. Months and years differ in length, and `m` may be taken for months.
+_BEFORE_NOW: Final = re.compile(r"(\d{1,7})([hdw])", re.ASCII)
+# The last letters of all texts that are relative to the present; no other time ends with one of them.
+_RELATIVE_ENDINGS: Final = ("w", "y", "h", "d")
 
 
-def parse_time(value: TimeLike) -> int:
+def parse_time(value: TimeLike, *, present_ms: int | None = None) -> int:
     """Convert a time to milliseconds.
 
     Parameters
     ----------
     value : str, int, float, datetime, date or numpy.datetime64
-        An ISO 8601 date or time, `now`, a `datetime` (naive means UTC), or milliseconds as an integer or a whole
-        float. 0 is the earliest time, in any unit.
+        An ISO 8601 date or time, a text that is relative to the present, a `datetime` (naive means UTC), or
+        milliseconds as an integer or a whole float. 0 is the earliest time, in any unit.
+
+        Relative to the present are `now`, `today` and `yesterday` (the midnight, UTC, with which they began), and
+        a whole number with `h`, `d` or `w`: so many hours, days of 24 hours or weeks before now. They are lower
+        case, without blanks.
+    present_ms : int, optional
+        The present, for texts that are relative to it; by default that of the system's clock.
 
     Returns
     -------
@@ -51,7 +62,7 @@ def parse_time(value: TimeLike) -> int:
         The value is not a time, is finer than a millisecond, or lies outside the years 1970 to 2200. Numbers in
         another unit are refused: seconds (below 10**11), microseconds and nanoseconds.
     """
-    moment_ms = _to_ms(value)
+    moment_ms = _to_ms(value, present_ms)
     if not 0 <= moment_ms <= _TIME_MAX_MS:
         raise TimeError(
             f"time {value!r} lies outside the years {_YEAR_MIN} to {_YEAR_MAX}: integers are milliseconds"
@@ -59,7 +70,12 @@ def parse_time(value: TimeLike) -> int:
     return moment_ms
 
 
-def _to_ms(value: TimeLike) -> int:
+def is_relative(text: str) -> bool:
+    """Whether a text, if it is a time at all, is relative to the present: it means another moment later on."""
+    return text.endswith(_RELATIVE_ENDINGS)
+
+
+def _to_ms(value: TimeLike, present_ms: int | None = None) -> int:
     # numpy counts a difference of times among its integers.
     if isinstance(value, (bool, np.timedelta64)):
         raise TimeError(f"{value!r} is no time: {_EXPECTED}")
@@ -68,7 +84,7 @@ def _to_ms(value: TimeLike) -> int:
     if isinstance(value, np.datetime64):
         return _datetime64_to_ms(value)
     if isinstance(value, str):
-        return _text_to_ms(value)
+        return _text_to_ms(value, present_ms)
     if isinstance(value, dt.datetime):
         if value != value:  # noqa: PLR0124  (pandas' NaT is a datetime that differs from itself)
             raise TimeError(f"NaT is no time: {_EXPECTED}")
@@ -126,9 +142,9 @@ def _datetime64_to_ms(value: np.datetime64) -> int:
     return int(moment.astype(np.int64))
 
 
-def _text_to_ms(text: str) -> int:
-    if text == "now":
-        return now_ms()
+def _text_to_ms(text: str, present_ms: int | None) -> int:
+    if is_relative(text):
+        return _relative_to_ms(text, now_ms() if present_ms is None else present_ms)
     # A date has at most eight digits. Longer ones that happen to spell a date and a time are none.
     if re.fullmatch(r"\d{9,}", text, re.ASCII):
         # With more than nanoseconds have there is nothing that could have been meant, and `int` has a limit.
@@ -146,9 +162,20 @@ def _text_to_ms(text: str) -> int:
     return _to_ms(moment)
 
 
+def _relative_to_ms(text: str, present_ms: int) -> int:
+    midnight_ms = present_ms // DAY_MS * DAY_MS
+    named = {"now": present_ms, "today": midnight_ms, "yesterday": midnight_ms - DAY_MS}
+    if text in named:
+        return named[text]
+    if (match := _BEFORE_NOW.fullmatch(text)) is None:
+        raise _no_time(text)
+    return present_ms - int(match[1]) * UNIT_MS[match[2]]
+
+
 def _no_time(text: str, remedy: str = "") -> TimeError:
     return TimeError(
-        f"{text!r} is no time: expected an ISO date or time such as 2024-01-31 or 2024-01-31T12:00Z{remedy}"
+        f"{text!r} is no time: expected an ISO date or time such as 2024-01-31 or 2024-01-31T12:00Z, or now, "
+        f"today, yesterday, or a time before now such as 12h, 30d or 2w{remedy}"
     )
 
 
@@ -199,9 +226,12 @@ class Span:
             )
 
     @classmethod
-    def of(cls, start: TimeLike, end: TimeLike) -> Span:
-        """Make a span from two times that `parse_time` accepts."""
-        return cls(parse_time(start), parse_time(end))
+    def of(cls, start: TimeLike, end: TimeLike, *, present_ms: int | None = None) -> Span:
+        """Make a span from two times that `parse_time` accepts, of one present."""
+        if present_ms is None and isinstance(start, str) and isinstance(end, str):
+            # Two looks at the clock could lie before and after midnight.
+            present_ms = now_ms() if is_relative(start) or is_relative(end) else 0
+        return cls(parse_time(start, present_ms=present_ms), parse_time(end, present_ms=present_ms))
 
     @property
     def length_ms(self) -> int:

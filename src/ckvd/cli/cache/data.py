@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ckvd.cache.coverage import unavailable_spans_of
 from ckvd.cache.folder import CacheFolder, is_there
+from ckvd.cache.selection import SeriesFilter
 from ckvd.cli import EXIT_USAGE
 from ckvd.cli.cache.verb import Bounds, Result, Selection
 from ckvd.cli.options import exit_with
@@ -24,7 +25,6 @@ from ckvd.maintenance.data_lock import (
     write_lock,
 )
 from ckvd.maintenance.export import ExportCut, ExportedFile, ExportFormat, export_series
-from ckvd.maintenance.selection import SeriesFilter
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, difference, union
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from ckvd.cache.leftovers import Leftover, find_leftovers, remove_leftovers
 from ckvd.cache.packing import PackReport, pack_series, survey_packing
+from ckvd.cache.selection import EVERYTHING, SeriesFilter
 from ckvd.cli import EXIT_USAGE
 from ckvd.cli.cache.verb import Bounds, Result, Selection
 from ckvd.cli.options import exit_with
@@ -17,7 +18,6 @@ from ckvd.errors import CacheError
 from ckvd.maintenance.pruning import ALL_TIME, Pruning, carry_out, plan_pruning, plan_pruning_to_size, prune_span
 from ckvd.maintenance.quarantine import Quarantined, discard, list_quarantine
 from ckvd.maintenance.refusals import Refusals
-from ckvd.maintenance.selection import EVERYTHING, SeriesFilter
 from ckvd.model.market import SeriesKey
 from ckvd.model.timespan import Span, parse_time
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ckvd.cache.folder import CacheFolder
-    from ckvd.maintenance.selection import SeriesFilter
+    from ckvd.cache.selection import SeriesFilter
     from ckvd.model.market import SeriesKey
     from ckvd.model.timespan import Span
 
@@ -90,7 +90,7 @@ class Selection:
         click.exceptions.Exit
             Nothing was found. A cache that exists may be empty, if no filter is given.
         """
-        from ckvd.maintenance.selection import EVERYTHING  # noqa: PLC0415  (see `ckvd.cli.app`)
+        from ckvd.cache.selection import EVERYTHING  # noqa: PLC0415  (see `ckvd.cli.app`)
 
         if not found and not (self.filter == EVERYTHING and self.folder.has_root()):
             raise self.nothing()
@@ -169,7 +169,7 @@ def verb(function: Callable[..., Result]) -> Callable[..., None]:
 
 def _select(folder: CacheFolder, refusals: list[str], given: dict[str, Any]) -> Selection:
     """The series that the options choose, which are taken out of those given."""
-    from ckvd.maintenance.selection import SeriesFilter  # noqa: PLC0415  (see `ckvd.cli.app`)
+    from ckvd.cache.selection import SeriesFilter  # noqa: PLC0415  (see `ckvd.cli.app`)
 
     filter_ = SeriesFilter(
         symbols=given.pop("symbols"),

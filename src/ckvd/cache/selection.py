@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+from ckvd.model.market import Interval, Kind, Market, parse_interval, parse_kind, parse_market
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ckvd.cache.folder import CacheFolder
     from ckvd.errors import CkvdError
-    from ckvd.model.market import Interval, Kind, Market, SeriesKey
+    from ckvd.model.market import SeriesKey
+
+# None for all, a text for one, or several.
+Choice: TypeAlias = str | Iterable[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,24 @@ class SeriesFilter:
             (series.market,), (series.kind,), (series.symbol,), (series.interval,) if series.interval else ()
         )
 
+    @classmethod
+    def parse(
+        cls, *, symbols: Choice = None, markets: Choice = None, kinds: Choice = None, intervals: Choice = None
+    ) -> SeriesFilter:
+        """The filter of some text: each field a text, several, or None for all.
+
+        Raises
+        ------
+        IdentityError
+            A market, kind or interval is unknown.
+        """
+        return cls(
+            tuple(map(parse_market, _several(markets))),
+            tuple(map(parse_kind, _several(kinds))),
+            _several(symbols),
+            tuple(map(parse_interval, _several(intervals))),
+        )
+
     def __contains__(self, series: SeriesKey) -> bool:
         return (
             (not self.markets or series.market in self.markets)
@@ -50,6 +74,10 @@ class SeriesFilter:
     def choose(self, folder: CacheFolder, refuse: Callable[[CkvdError], None] | None = None) -> list[SeriesKey]:
         """The series of a cache that match, in order. `refuse` and errors: see `CacheFolder.series`."""
         return [series for series in folder.series(refuse) if series in self]
+
+
+def _several(choice: Choice) -> tuple[str, ...]:
+    return () if choice is None else (choice,) if isinstance(choice, str) else tuple(choice)
 
 
 EVERYTHING = SeriesFilter()

@@ -1,0 +1,123 @@
+"""What an update has to ask for: `find_due` reads it from the headers of the segments, and asks no source.
+
+Of a series that the cache holds, these parts are due:
+
+- its end: from the last moment that the cache covers to the last bar that is closed now;
+- what the cache covers until its time to ask again has come: provisional bars, and bars that were unavailable;
+- bars that only archives were asked for, where the REST interface may be asked now;
+- what a segment covers whose header cannot be read.
+
+What was never asked for is not due: a cache that holds two separate years keeps the time between them empty. Nor is
+the end of a series that has ended, until a day has passed: most of what has ended does not begin again.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ckvd.acquisition.planning import Wanted
+from ckvd.cache.open_segments import look_again, read_named_header
+from ckvd.cache.resolution import hull, is_unfounded, resolve
+from ckvd.cache.rows import read_grid
+from ckvd.concurrency.stopping import check_stop
+from ckvd.errors import CkvdError, SegmentError
+from ckvd.model.grid import closed_part
+from ckvd.model.provenance import Reason, narrow
+from ckvd.model.timespan import Span, difference, union
+from ckvd.utils.config import ENDED_LOOK_AGAIN_MS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from ckvd.cache.folder import CacheFolder
+    from ckvd.cache.resolution import Winner
+    from ckvd.model.market import SeriesKey
+    from ckvd.model.provenance import Absence
+    from ckvd.segment.header import SegmentHeader
+
+logger = logging.getLogger(__name__)
+
+_ENDS = (Reason.AFTER_DELISTING, Reason.AFTER_ARCHIVES)
+_OF_ARCHIVES_ALONE = (Reason.NOT_IN_ARCHIVE, Reason.NO_ARCHIVE, Reason.BEFORE_ARCHIVES, Reason.AFTER_ARCHIVES)
+
+
+def find_due(
+    folder: CacheFolder,
+    chosen: Iterable[SeriesKey],
+    now_ms: int,
+    *,
+    use_rest: bool,
+    refuse: Callable[[SeriesKey, CkvdError], None],
+) -> list[Wanted]:
+    """What is due of some series that the cache holds.
+
+    Parameters
+    ----------
+    folder : CacheFolder
+    chosen : iterable of SeriesKey
+    now_ms : int
+        The present.
+    use_rest : bool
+        Whether the REST interface may be asked.
+    refuse : callable
+        Called with a series whose folder cannot be read, and the error. The others are looked at all the same.
+
+    Returns
+    -------
+    list of Wanted
+        In the given order, without the series of which nothing is due.
+    """
+    found = []
+    for series in chosen:
+        check_stop()
+        try:
+            wanted = look_again(folder, series, partial(_find, folder, series, now_ms, use_rest=use_rest))
+        except CkvdError as error:
+            refuse(series, error)
+            continue
+        if wanted is not None:
+            found.append(wanted)
+    return found
+
+
+def _find(folder: CacheFolder, series: SeriesKey, now_ms: int, *, use_rest: bool) -> Wanted | None:
+    segments = folder.segments(series)
+    if not segments:
+        return None
+    held = hull(segments)
+    winners = resolve(held, segments)
+    due: list[Span] = []
+    last_absences: list[Absence] = []
+    for winner in winners:
+        try:
+            header = read_named_header(folder, series, winner.segment)
+            last_absences = narrow(header.absences, winner.span)
+        except SegmentError as error:
+            logger.warning("%s; it will be fetched again", error)
+            due.append(winner.span)
+            continue
+        due += _due_parts(header, last_absences, winner, now_ms, use_rest=use_rest)
+    end = closed_part(Span(held.end_ms, max(held.end_ms, now_ms)), read_grid(folder, series), now_ms)
+    has_ended = any(one.reason in _ENDS and one.end_ms == held.end_ms for one in last_absences)
+    if end and not (has_ended and end.length_ms < ENDED_LOOK_AGAIN_MS):
+        due.append(end)
+    if not due:
+        return None
+    span = Span(min(part.start_ms for part in due), max(part.end_ms for part in due))
+    covered = union(winner.span for winner in winners)
+    return Wanted(series, span, difference([held.intersection(span)], covered))
+
+
+def _due_parts(
+    header: SegmentHeader, absences: Iterable[Absence], winner: Winner, now_ms: int, *, use_rest: bool
+) -> Iterator[Span]:
+    """The parts of what a segment covers for which the time to ask again has come."""
+    if 0 < header.recheck_ms <= now_ms or is_unfounded(header):
+        yield winner.span
+        return
+    for absence in absences:
+        is_due = 0 < absence.recheck_ms <= now_ms
+        if is_due or (use_rest and absence.reason in _OF_ARCHIVES_ALONE):
+            yield absence.span
