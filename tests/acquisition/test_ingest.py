@@ -1,4 +1,4 @@
-"""What is stored together is of one series and month, and no more than may go together; nothing waits for ever."""
+"""What is stored together is of one series, and no more than may go together; nothing waits for ever."""
 
 from __future__ import annotations
 
@@ -33,17 +33,13 @@ def fetched(name: ArchiveName, nbytes: int) -> FetchedArchive:
 SIZES = st.sampled_from([1, 70_000, INGEST_GROUP_NBYTES_MAX // 3, INGEST_GROUP_NBYTES_MAX + 1])
 
 
-def series_and_month(archive: FetchedArchive) -> tuple[SeriesKey, str]:
-    return archive.name.series, archive.name.period.label[:7]
-
-
 @given(st.lists(st.builds(fetched, NAMES, SIZES), min_size=1, max_size=150))
-def test_a_group_is_of_one_series_and_month_in_order_and_within_its_limits(waiting: list[FetchedArchive]) -> None:
+def test_a_group_is_of_one_series_in_order_and_within_its_limits(waiting: list[FetchedArchive]) -> None:
     places = choose_group(waiting, IngestLimits())
     assert places[0] == 0
     assert len(set(places)) == len(places)
     group = [waiting[place] for place in places]
-    assert {series_and_month(archive) for archive in group} == {series_and_month(waiting[0])}
+    assert {archive.name.series for archive in group} == {waiting[0].name.series}
     periods = [archive.name.period for archive in group[1:]]
     assert periods == sorted(periods)
     assert len(group) <= INGEST_GROUP_ARCHIVES_MAX
@@ -53,7 +49,7 @@ def test_a_group_is_of_one_series_and_month_in_order_and_within_its_limits(waiti
     left = [
         archive
         for place, archive in enumerate(waiting)
-        if place not in places and series_and_month(archive) == series_and_month(waiting[0])
+        if place not in places and archive.name.series == waiting[0].name.series
     ]
     if left:
         following = min(left, key=lambda archive: archive.name.period)

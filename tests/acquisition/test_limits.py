@@ -16,9 +16,10 @@ def test_every_transfer_has_its_connections_and_a_place_in_the_backlog(transfers
     # An archive and the CHECKSUM of another one may be under way for each transfer.
     assert limits.connections >= 2 * transfers
     # What is fetched may wait to be stored while all transfers go on.
-    assert all(places > transfers for places in limits.backlog.values())
+    assert limits.backlog_archives > transfers
     # A thread never waits for a group that the backlog has no room for.
-    assert all(places >= limits.threads for places in limits.backlog.values())
+    assert limits.backlog_archives >= limits.threads
+    assert limits.backlog_nbytes >= limits.threads * limits.group_nbytes
     assert limits.group_archives >= 1
 
 

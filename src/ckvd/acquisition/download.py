@@ -12,12 +12,12 @@ still there.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from ckvd.acquisition.backlog import Backlog
 from ckvd.acquisition.ingest import GroupCommit
 from ckvd.acquisition.planning import plan
 from ckvd.acquisition.report import (
@@ -90,7 +90,7 @@ class Download:
         self._limits = limits
         self._now_ms = now_ms
         self._refresh = refresh
-        self._backlog = {cadence: asyncio.Semaphore(count) for cadence, count in limits.backlog.items()}
+        self._backlog = Backlog(limits.backlog_archives, limits.backlog_nbytes)
         self._commit = GroupCommit(folder, limits, lambda held: held.is_kept(now_ms))
         self._tally = _Tally(on_progress)
 
@@ -233,7 +233,7 @@ class Download:
 
     async def _fetch_and_ingest(self, name: ArchiveName, place: Path) -> ArchiveReport:
         # Taken before the transfer: what is fetched and not stored yet lies on the disk.
-        async with self._backlog[name.period.cadence]:
+        async with self._backlog.place_for(name):
             self._commit.require_free(name.series)
             on_bytes = partial(self._tally.count_bytes, name.series)
             fetched = await self._source.fetch(name, place, on_bytes=on_bytes)

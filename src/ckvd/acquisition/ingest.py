@@ -21,7 +21,7 @@ from ckvd.decode.batch import decode_archives
 from ckvd.decode.decode import Expected
 from ckvd.decode.workspace import Workspace
 from ckvd.errors import ArchiveError, CacheBusyError
-from ckvd.model.calendar import Cadence, month_start_ms
+from ckvd.model.calendar import Cadence
 from ckvd.model.provenance import Origin, Source, narrow
 from ckvd.model.table import KlineTable, join_tables, rows_within
 from ckvd.model.timespan import Span, difference
@@ -320,12 +320,9 @@ class GroupCommit:
 
 
 def choose_group(waiting: Sequence[FetchedArchive], limits: IngestLimits) -> list[int]:
-    """The places of the first waiting archive and of others of its series and month, as many as go together.
-
-    No segment is longer than a month, so that packing finds segments of like size.
-    """
-    month = _series_and_month(waiting[0])
-    same = [place for place, fetched in enumerate(waiting) if place and _series_and_month(fetched) == month]
+    """The places of the first waiting archive and of others of its series, as many as go together."""
+    series = waiting[0].name.series
+    same = [place for place, fetched in enumerate(waiting) if place and fetched.name.series == series]
     group, nbytes = [0], waiting[0].nbytes
     for place in sorted(same, key=lambda place: waiting[place].name.period):
         nbytes += waiting[place].nbytes
@@ -333,7 +330,3 @@ def choose_group(waiting: Sequence[FetchedArchive], limits: IngestLimits) -> lis
             break
         group.append(place)
     return group
-
-
-def _series_and_month(fetched: FetchedArchive) -> tuple[SeriesKey, int]:
-    return fetched.name.series, month_start_ms(fetched.name.period.start_ms)

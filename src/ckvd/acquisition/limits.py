@@ -5,8 +5,8 @@ Of a download of many series, only some are under way at a time (`series`), and 
 five limits on its way from the source to the cache, and holds each until it has passed:
 
 1. **backlog**: an archive counts from before it is fetched until it is stored. When storing falls behind, fetching
-   waits here, so that the download folder never holds more than the backlog. Days and months have separate
-   backlogs: days wait for others of their month and are stored together, months are stored alone and are large.
+   waits here, so that the download folder never holds more than the backlog, in archives and in bytes
+   (`acquisition.backlog`). It has room for many small archives, which are stored together.
 2. **transfers**: archives being fetched. A source over HTTP counts an archive until its CHECKSUM was compared, so
    that connections finish archives before they begin others. A source in a folder fetches nothing; its files are
    verified in threads.
@@ -15,7 +15,8 @@ five limits on its way from the source to the cache, and holds each until it has
 4. **threads**: groups of archives being decoded and stored, one for each processor. Parsing takes turns
    (`decode.workspace`): numpy releases the GIL too briefly for two parsers to help each other, but one thread
    parses while another inflates or writes.
-5. **group**: archives of one series and month that a thread decodes and stores together, for one flush to disk.
+5. **group**: archives of one series that a thread decodes and stores together: they are parsed as one text, and
+   those that follow on each other become one segment, with one flush to disk.
 
 So the memory of an ingest is bounded by threads: each holds the ZIPs of one group, their text (some five times as
 long) and their columns. An archive longer than the group's bytes is a group of its own. The disk is bounded by the
@@ -26,19 +27,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from ckvd.model.calendar import Cadence
 from ckvd.utils.config import (
     DOWNLOAD_CONCURRENCY,
-    INGEST_BACKLOG_DAYS_MAX,
-    INGEST_BACKLOG_MONTHS_MAX,
+    INGEST_BACKLOG_ARCHIVES_MAX,
+    INGEST_BACKLOG_NBYTES_MAX,
     INGEST_GROUP_ARCHIVES_MAX,
     INGEST_GROUP_NBYTES_MAX,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +63,14 @@ class IngestLimits:
         return 2 * self.transfers
 
     @property
-    def backlog(self) -> Mapping[Cadence, int]:
+    def backlog_archives(self) -> int:
         """Archives that are being fetched, or are fetched and not stored yet."""
-        return {
-            Cadence.MONTHLY: self.transfers + INGEST_BACKLOG_MONTHS_MAX,
-            Cadence.DAILY: self.transfers + INGEST_BACKLOG_DAYS_MAX,
-        }
+        return self.transfers + INGEST_BACKLOG_ARCHIVES_MAX
+
+    @property
+    def backlog_nbytes(self) -> int:
+        """Their bytes, by estimate."""
+        return INGEST_BACKLOG_NBYTES_MAX
 
     @property
     def listings(self) -> int:
@@ -89,7 +87,7 @@ class IngestLimits:
 
         All of the backlog may be of one series. Of several, each has enough for days to be stored together.
         """
-        return max(self.group_archives, sum(self.backlog.values()) // max(1, series_count))
+        return max(self.group_archives, self.backlog_archives // max(1, series_count))
 
     @property
     def threads(self) -> int:

@@ -82,13 +82,14 @@ def plan(
     archives: list[Period] = []
     for month in _touched(needed, months_of):
         lacking = [span.intersection(month.span) for span in needed if span.overlaps(month.span)]
-        days = list(_touched(lacking, days_of)) if has_daily_archives(series) else []
-        is_held_in_part = any(map(month.span.overlaps, firm))
-        have_days = bool(days) and all(map(is_available, days))
-        if has_monthly_archives(series) and is_available(month) and not (is_held_in_part and have_days):
+        has_month = has_monthly_archives(series) and is_available(month)
+        if has_month and not any(map(month.span.overlaps, firm)):
             archives.append(month)
-        else:
-            archives += filter(is_available, days)
+            continue
+        days = list(_touched(lacking, days_of)) if has_daily_archives(series) else []
+        available = list(filter(is_available, days))
+        # Days do for a month that is held in part, if all of them are there.
+        archives += [month] if has_month and (not days or len(available) < len(days)) else available
     return tuple(archives)
 
 

@@ -9,13 +9,13 @@ alone, so it does not matter how an earlier repair ended: without a source, on a
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from ckvd.acquisition.backlog import Backlog
 from ckvd.acquisition.ingest import GroupCommit
 from ckvd.acquisition.limits import IngestLimits
 from ckvd.acquisition.planning import plan
@@ -571,7 +571,7 @@ class _Refetching:
         self._present_ms = present_ms
         # What is not planned for: the rest of the cache, and archives that could not be reached.
         self._excluded = list(difference((name.span for name in folder.segments(series)), lost))
-        self._backlog = {cadence: asyncio.Semaphore(count) for cadence, count in limits.backlog.items()}
+        self._backlog = Backlog(limits.backlog_archives, limits.backlog_nbytes)
         self._commit = GroupCommit(folder, limits, lambda held: held.is_answered)
         self._outcomes: dict[Period, Source | str | None] = {}
 
@@ -605,8 +605,9 @@ class _Refetching:
     async def _fetch_one(self, period: Period, place: Path) -> None:
         outcome: Source | str | None = None
         try:
-            async with self._backlog[period.cadence]:
-                fetched = await self._source.fetch(ArchiveName(self._series, period), place)
+            name = ArchiveName(self._series, period)
+            async with self._backlog.place_for(name):
+                fetched = await self._source.fetch(name, place)
                 if not isinstance(fetched, AbsentArchive):
                     outcome = await self._commit.ingest(fetched)
         except FATAL_ERRORS:

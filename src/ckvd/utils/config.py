@@ -74,10 +74,12 @@ PANEL_THREAD_CELLS_MIN: Final = 100_000
 # Fetched archives are stored in groups of at most this many archives, with this total size.
 INGEST_GROUP_ARCHIVES_MAX: Final = 64
 INGEST_GROUP_NBYTES_MAX: Final = 4 << 20
-# How many archives may be on disk, fetched but not stored yet, besides those in transfer. Daily archives wait for
-# others of their month; monthly archives do not wait.
-INGEST_BACKLOG_DAYS_MAX: Final = 192
-INGEST_BACKLOG_MONTHS_MAX: Final = 8
+# How many archives may be on disk, fetched but not stored yet, besides those in transfer, and how many bytes with
+# them. Small ones wait for others of their series.
+INGEST_BACKLOG_ARCHIVES_MAX: Final = 192
+INGEST_BACKLOG_NBYTES_MAX: Final = 512 << 20
+# Bytes of an archive for each of its bars: mostly 30 to 60.
+ARCHIVE_BAR_NBYTES: Final = 60
 # Daily archives of a mirror in a folder that are read in one batch.
 FOLDER_BATCH_DAYS_MAX: Final = 64
 # The largest number of rows in a packed segment: more than five years of 1m.
