@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ckvd.acquisition.planning import Wanted
 from ckvd.cache.open_segments import look_again, read_named_header
@@ -23,7 +23,7 @@ from ckvd.cache.resolution import hull, is_unfounded, resolve
 from ckvd.cache.rows import read_grid
 from ckvd.concurrency.stopping import check_stop
 from ckvd.errors import CkvdError, SegmentError
-from ckvd.model.grid import closed_part
+from ckvd.model.grid import Grid, closed_part
 from ckvd.model.provenance import Reason, narrow
 from ckvd.model.timespan import Span, difference, union
 from ckvd.utils.config import ENDED_LOOK_AGAIN_MS
@@ -39,8 +39,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_ENDS = (Reason.AFTER_DELISTING, Reason.AFTER_ARCHIVES)
-_OF_ARCHIVES_ALONE = (Reason.NOT_IN_ARCHIVE, Reason.NO_ARCHIVE, Reason.BEFORE_ARCHIVES, Reason.AFTER_ARCHIVES)
+# What is said of the time after the last bar of a series that has ended. Of the last day it is not yet certain.
+_ENDS: Final = (Reason.AFTER_DELISTING, Reason.AFTER_ARCHIVES, Reason.HALTED)
+_OF_ARCHIVES_ALONE: Final = (
+    *(Reason.NOT_IN_ARCHIVE, Reason.NO_ARCHIVE, Reason.NOT_PUBLISHED),
+    *(Reason.BEFORE_ARCHIVES, Reason.AFTER_ARCHIVES),
+)
 
 
 def find_due(
@@ -89,18 +93,24 @@ def _find(folder: CacheFolder, series: SeriesKey, now_ms: int, *, use_rest: bool
     held = hull(segments)
     winners = resolve(held, segments)
     due: list[Span] = []
-    last_absences: list[Absence] = []
+    last_end_ms = held.start_ms
+    at_the_end: list[Absence] = []
     for winner in winners:
         try:
             header = read_named_header(folder, series, winner.segment)
-            last_absences = narrow(header.absences, winner.span)
+            absences = narrow(header.absences, winner.span)
         except SegmentError as error:
             logger.warning("%s; it will be fetched again", error)
             due.append(winner.span)
             continue
-        due += _due_parts(header, last_absences, winner, now_ms, use_rest=use_rest)
+        due += _due_parts(header, absences, winner, now_ms, use_rest=use_rest)
+        if header.row_count:
+            last_end_ms = Grid.of(series.interval).slot(header.last_open_ms).end_ms
+            at_the_end = []
+        at_the_end += [absence for absence in absences if absence.start_ms >= last_end_ms]
     end = closed_part(Span(held.end_ms, max(held.end_ms, now_ms)), read_grid(folder, series), now_ms)
-    has_ended = any(one.reason in _ENDS and one.end_ms == held.end_ms for one in last_absences)
+    is_quiet = held.end_ms - last_end_ms >= ENDED_LOOK_AGAIN_MS
+    has_ended = is_quiet and all(absence.reason in _ENDS for absence in at_the_end)
     if end and not (has_ended and end.length_ms < ENDED_LOOK_AGAIN_MS):
         due.append(end)
     if not due:

@@ -146,7 +146,8 @@ LISTING_ELEMENTS_MAX: Final = 20_000
 LISTING_FILES_MAX: Final = 32_768
 # Pages of one listing. A server may send fewer keys on a page than it could; eight times as many pages are enough.
 LISTING_PAGES_MAX: Final = 256
-# An update asks again for the end of a series that has ended when so much time has passed.
+# A series without a bar for so long has ended, if its sources say so. An update asks again for its end when as much
+# time has passed.
 ENDED_LOOK_AGAIN_MS: Final = 86_400_000
 # A download of at least this many archives of a series fetches the listing first.
 LISTING_WORTH_ARCHIVES_MIN: Final = 4
