@@ -19,6 +19,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def folder(tmp_path: Path) -> CacheFolder:
     """December 2024 and January 2025 in hours, each month a segment."""
-    return download(
-        tmp_path / "cache", SeriesKey.of("BTCUSDT", "1h", market="um"), Span.of("2024-12-01", "2025-02-01")
-    )
+    series, december = SeriesKey.of("BTCUSDT", "1h", market="um"), Span.of("2024-12-01", "2025-01-01")
+    download(tmp_path / "cache", series, december)
+    return download(tmp_path / "cache", series, Span.of("2024-12-01", "2025-02-01"))
