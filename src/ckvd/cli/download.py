@@ -20,7 +20,7 @@ from ckvd.model.timespan import Span, format_time
 def download(
     *,
     symbols: tuple[str, ...],
-    interval: Interval,
+    interval: Interval | None,
     start: str,
     end: str,
     market: Market,

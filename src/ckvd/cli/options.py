@@ -61,12 +61,12 @@ class IntervalName(click.ParamType[Interval]):
 
 symbol_argument = click.argument("symbol", help="A symbol, such as BTCUSDT.")
 _INTERVAL: Final = partial(click.option, "--interval", "-i", type=IntervalName(), metavar=IntervalName.name)
-interval_option = _INTERVAL(required=True, help="Length of a bar, as in archive names.")
+interval_option = _INTERVAL(help="Length of a bar, as in archive names. Funding rates have none.")
 market_option = click.option(
     "--market", "-m", type=OneOf(Market), default="spot", show_default=True, help="Spot, USD-M or COIN-M futures."
 )
 kind_option = click.option(
-    "--kind", "-k", type=OneOf(Kind), default="klines", show_default=True, help="What the bars are made of."
+    "--kind", "-k", type=OneOf(Kind), default="klines", show_default=True, help="What the series holds."
 )
 start_option = click.option(
     "--start", required=True, metavar="TIME", help="First moment: an ISO date or time, such as 2024-01-31T12:00Z."
