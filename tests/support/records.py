@@ -7,6 +7,7 @@ import datetime as dt
 import hashlib
 import io
 import math
+import re
 from typing import TYPE_CHECKING, Final
 
 from ckvd.model.calendar import Period
@@ -64,9 +65,8 @@ def settlements(label: str, hours: int = 8) -> list[str]:
 # --- Metrics -----------------------------------------------------------------------------------------------
 
 
-def metrics_of(label: str, number: int) -> str:
-    """The six cells of the five minutes with a number: so that each row says which it is."""
-    del label
+def cells_of(number: int) -> str:
+    """The six cells of the five minutes with a number from the epoch on: each row says which they are."""
     return f'{1000 + number}.2500000000000000,{number * 7}.5,2.05{number:06d},"",1.87546479,{ratio_of(number)}'
 
 
@@ -84,7 +84,7 @@ def five_minutes(
         number = start // FIVE
         if number - start_of(label) // FIVE in without:
             continue
-        rows.append(f"{text_of(start + FIVE * (labels == 'end'))},{symbol},{metrics_of(label, number)}\n")
+        rows.append(f"{text_of(start + FIVE * (labels == 'end'))},{symbol},{cells_of(number)}\n")
     return rows
 
 
@@ -123,13 +123,14 @@ def number(text: str) -> float:
     return float(text) if text else math.nan
 
 
-def real_rows(folder: str) -> dict[str, str]:
-    """The real rows of a folder of the data beside the repository: the text of each archive by its heading."""
-    found: dict[str, str] = {}
-    heading = ""
-    for line in (SHARED_DATA / folder / "rows.csv").read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.startswith("#"):
-            heading = line.removeprefix("#").strip()
-        elif heading and not line[0].isalpha():
-            found[heading] = found.get(heading, "") + line
+def real_rows(kind: str) -> dict[tuple[SeriesKey, str], str]:
+    """The real rows beside the repository: their text, by series and month or day."""
+    found: dict[tuple[SeriesKey, str], str] = {}
+    place: tuple[SeriesKey, str] | None = None
+    folder = SHARED_DATA / kind.removesuffix("Rate")
+    for line in (folder / "rows.csv").read_text(encoding="utf-8").splitlines(keepends=True):
+        if name := re.match(rf"# (um|cm) (\w+)-{kind}-([\d-]+)\.zip", line):
+            place = SeriesKey.of(name[2], market=name[1], kind=kind), name[3]
+        elif place and line[0].isdigit():
+            found[place] = found.get(place, "") + line
     return found
