@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
@@ -123,14 +124,9 @@ def fit_days(
     # Bars in which takers only bought or only sold, and rows without a ratio.
     distances[~np.isfinite(distances)] = np.nan
     days = open_time // DAY_MS
-    starts = np.flatnonzero(np.diff(days, prepend=days[:1] - 1))
-    found = (_fit_day(int(days[part.start]), distances[:, part]) for part in _slices(starts, len(days)))
+    bounds = [*np.flatnonzero(np.diff(days, prepend=days[:1] - 1)).tolist(), len(days)]
+    found = (_fit_day(int(days[start]), distances[:, start:stop]) for start, stop in pairwise(bounds))
     return tuple(fit for fit in found if fit is not None)
-
-
-def _slices(starts: npt.NDArray[np.intp], count: int) -> Iterator[slice]:
-    stops = [*starts[1:].tolist(), count]
-    yield from (slice(start, stop) for start, stop in zip(starts.tolist(), stops, strict=True))
 
 
 def _fit_day(day: int, distances: npt.NDArray[np.float64]) -> DayFit | None:
