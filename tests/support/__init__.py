@@ -18,6 +18,7 @@
 - `places`: where the repository, its samples and the real data lie.
 - `power`: what a program tells the disk, in order, and what a power cut may leave of it.
 - `processes`: scripts in new interpreters, and forked children that are killed at fault points.
+- `records`: archives of funding rates and metrics made by hand, and an independent reading of them.
 - `release`: what everything that holds a resource must do when it is left.
 - `stopwatch`: how long something took, without the time for which the machine did something else.
 - `strategies`: Hypothesis strategies for series, spans and bars.

@@ -109,7 +109,7 @@ class KlineCache(SyncBlock, AsyncBlock):
             `missing` is neither of the two.
         """
         series = _cached_series(symbol, interval, market, kind)
-        return self.read_series(series, self._span(series, start, end, missing), missing=missing)
+        return self.read_series(series, self.span_between(series, start, end, missing=missing), missing=missing)
 
     def scan(
         self,
@@ -154,7 +154,8 @@ class KlineCache(SyncBlock, AsyncBlock):
             raise ValueError(f"a block holds at least one bar, not {rows}")
         series = _cached_series(symbol, interval, market, kind)
         require_bars(series)
-        blocks = self.scan_rows(series, self._span(series, start, end, missing), rows=rows, missing=missing)
+        span = self.span_between(series, start, end, missing=missing)
+        blocks = self.scan_rows(series, span, rows=rows, missing=missing)
         return cast("Iterator[Klines]", blocks)
 
     def scan_rows(
@@ -258,12 +259,13 @@ class KlineCache(SyncBlock, AsyncBlock):
             series, span, columns, lambda key: self.read_series(key, held[key], missing=missing), traded=traded
         )
 
-    def _span(
+    def span_between(
         self,
         series: SeriesKey,
         start: TimeLike | None,
         end: TimeLike | None,
-        missing: Literal["raise", "ignore"],
+        *,
+        missing: Literal["raise", "ignore"] = "raise",
     ) -> Span:
         """The span between two bounds; one that is left out is where the cache begins or ends."""
         if start is not None and end is not None:
@@ -334,7 +336,8 @@ class KlineCache(SyncBlock, AsyncBlock):
             See `read`.
         """
         series = SeriesKey.of(symbol, market=market, kind=Kind.FUNDING_RATE)
-        return cast("Funding", self.read_rows(series, self._span(series, start, end, missing), missing=missing))
+        span = self.span_between(series, start, end, missing=missing)
+        return cast("Funding", self.read_rows(series, span, missing=missing))
 
     def metrics(
         self,
@@ -365,7 +368,8 @@ class KlineCache(SyncBlock, AsyncBlock):
             See `read`.
         """
         series = SeriesKey.of(symbol, market=market, kind=Kind.METRICS)
-        return cast("Metrics", self.read_rows(series, self._span(series, start, end, missing), missing=missing))
+        span = self.span_between(series, start, end, missing=missing)
+        return cast("Metrics", self.read_rows(series, span, missing=missing))
 
     def _read(self, series: SeriesKey, span: Span, missing: Literal["raise", "ignore"]) -> SeriesRows:
         winners, uncovered = self._winners(series, missing, span)

@@ -165,7 +165,7 @@ async def _run(
 
 def describe_progress(progress: Progress, elapsed_s: float) -> str:
     """What a progress bar says before the bar."""
-    name = "" if progress.series is None else f"{progress.series.symbol} {progress.series.interval}, "
+    name = "" if progress.series is None else f"{progress.series.symbol} {progress.series.archive_label}, "
     if progress.completed_count:
         return f"{name}{progress.completed_count:,} of {progress.completed_total:,} series completed"
     rate = f", {format_nbytes(int(progress.nbytes / elapsed_s))}/s" if elapsed_s > 0 else ""

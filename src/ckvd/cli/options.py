@@ -62,15 +62,15 @@ class IntervalName(click.ParamType[Interval]):
 
 symbol_argument = click.argument("symbol", help="A symbol, such as BTCUSDT.")
 _INTERVAL: Final = partial(click.option, "--interval", "-i", type=IntervalName(), metavar=IntervalName.name)
-interval_option = _INTERVAL(required=True, help="Length of a bar, as in archive names.")
+interval_option = _INTERVAL(help="Length of a bar, as in archive names. Funding rates have none.")
 intervals_option = _INTERVAL(
-    required=True, multiple=True, help="Length of a bar, as in archive names (repeatable)."
+    multiple=True, help="Length of a bar, as in archive names (repeatable). Funding rates have none."
 )
 market_option = click.option(
     "--market", "-m", type=OneOf(Market), default="spot", show_default=True, help="Spot, USD-M or COIN-M futures."
 )
 kind_option = click.option(
-    "--kind", "-k", type=OneOf(Kind), default="klines", show_default=True, help="What the bars are made of."
+    "--kind", "-k", type=OneOf(Kind), default="klines", show_default=True, help="What the series holds."
 )
 _TIME: Final = "ISO date or time, `30d` or `12h` before now, `yesterday`, `today` or `now`"
 start_option = click.option("--start", metavar="TIME", help=f"First moment: {_TIME}.")

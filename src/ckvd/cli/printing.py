@@ -21,6 +21,9 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from ckvd.model.market import Kind
+    from ckvd.model.provenance import Gap
+
 _T = TypeVar("_T")
 
 _BETWEEN_COLUMNS: Final = "  "
@@ -63,6 +66,18 @@ def propose(line: str, *, is_work_left: bool) -> None:
 def count(number: int, noun: str) -> str:
     """A number with its noun: `1 segment`, `2 segments`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def count_rows(number: int, kind: Kind) -> str:
+    """A number of rows of a kind: `1 bar`, `2 bars`, and `2 rows` where there are no bars."""
+    return count(number, "bar" if kind.is_bars else "row")
+
+
+def format_gap(gap: Gap, kind: Kind) -> str:
+    """A gap, with the number of its rows where that is known."""
+    if not (gap.bar_count or kind.is_bars):
+        return f"{gap.span} {gap.reason}"
+    return f"{gap.span} {count_rows(gap.bar_count, kind)} {gap.reason}"
 
 
 def format_nbytes(nbytes: int) -> str:

@@ -1,8 +1,9 @@
-"""`ckvd show`: print bars of the cache with their gaps, flags and sources."""
+"""`ckvd show`: print rows of the cache with their gaps, flags and sources."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 import numpy as np
@@ -11,17 +12,22 @@ from ckvd.bars.klines import Klines
 from ckvd.cache import open_cache
 from ckvd.cli import EXIT_INCOMPLETE
 from ckvd.cli.options import exit_with
-from ckvd.cli.printing import complain, print_row, say
+from ckvd.cli.printing import complain, format_gap, print_row, say
 from ckvd.errors import shown
 from ckvd.model.market import Interval, Kind, Market, SeriesKey
 from ckvd.model.table import BarFlag
 from ckvd.model.timespan import format_time
 
+if TYPE_CHECKING:
+    from ckvd.bars.funding import Funding
+    from ckvd.bars.metrics import Metrics
+    from ckvd.model.table import Column
+
 
 def show(
     *,
     symbol: str,
-    interval: Interval,
+    interval: Interval | None,
     start: str | None,
     end: str | None,
     market: Market,
@@ -32,52 +38,68 @@ def show(
     """`ckvd show`."""
     with open_cache(cache) as opened:
         series = SeriesKey.of(symbol, interval, market=market, kind=kind)
-        klines = opened.read(symbol, interval, start=start, end=end, market=market, kind=kind, missing="ignore")
-        _print_bars(klines, rows)
-        _print_facts(klines)
-        if not klines.span and not opened.coverage(series):
+        span = opened.span_between(series, start, end, missing="ignore")
+        # One of the three: of all kinds, only these have rows.
+        found = cast("Klines | Funding | Metrics", opened.read_rows(series, span, missing="ignore"))
+        _print_columns(_columns_of(found), rows)
+        _print_facts(found)
+        if not found.span and not opened.coverage(series):
             raise exit_with(
                 EXIT_INCOMPLETE,
                 f"{series}: nothing of it is in the cache {opened.folder.root}; fetch it with ckvd download",
             )
-        for span in klines.missing:
+        for span in found.missing:
             complain(f"{series}: {span} is not in the cache {opened.folder.root}; fetch it with ckvd download")
-        if klines.missing:
+        if found.missing:
             raise click.exceptions.Exit(EXIT_INCOMPLETE)
 
 
-def _print_bars(klines: Klines, rows: int) -> None:
-    names = [name for name in klines.column_names if name != "ignore"]
-    chosen = np.arange(len(klines))
-    if rows and len(klines) > rows:
-        chosen = np.concatenate((chosen[: -(-rows // 2)], chosen[len(klines) - rows // 2 :]))
-    print_row([*names, "flags"])
+def _columns_of(found: Klines | Funding | Metrics) -> dict[str, Column]:
+    """The columns to print. Of metrics, when a row could be known comes right after its five minutes."""
+    columns = {name: found[name] for name in found.column_names if name != "ignore"}
+    if isinstance(found, Klines):
+        return columns | {"flags": found.flags}
+    if found.series.kind is Kind.METRICS:
+        times = {"open_time": columns["open_time"], "known_time": cast("Metrics", found).known_time}
+        return times | columns
+    return columns
+
+
+def _print_columns(columns: dict[str, Column], rows: int) -> None:
+    row_count = len(next(iter(columns.values())))
+    chosen = np.arange(row_count)
+    if rows and row_count > rows:
+        chosen = np.concatenate((chosen[: -(-rows // 2)], chosen[row_count - rows // 2 :]))
+    print_row(columns)
     last = -1
     for row in chosen.tolist():
         if row != last + 1:
             say("...")
-        print_row(_cells(klines, names, row))
+        print_row([_cell(name, column, row) for name, column in columns.items()])
         last = row
 
 
-def _cells(klines: Klines, names: list[str], row: int) -> list[str]:
-    cells = [
-        format_time(int(klines[name][row])) if name.endswith("_time") else f"{klines[name][row]}" for name in names
-    ]
-    return [*cells, _flag_names(int(klines.flags[row]))]
+def _cell(name: str, column: Column, row: int) -> str:
+    if name == "flags":
+        return _flag_names(int(column[row]))
+    return format_time(int(column[row])) if name == "time" or name.endswith("_time") else f"{column[row]}"
 
 
 def _flag_names(flags: int) -> str:
     return ",".join(flag.name.lower() for flag in BarFlag if flags & flag and flag.name) or "-"
 
 
-def _print_facts(klines: Klines) -> None:
-    kind = ", a view of one segment" if klines.is_view else ", gathered from several segments"
-    say(f"{len(klines)} bars of {klines.series} in {klines.span}{kind if len(klines) else ''}")
-    for flag, count in klines.flag_counts.items():
-        say(f"flag {_flag_names(flag)}: {count} bars")
-    for gap in klines.gaps:
-        say(f"gap {gap}")
-    for source in klines.sources:
+def _print_facts(found: Klines | Funding | Metrics) -> None:
+    kind = found.series.kind
+    where = ", a view of one segment" if found.is_view else ", gathered from several segments"
+    noun = "bars" if kind.is_bars else "rows"
+    say(f"{len(found)} {noun} of {found.series} in {found.span}{where if len(found) else ''}")
+    for flag, number in found.flag_counts.items() if isinstance(found, Klines) else ():
+        say(f"flag {_flag_names(flag)}: {number} bars")
+    for gap in found.gaps:
+        say(f"gap {gap if kind.is_bars else format_gap(gap, kind)}")
+    for source in found.sources:
         confirmed = "confirmed by CHECKSUM" if source.is_checksum_published else "not confirmed"
-        say(f"source {shown(source.name)} {source.row_count} rows {shown(source.sha256[:16])} {confirmed}")
+        labels = f" labels {shown(source.labels)}" if source.labels else ""
+        sha256 = shown(source.sha256[:16])
+        say(f"source {shown(source.name)} {source.row_count} rows {sha256} {confirmed}{labels}")

@@ -22,12 +22,14 @@ def resolve_series(
 ) -> list[SeriesKey]:
     """The series that symbols and intervals mean: each symbol at each interval, each series once. Pure.
 
+    Funding rates and metrics need no interval.
+
     Raises
     ------
     IdentityError
         A symbol is none, or the market has no such bars.
     """
-    return series_of(symbols, intervals, market=market, kind=kind)
+    return series_of(symbols, intervals or None, market=market, kind=kind)
 
 
 def read_symbols(path: Path) -> list[str]:

@@ -5,6 +5,8 @@ them. Beside most functions that change files stands one that only shows the cha
 
 - `inventory`: what a cache has: summaries of series and segments, totals.
 - `gap_report`: missing bars and their reasons, and how full each month is.
+- `settlement_gaps`: missing settlements of funding rates, which no grid tells.
+- `metrics_places`: whether rows of metrics lie at the five minutes that they describe, by klines.
 - `verification`: what is wrong with a cache, as `Finding`s.
 - `repair`: setting damaged files aside, and fetching again what was lost.
 - `misfiled`: folders under a second name of a series, and moving them home.

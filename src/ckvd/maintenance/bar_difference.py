@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ckvd.model.record import Record
+from ckvd.model.record import Record, fields_as_json
 from ckvd.model.table import NOT_COMPARED, REGULAR_US, KlineTable, bits_of, fields_of
 
 if TYPE_CHECKING:
@@ -38,6 +38,12 @@ class CellDifference(Record):
     column: str
     before: float
     after: float
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object. A blank cell, which is NaN, is null: JSON has no NaN."""
+        document = fields_as_json(self)
+        blank = {name: None for name, value in document.items() if value != value}  # noqa: PLR0124
+        return document | blank
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +157,8 @@ def rows_where(table: KlineTable, chosen: npt.NDArray[np.bool_]) -> KlineTable:
 
 def compared_columns(table: KlineTable) -> Sequence[str]:
     """The columns of a series that are compared by default."""
-    return [name for name in (*fields_of(table.series), *REGULAR_US) if name not in NOT_COMPARED]
+    us = REGULAR_US if table.series.kind.is_bars else ()
+    return [name for name in (*fields_of(table.series), *us) if name not in NOT_COMPARED]
 
 
 def _differs(was: Column, now: Column, rounding: float) -> npt.NDArray[np.bool_]:

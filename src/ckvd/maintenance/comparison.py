@@ -29,7 +29,8 @@ from ckvd.model.calendar import Cadence, days_of, months_of
 from ckvd.model.market import DAY_MS, Kind
 from ckvd.model.provenance import Origin, narrow
 from ckvd.model.record import Record
-from ckvd.model.schema import has_daily_archives
+from ckvd.model.schema import has_daily_archives, schema_of
+from ckvd.model.settlements import settled_times
 from ckvd.model.table import NOT_COMPARED, KlineTable, empty_table, fields_of, rows_within
 from ckvd.model.timespan import Span, difference, union
 
@@ -59,7 +60,7 @@ class Against(StrEnum):
 
     DAYS = "days"  # daily archives, where the bars came from other sources
     REST = "rest"  # the REST interface, where the bars came from archives
-    FINER = "finer"  # shorter bars of the cache: an hour against its minutes
+    FINER = "finer"  # shorter bars of the cache: an hour against its minutes; only of bars
 
 
 class Agreement(StrEnum):
@@ -225,7 +226,7 @@ def compare_bars(folder: CacheFolder, series: SeriesKey, other: OtherBars) -> Co
         if other.against is Against.FINER:
             held = _by_slot(held, other.table)
         for part in contents.covered:
-            rows = rows_within(other.table, part)
+            rows = at_held_times(rows_within(other.table, part), held)
             total += compare_tables(rows_within(held, part), rows, other.columns, rounding=other.rounding)
         bar_count += held.row_count
         names.update(dict.fromkeys(source.name for source in contents.sources))
@@ -240,6 +241,26 @@ def compare_bars(folder: CacheFolder, series: SeriesKey, other: OtherBars) -> Co
         bar_count,
         total,
     )
+
+
+def at_held_times(rows: KlineTable, held: KlineTable) -> KlineTable:
+    """Rows of another source, with the times of the settlements that are held already. Bars stay as they are.
+
+    Sources may tell the delay of one settlement differently, and the REST interface does not tell its interval.
+    """
+    if rows.series.kind is not Kind.FUNDING_RATE or not (rows.row_count and held.row_count):
+        return rows
+    settled, known = settled_times(rows.open_time), settled_times(held.open_time)
+    place = np.searchsorted(known, settled)
+    is_held = np.diff(settled, prepend=settled[:1] - 1) > 0
+    is_held &= place < len(known)
+    is_held[is_held] = known[place[is_held]] == settled[is_held]
+    same = place[is_held]
+    columns = {name: column.copy() for name, column in rows.columns.items()}
+    columns["open_time"][is_held] = held.open_time[same]
+    hours, held_hours = columns["interval_hours"], held.column("interval_hours")
+    hours[is_held] = np.where(hours[is_held] == 0, held_hours[same], hours[is_held])
+    return KlineTable(rows.series, columns, rows.decimals)
 
 
 async def find_other_bars(
@@ -373,8 +394,12 @@ async def _read_rest(
     rest: RestDataClient, series: SeriesKey, spans: Sequence[Span]
 ) -> AsyncIterator[OtherBars | Comparison]:
     """Ask the REST interface for each month of the spans. After a refusal it is not asked any more."""
-    # It answers in milliseconds.
+    if not schema_of(series).has_rest:
+        yield _nothing(series, spans, Against.REST, f"the REST interface has no history of {series.kind}")
+        return
+    # It answers in milliseconds. Of settlements it does not say the interval, and archives do not say the price.
     columns = [name for name in fields_of(series) if name not in NOT_COMPARED]
+    columns = columns if series.kind.is_bars else ["rate"]
     for position, span in enumerate(spans):
         for month in months_of(span):
             asked = month.span.intersection(span)
@@ -412,6 +437,10 @@ class _Finer:
 
     async def read(self) -> AsyncIterator[OtherBars | Comparison]:
         """Read the shortest bars that are complete, a month at a time."""
+        if not self.series.kind.is_bars:
+            message = f"{self.series.kind} are not made of shorter bars"
+            yield _nothing(self.series, self.spans, Against.FINER, message)
+            return
         held = set(self.folder.series())
         finer = [series for series in reversed(finer_series(self.series)) if series in held]
         left_count = 0

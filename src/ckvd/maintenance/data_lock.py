@@ -6,7 +6,8 @@ ISO 8601, UTC.
 
 The hash depends on the bars alone, not on how many segments they are stored in. It is the SHA-256 of the names of
 all columns, each followed by the SHA-256 of the column's values, little-endian, in order of open time. Regular
-microseconds, which segments leave out, are hashed as if they were stored.
+microseconds of bars, which segments leave out, are hashed as if they were stored. Series of events have `events` in
+place of an interval.
 
 Spans that were asked for and that no source had have lines of their own, with no bars and `UNAVAILABLE_SHA256` as
 their hash. A cache with bars there, or that was never asked for them, is not the same. A version of ckvd that does
@@ -30,7 +31,7 @@ from ckvd.cache.selection import EVERYTHING
 from ckvd.errors import CkvdError, DataLockError, NotCachedError, cannot
 from ckvd.model.market import SeriesKey
 from ckvd.model.record import Record, as_json, fields_as_json
-from ckvd.model.table import CLOSE_TIME_US, OPEN_TIME_US, fields_of
+from ckvd.model.table import REGULAR_US, fields_of
 from ckvd.model.timespan import Span, difference, union
 from ckvd.segment.atomic_file import atomic_write, remove_abandoned
 
@@ -85,7 +86,7 @@ def hash_span(folder: CacheFolder, series: SeriesKey, span: Span) -> ContentHash
     SegmentError, CacheError
         A segment cannot be used.
     """
-    names = (*fields_of(series), OPEN_TIME_US, CLOSE_TIME_US)
+    names = (*fields_of(series), *(REGULAR_US if series.kind.is_bars else ()))
     hashes = {name: hashlib.sha256() for name in names}
     bar_count = 0
     for rows in stream_rows(folder, series, span):
@@ -256,8 +257,8 @@ def _parse_line(line: str) -> ContentHash:
         raise ValueError(f"{span[:80]!r} and {series[:80]!r} are no span and series")
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise ValueError(f"{sha256[:80]!r} is no SHA-256 of 64 hexadecimal digits")
-    market, kind, symbol, interval = parts
-    key = SeriesKey.of_older(symbol, interval, market=market, kind=kind)
+    market, kind, symbol, folder_name = parts
+    key = SeriesKey.of_older(symbol, folder_name, market=market, kind=kind)
     return ContentHash(key, Span.of(start, end), int(bar_count), sha256)
 
 

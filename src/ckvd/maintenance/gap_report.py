@@ -1,5 +1,7 @@
 """The gap report: which bars of a series are missing, why, and how full each month is.
 
+Of events it is settlements that are missing: see `ckvd.maintenance.settlement_gaps`.
+
 Segments are read one by one, and no column is gathered, so memory stays flat.
 """
 
@@ -15,8 +17,11 @@ from ckvd.cache.open_segments import look_again, open_named
 from ckvd.cache.resolution import hull, resolve
 from ckvd.cache.rows import read_grid
 from ckvd.cache.untraded_tail import untraded_tail_of
+from ckvd.maintenance.settlement_gaps import find_settlement_gaps
 from ckvd.model.calendar import months_of
 from ckvd.model.gaps import find_gaps
+from ckvd.model.grid import Grid
+from ckvd.model.market import Interval
 from ckvd.model.provenance import Gap, Reason
 from ckvd.model.record import Record, as_json, fields_as_json
 from ckvd.model.timespan import Span, difference
@@ -27,7 +32,6 @@ if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
     from ckvd.cache.resolution import Winner
     from ckvd.cache.untraded_tail import UntradedTail
-    from ckvd.model.grid import Grid
     from ckvd.model.market import SeriesKey
 
 
@@ -41,7 +45,7 @@ class GapReport(Record):
     span : Span
         The span that was searched.
     gaps : tuple of Gap
-        In order; uncovered bars have the reason `Reason.NOT_FETCHED`.
+        In order; uncovered bars have the reason `Reason.NOT_FETCHED`. Of events their number is unknown there: 0.
     grid : Grid
         That of the series. Where the phase of 3d bars is unknown, as many bars are missing as every phase has.
     untraded_tail : UntradedTail or None
@@ -80,9 +84,9 @@ class MonthFill:
     start_ms : int
         Its first millisecond.
     expected_count : int
-        Bars of the grid in the part of it that was searched.
+        Bars of the grid in the part of it that was searched; of events, its hours.
     bar_count : int
-        How many of them exist.
+        How many of them exist, or are no part of a gap.
     """
 
     start_ms: int
@@ -108,6 +112,8 @@ def _report_once(folder: CacheFolder, series: SeriesKey, span: Span | None) -> G
     span = hull(segments) if span is None else span
     winners = resolve(span, segments)
     grid = read_grid(folder, series)
+    if grid.is_of_events:
+        return GapReport(series, span, find_settlement_gaps(folder, series, span, winners), grid)
     gaps = [gap for winner in winners for gap in _gaps_of(folder, series, winner, grid)]
     for uncovered in difference([span], [winner.span for winner in winners]):
         count = grid.count_min(uncovered)
@@ -142,11 +148,12 @@ def _join(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
 
 def fill_by_month(report: GapReport) -> tuple[MonthFill, ...]:
     """How full each month of a report is, in order."""
+    grid = Grid.of(Interval.H1) if report.grid.is_of_events else report.grid
     fills = []
     for month in months_of(report.span):
         searched = month.span.intersection(report.span)
-        expected = report.grid.count_min(searched)
+        expected = grid.count_min(searched)
         gaps = (gap.span for gap in report.gaps if gap.span.overlaps(searched))
-        missing = sum(report.grid.count_min(gap.intersection(searched)) for gap in gaps)
+        missing = sum(grid.count_min(gap.intersection(searched)) for gap in gaps)
         fills.append(MonthFill(month.start_ms, expected, expected - missing))
     return tuple(fills)

@@ -16,11 +16,12 @@ import numpy as np
 
 from ckvd.cache.open_segments import look_again
 from ckvd.cache.packing import survey_packing
-from ckvd.cache.resolution import resolve, superseded
+from ckvd.cache.resolution import hull, resolve, superseded
 from ckvd.cache.rows import read_grid
 from ckvd.cache.selection import EVERYTHING
 from ckvd.cache.untraded_tail import untraded_tail_of
 from ckvd.errors import CacheError, SegmentError, cannot, concerns_one_place, containing
+from ckvd.maintenance.settlement_gaps import find_settlement_gaps
 from ckvd.model.gaps import SCANNED_BARS_MAX, count_filled, find_gaps
 from ckvd.model.provenance import Absence, Origin, Source
 from ckvd.model.record import Record, as_json, fields_as_json
@@ -59,7 +60,7 @@ class SeriesSummary(Record):
         Bars that a read of the whole coverage returns.
     missing_bar_count : int
         Bars that the grid has from the first covered moment to the last and the cache has not, for whatever reason:
-        `report_gaps` says which and why.
+        `report_gaps` says which and why. Of events, the settlements that are missing where the cache covers them.
     nbytes : int
         Bytes of all segments on disk.
     origins : dict of Origin to int
@@ -226,6 +227,9 @@ def _summarise_once(folder: CacheFolder, series: SeriesKey) -> SeriesSummary:
         held_count, lacking_count = _count_bars(paths[winner.segment], header, winner.span, grid)
         bar_count += held_count
         missing_count += lacking_count
+    if grid.is_of_events and any(headers.values()):
+        gaps = find_settlement_gaps(folder, series, hull(segments), winners, is_strict=False)
+        missing_count = sum(gap.bar_count for gap in gaps)
     statuses = folder.statuses(series, segments)
     written_ms = [status.st_mtime_ns // 1_000_000 for status in statuses]
     return SeriesSummary(
@@ -248,6 +252,8 @@ def _count_bars(path: str, header: SegmentHeader, span: Span, grid: Grid) -> tup
     """How many bars a segment has in a span, and how many it lacks there."""
     slot_count = grid.count_min(span)
     is_whole = span == header.span
+    if is_whole and grid.is_of_events:
+        return header.row_count, 0
     if is_whole and grid.is_known and header.row_count in (0, slot_count):
         return header.row_count, slot_count - header.row_count
     try:

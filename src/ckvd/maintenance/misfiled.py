@@ -144,7 +144,7 @@ def _misfiled_in(path: Path, market: Market, kind: Kind) -> Misfiled | None:
     symbol, interval = path.parts[-2:]
     try:
         series = SeriesKey.of_older(symbol, interval, market=market, kind=kind)
-        if series.symbol == symbol or series.interval != interval:
+        if series.symbol == symbol or series.folder_name != interval:
             return None
         names = sorted(filter(None, (parse_segment_name(file.name) for file in path.iterdir())))
         nbytes = sum((path / name.file_name).lstat().st_size for name in names)

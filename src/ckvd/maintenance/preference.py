@@ -17,7 +17,15 @@ from ckvd.cache.selection import EVERYTHING
 from ckvd.cache.store import SeriesStore
 from ckvd.errors import CacheBusyError, CkvdError
 from ckvd.maintenance.bar_difference import differing_rows
-from ckvd.maintenance.comparison import Against, Agreement, Comparison, compare_bars, each_compared, find_other_bars
+from ckvd.maintenance.comparison import (
+    Against,
+    Agreement,
+    Comparison,
+    at_held_times,
+    compare_bars,
+    each_compared,
+    find_other_bars,
+)
 from ckvd.model.provenance import narrow
 from ckvd.model.table import merge_tables, rows_within
 from ckvd.model.timespan import union
@@ -111,7 +119,7 @@ def _store(folder: CacheFolder, series: SeriesKey, other: OtherBars, span: Span)
         contents = read_contents(folder, series, span)
         if contents.covered != (span,):
             continue
-        rows = rows_within(other.table, span)
+        rows = at_held_times(rows_within(other.table, span), contents.table)
         if other.columns is not None:
             # Cells that are not compared, such as microseconds, stay where the others agree.
             rows = differing_rows(contents.table, rows, other.columns)

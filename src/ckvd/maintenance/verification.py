@@ -42,12 +42,15 @@ from ckvd.errors import (
     concerns_one_place,
     translated,
 )
+from ckvd.maintenance.metrics_places import find_day_fits, has_own_label
 from ckvd.maintenance.misfiled import find_misfiled
 from ckvd.maintenance.phantoms import is_phantom
 from ckvd.model.grid import Grid
 from ckvd.model.impossible_bars import broken_rules, impossible_bars
+from ckvd.model.market import HOUR_MS, Kind
 from ckvd.model.provenance import Origin, Source
 from ckvd.model.record import Record
+from ckvd.model.settlements import settled_times
 from ckvd.model.stray_bars import interval_fault
 from ckvd.model.table import BarFlag, bar_flags, fields_of
 from ckvd.model.timespan import Span, format_time, union
@@ -87,6 +90,7 @@ class Trouble(StrEnum):
     IMPOSSIBLE_BARS = "impossible bars"  # as published: a high that is not the highest, and the like
     UNTRADED_TAIL = "untraded tail"  # as published: bars without a trade at the end of the series
     OFF_GRID = "off the grid"  # as published: bars that open or close off the grid
+    OTHER_MINUTES = "other minutes"  # metrics that fit the klines of five minutes earlier or later than their own
     UNFOUNDED = "unfounded"  # "not in archive" is said of a time for which no archive was read
     REVISION = "revision"  # of a segment, and so high that no writer can have taken it, or that none can follow
     LOCK_FILE = "lock file"  # something that is no regular file is in its place: nobody can write to the series
@@ -124,7 +128,8 @@ class Finding(Record):
         What was expected and found.
     series : SeriesKey or None
     span : Span or None
-        What the file covers, by its name; of an untraded tail, from its first bar to its last.
+        What the file covers, by its name; of an untraded tail, from its first bar to its last; of metrics that fit
+        other minutes, from the first such day to the last.
     bar_count : int
         How many bars are concerned; 0 where that is unknown.
     """
@@ -288,6 +293,8 @@ def _verify_series(
             # Of a phantom it is known that no archive was there.
             if not (is_unknown and finding.trouble is Trouble.UNFOUNDED):
                 yield finding
+    if series.kind is Kind.METRICS and not is_quick:
+        yield from _check_places(folder, series, [name.span for name in chosen])
     if not is_quick and (tail := find_untraded_tail(folder, series)) is not None:
         yield Finding(Severity.NOTE, Trouble.UNTRADED_TAIL, path, str(tail), series, tail.span, tail.bar_count)
 
@@ -459,25 +466,59 @@ def _check_bars(rows: MappedRows, series: SeriesKey, grid: Grid) -> Iterator[_Re
 
 
 def _check_records(rows: MappedRows, series: SeriesKey, grid: Grid) -> Iterator[_Remark]:
-    """Count the rows of funding rates or metrics that are infinite or off the grid. Cells may be blank (NaN)."""
+    """Count the rows of funding rates or metrics that are unusual: infinite, off the grid, or of another label."""
     infinite: list[int] = []
+    mislabelled: list[int] = []
     odd_count = 0
     for start in range(0, len(rows), MAINTENANCE_CHUNK_ROWS):
         chunk = rows.rows(start, min(start + MAINTENANCE_CHUNK_ROWS, len(rows)))
         opens = column_of(chunk, "open_time", series)
         is_infinite = [np.isinf(column_of(chunk, name, series)) for name in fields_of(series)]
         infinite += opens[np.any(is_infinite, axis=0)].tolist()
-        odd_count += int(np.count_nonzero(~grid.has_points(opens)))
+        if series.kind is Kind.METRICS:
+            odd_count += int(np.count_nonzero(~grid.has_points(opens)))
+            mislabelled += opens[~has_own_label(opens, column_of(chunk, "create_time", series))].tolist()
+        else:
+            odd_count += int(np.count_nonzero(settled_times(opens) % HOUR_MS))
     if infinite:
-        message = _with_examples("a number that is not finite", infinite)
+        message = _with_examples("a number that is not finite", infinite, "row")
         yield Severity.WARNING, Trouble.IMPOSSIBLE_BARS, message, len(infinite)
+    if mislabelled:
+        # No archive is read like that: whoever wrote the segment placed them.
+        message = _with_examples("labelled with neither end of their five minutes", mislabelled, "row")
+        yield Severity.WARNING, Trouble.OTHER_MINUTES, message, len(mislabelled)
     if odd_count:
-        yield Severity.NOTE, Trouble.OFF_GRID, f"{odd_count} rows are off the grid, as published", odd_count
+        points = "five minutes" if series.kind is Kind.METRICS else "full hours"
+        yield Severity.NOTE, Trouble.OFF_GRID, f"{odd_count} rows are not at {points}, as published", odd_count
 
 
-def _with_examples(rule: str, found: Sequence[int]) -> str:
+def _check_places(folder: CacheFolder, series: SeriesKey, spans: Sequence[Span]) -> Iterator[Finding]:
+    """Find the days whose metrics fit other five minutes of the klines than those at which they lie."""
+    fits = [fit for fit in find_day_fits(folder, series, spans) if fit.place]
+    for place, severity, what in (
+        (
+            1,
+            Severity.WARNING,
+            "after their own: they count as known five minutes too early; trust none of them",
+        ),
+        (-1, Severity.NOTE, "before their own: they count as known five minutes late"),
+    ):
+        found = [fit for fit in fits if fit.place == place]
+        if not found:
+            continue
+        days = union(fit.span for fit in found)
+        shown = ", ".join(map(str, days[:_EXAMPLES_MAX])) + (" ..." if len(days) > _EXAMPLES_MAX else "")
+        which = "1 day" if len(found) == 1 else f"{len(found)} days"
+        message = f"by the takers' volumes in klines, the rows of {which} describe the minutes {what}: {shown}"
+        span = Span(days[0].start_ms, days[-1].end_ms)
+        row_count = sum(fit.row_count for fit in found)
+        path = folder.series_path(series)
+        yield Finding(severity, Trouble.OTHER_MINUTES, path, message, series, span, row_count)
+
+
+def _with_examples(rule: str, found: Sequence[int], noun: str = "bar") -> str:
     more = " ..." if len(found) > _EXAMPLES_MAX else ""
-    return f"{rule}: {len(found)} bars, {', '.join(map(format_time, found[:_EXAMPLES_MAX]))}{more}"
+    return f"{rule}: {len(found)} {noun}s, {', '.join(map(format_time, found[:_EXAMPLES_MAX]))}{more}"
 
 
 def _find_strangers(path: Path, series: SeriesKey) -> Iterator[Finding]:

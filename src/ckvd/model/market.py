@@ -243,13 +243,15 @@ class SeriesKey:
         return key
 
     @classmethod
-    def of_older(cls, symbol: str, interval: str | None, *, market: str, kind: str) -> SeriesKey:
-        """Make a key from text that an older version of ckvd may have written.
+    def of_older(cls, symbol: str, interval: str, *, market: str, kind: str) -> SeriesKey:
+        """Make a key from text that an older version of ckvd may have written: see `folder_name` for the interval.
 
         Names that it accepted beside the one of the series mean that series: index prices by a contract are those
         of its pair, and full-width letters are the usual ones. Errors: see `of`.
         """
         usual = unicodedata.normalize("NFKC", symbol)
+        if interval == EVENTS:
+            return cls.of_folder(usual, interval, market=market, kind=kind)
         return cls.of(pair_of(usual) if kind == Kind.INDEX_PRICE else usual, interval, market=market, kind=kind)
 
     @property

@@ -65,7 +65,7 @@ def update(
 
 def read(venue: Venue, series: SeriesKey = HOURS) -> ckvd.Klines:
     with ckvd.open_cache(venue.cache_path) as cache:
-        return cache.read(series.symbol, series.interval, market=series.market)
+        return cache.read(series.symbol, series.bar_interval, market=series.market)
 
 
 def assert_current(venue: Venue, *all_series: SeriesKey) -> None:
@@ -356,7 +356,7 @@ def test_a_market_is_filled_and_updated_and_nothing_is_asked_twice_also_after_ki
         assert venue.request_count == before
         with ckvd.open_cache(venue.cache_path) as cache:
             for series in MARKET:
-                klines = cache.read(series.symbol, series.interval)
+                klines = cache.read(series.symbol, series.bar_interval)
                 assert klines.span == (LONG_WHOLE if series in LONG else WHOLE)
                 expected = [row for row in ROWS if open_ms_of(row) in klines.span]
                 assert klines.open_time.tolist() == [open_ms_of(row) for row in expected]

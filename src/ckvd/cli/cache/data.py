@@ -13,7 +13,7 @@ from ckvd.cache.selection import SeriesFilter
 from ckvd.cli import EXIT_USAGE
 from ckvd.cli.cache.verb import Bounds, Result, Selection
 from ckvd.cli.options import exit_with
-from ckvd.cli.printing import complain, count, format_nbytes, progress_bar, say, track
+from ckvd.cli.printing import complain, count, count_rows, format_nbytes, progress_bar, say, track
 from ckvd.errors import DataLockError, ExportError, cannot, containing
 from ckvd.maintenance.data_lock import (
     LockCheck,
@@ -117,7 +117,7 @@ class _Export:
 
 def _show_files(files: list[ExportedFile]) -> None:
     for file in files:
-        say(f"{file.path}: {count(file.bar_count, 'bar')}, {format_nbytes(file.nbytes)}")
+        say(f"{file.path}: {count_rows(file.bar_count, file.series.kind)}, {format_nbytes(file.nbytes)}")
     inexact = sum(file.inexact_cell_count for file in files)
     if inexact:
         say(f"{count(inexact, 'cell')} with more digits than a double holds: the digits may not be the archive's")

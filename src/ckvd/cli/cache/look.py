@@ -9,7 +9,7 @@ from ckvd.cache.folder import CacheFolder
 from ckvd.cli import EXIT_INCOMPLETE
 from ckvd.cli.cache.verb import Bounds, Result, Selection
 from ckvd.cli.options import exit_with
-from ckvd.cli.printing import count, format_nbytes, print_table, say, track
+from ckvd.cli.printing import count, count_rows, format_gap, format_nbytes, print_table, say, track
 from ckvd.errors import shown
 from ckvd.maintenance.gap_report import GapReport, MonthFill, fill_by_month, report_gaps
 from ckvd.maintenance.inventory import (
@@ -74,7 +74,7 @@ def _series_row(summary: SeriesSummary) -> tuple[object, ...]:
 # --- info --------------------------------------------------------------------------------------------------
 
 
-def info(*, symbol: str, interval: Interval, market: Market, kind: Kind, folder: CacheFolder) -> Result:
+def info(*, symbol: str, interval: Interval | None, market: Market, kind: Kind, folder: CacheFolder) -> Result:
     """`ckvd cache info`."""
     series = SeriesKey.of(symbol.upper(), interval, market=market, kind=kind)
     summary = summarise_series(folder, series)
@@ -90,7 +90,7 @@ def info(*, symbol: str, interval: Interval, market: Market, kind: Kind, folder:
 
 
 def _show_series(summary: SeriesSummary, segments: list[SegmentSummary], findings: list[Finding]) -> None:
-    say(f"{summary.series}: {summary.bar_count:,} bars, {format_nbytes(summary.nbytes)}")
+    say(f"{summary.series}: {count_rows(summary.bar_count, summary.series.kind)}, {format_nbytes(summary.nbytes)}")
     for span in summary.coverage:
         say(f"covers {span}")
     if summary.untraded_tail is not None:
@@ -99,8 +99,9 @@ def _show_series(summary: SeriesSummary, segments: list[SegmentSummary], finding
     for source in winning_sources(segments):
         confirmed = "confirmed" if source.is_checksum_published else "not confirmed"
         preferred = " preferred" if source.is_preferred else ""
+        labels = f" labels {shown(source.labels)}" if source.labels else ""
         sha256 = shown(source.sha256[:16]) or "-"
-        say(f"source {shown(source.name)} {source.row_count} rows {sha256} {confirmed}{preferred}")
+        say(f"source {shown(source.name)} {source.row_count} rows {sha256} {confirmed}{preferred}{labels}")
     for segment in segments:
         _show_absences(segment)
     for finding in findings:
@@ -171,14 +172,21 @@ def gaps(*, selection: Selection, bounds: Bounds, calendar: bool) -> Result:
 
 def _show_gaps(reports: list[GapReport], *, is_calendar_wanted: bool) -> None:
     for report in reports:
-        sums = ", ".join(f"{number:,} {reason}" for reason, number in report.bar_counts.items())
-        say(f"{report.series} {report.span}: {sums or 'no bar is missing'}")
+        kind = report.series.kind
+        sums = ", ".join(_sum(number, reason, kind) for reason, number in report.bar_counts.items())
+        nothing = "no bar is missing" if kind.is_bars else "no row is missing"
+        say(f"{report.series} {report.span}: {sums or nothing}")
         for gap in report.gaps:
-            say(f"  {Span(gap.start_ms, gap.end_ms)} {count(gap.bar_count, 'bar')} {gap.reason}")
+            say(f"  {format_gap(gap, kind)}")
         if report.untraded_tail is not None:
             say(f"  {report.untraded_tail}")
         for line in draw_calendar(fill_by_month(report)) if is_calendar_wanted else ():
             say(f"  {line}")
+
+
+def _sum(number: int, reason: Reason, kind: Kind) -> str:
+    """How many rows are missing for a reason. How many settlements were not fetched, nobody knows."""
+    return f"{number:,} {reason}" if number or kind.is_bars else str(reason)
 
 
 def draw_calendar(fills: tuple[MonthFill, ...]) -> list[str]:

@@ -13,7 +13,7 @@ from ckvd.cache.selection import EVERYTHING, SeriesFilter
 from ckvd.cli import EXIT_USAGE
 from ckvd.cli.cache.verb import Bounds, Result, Selection
 from ckvd.cli.options import exit_with
-from ckvd.cli.printing import attributes_of, complain, count, format_nbytes, propose, say, track
+from ckvd.cli.printing import attributes_of, complain, count, count_rows, format_nbytes, propose, say, track
 from ckvd.errors import CacheError
 from ckvd.maintenance.pruning import ALL_TIME, Pruning, carry_out, plan_pruning, plan_pruning_to_size, prune_span
 from ckvd.maintenance.quarantine import Quarantined, discard, list_quarantine
@@ -53,7 +53,8 @@ def _show_packing(reports: list[PackReport], *, is_done: bool) -> None:
     for report in reports:
         for merge in report.merges:
             segments = count(len(merge.inputs), "segment")
-            say(f"{report.series}: {segments} of {merge.row_count:,} bars in {merge.span}")
+            rows = count_rows(merge.row_count, report.series.kind)
+            say(f"{report.series}: {segments} of {rows} in {merge.span}")
         for refusal in report.refusals:
             complain(refusal)
     removed = sum(len(report.removed) for report in reports)
@@ -204,7 +205,7 @@ def _show_pruning(pruning: Pruning, did: str) -> None:
     files = f"{count(len(pruning.segments), 'file')} of {format_nbytes(pruning.nbytes)}"
     span = "all" if pruning.span == ALL_TIME else pruning.span or "replaced"
     rest = f", {count(len(pruning.kept), 'part')} written anew" if pruning.kept else ""
-    say(f"{did} {pruning.series} {span}: {count(pruning.bar_count, 'bar')}, {files}{rest}")
+    say(f"{did} {pruning.series} {span}: {count_rows(pruning.bar_count, pruning.series.kind)}, {files}{rest}")
 
 
 def _removal_document(removal: _Removal, *, is_done: bool) -> dict[str, object]:

@@ -66,6 +66,6 @@ def write_npz(file: IO[bytes], blocks: Sequence[MappedRows], series: SeriesKey) 
 
 
 def _names_of(blocks: Sequence[MappedRows], series: SeriesKey) -> tuple[str, ...]:
-    """The twelve fields of a row, and microseconds where a segment has irregular ones."""
+    """The fields of a row, and microseconds where a segment has irregular ones."""
     irregular = (name for name in REGULAR_US if any(rows.layout(name) is not None for rows in blocks))
     return (*fields_of(series), *irregular)

@@ -17,6 +17,7 @@ from ckvd.cache.rows import chunks_of, open_rows
 from ckvd.errors import ExportError, NotCachedError, cannot, translated
 from ckvd.maintenance.export.columnar import write_arrow, write_npz
 from ckvd.maintenance.export.csv_text import write_csv
+from ckvd.maintenance.export.record_text import write_records
 from ckvd.model.calendar import days_of, months_of
 from ckvd.model.record import Record
 from ckvd.model.timespan import Span, difference, format_time, union
@@ -93,7 +94,8 @@ def export_series(
     folder : CacheFolder
     series : SeriesKey
     target : Path
-        The folder to write to; files go to `<target>/<market>/<kind>/<symbol>/<interval>/`.
+        The folder to write to; files go to `<target>/<market>/<kind>/<symbol>/<interval>/`, those of events to
+        `.../events/`.
     file_format : ExportFormat
     cut : ExportCut
     span : Span, optional
@@ -117,7 +119,7 @@ def export_series(
     SegmentError, CacheError
         A segment cannot be read, or a file cannot be written.
     """
-    place, prefix = target / str(series), f"{series.symbol}-{series.interval}-"
+    place, prefix = target / str(series), f"{series.symbol}-{series.archive_label}-"
     remove_abandoned(place, lambda name: name.startswith(prefix) and name.endswith(_SUFFIXES))
     for label, parts in _cut(_parts_of(folder, series, span, missing), cut):
         path = place / f"{prefix}{label}.{file_format}"
@@ -179,7 +181,9 @@ def _write_file(
     with translated("be written", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, is_name_durable=False) as file:
-            if file_format is ExportFormat.CSV:
+            if file_format is ExportFormat.CSV and not series.kind.is_bars:
+                inexact_count = write_records(file, blocks, series)
+            elif file_format is ExportFormat.CSV:
                 inexact_count = write_csv(file, chunks_of(blocks), series, has_header=_has_header(blocks, span))
             elif file_format is ExportFormat.NPZ:
                 write_npz(file, blocks, series)
