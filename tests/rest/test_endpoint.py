@@ -11,8 +11,9 @@ from ckvd.rest.endpoint import RULES, Endpoint
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "ICPUSDT_SETTLED"])
 @pytest.mark.parametrize("market", ["um", "cm"])
 def test_an_index_is_asked_for_by_its_pair_and_all_else_by_symbol(symbol: str, market: str) -> None:
-    for kind in Kind:
-        subject = Endpoint.of(SeriesKey.of(symbol, "1h", market=market, kind=kind)).subject
+    for kind in set(Kind) - {Kind.METRICS}:
+        interval = "1h" if kind.is_bars else None
+        subject = Endpoint.of(SeriesKey.of(symbol, interval, market=market, kind=kind)).subject
         assert subject == ("pair" if kind == "indexPriceKlines" else "symbol", symbol)
 
 

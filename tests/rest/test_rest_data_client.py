@@ -223,11 +223,11 @@ def test_years_of_coin_margined_bars_never_ask_for_more_than_200_days() -> None:
 )
 def test_the_first_bar_is_found_from_the_beginning_and_from_a_time_on(series: SeriesKey) -> None:
     listed_ms = ms(2022, 11, 1, 16) if series.interval is not Interval.MO1 else ms(2022, 11, 1)
-    step_ms = series.interval.fixed_ms or 30 * DAY_MS
+    step_ms = series.bar_interval.fixed_ms or 30 * DAY_MS
     again_ms = listed_ms + 400 * step_ms if series.interval is not Interval.MO1 else ms(2024, 1, 1)
     rows = {series: make_rows([listed_ms, listed_ms + step_ms, again_ms], step_ms)}
     daily = SeriesKey(series.market, series.kind, series.symbol, Interval.D1)
-    if series.interval.has_daily_archives:
+    if series.bar_interval.has_daily_archives:
         days = sorted({open_ms_of(row) // DAY_MS * DAY_MS for row in rows[series]})
         rows[daily] = make_rows(days, DAY_MS)
 
