@@ -66,9 +66,11 @@ import sys  # noqa: E402
 if TYPE_CHECKING:
     from ckvd.acquisition.report import DownloadReport
     from ckvd.api.crypto_kline_vision_data import CryptoKlineVisionData
-    from ckvd.api.synchronous import ensure, get_klines
+    from ckvd.api.synchronous import ensure, get_funding, get_klines, get_metrics
     from ckvd.api.vision_data_client import VisionDataClient
+    from ckvd.bars.funding import Funding
     from ckvd.bars.klines import Klines
+    from ckvd.bars.metrics import Metrics
     from ckvd.bars.panel import Panel
     from ckvd.bars.resample import ResampledKlines
     from ckvd.cache import KlineCache, open_cache
@@ -100,9 +102,11 @@ if TYPE_CHECKING:
 _NAMES_BY_MODULE = {
     "ckvd.acquisition.report": ("DownloadReport",),
     "ckvd.api.crypto_kline_vision_data": ("CryptoKlineVisionData",),
-    "ckvd.api.synchronous": ("ensure", "get_klines"),
+    "ckvd.api.synchronous": ("ensure", "get_funding", "get_klines", "get_metrics"),
     "ckvd.api.vision_data_client": ("VisionDataClient",),
+    "ckvd.bars.funding": ("Funding",),
     "ckvd.bars.klines": ("Klines",),
+    "ckvd.bars.metrics": ("Metrics",),
     "ckvd.bars.panel": ("Panel",),
     "ckvd.bars.resample": ("ResampledKlines",),
     "ckvd.cache": ("KlineCache", "open_cache"),
@@ -153,6 +157,7 @@ __all__ = [
     "CryptoKlineVisionData",
     "DownloadReport",
     "ExportError",
+    "Funding",
     "Gap",
     "IdentityError",
     "Interval",
@@ -160,6 +165,7 @@ __all__ = [
     "KlineCache",
     "Klines",
     "Market",
+    "Metrics",
     "NetworkError",
     "NotCachedError",
     "NotFetchedError",
@@ -177,7 +183,9 @@ __all__ = [
     "TimeError",
     "VisionDataClient",
     "ensure",
+    "get_funding",
     "get_klines",
+    "get_metrics",
     "open_cache",
 ]
 

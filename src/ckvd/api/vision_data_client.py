@@ -124,7 +124,7 @@ class VisionDataClient(ConnectionHolder):
     async def download(
         self,
         symbols: str | Sequence[str],
-        interval: str,
+        interval: str | None = None,
         *,
         start: TimeLike,
         end: TimeLike,
@@ -142,7 +142,7 @@ class VisionDataClient(ConnectionHolder):
         ----------
         symbols : str or sequence of str
         interval, market, kind : str
-            See `SeriesKey.of`.
+            See `SeriesKey.of`. Funding rates have no interval, and that of metrics may be left out.
         start, end : str, int, datetime or numpy.datetime64
             The span; `start` is included, `end` is not.
         on_progress : callable, optional
