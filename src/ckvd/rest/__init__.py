@@ -10,5 +10,5 @@ Only `rest_data_client` and `host` do I/O.
 - `answer`: `RestAnswer`, the closed bars of a span, from its pages.
 - `refusal`: the exception that a response without rows becomes.
 - `host`: requests to one host, within its limits.
-- `weight`: the weight that may still be used in this minute.
+- `weight`: the weight that may still be used in this minute, and the requests in any five.
 """

@@ -23,7 +23,7 @@ from ckvd.errors import BannedError, ExchangeError, NetworkError, RateLimitError
 from ckvd.network.response import parse_count
 from ckvd.network.retry import Failure, RetryPolicy, retry_after_s
 from ckvd.rest.refusal import is_transient, refusal_of
-from ckvd.rest.weight import ServerClock, WeightBudget
+from ckvd.rest.weight import RequestBudget, ServerClock, WeightBudget
 from ckvd.utils.config import (
     REST_FUNDING_LIMIT,
     REST_FUNDING_WINDOW_S,
@@ -72,7 +72,7 @@ class _FailedAttempt:
 class _Charge(NamedTuple):
     """What a request counts against a limit."""
 
-    budget: WeightBudget
+    budget: WeightBudget | RequestBudget
     weight: int
 
 
@@ -119,13 +119,7 @@ class ExchangeHost:
         self._steady_s = steady_s
         clock = ServerClock(time.time() - steady_s())
         self._budget = WeightBudget(weight_limit, clock, window_s=window_s, share=share)
-        # With a clock of its own: each budget learns from it when the other clock was set back.
-        self._apart = WeightBudget(
-            REST_FUNDING_LIMIT,
-            ServerClock(time.time() - steady_s()),
-            window_s=REST_FUNDING_WINDOW_S,
-            share=share,
-        )
+        self._apart = RequestBudget(REST_FUNDING_LIMIT, steady_s, window_s=REST_FUNDING_WINDOW_S, share=share)
         self._turn = asyncio.Lock()
         self._sleeper: asyncio.Task[None] | None = None
         self._stop: _Stop | None = None
@@ -199,16 +193,14 @@ class ExchangeHost:
         made_ms = int(made.timestamp() * 1000)
         pause_s = retry_after_s(response, made)
         refusal = refusal_of(response, self._market, made_ms, pause_s)
-        # The sum of weights. How much is used of the other limit, no response says.
-        known = {self._budget: parse_count(response.headers.get(_USED_WEIGHT, ""))}
+        used = parse_count(response.headers.get(_USED_WEIGHT, ""))
         if isinstance(refusal, BannedError):
             logger.warning("%s", refusal)
             self._stop = _Stop(now_s + (refusal.until_ms - made_ms) / 1000, refusal)
         elif isinstance(refusal, RateLimitError):
-            # Whatever the sum in the response, nothing is left of this window. It may be that of either limit.
-            known = {
-                charge.budget: max(known.get(charge.budget) or 0, charge.budget.capacity) for charge in charges
-            }
+            # Whatever the sum in the response, nothing is left of this window. A request that counts against both
+            # limits may have met either: it waits for the next minute and for what the response asks for.
+            used = max(used or 0, self._budget.capacity)
             until_s = now_s + (pause_s or 0.0)
             if pause_s is None or pause_s <= self._retry.retry_after_max_s:
                 for charge in charges:
@@ -217,7 +209,7 @@ class ExchangeHost:
                 self._stop = _Stop(until_s, refusal)
         date_s = None if response.date is None else int(made.timestamp())
         for budget, weight in charges:
-            budget.settle(weight, used=known.get(budget), date_s=date_s, sent_s=sent_s, now_s=now_s)
+            budget.settle(weight, used=used, date_s=date_s, sent_s=sent_s, now_s=now_s)
         if refusal is None:
             return None
         failure = Failure(
