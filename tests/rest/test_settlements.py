@@ -138,6 +138,16 @@ def test_the_first_settlement_of_a_usd_margined_contract_takes_one_request() -> 
         assert exchange.request_count == 1
 
 
+def test_recorded_years_come_whole(shared_data: Path) -> None:
+    recording = json.loads((shared_data / "funding" / "binance_BTC_funding_rates.json").read_bytes())
+    rows: list[Row] = [(str(row["time"]), row["funding_rate"], "") for row in recording]
+    assert len(rows) > 3000
+    last_ms = int(rows[-1][0])
+    with Exchange({UM: rows}, clock=lambda: last_ms + HOUR_MS) as exchange:
+        answer = fetch(exchange, UM, "2022-01-01", "2030-01-01", clock=lambda: last_ms + HOUR_MS)
+    assert_holds(answer, rows)
+
+
 # --- What is published -------------------------------------------------------------------------------------
 
 
