@@ -66,9 +66,11 @@ import sys  # noqa: E402
 if TYPE_CHECKING:
     from ckvd.acquisition.report import DownloadPlan, DownloadReport
     from ckvd.api.crypto_kline_vision_data import CryptoKlineVisionData
-    from ckvd.api.synchronous import ensure, get_klines, update
+    from ckvd.api.synchronous import ensure, get_funding, get_klines, get_metrics, update
     from ckvd.api.vision_data_client import VisionDataClient
+    from ckvd.bars.funding import Funding
     from ckvd.bars.klines import Klines
+    from ckvd.bars.metrics import Metrics
     from ckvd.bars.panel import Panel
     from ckvd.bars.resample import ResampledKlines
     from ckvd.cache import KlineCache, open_cache
@@ -100,9 +102,11 @@ if TYPE_CHECKING:
 _NAMES_BY_MODULE = {
     "ckvd.acquisition.report": ("DownloadPlan", "DownloadReport"),
     "ckvd.api.crypto_kline_vision_data": ("CryptoKlineVisionData",),
-    "ckvd.api.synchronous": ("ensure", "get_klines", "update"),
+    "ckvd.api.synchronous": ("ensure", "get_funding", "get_klines", "get_metrics", "update"),
     "ckvd.api.vision_data_client": ("VisionDataClient",),
+    "ckvd.bars.funding": ("Funding",),
     "ckvd.bars.klines": ("Klines",),
+    "ckvd.bars.metrics": ("Metrics",),
     "ckvd.bars.panel": ("Panel",),
     "ckvd.bars.resample": ("ResampledKlines",),
     "ckvd.cache": ("KlineCache", "open_cache"),
@@ -154,6 +158,7 @@ __all__ = [
     "DownloadPlan",
     "DownloadReport",
     "ExportError",
+    "Funding",
     "Gap",
     "IdentityError",
     "Interval",
@@ -161,6 +166,7 @@ __all__ = [
     "KlineCache",
     "Klines",
     "Market",
+    "Metrics",
     "NetworkError",
     "NotCachedError",
     "NotFetchedError",
@@ -178,7 +184,9 @@ __all__ = [
     "TimeError",
     "VisionDataClient",
     "ensure",
+    "get_funding",
     "get_klines",
+    "get_metrics",
     "open_cache",
     "update",
 ]

@@ -6,14 +6,14 @@ import pytest
 
 from ckvd.model.market import Kind, Market, SeriesKey
 from ckvd.rest.endpoint import RULES, Endpoint
-from support.strategies import BAR_KINDS
 
 
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "ICPUSDT_SETTLED"])
 @pytest.mark.parametrize("market", ["um", "cm"])
 def test_an_index_is_asked_for_by_its_pair_and_all_else_by_symbol(symbol: str, market: str) -> None:
-    for kind in BAR_KINDS:
-        subject = Endpoint.of(SeriesKey.of(symbol, "1h", market=market, kind=kind)).subject
+    for kind in set(Kind) - {Kind.METRICS}:
+        interval = "1h" if kind.is_bars else None
+        subject = Endpoint.of(SeriesKey.of(symbol, interval, market=market, kind=kind)).subject
         assert subject == ("pair" if kind is Kind.INDEX_PRICE else "symbol", symbol)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ckvd.rest.weight import ServerClock, WeightBudget
+from ckvd.rest.weight import RequestBudget, ServerClock, WeightBudget
 
 delays = st.integers(0, 90_000).map(lambda delay_ms: delay_ms / 1000)
 
@@ -119,3 +119,52 @@ def test_a_minute_that_was_begun_too_early_goes_on() -> None:
     assert budget.used == 10
     assert budget.wait_s(1, 58.0) == pytest.approx(2.5, abs=0.1)
     assert budget.wait_s(1, 61.0) == 0
+
+
+@given(
+    limit=st.integers(1, 6),
+    steps=st.lists(st.tuples(st.sampled_from(["send", "answer", "fail"]), st.integers(0, 30), st.floats(0, 1))),
+)
+def test_no_stretch_of_time_has_more_requests_than_the_limit(
+    limit: int, steps: list[tuple[str, int, float]]
+) -> None:
+    """At whatever moment between its sending and its end the exchange counts a request."""
+    now_s = 0.0
+    budget = RequestBudget(limit, lambda: now_s, window_s=50, share=1)
+    under_way_s: list[float] = []
+    counted_s: list[float] = []
+    for action, pause_s, share in steps:
+        now_s += pause_s
+        if action == "send":
+            wait_s = budget.wait_s(1, now_s)
+            if not wait_s:
+                budget.reserve(1)
+                under_way_s.append(now_s)
+            elif len(under_way_s) < limit:
+                assert wait_s <= 51
+        elif under_way_s:
+            end = budget.settle if action == "answer" else budget.lose
+            end(1)
+            sent_s = under_way_s.pop()
+            counted_s.append(sent_s + share * (now_s - sent_s))
+    for last_s in counted_s:
+        assert sum(last_s - 50 <= one_s <= last_s for one_s in counted_s) <= limit
+
+
+def test_requests_that_ended_long_enough_ago_leave_room() -> None:
+    now_s = 0.0
+    budget = RequestBudget(2, lambda: now_s, window_s=50, share=1)
+    for now_s in (0.0, 10.0):
+        assert budget.wait_s(1, now_s) == 0
+        budget.reserve(1)
+        budget.settle(1)
+    wait_s = budget.wait_s(1, 20)
+    assert 30 < wait_s < 30.1
+    assert budget.wait_s(1, 20 + wait_s) == 0
+
+
+def test_a_pause_holds_for_requests_too() -> None:
+    budget = RequestBudget(2, lambda: 0.0, window_s=50, share=1)
+    budget.pause(7)
+    assert budget.wait_s(1, 0) == 7
+    assert budget.wait_s(1, 7) == 0

@@ -20,6 +20,7 @@
 - `processes`: scripts in new interpreters, and forked children that are killed at fault points.
 - `records`: archives of funding rates and metrics made by hand, and an independent reading of them.
 - `release`: what everything that holds a resource must do when it is left.
+- `settlements`: settlements of funding, as REST and archives have them.
 - `stopwatch`: how long something took, without the time for which the machine did something else.
 - `strategies`: Hypothesis strategies for series, spans and bars.
 - `tables`: tables and segments made by hand, and comparisons of bits and folders.

@@ -1,4 +1,4 @@
-"""`CryptoKlineVisionData`: the klines of a span, from the cache, from Vision archives, and from the REST interface.
+"""`CryptoKlineVisionData`: the rows of a span, from the cache, from Vision archives, and from the REST interface.
 
 In that order: each is asked only for what the one before lacks.
 """
@@ -6,10 +6,10 @@ In that order: each is asked only for what the one before lacks.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Literal, overload
+from typing import TYPE_CHECKING, Final, Literal, cast, overload
 
 from ckvd.acquisition.completion import Completion
-from ckvd.acquisition.completion.scope import Scope, outer_seconds
+from ckvd.acquisition.completion.scope import Scope, to_complete
 from ckvd.acquisition.derive import derive_klines
 from ckvd.acquisition.download import find_missing, pack_stored
 from ckvd.acquisition.due import find_due
@@ -18,7 +18,7 @@ from ckvd.acquisition.report import CompletionReport, DownloadReport, Progress
 from ckvd.api.vision_data_client import VisionDataClient
 from ckvd.cache.coverage import unavailable_absences, uncovered_spans
 from ckvd.cache.folder import CacheFolder
-from ckvd.cache.kline_cache import KlineCache
+from ckvd.cache.kline_cache import KlineCache, require_bars
 from ckvd.cache.rows import read_grid
 from ckvd.cache.selection import SeriesFilter
 from ckvd.cache.untraded_tail import find_untraded_tails
@@ -27,7 +27,8 @@ from ckvd.concurrency.work import Workers, in_thread, run_bounded
 from ckvd.errors import CacheBusyError, ClientClosedError, NetworkError, NotCachedError, NotFetchedError
 from ckvd.lifecycle import ConnectionHolder, Resource
 from ckvd.model.grid import closed_part
-from ckvd.model.market import SeriesKey, series_of
+from ckvd.model.market import Kind, SeriesKey, series_of
+from ckvd.model.schema import schema_of
 from ckvd.model.timespan import Span, now_ms
 from ckvd.rest.rest_data_client import RestDataClient
 from ckvd.segment.checks import require_verify
@@ -40,8 +41,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ckvd.acquisition.report import ArchiveReport, DownloadPlan
+    from ckvd.bars.funding import Funding
     from ckvd.bars.klines import Klines
+    from ckvd.bars.metrics import Metrics
     from ckvd.bars.resample import ResampledKlines
+    from ckvd.bars.series_rows import SeriesRows
     from ckvd.cache.selection import Choice
     from ckvd.errors import CkvdError
     from ckvd.model.provenance import Absence
@@ -52,7 +56,7 @@ _SPANS_SHOWN: Final = 5
 
 
 class CryptoKlineVisionData(ConnectionHolder):
-    """Klines from a cache that is filled from Binance Vision and the REST interface as needed.
+    """Klines, funding and metrics from a cache that is filled from Vision and the REST interface as needed.
 
     An asynchronous context manager.
 
@@ -79,7 +83,7 @@ class CryptoKlineVisionData(ConnectionHolder):
     is_checksum_required : bool
         Refuse archives without a CHECKSUM file.
     verify : {"never", "first"}
-        Whether the bars that `get_klines` returns are compared with the checksums of their segments: see
+        Whether the rows that `get_klines` and others return are compared with the checksums of their segments: see
         `open_cache`.
     clock : callable
         The present in milliseconds.
@@ -212,11 +216,102 @@ class CryptoKlineVisionData(ConnectionHolder):
             The cache cannot be used.
         """
         series = SeriesKey.of(symbol, interval, market=market, kind=kind)
+        require_bars(series)
+        span = Span.of(start, end, present_ms=self._clock())
+        if derive:
+            closed = closed_part(span, read_grid(self.folder, series), self._clock())
+            if (derived := self._derive(series, closed)) is not None:
+                return derived
+        rows = await self._get_rows(series, span, missing=missing, refresh=refresh, on_progress=on_progress)
+        return cast("Klines", rows)
+
+    async def get_funding(
+        self,
+        symbol: str,
+        *,
+        start: TimeLike,
+        end: TimeLike = "now",
+        market: str = "um",
+        missing: Literal["raise", "ignore"] = "raise",
+        refresh: bool = False,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Funding:
+        """Fetch what the cache lacks of the funding rates of a span, then read the span.
+
+        Archives are of months. The open month, and what no archive has, come from the REST interface. When the
+        archive of a month appears, its rows replace those: it has `interval_hours`, and no `mark_price`.
+
+        Parameters
+        ----------
+        symbol, market : str
+            A perpetual of `um` or `cm`.
+        start, end, missing, refresh, on_progress
+            As for `get_klines`. Rates that were settled in the last ten minutes are no data yet.
+
+        Returns
+        -------
+        Funding
+            `funding.gaps` says why settlements are missing, `funding.sources` where the others came from.
+
+        Raises
+        ------
+        NotFetchedError, NotCachedError, IdentityError, TimeError, SegmentError, CacheError
+            See `get_klines`.
+        """
+        series = SeriesKey.of(symbol, market=market, kind=Kind.FUNDING_RATE)
+        span = Span.of(start, end, present_ms=self._clock())
+        rows = await self._get_rows(series, span, missing=missing, refresh=refresh, on_progress=on_progress)
+        return cast("Funding", rows)
+
+    async def get_metrics(
+        self,
+        symbol: str,
+        *,
+        start: TimeLike,
+        end: TimeLike = "now",
+        market: str = "um",
+        missing: Literal["raise", "ignore"] = "raise",
+        refresh: bool = False,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Metrics:
+        """Fetch what the cache lacks of open interest and the ratios of a span, then read the span.
+
+        Archives are the only source, and those of days appear on the next day: the last day is not there yet, and
+        `missing="ignore"` leaves it out.
+
+        Parameters
+        ----------
+        symbol, market : str
+            A contract of `um` or `cm`.
+        start, end, missing, refresh, on_progress
+            As for `get_klines`. The span is that of the five minutes which the rows describe.
+
+        Returns
+        -------
+        Metrics
+
+        Raises
+        ------
+        NotFetchedError, NotCachedError, IdentityError, TimeError, SegmentError, CacheError
+            See `get_klines`.
+        """
+        series = SeriesKey.of(symbol, market=market, kind=Kind.METRICS)
+        span = Span.of(start, end, present_ms=self._clock())
+        rows = await self._get_rows(series, span, missing=missing, refresh=refresh, on_progress=on_progress)
+        return cast("Metrics", rows)
+
+    async def _get_rows(
+        self,
+        series: SeriesKey,
+        span: Span,
+        *,
+        missing: Literal["raise", "ignore"],
+        refresh: bool,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> SeriesRows:
+        """Fetch what the cache lacks of a span, then read its rows."""
         present_ms = self._clock()
-        asked = Span.of(start, end, present_ms=present_ms)
-        span = closed_part(asked, read_grid(self.folder, series), present_ms)
-        if derive and (derived := self._derive(series, span)) is not None:
-            return derived
+        span = closed_part(span, read_grid(self.folder, series), present_ms)
         report = await self.ensure_series([series], span, refresh=refresh, on_progress=on_progress)
         # The first bars of a series of 3d bars may tell more of its grid.
         span = closed_part(span, read_grid(self.folder, series), present_ms)
@@ -224,7 +319,7 @@ class CryptoKlineVisionData(ConnectionHolder):
             span = completion.closed_part(span)
         with KlineCache(self.folder.root, verify=self._verify) as cache:
             try:
-                return cache.read_series(series, span, missing=missing)
+                return cache.read_rows(series, span, missing=missing)
             except NotCachedError as error:
                 lacking = [Span(one.start_ms, one.end_ms) for one in error.missing]
                 failure = report.failure_of(series, lacking)
@@ -265,7 +360,7 @@ class CryptoKlineVisionData(ConnectionHolder):
     async def ensure(
         self,
         symbols: str | Sequence[str],
-        interval: str | Sequence[str],
+        interval: str | Sequence[str] | None = None,
         *,
         start: TimeLike,
         end: TimeLike = "now",
@@ -279,6 +374,7 @@ class CryptoKlineVisionData(ConnectionHolder):
         A failure of one archive or symbol is in the report, and does not keep the others from being stored. The
         parameters are those of `get_klines`. Each symbol is fetched at each interval; all of them are planned
         before the first archive is fetched, and thousands take no more memory at a time than a few.
+        Funding rates have no interval, and that of metrics may be left out.
 
         Raises
         ------
@@ -435,6 +531,7 @@ class CryptoKlineVisionData(ConnectionHolder):
         *,
         refresh: bool,
     ) -> CompletionReport:
+        rest = rest if schema_of(one.series).has_rest else None
         # An archive that was not fetched is left for the next call. So is a damaged one, unless the REST interface
         # may have its bars; bars that it lacks too are missing until the archive is repaired.
         series = one.series
@@ -446,7 +543,7 @@ class CryptoKlineVisionData(ConnectionHolder):
         ]
         damaged = tuple(archive.period.span for archive in failed if archive.period.span not in left)
         now_ms = self._clock()
-        wanted = closed_part(outer_seconds(one.span), read_grid(self.folder, series), now_ms)
+        wanted = to_complete(one.span, read_grid(self.folder, series), now_ms)
         scope = Scope(series, wanted, self.folder, rest, now_ms, damaged, refresh)
         completion = Completion(scope, vision.archives)
         return await completion.run([*left, *one.left_out])

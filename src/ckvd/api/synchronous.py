@@ -1,4 +1,4 @@
-"""Fetching without `await`: `get_klines`, `ensure` and `update` for scripts, threads and notebooks."""
+"""Fetching without `await`, in scripts, threads and notebooks: klines, funding, metrics, or a report of a fetch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from ckvd.acquisition.report import DownloadReport, Progress
+    from ckvd.bars.funding import Funding
     from ckvd.bars.klines import Klines
+    from ckvd.bars.metrics import Metrics
     from ckvd.bars.resample import ResampledKlines
     from ckvd.cache.selection import Choice
     from ckvd.model.timespan import TimeLike
@@ -113,9 +115,61 @@ def get_klines(
     )
 
 
+def get_funding(
+    symbol: str,
+    *,
+    start: TimeLike,
+    end: TimeLike = "now",
+    market: str = "um",
+    missing: Literal["raise", "ignore"] = "raise",
+    refresh: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+    **options: Unpack[DataOptions],
+) -> Funding:
+    """Fetch and read funding rates, synchronously: see `get_klines`, and `CryptoKlineVisionData.get_funding`."""
+    return _run(
+        options,
+        lambda data: data.get_funding(
+            symbol,
+            start=start,
+            end=end,
+            market=market,
+            missing=missing,
+            refresh=refresh,
+            on_progress=on_progress,
+        ),
+    )
+
+
+def get_metrics(
+    symbol: str,
+    *,
+    start: TimeLike,
+    end: TimeLike = "now",
+    market: str = "um",
+    missing: Literal["raise", "ignore"] = "raise",
+    refresh: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+    **options: Unpack[DataOptions],
+) -> Metrics:
+    """Fetch and read metrics, synchronously: see `get_klines`, and `CryptoKlineVisionData.get_metrics`."""
+    return _run(
+        options,
+        lambda data: data.get_metrics(
+            symbol,
+            start=start,
+            end=end,
+            market=market,
+            missing=missing,
+            refresh=refresh,
+            on_progress=on_progress,
+        ),
+    )
+
+
 def ensure(
     symbols: str | Sequence[str],
-    interval: str | Sequence[str],
+    interval: str | Sequence[str] | None = None,
     *,
     start: TimeLike,
     end: TimeLike = "now",

@@ -125,7 +125,7 @@ class VisionDataClient(ConnectionHolder):
     async def download(
         self,
         symbols: str | Sequence[str],
-        interval: str | Sequence[str],
+        interval: str | Sequence[str] | None = None,
         *,
         start: TimeLike,
         end: TimeLike,
@@ -142,7 +142,7 @@ class VisionDataClient(ConnectionHolder):
         Parameters
         ----------
         symbols, interval : str or sequence of str
-            Each symbol at each interval.
+            Each symbol at each interval. Funding rates have none, and that of metrics may be left out.
         market, kind : str
             See `SeriesKey.of`.
         start, end : str, int, datetime or numpy.datetime64

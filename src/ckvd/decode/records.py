@@ -67,6 +67,11 @@ class RecordRows:
     has_header: bool
     labels: Labels = Labels.NONE
 
+    @property
+    def row_count(self) -> int:
+        """The number of rows."""
+        return len(self.columns["open_time"])
+
 
 def read_records(csv: bytes | memoryview, series: SeriesKey, span: Span, label: str) -> RecordRows:
     """Read the CSV of an archive of funding rates or metrics.

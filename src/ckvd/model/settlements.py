@@ -112,7 +112,7 @@ def find_missing_settlements(
     for span in covered:
         start, stop = np.searchsorted(settled, (span.start_ms, span.end_ms)).tolist()
         if start == stop:
-            gaps += _whole_spans(span, absences)
+            gaps += _whole_spans(span, absences, unexplained)
             continue
         gaps += _at_ends(settled[start:stop], published[start:stop], span, absences, unexplained)
         gaps += _between(settled[start:stop], published[start:stop], absences, unexplained)
@@ -153,13 +153,21 @@ def _at_ends(
         yield _gap(after, -(-after.length_ms // step_ms), absences, unexplained)
 
 
-def _whole_spans(span: Span, absences: Sequence[Absence]) -> Iterator[Gap]:
-    """A span without settlements: each reason that is known for it. How many there should be, nobody knows."""
+def _whole_spans(span: Span, absences: Sequence[Absence], unexplained: Reason) -> Iterator[Gap]:
+    """A span without settlements: each reason that is known for it. How many there should be, nobody knows.
+
+    Parts without a known reason count where they are longer than the longest interval.
+    """
     for absence in absences:
         if part := absence.span.intersection(span):
             yield Gap(part.start_ms, part.end_ms, 0, absence.reason)
+    for left in difference([span], [absence.span for absence in absences]):
+        if left.length_ms > LONGEST_HOURS * HOUR_MS:
+            yield Gap(left.start_ms, left.end_ms, 0, unexplained)
 
 
 def _gap(span: Span, count: int, absences: Sequence[Absence], unexplained: Reason) -> Gap:
-    reasons = [absence.reason for absence in absences if not difference([span], [absence.span])]
+    """A gap with the reason that is known where it starts, if absences cover all of it."""
+    known = [] if difference([span], [absence.span for absence in absences]) else absences
+    reasons = [absence.reason for absence in known if span.start_ms in absence.span]
     return Gap(span.start_ms, span.end_ms, count, reasons[-1] if reasons else unexplained)

@@ -1,4 +1,4 @@
-"""`RestAnswer`: the closed bars of a span, from its pages. Pure.
+"""`RestAnswer`: the closed bars of a span, or the settlements of funding, from its pages. Pure.
 
 Rows pass the same checks as those of archives, so that the bars of both sources are alike.
 """
@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ckvd.decode.decode import Expected, decode_rows
+from ckvd.decode.decode import Expected, decode_records, decode_rows
+from ckvd.decode.records import RecordRows
+from ckvd.decode.rows import RawRows
 from ckvd.errors import ArchiveError, RestAnswerError
 from ckvd.model.grid import Grid
 from ckvd.model.provenance import Origin, Source
 from ckvd.model.timespan import Span
 from ckvd.rest.rows import join_rows, read_rows
+from ckvd.rest.settlements import join_settlements
 from ckvd.utils.config import REPORT_EXAMPLES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ckvd.decode.rows import RawRows
+    from ckvd.decode.decode import DecodedRows
     from ckvd.model.market import Interval, SeriesKey
     from ckvd.model.table import KlineTable, Times
 
@@ -34,7 +37,8 @@ class Page:
     ----------
     span : Span
         The span that it covers: that of its request, without the parts left to other pages.
-    rows : RawRows
+    rows : RawRows or RecordRows
+        Of bars, or of settlements.
     url : str
     name : str
         The path and query of the request.
@@ -45,7 +49,7 @@ class Page:
     """
 
     span: Span
-    rows: RawRows
+    rows: RawRows | RecordRows
     url: str
     name: str
     date_ms: int | None
@@ -54,7 +58,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RestAnswer:
-    """The closed bars that the exchange has of a span.
+    """The closed bars that the exchange has of a span, or the settlements that it has published for certain.
 
     Attributes
     ----------
@@ -93,19 +97,21 @@ def assemble(series: SeriesKey, wanted: Span, pages: Sequence[Page], now_ms: int
     Raises
     ------
     RestAnswerError
-        A close time is invalid.
+        A time is invalid.
     """
     ordered = sorted(pages, key=lambda page: page.span)
     seen_ms = min([now_ms, *(page.date_ms for page in ordered if page.date_ms is not None)])
-    rows = join_rows([page.rows for page in ordered]) if ordered else read_rows(b"[]", "")
     try:
-        decoded = decode_rows(rows, Expected(series, wanted, str(series), is_strict=True))
+        decoded = _decode(series, wanted, ordered)
     except ArchiveError as error:
         url, row = _place_of(error.row or 1, ordered)
         raise RestAnswerError(url, error.reason, row=row) from None
     table = decoded.table
-    count = closed_count(table.open_time, table.columns["close_time"], series.bar_interval, seen_ms)
     closed_ms = Grid.of(series.interval).closed_end(seen_ms)
+    if series.interval is None:
+        count = int(np.searchsorted(table.open_time, closed_ms))
+    else:
+        count = closed_count(table.open_time, table.columns["close_time"], series.interval, seen_ms)
     end_ms = min(wanted.end_ms, closed_ms, *table.open_time[count : count + 1].tolist())
     span = Span(wanted.start_ms, max(wanted.start_ms, end_ms))
     return RestAnswer(
@@ -114,6 +120,16 @@ def assemble(series: SeriesKey, wanted: Span, pages: Sequence[Page], now_ms: int
         tuple(_source_of(page, span, decoded.impossible_open_times) for page in ordered),
         sum(page.request_count for page in ordered),
     )
+
+
+def _decode(series: SeriesKey, wanted: Span, pages: Sequence[Page]) -> DecodedRows:
+    """Decode the rows of all pages, which are in order."""
+    expected = Expected(series, wanted, str(series), is_strict=True)
+    rows = [page.rows for page in pages]
+    if not series.kind.is_bars:
+        return decode_records(join_settlements([one for one in rows if isinstance(one, RecordRows)]), expected)
+    raw = [one for one in rows if isinstance(one, RawRows)]
+    return decode_rows(join_rows(raw) if raw else read_rows(b"[]", ""), expected)
 
 
 def closed_count(open_ms: Times, close_ms: Times, interval: Interval, now_ms: int) -> int:

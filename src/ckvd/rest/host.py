@@ -4,6 +4,9 @@ All tasks of a client send through here, first come, first served. A request wai
 and the transport has a free slot, and is counted before it is sent. After a 429 nothing is sent until the pause is
 over. After a ban, or a pause that is too long to wait for, every waiting task gets the error at once, and nothing
 is sent until the ban or pause has ended.
+
+Requests for funding rates have a limit of their own. They wait for it and for that of weights, because it is not
+certain that the exchange leaves them out there.
 """
 
 from __future__ import annotations
@@ -14,17 +17,22 @@ import logging
 import random
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ckvd.errors import BannedError, ExchangeError, NetworkError, RateLimitError
 from ckvd.network.response import parse_count
 from ckvd.network.retry import Failure, RetryPolicy, retry_after_s
 from ckvd.rest.refusal import is_transient, refusal_of
-from ckvd.rest.weight import ServerClock, WeightBudget
-from ckvd.utils.config import REST_WEIGHT_SHARE, REST_WEIGHT_WINDOW_S
+from ckvd.rest.weight import RequestBudget, ServerClock, WeightBudget
+from ckvd.utils.config import (
+    REST_FUNDING_LIMIT,
+    REST_FUNDING_WINDOW_S,
+    REST_WEIGHT_SHARE,
+    REST_WEIGHT_WINDOW_S,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from ckvd.model.market import Market
     from ckvd.network.response import Response
@@ -59,6 +67,18 @@ class _FailedAttempt:
 
     error: NetworkError
     failure: Failure
+
+
+class _Charge(NamedTuple):
+    """What a request counts against a limit."""
+
+    budget: WeightBudget | RequestBudget
+    weight: int
+
+
+def _lose(charges: Sequence[_Charge]) -> None:
+    for budget, weight in charges:
+        budget.lose(weight)
 
 
 class ExchangeHost:
@@ -99,6 +119,7 @@ class ExchangeHost:
         self._steady_s = steady_s
         clock = ServerClock(time.time() - steady_s())
         self._budget = WeightBudget(weight_limit, clock, window_s=window_s, share=share)
+        self._apart = RequestBudget(REST_FUNDING_LIMIT, steady_s, window_s=REST_FUNDING_WINDOW_S, share=share)
         self._turn = asyncio.Lock()
         self._sleeper: asyncio.Task[None] | None = None
         self._stop: _Stop | None = None
@@ -106,8 +127,18 @@ class ExchangeHost:
     def __repr__(self) -> str:
         return f"<ExchangeHost {self.base_url}: {self._budget!r}>"
 
-    async def ask(self, path: str, params: Mapping[str, str | int], weight: int) -> tuple[Response, int]:
+    async def ask(
+        self, path: str, params: Mapping[str, str | int], weight: int, *, is_counted_apart: bool = False
+    ) -> tuple[Response, int]:
         """Send a request until it is answered with rows, as often as the policy allows.
+
+        Parameters
+        ----------
+        path : str
+        params : mapping
+        weight : int
+        is_counted_apart : bool
+            See `MarketRules`.
 
         Returns
         -------
@@ -124,8 +155,9 @@ class ExchangeHost:
         ClientClosedError
         """
         number = 1
+        charges = (_Charge(self._budget, weight), *([_Charge(self._apart, 1)] if is_counted_apart else []))
         while True:
-            outcome = await self._attempt(path, params, weight)
+            outcome = await self._attempt(path, params, charges)
             if isinstance(outcome, _FailedAttempt):
                 await self._wait_after(outcome, number)
                 number += 1
@@ -134,25 +166,27 @@ class ExchangeHost:
 
     # --- One attempt ---------------------------------------------------------------------------------------
 
-    async def _attempt(self, path: str, params: Mapping[str, str | int], weight: int) -> Response | _FailedAttempt:
+    async def _attempt(
+        self, path: str, params: Mapping[str, str | int], charges: Sequence[_Charge]
+    ) -> Response | _FailedAttempt:
         url = self.base_url + path
-        await self._admit(url, weight)
+        await self._admit(url, charges)
         sent_s = self._steady_s()
         try:
             outcome = await self._transport.request(url, params)
         except BaseException:
-            self._budget.lose(weight)
+            _lose(charges)
             raise
         else:
             if isinstance(outcome, Failure):
-                self._budget.lose(weight)
+                _lose(charges)
                 return _FailedAttempt(outcome.to_error(), outcome)
-            return self._learn(outcome, weight, sent_s) or outcome
+            return self._learn(outcome, charges, sent_s) or outcome
         finally:
             self._transport.slots.release()
             self._wake()
 
-    def _learn(self, response: Response, weight: int, sent_s: float) -> _FailedAttempt | None:
+    def _learn(self, response: Response, charges: Sequence[_Charge], sent_s: float) -> _FailedAttempt | None:
         """Settle a request by its response; None for one with rows."""
         now_s = self._steady_s()
         made = response.date or dt.datetime.now(dt.UTC)
@@ -164,15 +198,18 @@ class ExchangeHost:
             logger.warning("%s", refusal)
             self._stop = _Stop(now_s + (refusal.until_ms - made_ms) / 1000, refusal)
         elif isinstance(refusal, RateLimitError):
-            # Whatever the sum in the response, nothing is left of this window.
+            # Whatever the sum in the response, nothing is left of this window. A request that counts against both
+            # limits may have met either: it waits for the next minute and for what the response asks for.
             used = max(used or 0, self._budget.capacity)
             until_s = now_s + (pause_s or 0.0)
             if pause_s is None or pause_s <= self._retry.retry_after_max_s:
-                self._budget.pause(until_s)
+                for charge in charges:
+                    charge.budget.pause(until_s)
             else:
                 self._stop = _Stop(until_s, refusal)
         date_s = None if response.date is None else int(made.timestamp())
-        self._budget.settle(weight, used=used, date_s=date_s, sent_s=sent_s, now_s=now_s)
+        for budget, weight in charges:
+            budget.settle(weight, used=used, date_s=date_s, sent_s=sent_s, now_s=now_s)
         if refusal is None:
             return None
         failure = Failure(
@@ -194,8 +231,8 @@ class ExchangeHost:
 
     # --- Admission -----------------------------------------------------------------------------------------
 
-    async def _admit(self, url: str, weight: int) -> None:
-        """Wait for room in the budget and a slot of the transport, first come, first served; take both.
+    async def _admit(self, url: str, charges: Sequence[_Charge]) -> None:
+        """Wait for room in the budgets and a slot of the transport, first come, first served; take both.
 
         The slot is taken here, not by the transport: a request that waits for one must not count against the
         budget, and must not be sent after a ban.
@@ -203,25 +240,26 @@ class ExchangeHost:
         slots = self._transport.slots
         async with self._turn:
             while True:
-                while wait_s := self._wait_s(url, weight):
+                while wait_s := self._wait_s(url, charges):
                     await self._pause(wait_s)
                 await slots.acquire()
                 # Meanwhile the room may have been used up, or a ban may have come.
                 try:
-                    is_room = not self._wait_s(url, weight)
+                    is_room = not self._wait_s(url, charges)
                 except ExchangeError:
                     slots.release()
                     raise
                 if is_room:
-                    self._budget.reserve(weight)
+                    for budget, weight in charges:
+                        budget.reserve(weight)
                     return
                 slots.release()
 
-    def _wait_s(self, url: str, weight: int) -> float:
+    def _wait_s(self, url: str, charges: Sequence[_Charge]) -> float:
         now_s = self._steady_s()
         if self._stop is not None and now_s < self._stop.until_s:
             raise self._stop.error(url)
-        return self._budget.wait_s(weight, now_s)
+        return max(budget.wait_s(weight, now_s) for budget, weight in charges)
 
     async def _pause(self, wait_s: float) -> None:
         """Wait until the time is over, or a request was settled. One task at a time is here."""

@@ -1,4 +1,4 @@
-"""`RestDataClient`: closed bars from the REST interface of the exchange.
+"""`RestDataClient`: closed bars and rates of funding from the REST interface of the exchange.
 
 It holds a transport and a host for each market, and fetches the pages of a span.
 """
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from ckvd.decode.records import RecordRows
 from ckvd.errors import ClientClosedError, RestAnswerError
 from ckvd.lifecycle import ConnectionHolder, Resource
 from ckvd.model.grid import Grid, closed_part
@@ -23,6 +24,7 @@ from ckvd.rest.endpoint import Endpoint
 from ckvd.rest.host import ExchangeHost
 from ckvd.rest.pages import fault_of, left_over, request_for, windows
 from ckvd.rest.rows import read_rows
+from ckvd.rest.settlements import read_settlements
 from ckvd.utils.config import (
     REST_CM_EARLIEST_MS,
     REST_CONCURRENCY,
@@ -40,6 +42,10 @@ if TYPE_CHECKING:
 
     from curl_cffi import AsyncSession
     from curl_cffi import Response as CurlResponse
+
+    from ckvd.decode.rows import RawRows
+    from ckvd.model.table import Times
+    from ckvd.network.response import Response
 
 __all__ = ["RestAnswer", "RestDataClient"]
 
@@ -121,7 +127,7 @@ class RestDataClient(ConnectionHolder):
         }
 
     async def fetch(self, series: SeriesKey, span: Span) -> RestAnswer:
-        """Fetch the closed bars that open in a span.
+        """Fetch the closed bars that open in a span, or the rates of funding that were settled in it.
 
         A bar that still forms is neither requested nor returned. Bars that the exchange does not have are left out;
         `RestAnswer.span` is the span that the answer covers.
@@ -130,6 +136,8 @@ class RestDataClient(ConnectionHolder):
         ------
         InvalidSymbolError
             The market has no such symbol.
+        IdentityError
+            The REST interface has no such history: see `Schema.has_rest`.
         BannedError
             The exchange has banned this IP address. No request is sent until the ban ends.
         RateLimitError, RegionRefusedError, ExchangeError
@@ -168,14 +176,15 @@ class RestDataClient(ConnectionHolder):
         endpoint = Endpoint.of(series)
         if endpoint.rules.span_max_ms is None:
             params = endpoint.params_of_first(from_ms)
-            response, _ = await self._host_of(series).ask(endpoint.path, params, endpoint.rules.weight_of(1))
-            return next(iter(read_rows(response.body, response.url).cells[0].tolist()), None)
+            response, _ = await self._ask(series, endpoint, params, 1)
+            opens_ms, _ = _times_of(_read(response, series))
+            return next(iter(opens_ms.tolist()), None)
         return await self._search_first_open_ms(series, max(from_ms, REST_CM_EARLIEST_MS))
 
     async def _search_first_open_ms(self, series: SeriesKey, from_ms: int) -> int | None:
         """Find the first bar in a market with a longest span: first its day, then the bar."""
         rules, end_ms = Endpoint.of(series).rules, self._clock()
-        if not series.bar_interval.has_daily_archives:
+        if series.interval is None or not series.interval.has_daily_archives:
             return await self._first_of(series, windows(Span(from_ms, max(from_ms, end_ms)), rules))
         daily = SeriesKey(series.market, series.kind, series.symbol, Interval.D1)
         # The bar of the day may open before `from_ms`, and others of that day after it.
@@ -193,7 +202,7 @@ class RestDataClient(ConnectionHolder):
     async def _first_of(self, series: SeriesKey, spans: Iterable[Span]) -> int | None:
         """When the first bar in one of the spans opens."""
         for span in spans:
-            opens_ms = [page.rows.cells[0] for page in await self._fetch_pages(series, span)]
+            opens_ms = [_times_of(page.rows)[0] for page in await self._fetch_pages(series, span)]
             found = [int(opens[0]) for opens in opens_ms if len(opens)]
             if found:
                 return min(found)
@@ -201,25 +210,34 @@ class RestDataClient(ConnectionHolder):
 
     async def _fetch_pages(self, series: SeriesKey, span: Span) -> list[Page]:
         """Fetch the pages of a span, one after the other, until nothing of it is left."""
-        endpoint, host = Endpoint.of(series), self._host_of(series)
+        endpoint = Endpoint.of(series)
         pages: list[Page] = []
         for window in windows(span, endpoint.rules):
             left = [window]
             while left:
-                asked = request_for(left.pop(), series.bar_interval, endpoint.rules)
+                asked = request_for(left.pop(), series.interval, endpoint.rules)
                 params = endpoint.params(asked.span, asked.limit)
-                response, count = await host.ask(endpoint.path, params, endpoint.rules.weight_of(asked.limit))
-                rows, url = read_rows(response.body, response.url), response.url
-                fault = fault_of(asked, rows.cells[0], rows.cells[6], series.bar_interval)
+                response, count = await self._ask(series, endpoint, params, asked.limit)
+                rows, url = _read(response, series), response.url
+                opens_ms, closes_ms = _times_of(rows)
+                fault = fault_of(asked, opens_ms, closes_ms, series.interval)
                 if fault is not None:
                     raise RestAnswerError(url, fault)
-                still = left_over(asked, rows.cells[0], series.bar_interval, endpoint.rules)
+                still = left_over(asked, opens_ms, series.interval, endpoint.rules)
                 left += still
                 (covered,) = difference([asked.span], still)
                 name = f"{endpoint.path}?{urlsplit(url).query}"
                 date_ms = None if response.date is None else int(response.date.timestamp() * 1000)
                 pages.append(Page(covered, rows, url, name, date_ms, count))
         return pages
+
+    async def _ask(
+        self, series: SeriesKey, endpoint: Endpoint, params: Mapping[str, str | int], limit: int
+    ) -> tuple[Response, int]:
+        rules = endpoint.rules
+        return await self._host_of(series).ask(
+            endpoint.path, params, rules.weight_of(limit), is_counted_apart=rules.is_counted_apart
+        )
 
     def _host_of(self, series: SeriesKey) -> ExchangeHost:
         if self._hosts is None:
@@ -249,6 +267,19 @@ class RestDataClient(ConnectionHolder):
         if self._hosts is None:
             return "<RestDataClient: closed>"
         return f"<RestDataClient: {', '.join(dict.fromkeys(host.base_url for host in self._hosts.values()))}>"
+
+
+def _read(response: Response, series: SeriesKey) -> RawRows | RecordRows:
+    if series.kind.is_bars:
+        return read_rows(response.body, response.url)
+    return read_settlements(response.body, series, response.url)
+
+
+def _times_of(rows: RawRows | RecordRows) -> tuple[Times, Times | None]:
+    """The open and close times of bars; of settlements their times alone."""
+    if isinstance(rows, RecordRows):
+        return rows.columns["open_time"], None
+    return rows.cells[0], rows.cells[6]
 
 
 def _url_of(market: Market, base_url: str | Mapping[str, str] | None) -> str:

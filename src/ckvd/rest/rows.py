@@ -38,6 +38,16 @@ def read_rows(body: bytes, url: str) -> RawRows:
     RestAnswerError
         The body is something else; the error names the row.
     """
+    lines = [_line(row, number, url) for number, row in enumerate(parse_array(body, url), start=1)]
+    try:
+        # JSON may hold a lone surrogate, which has no UTF-8. Escaped, it is refused like any other letter.
+        return parse_rows("".join(lines).encode(errors="backslashreplace"), url)
+    except ArchiveError as error:
+        raise RestAnswerError(url, error.reason, row=error.row) from None
+
+
+def parse_array(body: bytes, url: str) -> list[object]:
+    """Parse a body as an array of rows; RestAnswerError if it is something else."""
     try:
         # A bare number keeps its text. A float would not tell how it was written.
         answer = json.loads(body, parse_float=str, parse_constant=_refuse_constant)
@@ -45,12 +55,7 @@ def read_rows(body: bytes, url: str) -> RawRows:
         raise RestAnswerError(url, f"expected JSON, found {_shown(body)} ({shown(error)})") from None
     if not isinstance(answer, list):
         raise RestAnswerError(url, f"expected an array of rows, found {_shown(body)}")
-    lines = [_line(row, number, url) for number, row in enumerate(answer, start=1)]
-    try:
-        # JSON may hold a lone surrogate, which has no UTF-8. Escaped, it is refused like any other letter.
-        return parse_rows("".join(lines).encode(errors="backslashreplace"), url)
-    except ArchiveError as error:
-        raise RestAnswerError(url, error.reason, row=error.row) from None
+    return answer
 
 
 def join_rows(pages: Sequence[RawRows]) -> RawRows:

@@ -1,6 +1,8 @@
 """The weight that may still be used of a host in this minute of its clock: `ServerClock`, `WeightBudget`. Pure.
 
-Both take this machine's time from a monotonic clock.
+`RequestBudget` is for a limit of requests in any stretch of time, wherever it begins.
+
+All take this machine's time from a monotonic clock.
 
 A response gives its time in whole seconds (`Date`). It was made between the sending of the request and the receipt
 of the response, so each response bounds the difference of the two clocks from both sides.
@@ -17,7 +19,13 @@ sums, and have the share of the limit that is not used here.
 
 from __future__ import annotations
 
+from collections import deque
+from typing import TYPE_CHECKING
+
 from ckvd.utils.config import REST_WEIGHT_SHARE, REST_WEIGHT_WINDOW_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class ServerClock:
@@ -173,3 +181,70 @@ class WeightBudget:
         if window > self._window:
             self._window = window
             self.used = 0
+
+
+class RequestBudget:
+    """The requests that one client may send to one host in any stretch of time of a length.
+
+    The exchange counted a request at some moment between its sending and the response. So it counts from before it
+    is sent, and for the whole length after the response. Then the limit holds whether the exchange counts in fixed
+    windows or in the last minutes, and no clock but that of this machine matters.
+
+    Parameters
+    ----------
+    limit : int
+        The requests that the exchange allows.
+    steady_s : callable
+        Seconds by a monotonic clock of this machine.
+    window_s : float
+        The length.
+    share : float
+        The part of the limit that is used here.
+
+    Attributes
+    ----------
+    capacity : int
+        The most requests to send.
+    in_flight : int
+        Requests under way.
+    """
+
+    def __init__(self, limit: int, steady_s: Callable[[], float], *, window_s: float, share: float) -> None:
+        self.capacity = max(1, int(limit * share))
+        self.in_flight = 0
+        self._steady_s = steady_s
+        self._window_s = window_s
+        self._ended_s: deque[float] = deque()
+        self._paused_until_s = float("-inf")
+
+    def __repr__(self) -> str:
+        return f"<RequestBudget: {len(self._ended_s)} sent, {self.in_flight} under way, of {self.capacity}>"
+
+    def wait_s(self, count: int, now_s: float) -> float:
+        """See `WeightBudget.wait_s`."""
+        while self._ended_s and self._ended_s[0] + self._window_s < now_s:
+            self._ended_s.popleft()
+        left = self.capacity - self.in_flight - len(self._ended_s) - count
+        # Where those under way alone fill it, a response ends the wait.
+        waits_s = [self._paused_until_s - now_s, 0.0]
+        if left < 0:
+            oldest_s = self._ended_s[min(-left, len(self._ended_s)) - 1] if self._ended_s else now_s
+            waits_s.append(oldest_s + self._window_s - now_s + _AFTER_S)
+        return max(waits_s)
+
+    def reserve(self, count: int) -> None:
+        """Count requests that are about to be sent."""
+        self.in_flight += count
+
+    def settle(self, count: int, **_: object) -> None:
+        """Learn that requests have a response. How many the exchange counted, it does not say."""
+        self.lose(count)
+
+    def lose(self, count: int) -> None:
+        """Count requests without a response: the exchange may have counted them until now."""
+        self.in_flight -= count
+        self._ended_s.extend([self._steady_s()] * count)
+
+    def pause(self, until_s: float) -> None:
+        """Send nothing before a time."""
+        self._paused_until_s = max(self._paused_until_s, until_s)

@@ -163,6 +163,9 @@ REST_CONCURRENCY: Final = 8
 REST_WEIGHT_LIMIT_SPOT: Final = 6000
 REST_WEIGHT_LIMIT_FUTURES: Final = 2400
 REST_WEIGHT_WINDOW_S: Final = 60.0
+# Requests for funding rates have a limit of their own for each IP address, in five minutes.
+REST_FUNDING_LIMIT: Final = 500
+REST_FUNDING_WINDOW_S: Final = 300.0
 # The largest share of the limit that one client uses. The rest is for other processes behind the same IP address.
 REST_WEIGHT_SHARE: Final = 0.8
 # This machine's clock may be ahead of the exchange's by at most this. So a bar that closed more recently may still

@@ -1,8 +1,10 @@
-"""`Exchange`: answers for klines as the exchange does, from rows that are given to it.
+"""`Exchange`: answers for klines and funding as the exchange does, from rows that are given to it.
 
 Each market has a clock, a sum of weights for each minute of it, a refusal for those who ask too much, and a ban for
 those who go on asking. Of a span with more bars than rows are asked for, spot and USD-margined futures answer with
 the first, coin-margined ones with the last, and with nothing but an error for more than 200 days.
+
+Requests for funding rates have a limit of their own in each market: so many in any five minutes.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 from ckvd.model.market import DAY_MS, Interval, Kind, Market, SeriesKey
 from ckvd.model.timespan import now_ms
 from support.loopback.reply import Reply, Request
-from support.loopback.rows import Row, open_ms_of, to_json
+from support.loopback.rows import Row, open_ms_of, settlements_json, to_json
 from support.loopback.server import LoopbackServer
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ _ROOTS = {"/api/v3": Market.SPOT, "/fapi/v1": Market.UM, "/dapi/v1": Market.CM}
 _ROWS_MAX = {Market.SPOT: 1000, Market.UM: 1500, Market.CM: 1500}
 _ROWS_DEFAULT = 500
 _WINDOW_MAX_MS = 200 * DAY_MS
+_FUNDING_LIMIT, _FUNDING_WINDOW_MS = 500, 300_000
+_FUNDING_ROWS_MAX, _FUNDING_ROWS_DEFAULT = 1000, 100
 _WEIGHT_LIMITS = {Market.SPOT: 6000, Market.UM: 2400, Market.CM: 2400}
 
 _TOO_MUCH = "Too much request weight used; current limit is {limit} request weight per 1 MINUTE. Please use the \
@@ -62,6 +66,8 @@ class Account:
         Requests that came although a pause was asked for.
     banned_until_ms : int
     request_count_in_ban : int
+    funding_asked_ms : list of int
+        When funding rates were asked for.
     """
 
     limit: int
@@ -71,6 +77,7 @@ class Account:
     paused_until_ms: float = 0
     banned_until_ms: float = 0
     request_count_in_ban: int = 0
+    funding_asked_ms: list[int] = field(default_factory=list)
 
 
 class Exchange:
@@ -79,7 +86,8 @@ class Exchange:
     Parameters
     ----------
     rows : mapping of SeriesKey to rows
-        Twelve fields a row as text, times in milliseconds, in any order, each open time once.
+        Twelve fields a row as text, times in milliseconds, in any order, each open time once. Of funding the time,
+        the rate and the mark price.
     clock : callable
         The exchange's time in milliseconds. Bars that open later are not there yet; the last one is not closed.
     weight_limits : mapping of Market to int, optional
@@ -88,6 +96,8 @@ class Exchange:
     patience : int
         So many requests may come in spite of a pause before the client is banned.
     ban_ms : int
+    is_funding_newest_first : bool
+        Whether a page of funding rates that is cut off has the last ones of its span.
 
     Attributes
     ----------
@@ -104,7 +114,9 @@ class Exchange:
         window_ms: int = 60_000,
         patience: int = 10,
         ban_ms: int = 120_000,
+        is_funding_newest_first: bool = False,
     ) -> None:
+        self._is_funding_newest_first = is_funding_newest_first
         self.server = LoopbackServer(self._reply)
         self.accounts = {
             market: Account((weight_limits or {}).get(market, limit)) for market, limit in _WEIGHT_LIMITS.items()
@@ -170,7 +182,8 @@ class Exchange:
             return Reply(404, b"<html>not found</html>")
         with self._lock:
             now_ms = self._clock()
-            genuine = self._judge(market, now_ms, request) or self._klines(market, Kind(kind), now_ms, request)
+            refused = self._judge(market, now_ms, request, is_funding=kind == Kind.FUNDING_RATE)
+            genuine = refused or self._rows_for(market, Kind(kind), now_ms, request)
             dated = self._dated(genuine, market, now_ms)
             step = self._script.popleft() if self._script else dated
         return self._dated(step, market, now_ms) if isinstance(step, Reply) else step(dated)
@@ -185,15 +198,21 @@ class Exchange:
         }
         return replace(reply, headers=headers)
 
-    def _judge(self, market: Market, now_ms: int, request: Request) -> Reply | None:
+    def _judge(self, market: Market, now_ms: int, request: Request, *, is_funding: bool) -> Reply | None:
         """Count the weight of a request, and refuse it if it is too much."""
         account = self.accounts[market]
         if now_ms < account.banned_until_ms:
             account.request_count_in_ban += 1
             return self._ban(account, now_ms)
         window = now_ms // self._window_ms
-        account.weights[window] += weight_of(market, request.query)
-        if now_ms >= account.paused_until_ms and account.weights[window] <= account.limit:
+        is_over = False
+        if is_funding:
+            account.funding_asked_ms.append(now_ms)
+            last = bisect_right(account.funding_asked_ms, now_ms - _FUNDING_WINDOW_MS)
+            is_over = len(account.funding_asked_ms) - last > _FUNDING_LIMIT
+        else:
+            account.weights[window] += weight_of(market, request.query)
+        if now_ms >= account.paused_until_ms and account.weights[window] <= account.limit and not is_over:
             return None
         account.ignored_count += now_ms < account.paused_until_ms
         if account.ignored_count >= self._patience:
@@ -211,8 +230,11 @@ class Exchange:
         body = RefusedError(-1003, _BANNED.format(until=int(account.banned_until_ms))).body
         return Reply(418, body, {"Retry-After": _seconds(account.banned_until_ms - now_ms)})
 
-    def _klines(self, market: Market, kind: Kind, now_ms: int, request: Request) -> Reply:
+    def _rows_for(self, market: Market, kind: Kind, now_ms: int, request: Request) -> Reply:
         try:
+            if kind is Kind.FUNDING_RATE:
+                symbol = request.query.get("symbol", "")
+                return Reply(200, settlements_json(symbol, self._settlements(market, now_ms, request.query)))
             rows = self._select(market, kind, now_ms, request.query)
         except RefusedError as error:
             return Reply(400, error.body)
@@ -228,6 +250,22 @@ class Exchange:
         last_ms = now_ms if end_ms is None else min(end_ms, now_ms)
         first = bisect_left(bars, start_ms or 0, key=open_ms_of)
         chosen = bars[first : max(first, bisect_right(bars, last_ms, key=open_ms_of))]
+        return chosen[-limit:] if is_newest else chosen[:limit]
+
+    def _settlements(self, market: Market, now_ms: int, query: Mapping[str, str]) -> Sequence[Row]:
+        symbol = query.get("symbol")
+        if not symbol:
+            raise RefusedError(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
+        if (market, symbol) in self._suspended:
+            raise RefusedError(-1122, "Invalid symbol status.")
+        if not any((known.market, known.symbol) == (market, symbol) for known in self._rows):
+            raise RefusedError(-1121, "Invalid symbol.")
+        rows = self._rows.get(SeriesKey.of(symbol, market=market, kind=Kind.FUNDING_RATE), [])
+        start_ms, end_ms = _optional_ms(query, "startTime"), _optional_ms(query, "endTime")
+        limit = min(int(query.get("limit", _FUNDING_ROWS_DEFAULT)), _FUNDING_ROWS_MAX)
+        last_ms = now_ms if end_ms is None else min(end_ms, now_ms)
+        chosen = [row for row in rows if (start_ms or 0) <= open_ms_of(row) <= last_ms]
+        is_newest = start_ms is None or self._is_funding_newest_first
         return chosen[-limit:] if is_newest else chosen[:limit]
 
     def _series_of(self, market: Market, kind: Kind, query: Mapping[str, str]) -> SeriesKey:

@@ -29,6 +29,15 @@ def to_json(rows: Iterable[Row]) -> bytes:
     return json.dumps(table, separators=(",", ":")).encode()
 
 
+def settlements_json(symbol: str, rows: Iterable[Row]) -> bytes:
+    """Settlements of funding as the exchange writes them; a row has the time, the rate and the mark price."""
+    answer = [
+        {"symbol": symbol, "fundingTime": int(time), "fundingRate": rate, "markPrice": mark}
+        for time, rate, mark in rows
+    ]
+    return json.dumps(answer, separators=(",", ":")).encode()
+
+
 def of_json(body: bytes) -> list[Row]:
     """The inverse of `to_json`."""
     return [tuple(str(cell) for cell in row) for row in json.loads(body)]

@@ -10,10 +10,13 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ckvd.acquisition.completion.reasons import NO_BARS_ERRORS
-from ckvd.acquisition.completion.scope import Completed, impossible_times, inner_seconds, whole_days
+from ckvd.acquisition.completion.scope import Completed, impossible_times, inner_seconds, whole_days, whole_months
 from ckvd.acquisition.completion.shortfalls import Shortfall, find_shortfalls, join_requests, provisional_recheck_ms
 from ckvd.acquisition.ingest import fetch_table
+from ckvd.bars.series_rows import SeriesRows
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.resolution import resolve
@@ -25,6 +28,7 @@ from ckvd.model.gaps import find_gaps
 from ckvd.model.grid import closed_part
 from ckvd.model.provenance import Reason, narrow, segment_recheck_ms
 from ckvd.model.schema import cadences_of
+from ckvd.model.settlements import settled_times
 from ckvd.model.table import merge_tables, rows_within
 from ckvd.model.timespan import Span, difference, union
 from ckvd.vision.name import ArchiveName
@@ -41,7 +45,7 @@ if TYPE_CHECKING:
     from ckvd.model.calendar import Period
     from ckvd.model.grid import Grid
     from ckvd.model.provenance import Absence, Source
-    from ckvd.model.table import KlineTable
+    from ckvd.model.table import KlineTable, Times
     from ckvd.rest.rest_data_client import RestAnswer
     from ckvd.vision.source import ArchiveSource
 
@@ -141,7 +145,7 @@ class Healing:
         series, wanted, now_ms = self._scope.series, self._scope.span, self._scope.now_ms
         # A day is stored anew as far as it is covered, not just the part that is wanted.
         grid = read_grid(self._scope.folder, series)
-        whole = closed_part(whole_days(wanted), grid, now_ms)
+        whole = closed_part(whole_months(wanted) if grid.is_of_events else whole_days(wanted), grid, now_ms)
         with KlineCache(self._scope.folder.root) as cache:
             covered = _covered_parts(read_coverage(self._scope.folder, series, whole))
             held = cache.read_rows(series, whole, missing="ignore")
@@ -156,6 +160,8 @@ class Healing:
                 use_rest=self._scope.rest is not None,
                 refresh=self._scope.refresh,
                 cadences=cadences_of(series),
+                # As the sources give them, not as `Funding` completes them.
+                hours=SeriesRows.__getitem__(held, "interval_hours") if grid.is_of_events else None,
             )
 
     async def read_archived(self, shortfall: Shortfall, place: Path) -> ArchivedBars:
@@ -227,12 +233,15 @@ class Healing:
         """
         self._reasons.look_again_at_archives()
         grid = await in_thread(read_grid, self._scope.folder, self._scope.series)
-        gaps = union(gap for bars in archived for gap in self._gaps_of(bars, grid))
+        found = await in_thread(lambda: [self._gaps_of(bars, grid) for bars in archived])
+        gaps = union(gap for gaps in found for gap in gaps)
         rest_bars = await self._ask_rest(gaps)
         return await run_together([self._heal_one(bars, rest_bars) for bars in archived])
 
-    def _gaps_of(self, archived: ArchivedBars, grid: Grid) -> list[Span]:
+    def _gaps_of(self, archived: ArchivedBars, grid: Grid) -> Sequence[Span]:
         merged = merge_tables(self._scope.series, archived.tables).table
+        if grid.is_of_events:
+            return self._reasons.missing(archived.shortfall.span, merged)
         gaps = find_gaps(merged.open_time, [archived.shortfall.span], grid)
         return [gap.span for gap in gaps]
 
@@ -243,7 +252,7 @@ class Healing:
         listing = await self._reasons.listing()
         listing_ms = 0 if listing is None else listing.first_open_ms
         listed = [Span(max(gap.start_ms, listing_ms), gap.end_ms) for gap in gaps if gap.end_ms > listing_ms]
-        spans = join_requests(listed, self._scope.series.bar_interval)
+        spans = join_requests(listed, self._scope.series.interval)
         try:
             answers = await run_together([rest.fetch(self._scope.series, span) for span in spans])
         except NO_BARS_ERRORS:
@@ -260,6 +269,10 @@ class Healing:
             return Completed(span, is_stored=True)
         tables = [rows_within(table, span) for table in archived.tables]
         answered = [rows_within(answer.table, span) for answer in rest_bars.answers]
+        if self._scope.series.interval is None:
+            # The sources give one settlement different milliseconds. That of an archive stays as it is.
+            known = np.concatenate([table.open_time for table in tables])
+            answered = [_without_known(table, known) for table in answered]
         merged = merge_tables(self._scope.series, [*tables, *answered])
         kept_counts = merged.kept_counts[len(tables) :]
         used = [
@@ -268,7 +281,7 @@ class Healing:
             if kept_count
             for source in answer.sources
         ]
-        absences = await self._reasons.explain(span, merged.table.open_time, archived.damaged)
+        absences = await self._reasons.explain(span, merged.table, archived.damaged)
         path = await in_thread(
             self._scope.store.put_in_place,
             winners,
@@ -297,8 +310,15 @@ class Healing:
     ) -> int:
         if is_provisional:
             damaged_ms = [one.recheck_ms for one in absences if one.reason is Reason.ARCHIVE_DAMAGED]
-            return min([provisional_recheck_ms(span, self._scope.now_ms), *damaged_ms])
+            cadences = cadences_of(self._scope.series)
+            return min([provisional_recheck_ms(span, self._scope.now_ms, cadences), *damaged_ms])
         return segment_recheck_ms(table.row_count, absences)
+
+
+def _without_known(table: KlineTable, known: Times) -> KlineTable:
+    """The settlements of a table that are none of the known ones."""
+    is_new = ~np.isin(settled_times(table.open_time), settled_times(known))
+    return replace(table, columns={name: column[is_new] for name, column in table.columns.items()})
 
 
 def _covered_parts(coverage: Sequence[Covered]) -> tuple[Span, ...]:

@@ -15,13 +15,15 @@ from ckvd.acquisition.completion.extent import HeldPart, extent_of
 from ckvd.acquisition.completion.shortfalls import Listing, explain, explain_without_rest
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.kline_cache import KlineCache
-from ckvd.cache.rows import read_grid
+from ckvd.cache.rows import read_contents, read_grid
 from ckvd.concurrency.work import in_thread
 from ckvd.errors import FATAL_ERRORS, CkvdError, InvalidSymbolError, NotTradingError
 from ckvd.model.gaps import find_gaps
-from ckvd.model.market import DAY_MS, Interval, SeriesKey
+from ckvd.model.market import DAY_MS, HOUR_MS, Interval, Kind, SeriesKey
 from ckvd.model.schema import cadences_of
-from ckvd.model.timespan import Span, difference
+from ckvd.model.settlements import LONGEST_HOURS, find_missing_settlements
+from ckvd.model.table import join_tables, rows_within
+from ckvd.model.timespan import Span, difference, union
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from ckvd.acquisition.completion.scope import Scope
     from ckvd.model.calendar import Period
     from ckvd.model.provenance import Absence
-    from ckvd.model.table import Times
+    from ckvd.model.table import KlineTable
     from ckvd.rest.rest_data_client import RestDataClient
     from ckvd.vision.source import ArchiveSource
 
@@ -91,6 +93,18 @@ class Reasons:
                 self._listing = await self._ask_for_listing(self._scope.rest)
                 self._is_listing_known = True
         return self._listing
+
+    async def listing_before(self, span: Span) -> Listing | None:
+        """`listing`, for one who wants to know whether a span lies before it.
+
+        None also where the cache has an earlier event. Requests for funding rates are scarce, and an update of many
+        contracts needs no more than one for each.
+        """
+        if self._scope.series.interval is None and self._scope.rest is not None:
+            cached_ms = await in_thread(self._first_cached_ms, 0)
+            if cached_ms is not None and cached_ms < span.start_ms:
+                return None
+        return await self.listing()
 
     async def _ask_for_listing(self, rest: RestDataClient) -> Listing | None:
         try:
@@ -175,7 +189,11 @@ class Reasons:
     async def explain_by_archives(self, span: Span) -> tuple[Absence, ...]:
         """Why bars are missing that no archive covers, where only archives may be asked."""
         return explain_without_rest(
-            span, self._scope.now_ms, await self.extent(), is_listing_read=self.is_listing_read
+            span,
+            self._scope.now_ms,
+            await self.extent(),
+            is_listing_read=self.is_listing_read,
+            cadences=cadences_of(self._scope.series),
         )
 
     # --- The cache -----------------------------------------------------------------------------------------
@@ -187,18 +205,18 @@ class Reasons:
             blocks = cache.scan_rows(self._scope.series, span, rows=1, missing="ignore")
             return next((int(block.open_time[0]) for block in blocks), None)
 
-    async def explain(self, span: Span, open_time: Times, damaged: Sequence[Span] = ()) -> tuple[Absence, ...]:
+    async def explain(self, span: Span, table: KlineTable, damaged: Sequence[Span] = ()) -> tuple[Absence, ...]:
         """Why bars of a span are missing from all sources together.
 
         Parameters
         ----------
         span : Span
-        open_time : ndarray of int64
-            The bars that exist, milliseconds, ascending.
+        table : KlineTable
+            The bars that exist.
         damaged : sequence of Span
             Spans of damaged archives.
         """
-        missing = await in_thread(self._missing, span, open_time)
+        missing = await in_thread(self.missing, span, table)
         if not missing:
             return ()
         listing = await self.listing()
@@ -221,13 +239,34 @@ class Reasons:
             is_listing_read=self.is_listing_read,
         )
 
-    def _missing(self, span: Span, open_time: Times) -> Sequence[Span]:
-        """Where bars of a span are missing."""
+    def missing(self, span: Span, table: KlineTable) -> Sequence[Span]:
+        """Where bars or settlements of a span are missing, if a table has all that there are."""
+        open_time = table.open_time
+        if self._scope.series.kind is Kind.FUNDING_RATE:
+            return self._missing_settlements(span, table)
         grid = read_grid(self._scope.folder, self._scope.series, open_time)
         if grid.is_known:
             return [gap.span for gap in find_gaps(open_time, [span], grid)]
         # A bar may open anywhere. All that no bar fills gets a reason, and none of it is counted.
         return difference([span], map(grid.slot, open_time.tolist()))
+
+    def _missing_settlements(self, span: Span, table: KlineTable) -> Sequence[Span]:
+        """Where settlements of a span are missing, by those of the table and those that the cache has around it."""
+        reach_ms = 2 * LONGEST_HOURS * HOUR_MS
+        around = Span(max(0, span.start_ms - reach_ms), span.end_ms + reach_ms)
+        held = read_contents(self._scope.folder, self._scope.series, around, verify="never")
+        before = rows_within(held.table, Span(around.start_ms, span.start_ms))
+        after = rows_within(held.table, Span(span.end_ms, around.end_ms))
+        known = join_tables([before, rows_within(table, span), after])
+        if not known.row_count:
+            return [span]
+        covered = union([span, *held.covered])
+        gaps = find_missing_settlements(known.open_time, known.columns["interval_hours"], covered)
+        found = [gap.span.intersection(span) for gap in gaps if gap.span.overlaps(span)]
+        if found and known.open_time[0] >= found[0].start_ms:
+            # Nothing is known before the first gap: it reaches back to the beginning.
+            found[0] = Span(span.start_ms, found[0].end_ms)
+        return found
 
     async def _has_ended(self, moment_ms: int) -> bool:
         """Whether the series has no bar from a moment on; False where that is unknown."""

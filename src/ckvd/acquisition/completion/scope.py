@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckvd.cache.store import SeriesStore
+from ckvd.model.calendar import months_of
+from ckvd.model.grid import closed_part
 from ckvd.model.impossible_bars import impossible_bars
 from ckvd.model.market import DAY_MS
 from ckvd.model.timespan import Span
 
 if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
+    from ckvd.model.grid import Grid
     from ckvd.model.market import SeriesKey
     from ckvd.model.table import KlineTable
     from ckvd.rest.rest_data_client import RestDataClient
@@ -79,6 +82,23 @@ class Completed:
 def impossible_times(table: KlineTable) -> tuple[int, ...]:
     """The open times of bars that no market can make."""
     return tuple(table.open_time[impossible_bars(table.column, table.series)].tolist())
+
+
+def to_complete(span: Span, grid: Grid, now_ms: int) -> Span:
+    """What to complete where a span is wanted: its whole seconds, without bars that are not closed.
+
+    Of events it is whole months, as their archives are. Those of a few minutes alone say nothing: whether one is
+    missing is told by those before and after.
+    """
+    if grid.is_of_events:
+        span = whole_months(span)
+    return closed_part(outer_seconds(span), grid, now_ms)
+
+
+def whole_months(span: Span) -> Span:
+    """The months that share a moment with a span; an empty span stays as it is."""
+    months = list(months_of(span))
+    return Span(months[0].span.start_ms, months[-1].span.end_ms) if months else span
 
 
 def whole_days(span: Span) -> Span:

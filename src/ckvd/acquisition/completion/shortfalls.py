@@ -14,10 +14,14 @@ from ckvd.model.calendar import Cadence, Period, days_of, months_of, publication
 from ckvd.model.gaps import find_gaps
 from ckvd.model.market import DAY_MS, HOUR_MS
 from ckvd.model.provenance import Absence, Origin, Reason
+from ckvd.model.settlements import find_missing_settlements
 from ckvd.model.timespan import Span, difference, union
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
 
     from ckvd.acquisition.completion.extent import ArchiveExtent
     from ckvd.model.grid import Grid
@@ -40,7 +44,8 @@ class Shortfall:
     Attributes
     ----------
     span : Span
-        What is stored anew: the covered part of a day, or the gap itself where bars are longer than a day.
+        What is stored anew: the covered part of a day, or the gap itself where bars are longer than a day. Of
+        events it is the covered part of a month.
     archives : tuple of Period
         The archives to look into first: the daily one, the monthly one, or both.
     """
@@ -77,8 +82,9 @@ def find_shortfalls(
     use_rest: bool,
     refresh: bool = False,
     cadences: Sequence[Cadence] = tuple(Cadence),
+    hours: npt.NDArray[np.int64] | None = None,
 ) -> tuple[Shortfall, ...]:
-    """Find the missing bars that some source was not asked for.
+    """Find the missing bars or settlements that some source was not asked for.
 
     Parameters
     ----------
@@ -100,6 +106,8 @@ def find_shortfalls(
         Ask again now for all that was unavailable, and not only for what is due.
     cadences : sequence of Cadence
         Which archives the series has.
+    hours : ndarray of int64, optional
+        Of settlements, the hours that sources give for each: see `find_missing_settlements`.
 
     Returns
     -------
@@ -122,7 +130,10 @@ def find_shortfalls(
         # What is missing among bars of the REST interface has its reason, and archives tell nothing of it.
         expected = [part.intersection(read) for part in expected for read in union([*months, *days])]
     is_by_day = Cadence.DAILY in cadences
-    gaps = find_gaps(open_time, expected, grid, settled, unexplained=Reason.NOT_FETCHED)
+    if hours is None:
+        gaps = find_gaps(open_time, expected, grid, settled, unexplained=Reason.NOT_FETCHED)
+    else:
+        gaps = find_missing_settlements(open_time, hours, expected, settled, unexplained=Reason.NOT_FETCHED)
     # The REST interface was not asked for what both archives lack if it was not allowed at that time.
     unasked = [
         gap
@@ -135,8 +146,7 @@ def find_shortfalls(
     for gap in unasked:
         # The last bar of a gap may end after the covered part; it opens within.
         part = next(part for part in covered if gap.start_ms in part)
-        periods = [day.span for day in days_of(gap.span)] if is_by_day else [gap.span]
-        for period in periods:
+        for period in _stored_anew(gap.span, is_by_day=is_by_day, is_of_events=grid.is_of_events):
             if period.overlaps(part):
                 span = period.intersection(part)
                 unread = found.setdefault(span, [])
@@ -146,6 +156,13 @@ def find_shortfalls(
         Shortfall(span, _archives_of(span, unread, months, days, now_ms) if unread and len(cadences) > 1 else ())
         for span, unread in found.items()
     )
+
+
+def _stored_anew(gap: Span, *, is_by_day: bool, is_of_events: bool) -> list[Span]:
+    """The spans that are stored anew to fill a gap."""
+    if is_by_day:
+        return [day.span for day in days_of(gap)]
+    return [month.span for month in months_of(gap)] if is_of_events else [gap]
 
 
 def _archives_of(
@@ -163,9 +180,13 @@ def _archives_of(
     return tuple(period for period, is_wanted in wanted if is_wanted and publication_ms(period) <= now_ms)
 
 
-def join_requests(spans: Iterable[Span], interval: Interval) -> tuple[Span, ...]:
-    """Join spans where asking for the bars between them costs less than another request."""
-    reach_ms = _JOINED_BARS_MAX * (interval.fixed_ms or 31 * DAY_MS)
+def join_requests(spans: Iterable[Span], interval: Interval | None) -> tuple[Span, ...]:
+    """Join spans where asking for the bars between them costs less than another request.
+
+    Of settlements there is at most one an hour.
+    """
+    step_ms = HOUR_MS if interval is None else interval.fixed_ms or 31 * DAY_MS
+    reach_ms = _JOINED_BARS_MAX * step_ms
     joined: list[Span] = []
     for span in union(spans):
         if joined and span.start_ms - joined[-1].end_ms <= reach_ms:
@@ -180,19 +201,34 @@ def recheck_ms(span: Span, now_ms: int) -> int:
     return now_ms + max(_RECHECK_FIRST_MS, (now_ms - span.end_ms) // 4)
 
 
-def provisional_recheck_ms(span: Span, now_ms: int) -> int:
-    """When the archive of provisional bars may exist: at its publication, or later if that has passed."""
-    published_ms = _publication_ms(span)
+def provisional_recheck_ms(span: Span, now_ms: int, cadences: Sequence[Cadence] = tuple(Cadence)) -> int:
+    """When the archive of provisional bars may exist: at its publication, or later if that has passed.
+
+    Parameters
+    ----------
+    span : Span
+    now_ms : int
+    cadences : sequence of Cadence
+        Which archives the series has.
+    """
+    published_ms = _publication_ms(span, cadences)
     return published_ms if published_ms > now_ms else recheck_ms(span, now_ms)
 
 
-def _publication_ms(span: Span) -> int:
-    """When the archive of the last day of a span is published."""
-    return publication_ms(Period((span.end_ms - 1) // DAY_MS * DAY_MS, Cadence.DAILY))
+def _publication_ms(span: Span, cadences: Sequence[Cadence]) -> int:
+    """When the archive of the last day of a span is published; of its month where there are none of days."""
+    last = Span(span.end_ms - 1, span.end_ms)
+    (period,) = days_of(last) if Cadence.DAILY in cadences else months_of(last)
+    return publication_ms(period)
 
 
 def explain_without_rest(
-    span: Span, now_ms: int, extent: ArchiveExtent | None = None, *, is_listing_read: bool = False
+    span: Span,
+    now_ms: int,
+    extent: ArchiveExtent | None = None,
+    *,
+    is_listing_read: bool = False,
+    cadences: Sequence[Cadence] = tuple(Cadence),
 ) -> tuple[Absence, ...]:
     """Why bars are missing that no archive covers, where only archives may be asked, and all were asked for.
 
@@ -204,11 +240,13 @@ def explain_without_rest(
         Where archives begin and end; None where that is unknown.
     is_listing_read : bool
         Whether the archives were listed.
+    cadences : sequence of Cadence
+        Which archives the series has.
     """
     outside, between = _explain_by_extent([span], extent, now_ms)
     for part in between:
-        reason = Reason.NOT_PUBLISHED if _publication_ms(part) > now_ms else Reason.NO_ARCHIVE
-        later_ms = provisional_recheck_ms(part, now_ms)
+        reason = Reason.NOT_PUBLISHED if _publication_ms(part, cadences) > now_ms else Reason.NO_ARCHIVE
+        later_ms = provisional_recheck_ms(part, now_ms, cadences)
         outside.append(Absence(part.start_ms, part.end_ms, reason, later_ms, is_listing_read))
     return tuple(sorted(outside, key=lambda absence: absence.start_ms))
 

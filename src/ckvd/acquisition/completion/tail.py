@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ckvd.acquisition.completion.reasons import NO_BARS_ERRORS
-from ckvd.acquisition.completion.scope import Completed, impossible_times, inner_seconds
+from ckvd.acquisition.completion.scope import Completed, impossible_times, inner_seconds, outer_seconds
 from ckvd.acquisition.completion.shortfalls import provisional_recheck_ms
 from ckvd.cache.coverage import read_coverage
 from ckvd.cache.resolution import resolve
 from ckvd.cache.rows import read_contents, read_grid
 from ckvd.concurrency.work import in_thread
-from ckvd.model.calendar import days_of, months_of
+from ckvd.model.calendar import days_of, month_start_ms, months_of
 from ckvd.model.grid import Grid
 from ckvd.model.market import DAY_MS
 from ckvd.model.provenance import Reason, earliest_recheck_ms, narrow, says_nothing
-from ckvd.model.schema import has_daily_archives
+from ckvd.model.schema import cadences_of, has_daily_archives
 from ckvd.model.table import empty_table, merge_tables, rows_within
 from ckvd.model.timespan import Span, difference, union
 from ckvd.utils.config import CLOCK_AHEAD_MAX_MS
@@ -72,11 +72,11 @@ class Tail:
         wanted = difference(uncovered, excluded)
         if self._scope.rest is None:
             return await self._spans_of_archives(wanted, difference(self._unlisted, excluded))
-        listing = await self._reasons.listing() if wanted else None
+        listing = await self._reasons.listing_before(wanted[0]) if wanted else None
         begins_ms = 0
         if listing is not None:
             grid = await in_thread(read_grid, self._scope.folder, self._scope.series)
-            begins_ms = grid.slot(listing.first_open_ms).start_ms
+            begins_ms = outer_seconds(grid.slot(listing.first_open_ms)).start_ms
         # All time before the listing is one span. Spans of damaged archives are kept apart, because they are asked
         # for again.
         intact = difference(wanted, self._damaged)
@@ -162,11 +162,11 @@ class Tail:
             if is_stored:
                 self.beyond_archives += [absence for absence in absences if absence.reason.is_of_archives]
             return Completed(span, is_stored)
-        listing = await self._reasons.listing()
+        listing = await self._reasons.listing_before(span)
         is_before = listing is not None and span.end_ms <= listing.first_open_ms
         is_known = is_before or self._reasons.is_not_trading
         span, table, sources = self._nothing(span) if is_known else await self._fetch(span)
-        absences = await self._reasons.explain(span, table.open_time, self._damaged)
+        absences = await self._reasons.explain(span, table, self._damaged)
         is_stored = not span or await in_thread(self._store, span, table, sources, absences)
         if not is_stored:
             return Completed(span, is_stored)
@@ -207,10 +207,13 @@ class Tail:
             False where another writer changed the span meanwhile.
         """
         if not table.row_count:
-            return self._put_absences(span, absences)
+            if absences:
+                return self._put_absences(span, absences)
+            # No event was due: the span becomes a part of the segment before it.
+            return self._put_bars(span, table, sources, (), None)
         grid = read_grid(self._scope.folder, self._scope.series, table.open_time)
         first, last = (grid.slot(int(table.open_time[row])) for row in (0, -1))
-        outside = difference([span], [Span(first.start_ms, last.end_ms)])
+        outside = difference([span], [outer_seconds(Span(first.start_ms, last.end_ms))])
         unavailable = [absence for absence in absences if not absence.reason.is_answer]
         days = [part for part in outside if part.length_ms >= DAY_MS]
         lost = [part for part in days if any(part.overlaps(absence.span) for absence in unavailable)]
@@ -228,12 +231,14 @@ class Tail:
         absences: Sequence[Absence],
         due_ms: int | None,
     ) -> bool:
-        """Store bars of the REST interface, in one segment with earlier ones of the same day."""
-        day = Span(span.start_ms // DAY_MS * DAY_MS, span.start_ms)
+        """Store bars of the REST interface, in one segment with earlier ones of the same day; of events, month."""
+        is_of_events = self._scope.series.interval is None
+        start_ms = month_start_ms(span.start_ms) if is_of_events else span.start_ms // DAY_MS * DAY_MS
+        period = Span(start_ms, span.start_ms)
         segments = self._scope.folder.segments(self._scope.series)
         if resolve(span, segments) != resolve(span, self._segments):
             return False
-        before = read_contents(self._scope.folder, self._scope.series, day)
+        before = read_contents(self._scope.folder, self._scope.series, period)
         earlier = next((part for part in before.provisional if part.end_ms == span.start_ms), None)
         if earlier is not None:
             span = Span(earlier.start_ms, span.end_ms)
@@ -247,7 +252,7 @@ class Tail:
             sources=sources,
             absences=absences,
             is_provisional=True,
-            recheck_ms=due_ms or provisional_recheck_ms(span, self._scope.now_ms),
+            recheck_ms=due_ms or provisional_recheck_ms(span, self._scope.now_ms, cadences_of(self._scope.series)),
         )
         return path is not None
 
