@@ -93,7 +93,7 @@ def _find(folder: CacheFolder, series: SeriesKey, now_ms: int, *, use_rest: bool
     held = hull(segments)
     winners = resolve(held, segments)
     due: list[Span] = []
-    last_end_ms = held.start_ms
+    last_open_ms: int | None = None
     at_the_end: list[Absence] = []
     for winner in winners:
         try:
@@ -105,19 +105,23 @@ def _find(folder: CacheFolder, series: SeriesKey, now_ms: int, *, use_rest: bool
             continue
         due += _due_parts(header, absences, winner, now_ms, use_rest=use_rest)
         if header.row_count:
-            last_end_ms = Grid.of(series.interval).slot(header.last_open_ms).end_ms
-            at_the_end = []
-        at_the_end += [absence for absence in absences if absence.start_ms >= last_end_ms]
+            last_open_ms, at_the_end = header.last_open_ms, []
+        at_the_end += absences
     end = closed_part(Span(held.end_ms, max(held.end_ms, now_ms)), read_grid(folder, series), now_ms)
-    is_quiet = held.end_ms - last_end_ms >= ENDED_LOOK_AGAIN_MS
-    has_ended = is_quiet and all(absence.reason in _ENDS for absence in at_the_end)
-    if end and not (has_ended and end.length_ms < ENDED_LOOK_AGAIN_MS):
+    if end and not (end.length_ms < ENDED_LOOK_AGAIN_MS and _has_ended(series, held, last_open_ms, at_the_end)):
         due.append(end)
     if not due:
         return None
     span = Span(min(part.start_ms for part in due), max(part.end_ms for part in due))
     covered = union(winner.span for winner in winners)
     return Wanted(series, span, difference([held.intersection(span)], covered))
+
+
+def _has_ended(series: SeriesKey, held: Span, last_open_ms: int | None, absences: Iterable[Absence]) -> bool:
+    """Whether no bar is to be expected at the end of a series, by the absences from its last bar on."""
+    last_end_ms = held.start_ms if last_open_ms is None else Grid.of(series.interval).slot(last_open_ms).end_ms
+    is_quiet = held.end_ms - last_end_ms >= ENDED_LOOK_AGAIN_MS
+    return is_quiet and all(one.reason in _ENDS for one in absences if one.start_ms >= last_end_ms)
 
 
 def _due_parts(
