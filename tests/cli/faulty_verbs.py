@@ -156,6 +156,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
         "sound",
         "download ETHUSDT -i 1h --start 2023-02-01 --end 2023-03-01 --no-rest --vision-url {samples}",
     ),
+    "update": ("sound", "update --no-rest --vision-url {samples}"),
     "show": ("replaced", "show ETHUSDT -i 1h --start 2023-01-01 --end 2023-01-13"),
     "list": ("replaced", "cache list"),
     "info": ("replaced", "cache info ETHUSDT -i 1h"),

@@ -117,6 +117,12 @@ def filled(folder: CacheFolder, mirror: Path) -> None:
     download(folder.root, ETHER, JANUARY, mirror)
 
 
+def begun(folder: CacheFolder, mirror: Path) -> None:
+    """January alone: an update fetches February, and says that there are no later archives."""
+    download(folder.root, BITCOIN, JANUARY, mirror)
+    download(folder.root, ETHER, JANUARY, mirror)
+
+
 def in_days(folder: CacheFolder, _mirror: Path) -> None:
     for number in range(59):
         span = Span(BOTH.start_ms + number * DAY_MS, BOTH.start_ms + (number + 1) * DAY_MS)
@@ -167,6 +173,7 @@ VERBS = {
         f"download BTCUSDT -i 12h {' '.join(SPAN)} --no-rest --vision-url {{url}}", nothing, is_over_http=True
     ),
     "download of the rest": Verb(f"download BTCUSDT -i 12h {' '.join(SPAN)} --no-rest {FOLDER}", older),
+    "update": Verb(f"update --no-rest {FOLDER}", begun, (0, 1)),
     "pack": Verb("cache pack --yes --thorough", in_days),
     "prune a span": Verb("cache prune BTCUSDT --start 2023-01-10 --end 2023-02-05 --yes", filled),
     "prune a series": Verb("cache prune ETHUSDT --yes", filled, (0, 1)),

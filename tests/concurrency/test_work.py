@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckvd.concurrency.stopping import check_stop
-from ckvd.concurrency.work import Batching, Workers, in_thread, run_together
+from ckvd.concurrency.work import Batching, Workers, in_thread, run_bounded, run_together
 from ckvd.errors import ClientClosedError
 from ckvd.utils.config import THREAD_STOP_TIMEOUT_S
 from support.stopwatch import LOADED, Stopwatch
@@ -552,3 +552,38 @@ def test_a_batch_goes_on_until_nobody_waits_for_it() -> None:
         assert endless.has_ended.is_set()
 
     asyncio.run(main())
+
+
+# --- Many items --------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 30), st.integers(1, 8))
+def test_no_more_than_so_many_calls_are_under_way_and_results_keep_the_order(item_count: int, count: int) -> None:
+    under_way: set[int] = set()
+    peaks = [0]
+
+    async def work(item: int) -> int:
+        under_way.add(item)
+        peaks.append(len(under_way))
+        for _ in range(1 + item % 3):
+            await asyncio.sleep(0)
+        under_way.discard(item)
+        return -item
+
+    assert asyncio.run(run_bounded(work, range(item_count), count=count)) == [-item for item in range(item_count)]
+    assert max(peaks) <= count
+    assert max(peaks) == min(count, item_count)
+
+
+def test_after_an_error_no_other_item_is_begun() -> None:
+    begun: list[int] = []
+
+    async def work(item: int) -> None:
+        begun.append(item)
+        if item == 2:
+            raise LookupError(item)
+        await asyncio.sleep(0)
+
+    with pytest.raises(LookupError):
+        asyncio.run(run_bounded(work, range(1000), count=3))
+    assert len(begun) < 10

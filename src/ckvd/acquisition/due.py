@@ -1,4 +1,4 @@
-"""What an update has to ask for: `find_due` reads it from the headers of the segments, and asks no source.
+"""What an update has to ask for: `find_due` reads it from the headers of the segments, and `note_begun` notes it.
 
 Of a series that the cache holds, these parts are due:
 
@@ -9,10 +9,14 @@ Of a series that the cache holds, these parts are due:
 
 What was never asked for is not due: a cache that holds two separate years keeps the time between them empty. Nor is
 the end of a series that has ended, until a day has passed: most of what has ended does not begin again.
+
+The pieces of a long end are stored in any order, and an update may be killed between two of them. What it leaves
+must not look like time that was never asked for. So the end is noted as not fetched, and due, before it begins.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -21,10 +25,13 @@ from ckvd.acquisition.planning import Wanted
 from ckvd.cache.open_segments import look_again, read_named_header
 from ckvd.cache.resolution import hull, is_unfounded, resolve
 from ckvd.cache.rows import read_grid
+from ckvd.cache.store import SeriesStore
 from ckvd.concurrency.stopping import check_stop
-from ckvd.errors import CkvdError, SegmentError
+from ckvd.errors import CacheBusyError, CkvdError, SegmentError
+from ckvd.model.calendar import days_of
 from ckvd.model.grid import Grid, closed_part
-from ckvd.model.provenance import Reason, narrow
+from ckvd.model.provenance import Absence, Reason, narrow
+from ckvd.model.table import empty_table
 from ckvd.model.timespan import Span, difference, union
 from ckvd.utils.config import ENDED_LOOK_AGAIN_MS
 
@@ -34,7 +41,6 @@ if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
     from ckvd.cache.resolution import Winner
     from ckvd.model.market import SeriesKey
-    from ckvd.model.provenance import Absence
     from ckvd.segment.header import SegmentHeader
 
 logger = logging.getLogger(__name__)
@@ -86,6 +92,27 @@ def find_due(
     return found
 
 
+def note_begun(folder: CacheFolder, wanted: Iterable[Wanted], now_ms: int) -> None:
+    """Note the end of each series that will be stored in several pieces as not fetched, and due at once.
+
+    A series that another process is changing at this moment is left as it is.
+
+    Raises
+    ------
+    CacheError
+        The cache folder cannot be written.
+    """
+    for one in wanted:
+        check_stop()
+        end = Span(min(hull(folder.segments(one.series)).end_ms, one.span.end_ms), one.span.end_ms)
+        if len(list(days_of(end))) < 2:
+            continue  # one piece, which is stored whole or not at all
+        absence = Absence(end.start_ms, end.end_ms, Reason.NOT_FETCHED, now_ms)
+        store = SeriesStore(folder, one.series, lock_timeout_s=0)
+        with contextlib.suppress(CacheBusyError):
+            store.put_in_place([], empty_table(one.series), end, absences=[absence], recheck_ms=now_ms)
+
+
 def _find(folder: CacheFolder, series: SeriesKey, now_ms: int, *, use_rest: bool) -> Wanted | None:
     segments = folder.segments(series)
     if not segments:
@@ -93,7 +120,7 @@ def _find(folder: CacheFolder, series: SeriesKey, now_ms: int, *, use_rest: bool
     held = hull(segments)
     winners = resolve(held, segments)
     due: list[Span] = []
-    last_end_ms = held.start_ms
+    last_open_ms: int | None = None
     at_the_end: list[Absence] = []
     for winner in winners:
         try:
@@ -105,19 +132,23 @@ def _find(folder: CacheFolder, series: SeriesKey, now_ms: int, *, use_rest: bool
             continue
         due += _due_parts(header, absences, winner, now_ms, use_rest=use_rest)
         if header.row_count:
-            last_end_ms = Grid.of(series.interval).slot(header.last_open_ms).end_ms
-            at_the_end = []
-        at_the_end += [absence for absence in absences if absence.start_ms >= last_end_ms]
+            last_open_ms, at_the_end = header.last_open_ms, []
+        at_the_end += absences
     end = closed_part(Span(held.end_ms, max(held.end_ms, now_ms)), read_grid(folder, series), now_ms)
-    is_quiet = held.end_ms - last_end_ms >= ENDED_LOOK_AGAIN_MS
-    has_ended = is_quiet and all(absence.reason in _ENDS for absence in at_the_end)
-    if end and not (has_ended and end.length_ms < ENDED_LOOK_AGAIN_MS):
+    if end and not (end.length_ms < ENDED_LOOK_AGAIN_MS and _has_ended(series, held, last_open_ms, at_the_end)):
         due.append(end)
     if not due:
         return None
     span = Span(min(part.start_ms for part in due), max(part.end_ms for part in due))
     covered = union(winner.span for winner in winners)
     return Wanted(series, span, difference([held.intersection(span)], covered))
+
+
+def _has_ended(series: SeriesKey, held: Span, last_open_ms: int | None, absences: Iterable[Absence]) -> bool:
+    """Whether no bar is to be expected at the end of a series, by the absences from its last bar on."""
+    last_end_ms = held.start_ms if last_open_ms is None else Grid.of(series.interval).slot(last_open_ms).end_ms
+    is_quiet = held.end_ms - last_end_ms >= ENDED_LOOK_AGAIN_MS
+    return is_quiet and all(one.reason in _ENDS for one in absences if one.start_ms >= last_end_ms)
 
 
 def _due_parts(

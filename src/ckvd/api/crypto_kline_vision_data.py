@@ -12,7 +12,7 @@ from ckvd.acquisition.completion import Completion
 from ckvd.acquisition.completion.scope import Scope, to_complete
 from ckvd.acquisition.derive import derive_klines
 from ckvd.acquisition.download import find_missing, pack_stored
-from ckvd.acquisition.due import find_due
+from ckvd.acquisition.due import find_due, note_begun
 from ckvd.acquisition.planning import Wanted
 from ckvd.acquisition.report import CompletionReport, DownloadReport, Progress
 from ckvd.api.vision_data_client import VisionDataClient
@@ -449,7 +449,8 @@ class CryptoKlineVisionData(ConnectionHolder):
         """`update`, by keys."""
         with self._employed():
             wanted, refused = await self._due(series)
-            # What nothing is due of costs no look at the sources.
+            if not self._offline:
+                await in_thread(note_begun, self.folder, wanted, self._clock())
             report = await self._ensure(wanted, refresh=False, on_progress=on_progress)
             asked = {*report.spans, *refused}
             current = tuple(key for key in dict.fromkeys(series) if key not in asked)

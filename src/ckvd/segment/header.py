@@ -179,6 +179,9 @@ class SegmentHeader:
     @property
     def absences(self) -> tuple[Absence, ...]:
         """The known reasons why bars are missing."""
+        # Most segments have none, and parsing the metadata takes longer than reading the header.
+        if _NO_ABSENCES in self.metadata:
+            return ()
         with self._parsing():
             return tuple(map(Absence.of_json, _list_in(self.metadata, "absences")))
 
@@ -194,6 +197,8 @@ class SegmentHeader:
             ) from error
 
 
+# How `encode_metadata` writes that there are none. No text in JSON has quotes like these.
+_NO_ABSENCES: Final = b'],"absences":[],"writer":'
 _METADATA_KEYS: Final = ("series", "sources", "absences", "writer")
 
 

@@ -288,7 +288,7 @@ def test_two_updates_at_once_do_not_hurt_each_other(venue: Venue) -> None:
 
 # --- A market ----------------------------------------------------------------------------------------------
 
-SYMBOLS = [f"COIN{number:03}USDT" for number in range(300)]
+SYMBOLS = [f"COIN{number:03}USDT" for number in range(150)]
 MARKET = [SeriesKey.of(symbol, "12h") for symbol in SYMBOLS]
 HALF_DAY_MS = 12 * HOUR_MS
 ROWS = make_rows(range(parse_time("2024-02-27"), parse_time("2024-03-20"), HALF_DAY_MS), HALF_DAY_MS)
