@@ -77,7 +77,7 @@ def test_no_verb_at_all_shows_the_help(tmp_path: Path) -> None:
     [
         (("dowload",), "dowload"),
         (("show", "--colour"), "--colour"),
-        (("show", "BTCUSDT", *SPAN), "--interval"),
+        (("show", "BTCUSDT", *SPAN), "klines need an interval"),
         (("show", "-i", "1h", *SPAN), "symbol"),
         (("show", "BTCUSDT", "-i", "7m", *SPAN), "7m"),
         (("show", "BTCUSDT", "-i", "1h", "-m", "margin", *SPAN), "margin"),

@@ -24,6 +24,7 @@ from ckvd.maintenance.phantoms import is_phantom, remove_phantom
 from ckvd.maintenance.pruning import prune_span
 from ckvd.maintenance.quarantine import list_quarantine, restore
 from ckvd.maintenance.verification import Finding, Severity, Trouble, verify_cache, verify_series
+from ckvd.model.calendar import months_of
 from ckvd.model.provenance import Absence, Origin, Reason, Source
 from ckvd.model.table import KlineTable, empty_table, fields_of
 from ckvd.model.timespan import Span
@@ -71,7 +72,9 @@ def make_mirror(mirror: Path) -> None:
 def fill(root: Path, mirror: Path) -> CacheFolder:
     async def work() -> None:
         async with VisionDataClient(mirror, cache=root) as vision:
-            await vision.download_series([FUNDING], QUARTER)
+            # Month by month, so that each is a segment.
+            for month in months_of(QUARTER):
+                await vision.download_series([FUNDING], month.span)
             await vision.download_series([METRICS], Span(DAYS.start_ms, DAYS.end_ms - 24 * HOUR))
             await vision.download_series([BARS], Span.of("2024-03-01", "2024-04-01"))
 
