@@ -38,6 +38,16 @@ class Kind(StrEnum):
     PREMIUM_INDEX = "premiumIndexKlines"
 
 
+class ContractType(StrEnum):
+    """What a symbol trades."""
+
+    SPOT = "spot"
+    PERPETUAL = "perpetual"
+    TRADFI_PERPETUAL = "tradfi perpetual"  # of a share, an index, a metal
+    QUARTERLY = "quarterly"
+    UNKNOWN = "unknown"
+
+
 class Interval(StrEnum):
     """The length of a bar, named as in archive names. The REST interface writes `1M` for `1mo`."""
 
@@ -104,6 +114,11 @@ def parse_interval(value: str) -> Interval:
         No interval has this name.
     """
     return Interval.MO1 if value == "1M" else _choose(Interval, value, "interval")
+
+
+def parse_market(value: str) -> Market:
+    """Parse the name of a market. Raises IdentityError if there is no such market."""
+    return _choose(Market, value, "market")
 
 
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file: also before a suffix.

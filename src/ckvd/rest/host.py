@@ -21,7 +21,7 @@ from ckvd.network.response import parse_count
 from ckvd.network.retry import Failure, RetryPolicy, retry_after_s
 from ckvd.rest.refusal import is_transient, refusal_of
 from ckvd.rest.weight import ServerClock, WeightBudget
-from ckvd.utils.config import REST_WEIGHT_SHARE, REST_WEIGHT_WINDOW_S
+from ckvd.utils.config import ANSWER_NBYTES_MAX, REST_WEIGHT_SHARE, REST_WEIGHT_WINDOW_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -106,8 +106,12 @@ class ExchangeHost:
     def __repr__(self) -> str:
         return f"<ExchangeHost {self.base_url}: {self._budget!r}>"
 
-    async def ask(self, path: str, params: Mapping[str, str | int], weight: int) -> tuple[Response, int]:
-        """Send a request until it is answered with rows, as often as the policy allows.
+    async def ask(
+        self, path: str, params: Mapping[str, str | int], weight: int, *, nbytes_max: int = ANSWER_NBYTES_MAX
+    ) -> tuple[Response, int]:
+        """Send a request until it is answered with status 200, as often as the policy allows.
+
+        A body longer than `nbytes_max` is a failure.
 
         Returns
         -------
@@ -125,7 +129,7 @@ class ExchangeHost:
         """
         number = 1
         while True:
-            outcome = await self._attempt(path, params, weight)
+            outcome = await self._attempt(path, params, weight, nbytes_max)
             if isinstance(outcome, _FailedAttempt):
                 await self._wait_after(outcome, number)
                 number += 1
@@ -134,12 +138,14 @@ class ExchangeHost:
 
     # --- One attempt ---------------------------------------------------------------------------------------
 
-    async def _attempt(self, path: str, params: Mapping[str, str | int], weight: int) -> Response | _FailedAttempt:
+    async def _attempt(
+        self, path: str, params: Mapping[str, str | int], weight: int, nbytes_max: int
+    ) -> Response | _FailedAttempt:
         url = self.base_url + path
         await self._admit(url, weight)
         sent_s = self._steady_s()
         try:
-            outcome = await self._transport.request(url, params)
+            outcome = await self._transport.request(url, params, nbytes_max=nbytes_max)
         except BaseException:
             self._budget.lose(weight)
             raise
