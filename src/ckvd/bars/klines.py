@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ckvd.bars.resample import ResampledKlines
+    from ckvd.model.life import Life
     from ckvd.model.market import SeriesKey
     from ckvd.model.provenance import Absence, Source
     from ckvd.model.table import Column, Times
@@ -77,6 +78,7 @@ class Klines(BarColumns):
         *,
         held: Sequence[Span] | None = None,
         three_day_opens: Callable[[], Times] | None = None,
+        lives: Callable[[], tuple[Life, ...]] | None = None,
     ) -> None:
         self.series = series
         self.span = span
@@ -86,6 +88,8 @@ class Klines(BarColumns):
         self._block_spans = [span] * len(self._blocks) if held is None else held
         # Reads the open times of all 3d bars of the symbol that the cache holds.
         self._three_day_opens = three_day_opens
+        # Reads the lives of the symbol within the span from the newest snapshot of the universe.
+        self._find_lives = lives
         self._length = sum(map(len, self._blocks))
         self._columns: dict[str, Column] = {}
 
@@ -221,6 +225,22 @@ class Klines(BarColumns):
         """The archives and requests that the bars come from, each cut to the span of its block, in order."""
         blocks = zip(self._blocks, self._block_spans, strict=True)
         return tuple(dict.fromkeys(source for block, span in blocks for source in narrow(block.sources, span)))
+
+    @cached_property
+    def lives(self) -> tuple[Life, ...]:
+        """The lives of the symbol within the span, in order, by the newest snapshot of the universe in the cache.
+
+        The snapshot is read when this is first used. Without one (`ckvd universe refresh`) there are none.
+        """
+        return () if self._find_lives is None else self._find_lives()
+
+    @property
+    def is_across_lives(self) -> bool:
+        """Whether the bars are those of more than one life of the symbol: of different contracts or coins.
+
+        `read(..., life=...)` reads one of them.
+        """
+        return len(self.lives) > 1
 
     # --- Everything else ---
 

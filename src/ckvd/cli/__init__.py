@@ -8,6 +8,7 @@
 - `printing`: all printing: lines, tables, JSON and progress bars.
 - `show`: `ckvd show`.
 - `stop_signals`: Ctrl-C, SIGTERM and SIGHUP, which end every verb in order.
+- `universe`: the verbs of `ckvd universe`.
 
 The exit statuses stand here because `main` needs them before it loads anything else. A command that a signal ends
 has 128 and the number of the signal: 130 for Ctrl-C, 143 for SIGTERM.

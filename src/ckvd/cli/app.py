@@ -26,6 +26,7 @@ from ckvd.cli.options import (
     symbol_argument,
     vision_url_option,
 )
+from ckvd.cli.universe.app import universe
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 from ckvd.version import __version__
 
@@ -97,3 +98,4 @@ def show(**given: Any) -> None:
 
 
 app.add_command(cache)
+app.add_command(universe)
