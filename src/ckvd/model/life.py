@@ -147,7 +147,8 @@ class Life(Record):
 
     def overlaps(self, span: Span) -> bool:
         """Whether it was alive at any time in a span."""
-        return self.first_ms < span.end_ms and (self.end_ms is None or self.end_ms > span.start_ms)
+        end_ms = span.end_ms if self.end_ms is None else min(self.end_ms, span.end_ms)
+        return max(self.first_ms, span.start_ms) < end_ms
 
     def bars_span(self, interval: Interval, span: Span) -> Span:
         """The part of a span in which its bars open.

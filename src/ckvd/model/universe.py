@@ -7,7 +7,6 @@ A backtest chooses by the dates of lives in the newest snapshot, so that a first
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -39,8 +38,8 @@ class TradeReader(Protocol):
 
 
 @dataclass(frozen=True)
-class Universe(Record, Sequence[Life]):
-    """Lives of one market, a sequence in order of ticker and time. It is immutable.
+class Universe(Record):
+    """Lives of one market, like a sequence, in order of ticker and time. It is immutable.
 
     `lives[3]` is a life and `lives[1:3]` a choice of two. `lives["BTCUSDT"]` is the life of a ticker, or of an
     archive name, and `lives["BNXUSDT@2022-04-01"]` that of a ticker that began on a day. `in` takes all of these.

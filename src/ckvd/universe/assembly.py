@@ -36,11 +36,10 @@ if TYPE_CHECKING:
     from ckvd.universe.exchange_info import ExchangeInfo, ListedContract
     from ckvd.universe.listing import ListedSymbol
 
-# A contract with this status is announced, or waits to be used again.
-_PENDING: Final = "PENDING_TRADING"
-# Statuses of futures after the end, and of spot where nobody trades, for good or for maintenance.
+# With these statuses, of futures and of spot, a symbol is announced, interrupted, or over: archives tell.
+_NOT_TRADING: Final = frozenset(("PENDING_TRADING", "BREAK"))
+# Statuses of futures after the end.
 _ENDED: Final = frozenset(("SETTLING", "DELIVERING", "DELIVERED", "CLOSE"))
-_BREAK: Final = "BREAK"
 _LEVERAGED: Final = "LEVERAGED"
 _EXACT: Final = frozenset((EndSource.FACT, EndSource.DELIVERY_DATE, EndSource.LAST_TRADED))
 
@@ -138,7 +137,7 @@ def assemble(
 
 
 def lives_of_ticker(evidence: Evidence) -> list[Life]:
-    """The lives of one ticker, in order. None of them overlap."""
+    """The lives of one ticker, in order, none of which overlap. A contract that was only announced has none."""
     starts = _starts_of(evidence)
     lives: list[Life] = []
     for position, start in enumerate(starts):
@@ -175,14 +174,16 @@ def _starts_of(evidence: Evidence) -> list[_Start]:
         )
     known = known_lives(evidence.market, evidence.ticker)
     first_earlier = earlier[0] if earlier else None
-    if not starts or listed is not None or first_earlier is not None or _trades(evidence.contract):
+    # A contract that is only announced is no life.
+    if listed is not None or first_earlier is not None or _trades(evidence.contract) or (known and not starts):
         starts.append(_base_of(evidence, first_earlier))
     if known:
         starts = _with_facts(starts, known, evidence)
     for life in earlier[1:]:
         _add(starts, _Start(life.first_ms, life.first_source, life.symbol, earlier=life))
     _add_new_contract(starts, evidence, first_earlier, earlier)
-    _add_settled(starts, evidence)
+    if not known:
+        _add_settled(starts, evidence)
     return sorted(starts, key=lambda start: start.ms)
 
 
@@ -191,7 +192,7 @@ def _is_same(one_ms: int, other_ms: int) -> bool:
 
 
 def _trades(contract: ListedContract | None) -> bool:
-    return contract is not None and contract.status != _PENDING
+    return contract is not None and contract.status not in _NOT_TRADING
 
 
 def _base_of(evidence: Evidence, earlier: Life | None) -> _Start:
@@ -220,26 +221,23 @@ def _base_of(evidence: Evidence, earlier: Life | None) -> _Start:
 
 
 def _with_facts(starts: list[_Start], known: Sequence[KnownLife], evidence: Evidence) -> list[_Start]:
-    """Known lives in place of those that begin with the archives: the archives say less."""
+    """Known lives in place of those that begin with archives. These say where the bars are, and no more."""
     contract = evidence.contract
-    settled = [start for start in starts if start.symbol != evidence.ticker]
-    own = [start for start in starts if start.symbol == evidence.ticker]
     facts = []
     for fact in known:
         ms = fact.first_ms
         if contract is not None and contract.listed_ms is not None and ms % DAY_MS == 0:
             # Of some only the day was announced.
             ms = contract.listed_ms if ms <= contract.listed_ms < ms + DAY_MS else ms
-        moved = next((start for start in settled if _is_same(start.ms, ms)), None)
-        symbol = evidence.ticker if moved is None else moved.symbol
-        archives = evidence.listed if moved is None else moved.archives
-        facts.append(_Start(ms, FirstSource.FACT, symbol, fact=fact, archives=archives))
-    for start in own:
-        # Archives that begin in the midst of a known life are a part of it; ones from before are its beginning.
+        facts.append(_Start(ms, FirstSource.FACT, evidence.ticker, fact=fact, archives=evidence.listed))
+    for start in starts:
         home = next((fact for fact in reversed(facts) if fact.ms <= start.ms + SAME_LISTING_MS), facts[0])
-        home.earlier = start.earlier
+        home.earlier = home.earlier or start.earlier
         home.ms = min(home.ms, start.ms) if home is facts[0] else home.ms
-    return facts + [start for start in settled if not any(_is_same(start.ms, fact.ms) for fact in facts)]
+        ended_ms = home.fact.end_ms if home.fact is not None else None
+        if start.symbol != evidence.ticker and (ended_ms is None or start.ms < ended_ms):
+            home.symbol, home.archives = start.symbol, start.archives
+    return facts
 
 
 def _add(starts: list[_Start], new: _Start) -> None:
@@ -267,7 +265,7 @@ def _add_new_contract(
         bool(evidence.settled)
         and listed is not None
         and contract.listed_ms > listed.first_ms + SAME_LISTING_MS
-        and contract.listed_ms > max(start.ms for start in starts)
+        and contract.listed_ms > max((start.ms for start in starts), default=0)
     )
     if is_changed or is_used_again:
         _add(starts, _Start(contract.listed_ms, FirstSource.LISTING_DATE, evidence.ticker))
@@ -361,7 +359,8 @@ def _end_of(
 ) -> _End:
     fact, earlier = start.fact, start.earlier
     if fact is not None and fact.end_ms is not None:
-        return fact.end_ms, fact.end_reason, EndSource.FACT
+        end_ms = fact.end_ms if following is None else min(fact.end_ms, following.ms)
+        return end_ms, fact.end_reason, EndSource.FACT
     if life.delivery_ms is not None and life.delivery_ms > life.first_ms:
         end_ms = life.delivery_ms if following is None else min(life.delivery_ms, following.ms)
         return end_ms, _reason_of(evidence, life), EndSource.DELIVERY_DATE
@@ -402,7 +401,7 @@ def _last_end_of(evidence: Evidence, start: _Start, life: Life, contract: Listed
     last_ms = life.last_archive_ms
     has_stopped = last_ms is not None and last_ms < evidence.newest_ms - ARCHIVES_LATE_MS
     if contract is not None:
-        is_over = contract.status in _ENDED or (contract.status == _BREAK and has_stopped)
+        is_over = contract.status in _ENDED or (contract.status in _NOT_TRADING and has_stopped)
         if not is_over:
             return None, EndReason.ALIVE, None
     elif not (evidence.has_info or has_stopped or evidence.settled or last_ms is None):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ckvd.universe.snapshot import Snapshot
 
 # What changes with every day that is published, and says nothing about a life.
-_MOVING: Final = frozenset(("last_archive_ms", "last_traded_ms"))
+_MOVING: Final = frozenset(("last_archive_ms", "last_traded_ms", "previous_end_ms"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,11 @@ def compare_snapshots(before: Snapshot, after: Snapshot) -> UniverseDifference:
             for field in fields(life)
             if field.name not in _MOVING and getattr(old, field.name) != getattr(life, field.name)
         )
+        if names == ("end_ms",) and old.end_is_bound and life.end_is_bound:
+            names = ()  # archives go on after the end
         if _has_ended(life, after.made_ms) and not _has_ended(old, before.made_ms):
             ended.append(life)
-        if names and names != ("previous_end_ms",):
+        if names:
             changed.append(LifeChange(old, life, names))
     gone = [life for lives in by_ticker.values() for life in lives]
     return UniverseDifference(

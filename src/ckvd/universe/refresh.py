@@ -17,7 +17,7 @@ from ckvd.universe.listing import list_market
 from ckvd.universe.snapshot import Snapshot, newest_snapshot, write_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from ckvd.cache.folder import CacheFolder
     from ckvd.model.market import Market
@@ -91,9 +91,11 @@ def make_snapshot(
     made_ms = made_ms // 1000 * 1000
     lives = assemble(market, listing, info, () if earlier is None else earlier.lives, made_ms)
     notes = []
-    if info is not None and info.ignored:
-        shown = ", ".join(info.ignored[:_SHOWN_MAX])
-        notes.append(f"{len(info.ignored)} names of the exchange cannot name a series: {shown}")
+    if info is not None:
+        known = {life.ticker for life in lives}
+        announced = [symbol for symbol in info.contracts if symbol not in known]
+        notes += _note(announced, "do not trade yet, or are listed without an archive")
+        notes += _note(info.ignored, "have names that no series can have")
     return Snapshot(
         market,
         made_ms,
@@ -103,6 +105,13 @@ def make_snapshot(
         unavailable=unavailable if info is None else "",
         notes=tuple(notes),
     )
+
+
+def _note(symbols: Sequence[str], what: str) -> list[str]:
+    if not symbols:
+        return []
+    more = f" and {len(symbols) - _SHOWN_MAX} more" if len(symbols) > _SHOWN_MAX else ""
+    return [f"{len(symbols)} symbols of the exchange {what}: {', '.join(symbols[:_SHOWN_MAX])}{more}"]
 
 
 async def _ask(rest: RestDataClient | None, market: Market) -> tuple[ExchangeInfo | None, str]:

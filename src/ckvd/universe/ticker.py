@@ -22,7 +22,8 @@ _DELIVERY_HOUR: Final = 8
 _MULTIPLIER: Final = re.compile(r"(10{3,})(?=\D)", re.ASCII)
 _MILLION: Final = re.compile(r"1M(?=[A-Z]{3})")
 
-# All quotes that spot and futures had, 2017 to 2026. Of two that fit the longer one is taken.
+# The quotes that spot and futures had, 2017 to 2026. Of two that fit the longer one is taken. AEUR is left out: it
+# is hardly a quote, and would be found in ADAEUR.
 _QUOTES: Final = tuple(
     sorted(
         (
@@ -41,10 +42,10 @@ _QUOTES: Final = tuple(
                 "BFUSD",
                 "XUSD",
             ),
-            *("EURI", "AEUR", "UST", "DAI", "VAI", "USD"),
+            *("EURI", "UST", "DAI", "VAI", "USD"),
             *("BTC", "ETH", "BNB", "XRP", "TRX", "DOGE", "DOT", "SOL"),
             *("EUR", "GBP", "AUD", "TRY", "BRL", "RUB", "UAH", "NGN", "ZAR", "ARS", "PLN", "RON", "JPY", "MXN"),
-            *("CZK", "COP", "IDR", "IDRT", "BIDR", "BKRW", "BVND"),
+            *("CZK", "COP", "IDR", "IDRT", "BIDR", "BKRW", "BVND", "GYEN"),
         ),
         key=len,
         reverse=True,
@@ -52,6 +53,7 @@ _QUOTES: Final = tuple(
 )
 # One letter ends many names; it is taken only where nothing else fits.
 _LAST_QUOTE: Final = "U"
+_COIN_MARGINED_QUOTE: Final = "USD"
 
 # Leveraged tokens of spot, all of them: https://www.binance.com/en/support/faq/360042178012, and those of another
 # issuer, delisted 2020-03-31. Names alone do not tell: JUP, SYRUP and PUMP are coins.
@@ -110,7 +112,7 @@ def parse_ticker(symbol: str, market: Market) -> Ticker:
         contract, pair, delivery_ms = ContractType.QUARTERLY, name[: date.start()], _delivery_ms(*date.groups())
     else:
         contract = ContractType.PERPETUAL if market is Market.UM else ContractType.UNKNOWN
-    base, quote = split_pair(pair)
+    base, quote = split_pair(pair, market)
     return Ticker(name, settled_count, base, quote, contract, delivery_ms)
 
 
@@ -122,9 +124,10 @@ def _delivery_ms(year: str, month: str, day: str) -> int | None:
     return int(moment.timestamp()) * 1000
 
 
-def split_pair(pair: str) -> tuple[str, str]:
+def split_pair(pair: str, market: Market) -> tuple[str, str]:
     """The base and the quote of a pair, by its name."""
-    for quote in (*_QUOTES, _LAST_QUOTE):
+    # Without this, BNBUSD of COIN-M would be quoted in BUSD.
+    for quote in (_COIN_MARGINED_QUOTE,) if market is Market.CM else (*_QUOTES, _LAST_QUOTE):
         if pair.endswith(quote) and len(pair) > len(quote):
             return pair.removesuffix(quote), quote
     return pair, ""
