@@ -157,7 +157,7 @@ def test_no_symbol_that_traded_is_missing_though_many_were_delisted_since(
         listing = real_listing(Market.SPOT, "2025-06-01")
         first = find_snapshot(folder, Market.SPOT)
         write_snapshot(folder, make_snapshot(Market.SPOT, listing, None, first, parse_time("2025-06-02")))
-        assert len(set(traded) - {one.symbol for one in listing}) == 62
+        assert len(set(traded) - {one.symbol for one in listing}) == 63
         with ckvd.open_cache(venue.cache_path) as cache:
             on = cache.universe("spot", on="2022-05-10", quote="USDT")
             day_ms = parse_time("2022-05-10")

@@ -163,20 +163,15 @@ def _starts_of(evidence: Evidence) -> list[_Start]:
         ]
         if same:
             earlier.remove(same[0])
-        starts.append(
-            _Start(
-                same[0].first_ms if same else settled.first_ms,
-                same[0].first_source if same else FirstSource.FIRST_ARCHIVE,
-                settled.symbol,
-                earlier=same[0] if same else None,
-                archives=settled,
-            )
-        )
+        ms, source = settled.first_ms, FirstSource.FIRST_ARCHIVE
+        if same:
+            ms, source = same[0].first_ms, same[0].first_source
+        _add(starts, _Start(ms, source, settled.symbol, earlier=same[0] if same else None, archives=settled))
     known = known_lives(evidence.market, evidence.ticker)
     first_earlier = earlier[0] if earlier else None
     # A contract that is only announced is no life.
     if listed is not None or first_earlier is not None or _trades(evidence.contract) or (known and not starts):
-        starts.append(_base_of(evidence, first_earlier))
+        _add(starts, _base_of(evidence, first_earlier))
     if known:
         starts = _with_facts(starts, known, evidence)
     for life in earlier[1:]:
@@ -243,10 +238,11 @@ def _with_facts(starts: list[_Start], known: Sequence[KnownLife], evidence: Evid
 def _add(starts: list[_Start], new: _Start) -> None:
     """Add a beginning, unless it is that of a life which is there."""
     for start in starts:
-        if _is_same(start.ms, new.ms):
+        # Two lives of an earlier snapshot stay two.
+        if _is_same(start.ms, new.ms) and not (start.earlier and new.earlier):
             start.earlier = start.earlier or new.earlier
             return
-    new.archives = next((start.archives for start in starts if start.symbol == new.symbol), None)
+    new.archives = new.archives or next((start.archives for start in starts if start.symbol == new.symbol), None)
     starts.append(new)
 
 
@@ -305,8 +301,12 @@ def _life_of(evidence: Evidence, start: _Start, following: _Start | None) -> Lif
     delivery_ms = contract.delivery_ms if contract else earlier.delivery_ms if earlier else None
     permissions = (contract.permissions if contract else ()) or (earlier.permissions if earlier else ())
     archives = start.archives
+    first_archive_ms = earlier.first_archive_ms if earlier else None
+    last_archive_ms = earlier.last_archive_ms if earlier else None
     day_ms = start.ms // DAY_MS * DAY_MS
-    has_archives = archives is not None and archives.last_ms > day_ms
+    if archives is not None and archives.last_ms > day_ms:
+        first_archive_ms = max(archives.first_ms, day_ms) if first_archive_ms is None else first_archive_ms
+        first_archive_ms, last_archive_ms = min(first_archive_ms, max(archives.first_ms, day_ms)), archives.last_ms
     life = Life(
         market,
         evidence.ticker,
@@ -324,8 +324,8 @@ def _life_of(evidence: Evidence, start: _Start, following: _Start | None) -> Lif
         contract_size=(contract.contract_size if contract else None)
         or (earlier.contract_size if earlier else None),
         permissions=permissions,
-        first_archive_ms=max(archives.first_ms, day_ms) if archives is not None and has_archives else None,
-        last_archive_ms=archives.last_ms if archives is not None and has_archives else None,
+        first_archive_ms=first_archive_ms,
+        last_archive_ms=last_archive_ms,
     )
     end_ms, reason, source = _end_of(evidence, start, following, life, contract)
     return _with_end(life, end_ms, reason, source, evidence.made_ms)
