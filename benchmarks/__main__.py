@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     from benchmarks.measure import Result
 
-NAMES = ("decode", "ingest", "read", "scan", "panel", "resample", "append", "sharing", "release", "import_time")
+NAMES = (
+    *("decode", "ingest", "read", "scan", "panel", "universe", "resample", "append", "sharing", "release"),
+    "import_time",
+)
 
 
 def run(names: Sequence[str], effort: Effort) -> list[Result]:

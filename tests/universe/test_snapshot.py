@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckvd.cache import CacheFolder
+from ckvd.cache.leftovers import find_leftovers, remove_leftovers
 from ckvd.errors import CacheError, NoSnapshotError, SnapshotError
+from ckvd.maintenance.verification import is_clean, verify_cache
 from ckvd.model.life import EndReason, EndSource, FirstSource, Life
 from ckvd.model.market import ContractType, Market
 from ckvd.model.timespan import parse_time
@@ -26,9 +29,12 @@ from ckvd.universe.snapshot import (
     snapshots_path,
     write_snapshot,
 )
+from support.power import recorded
+from support.processes import run_in_child
 from support.universes import life
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 MOMENTS = st.integers(0, 2**42)
@@ -171,3 +177,35 @@ def test_other_files_are_no_snapshots_and_writing_twice_leaves_one(folder: Cache
     assert list_snapshots(folder, Market.UM) == [path.name]
     write_snapshot(folder, snapshot("2024-01-02"))
     assert not list(path.parent.glob(".*.tmp"))
+
+
+def test_a_kill_while_a_snapshot_is_written_leaves_the_one_before(folder: CacheFolder) -> None:
+    before, after = snapshot("2024-01-01"), snapshot("2024-01-02")
+    write_snapshot(folder, before)
+
+    def work(say: Callable[[str], None]) -> None:
+        def kill(*_: object) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        os.fsync = kill  # type: ignore[assignment]
+        write_snapshot(folder, after)
+        say("survived")
+
+    ended = run_in_child(work)
+    assert (ended.status, ended.lines) == (-signal.SIGKILL, ())
+    assert newest_snapshot(folder, Market.UM) == before
+    (leftover,) = find_leftovers(folder)
+    assert leftover.path.parent == snapshots_path(folder, Market.UM)
+    assert [one.path for one in remove_leftovers(folder)] == [leftover.path]
+    write_snapshot(folder, after)
+    assert newest_snapshot(folder, Market.UM) == after
+    assert is_clean(list(verify_cache(folder)))
+
+
+def test_a_snapshot_is_flushed_before_it_gets_its_name_and_then_its_folder(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path / "cache")
+    write_snapshot(folder, snapshot("2024-01-01"))
+    with recorded(tmp_path) as operations:
+        path = write_snapshot(folder, snapshot("2024-01-02"))
+    assert [one.kind for one in operations] == ["flush file", "rename", "flush folder"]
+    assert operations[0].content == path.read_bytes()

@@ -94,8 +94,8 @@ def make_snapshot(
     if info is not None:
         known = {life.ticker for life in lives}
         announced = [symbol for symbol in info.contracts if symbol not in known]
-        notes += _note(announced, "do not trade yet, or are listed without an archive")
-        notes += _note(info.ignored, "have names that no series can have")
+        notes += _note("without a life: announced only, or interrupted and without an archive", announced)
+        notes += _note("with a name that no series can have", info.ignored)
     return Snapshot(
         market,
         made_ms,
@@ -107,11 +107,11 @@ def make_snapshot(
     )
 
 
-def _note(symbols: Sequence[str], what: str) -> list[str]:
+def _note(what: str, symbols: Sequence[str]) -> list[str]:
     if not symbols:
         return []
-    more = f" and {len(symbols) - _SHOWN_MAX} more" if len(symbols) > _SHOWN_MAX else ""
-    return [f"{len(symbols)} symbols of the exchange {what}: {', '.join(symbols[:_SHOWN_MAX])}{more}"]
+    more = ", ..." if len(symbols) > _SHOWN_MAX else ""
+    return [f"symbols of the exchange {what} ({len(symbols)}): {', '.join(symbols[:_SHOWN_MAX])}{more}"]
 
 
 async def _ask(rest: RestDataClient | None, market: Market) -> tuple[ExchangeInfo | None, str]:
