@@ -10,7 +10,7 @@ import numpy as np
 
 import ckvd
 from benchmarks.material import make_table, store
-from benchmarks.measure import Result, files_under, heat, take_turns
+from benchmarks.measure import Result, Target, files_under, heat, take_turns
 from ckvd.cache.folder import CacheFolder
 from ckvd.model.life import Life
 from ckvd.model.market import DAY_MS, ContractType, Market, SeriesKey
@@ -64,13 +64,14 @@ def _asking(cache: ckvd.KlineCache, snapshot: Snapshot, effort: Effort) -> Resul
     }
     assert all(call() == count for call in contenders.values())
     timings = take_turns(contenders, round_count=effort.of(3, 1), turn_s=effort.of(20, 1) / 100)
+    ratio = timings["a loop over the lives in memory"].median_s / timings["ckvd"].median_s
     return Result(
         f"who was listed on a day, among {len(snapshot.lives)} lives",
         "How long does it take to choose them from the newest snapshot?",
         f"one snapshot of {len(encode_snapshot(snapshot))} bytes",
         "warm; the process keeps the snapshot parsed",
         tuple(timings.values()),
-        (),
+        (Target(f"who was listed on a day, among {len(snapshot.lives)} lives, speed against a loop", 0.5, ratio),),
     )
 
 
@@ -92,11 +93,12 @@ def _panels(cache: ckvd.KlineCache, root: Path, names: list[str], span: Span, ef
         prepare=partial(heat, files_under(root)),
         turn_s=effort.of(20, 1) / 100,
     )
+    ratio = timings["the symbols, whole"].median_s / timings["ckvd"].median_s
     return Result(
         f"panel of {len(lives)} lives x 1 year of 1h",
         "What does it cost to cut each column to a life, and to say why cells are missing?",
         f"hours of {span}, one segment a symbol",
         "warm; the cache keeps its segments open between two panels",
         tuple(timings.values()),
-        (),
+        (Target(f"panel of {len(lives)} lives, speed against one of their symbols", 0.5, ratio),),
     )

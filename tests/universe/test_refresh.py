@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import pytest
 
 import ckvd
 from ckvd.cache import CacheFolder
-from ckvd.errors import ArchiveError, ClientClosedError, IdentityError, NetworkError, RestAnswerError
+from ckvd.errors import ArchiveError, ClientClosedError, NetworkError, RestAnswerError
 from ckvd.model.calendar import Cadence
 from ckvd.model.life import EndReason
 from ckvd.model.market import Kind, Market, SeriesKey
@@ -162,27 +161,6 @@ def test_a_malformed_answer_is_an_error_and_nothing_is_stored(venue: Venue) -> N
     with pytest.raises(RestAnswerError, match="fapi/v1/exchangeInfo: row 1: ETHBTC is no symbol of market um"):
         refresh(venue)
     assert list_snapshots(CacheFolder(venue.cache_path), Market.UM) == []
-
-
-def test_an_answer_that_is_too_long_is_not_taken(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ckvd.rest.rest_data_client.EXCHANGE_INFO_NBYTES_MAX", 100)
-
-    async def ask() -> object:
-        async with venue.rest_client() as rest:
-            return await rest.exchange_info("um")
-
-    with pytest.raises(NetworkError, match="100"):
-        asyncio.run(ask())
-
-
-def test_the_whole_answer_is_given_as_it_is_and_its_market_is_checked(venue: Venue) -> None:
-    async def ask(market: str) -> bytes:
-        async with venue.rest_client() as rest:
-            return (await rest.exchange_info(market)).body
-
-    assert {one["symbol"] for one in json.loads(asyncio.run(ask("um")))["symbols"]} == {"BTCUSDT", "龙虾USDT"}
-    with pytest.raises(IdentityError, match="unknown market 'moon'"):
-        asyncio.run(ask("moon"))
 
 
 def test_a_listing_that_is_unavailable_or_without_end_is_an_error(venue: Venue) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ckvd.cache import CacheFolder
 from ckvd.cache.leftovers import find_leftovers, remove_leftovers
 from ckvd.errors import CacheError, NoSnapshotError, SnapshotError
-from ckvd.maintenance.verification import is_clean, verify_cache
+from ckvd.maintenance.verification import Severity, Trouble, is_clean, verify_cache
 from ckvd.model.life import EndReason, EndSource, FirstSource, Life
 from ckvd.model.market import ContractType, Market
 from ckvd.model.timespan import parse_time
@@ -209,3 +209,15 @@ def test_a_snapshot_is_flushed_before_it_gets_its_name_and_then_its_folder(tmp_p
         path = write_snapshot(folder, snapshot("2024-01-02"))
     assert [one.kind for one in operations] == ["flush file", "rename", "flush folder"]
     assert operations[0].content == path.read_bytes()
+
+
+def test_verifying_a_cache_names_a_damaged_snapshot(folder: CacheFolder) -> None:
+    whole = write_snapshot(folder, snapshot("2024-01-01"))
+    damaged = write_snapshot(folder, snapshot("2024-01-02"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    (finding,) = verify_cache(folder)
+    assert (finding.path, finding.severity, finding.trouble) == (damaged, Severity.ERROR, Trouble.SNAPSHOT)
+    assert "ckvd universe refresh" in finding.message
+    assert newest_snapshot(folder, Market.UM, parse_time("2024-01-01")) == read_snapshot(
+        folder, Market.UM, whole.name
+    )
