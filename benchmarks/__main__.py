@@ -23,16 +23,19 @@ if TYPE_CHECKING:
     from benchmarks.measure import Result
 
 NAMES = (
-    "decode",
-    "ingest",
-    "read",
-    "scan",
-    "panel",
-    "resample",
-    "append",
-    "update",
-    "sharing",
-    "release",
+    *(
+        "decode",
+        "ingest",
+        "read",
+        "scan",
+        "panel",
+        "universe",
+        "resample",
+        "append",
+        "update",
+        "sharing",
+        "release",
+    ),
     "import_time",
 )
 

@@ -23,14 +23,14 @@ FLOORS = [
     {"concurrency", "lifecycle", "model", "regular_file"},
     {"bars", "decode", "network", "segment"},
     {"cache", "rest", "vision"},
-    {"acquisition"},
+    {"acquisition", "universe"},
     {"api", "maintenance"},
     {"__init__", "cli"},
     {"__main__"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS, start=1) for room in rooms}
 # Methods that open a higher room as a convenience, by module and the module that they load by name.
-DOORS: set[tuple[str, str]] = set()
+DOORS = {("ckvd.cache.kline_cache", "ckvd.universe.choice")}
 PUBLIC = "ckvd"  # its `_LAZY` loads by name what a program that only reads does not need
 
 

@@ -14,7 +14,7 @@ The rooms of the package stand on eight floors, and each imports from lower floo
 8     `__main__`
 7     this module (public names), `cli`
 6     `api` (fetching), `maintenance` (keeping a cache true)
-5     `acquisition` (from what a user wants to segments in the cache)
+5     `acquisition` (from what a user wants to segments in the cache), `universe` (who was listed when)
 4     `cache` (a folder of segments), `rest` (the REST interface), `vision` (where archives come from)
 3     `bars` (what a backtest holds), `decode` (text to columns), `segment` (files), `network` (HTTP)
 2     `model` (what things are), `lifecycle`, `concurrency`, `regular_file`
@@ -36,6 +36,8 @@ grid
     Where the bars of a series open: the points of the calendar, or of 3d bars the days that the series itself has.
 healing
     Filling the holes of an archive from a daily archive and the REST interface, bar by bar.
+life
+    One incarnation of a symbol, from its listing to its end. A ticker may live twice.
 packing
     Compaction: merging closed history into large segments, so that years of a series are one view.
 provisional
@@ -50,10 +52,14 @@ segment
     An immutable file of the bars of one series in one span, with checksums, sources and absences.
 series
     Market, kind, symbol and interval.
+snapshot
+    The lives of a market as they were known at one time, in an immutable file.
 span
     A half-open stretch of time: the start is included, the end is not.
 tombstone
     An empty segment that hides older ones below a segment in quarantine.
+universe
+    Lives of a market, chosen by date and by what they are.
 """
 
 # Nothing is loaded when this module runs, not even `annotations`: here Ctrl-C still has Python's traceback. `os` is
@@ -71,7 +77,7 @@ if TYPE_CHECKING:
     from ckvd.bars.funding import Funding
     from ckvd.bars.klines import Klines
     from ckvd.bars.metrics import Metrics
-    from ckvd.bars.panel import Panel
+    from ckvd.bars.panel import CellReason, Panel
     from ckvd.bars.resample import ResampledKlines
     from ckvd.cache import KlineCache, open_cache
     from ckvd.errors import (
@@ -84,16 +90,21 @@ if TYPE_CHECKING:
         ExportError,
         IdentityError,
         NetworkError,
+        NoSnapshotError,
         NotCachedError,
         NotFetchedError,
         SegmentCorruptError,
         SegmentError,
+        SnapshotError,
         TimeError,
+        UnknownLifeError,
     )
+    from ckvd.model.life import Life
     from ckvd.model.market import Interval, Kind, Market, SeriesKey
     from ckvd.model.provenance import Gap, Reason, Source
     from ckvd.model.table import BarFlag
     from ckvd.model.timespan import Span
+    from ckvd.model.universe import Universe
     from ckvd.rest.rest_data_client import RestDataClient
     from ckvd.segment import SegmentReader, SegmentWriter
     from ckvd.version import __version__ as __version__
@@ -107,7 +118,7 @@ _NAMES_BY_MODULE = {
     "ckvd.bars.funding": ("Funding",),
     "ckvd.bars.klines": ("Klines",),
     "ckvd.bars.metrics": ("Metrics",),
-    "ckvd.bars.panel": ("Panel",),
+    "ckvd.bars.panel": ("CellReason", "Panel"),
     "ckvd.bars.resample": ("ResampledKlines",),
     "ckvd.cache": ("KlineCache", "open_cache"),
     "ckvd.errors": (
@@ -120,16 +131,21 @@ _NAMES_BY_MODULE = {
         "ExportError",
         "IdentityError",
         "NetworkError",
+        "NoSnapshotError",
         "NotCachedError",
         "NotFetchedError",
         "SegmentCorruptError",
         "SegmentError",
+        "SnapshotError",
         "TimeError",
+        "UnknownLifeError",
     ),
+    "ckvd.model.life": ("Life",),
     "ckvd.model.market": ("Interval", "Kind", "Market", "SeriesKey"),
     "ckvd.model.provenance": ("Gap", "Reason", "Source"),
     "ckvd.model.table": ("BarFlag",),
     "ckvd.model.timespan": ("Span",),
+    "ckvd.model.universe": ("Universe",),
     "ckvd.rest.rest_data_client": ("RestDataClient",),
     "ckvd.segment": ("SegmentReader", "SegmentWriter"),
     "ckvd.version": ("__version__",),
@@ -140,7 +156,7 @@ _MODULES = {name: module for module, names in _NAMES_BY_MODULE.items() for name 
 _ROOMS = frozenset(
     (
         *("acquisition", "api", "bars", "cache", "cli", "concurrency", "decode", "maintenance", "model", "network"),
-        *("platforms", "rest", "segment", "utils", "vision"),
+        *("platforms", "rest", "segment", "universe", "utils", "vision"),
     )
 )
 _FILES = frozenset(("__init__", "__main__", "errors", "lifecycle", "regular_file", "version"))
@@ -151,6 +167,7 @@ __all__ = [
     "BarFlag",
     "CacheBusyError",
     "CacheError",
+    "CellReason",
     "CkvdError",
     "ClientClosedError",
     "ColumnError",
@@ -165,9 +182,11 @@ __all__ = [
     "Kind",
     "KlineCache",
     "Klines",
+    "Life",
     "Market",
     "Metrics",
     "NetworkError",
+    "NoSnapshotError",
     "NotCachedError",
     "NotFetchedError",
     "Panel",
@@ -179,9 +198,12 @@ __all__ = [
     "SegmentReader",
     "SegmentWriter",
     "SeriesKey",
+    "SnapshotError",
     "Source",
     "Span",
     "TimeError",
+    "Universe",
+    "UnknownLifeError",
     "VisionDataClient",
     "ensure",
     "get_funding",

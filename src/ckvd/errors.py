@@ -246,6 +246,39 @@ class NotCachedError(CkvdError, LookupError):
         super().__init__(message)
 
 
+class NoSnapshotError(CkvdError, LookupError):
+    """The cache has no snapshot of the universe of a market."""
+
+
+class SnapshotError(CkvdError, ValueError):
+    """A snapshot of the universe that is damaged, or no snapshot.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{path}: {reason}")
+
+
+class UnknownLifeError(CkvdError, LookupError):
+    """A name that no life in a choice has, or more than one.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The keys of the lives that it may mean.
+    """
+
+    def __init__(self, message: str, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        super().__init__(message)
+
+
 # --- Maintenance -------------------------------------------------------------------------------------------
 
 

@@ -185,6 +185,7 @@ VERBS = {
     "export": Verb("cache export --to {out} --cut month --overwrite", filled),
     "export parquet": Verb("cache export --to {out} --format parquet --overwrite", filled),
     "lock": Verb("cache lock {out}/data.lock --overwrite", filled),
+    "refresh the universe": Verb(f"universe refresh --no-rest {FOLDER}", filled),
 }
 
 

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ckvd.errors import ClientClosedError, RestAnswerError
+from ckvd.errors import ClientClosedError, IdentityError, NetworkError, RegionRefusedError, RestAnswerError
 from ckvd.model.grid import Grid
-from ckvd.model.market import Interval, Kind, SeriesKey
+from ckvd.model.market import Interval, Kind, Market, SeriesKey
 from ckvd.model.provenance import Origin
 from ckvd.model.timespan import Span, union
+from ckvd.network.retry import RetryPolicy
 from ckvd.rest.endpoint import RULES
-from ckvd.rest.rest_data_client import RestAnswer, RestDataClient
+from ckvd.rest.rest_data_client import ExchangeInfoAnswer, RestAnswer, RestDataClient
 from support.loopback.clock import VirtualTime
 from support.loopback.exchange import Exchange
+from support.loopback.reply import Reply
 from support.loopback.rows import make_row, make_rows, open_ms_of
 from support.models import DAY_MS, HOUR_MS, MINUTE_MS, ms
 
@@ -270,3 +272,42 @@ def test_a_closed_client_says_so() -> None:
             await client.first_open_ms(SPOT)
 
     asyncio.run(main())
+
+
+# --- The list of symbols -----------------------------------------------------------------------------------
+
+
+def ask_info(exchange: Exchange, market: str) -> ExchangeInfoAnswer:
+    async def main() -> ExchangeInfoAnswer:
+        retry = RetryPolicy(attempts_max=2, backoff_first_s=0)
+        async with RestDataClient(base_url=exchange.url, retry=retry) as client:
+            return await client.exchange_info(market)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("market", "path"),
+    [("spot", "/api/v3/exchangeInfo"), ("um", "/fapi/v1/exchangeInfo"), ("cm", "/dapi/v1/exchangeInfo")],
+)
+def test_the_list_of_symbols_is_given_as_the_exchange_answers_it(market: str, path: str) -> None:
+    body = b'{"symbols": []}' + b" " * (5 << 20)  # longer than a page of bars may be
+    with exchange_at(NOW_MS, {}) as exchange:
+        exchange.publish_info(Market(market), body)
+        answer = ask_info(exchange, market)
+    assert (answer.market, answer.url, answer.body) == (market, exchange.url + path, body)
+
+
+def test_a_list_that_is_refused_or_too_long_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with exchange_at(NOW_MS, {}) as exchange:
+        exchange.publish_info(Market.UM, b'{"symbols": []}')
+        exchange.script(Reply(451, b'{"code": 0, "msg": "Service unavailable from a restricted location"}'))
+        with pytest.raises(RegionRefusedError):
+            ask_info(exchange, "um")
+        exchange.script(Reply(503, b""))
+        assert ask_info(exchange, "um").body == b'{"symbols": []}'
+        monkeypatch.setattr("ckvd.rest.rest_data_client.EXCHANGE_INFO_NBYTES_MAX", 10)
+        with pytest.raises(NetworkError, match="10"):
+            ask_info(exchange, "um")
+        with pytest.raises(IdentityError, match="unknown market 'moon'"):
+            ask_info(exchange, "moon")

@@ -24,6 +24,7 @@
 - `stopwatch`: how long something took, without the time for which the machine did something else.
 - `strategies`: Hypothesis strategies for series, spans and bars.
 - `tables`: tables and segments made by hand, and comparisons of bits and folders.
+- `universes`: lives, listings and answers of `exchangeInfo` made by hand, and the recorded ones.
 - `venue`: a mirror, an exchange, a clock and a cache on loopback.
 - `wrong_month`: a month of which the archive has wrong cells, at a venue.
 """

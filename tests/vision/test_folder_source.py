@@ -18,7 +18,7 @@ from ckvd.errors import (
     NetworkError,
 )
 from ckvd.model.calendar import Cadence, Period
-from ckvd.model.market import SeriesKey
+from ckvd.model.market import Interval, Kind, Market, SeriesKey
 from ckvd.vision import folder_source
 from ckvd.vision.folder_source import FolderArchiveSource
 from ckvd.vision.name import ArchiveName
@@ -129,6 +129,26 @@ def test_a_series_is_listed_by_cadence_in_order(tmp_path: Path) -> None:
     assert [(one.name, one.nbytes) for one in listed] == [(names[0], len(BYTES)), (names[1], len(BYTES))]
     assert [one.name for one in asyncio.run(source.list_archives(series, Cadence.DAILY))] == names[2:]
     assert asyncio.run(source.list_archives(BTC, Cadence.DAILY)) == []
+    from_ms = names[1].period.start_ms
+    later = asyncio.run(source.list_archives(series, Cadence.MONTHLY, from_ms=from_ms))
+    assert [one.name for one in later] == names[1:2]
+
+
+def test_symbols_and_intervals_are_those_of_the_folders_and_of_links_to_folders(tmp_path: Path) -> None:
+    source = FolderArchiveSource(tmp_path)
+    with pytest.raises(NetworkError, match="found no folder 'data'"):
+        asyncio.run(source.list_symbols(Market.UM, Kind.KLINES, Cadence.DAILY))
+    place = tmp_path / "data" / "futures" / "um" / "daily" / "klines"
+    for folder in ("币安人生USDT/1d", "BTCUSDT/1d", "BTCUSDT/4h", "BTCUSDT/7h", "lower/1d"):
+        (place / folder).mkdir(parents=True)
+    (place / "ETHUSDT").symlink_to(place / "BTCUSDT")
+    (place / "FILEUSDT").write_bytes(b"")
+    symbols = asyncio.run(source.list_symbols(Market.UM, Kind.KLINES, Cadence.DAILY))
+    assert symbols == ["BTCUSDT", "ETHUSDT", "币安人生USDT"]
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        intervals = asyncio.run(source.list_intervals(Market.UM, Kind.KLINES, symbol, Cadence.DAILY))
+        assert intervals == [Interval.H4, Interval.D1]
+    assert asyncio.run(source.list_symbols(Market.CM, Kind.KLINES, Cadence.DAILY)) == []
 
 
 def test_a_file_that_vanishes_while_its_folder_is_listed_hides_no_other(

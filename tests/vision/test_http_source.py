@@ -16,7 +16,7 @@ from ckvd.errors import (
     NetworkError,
 )
 from ckvd.model.calendar import Cadence, Period
-from ckvd.model.market import SeriesKey
+from ckvd.model.market import Interval, Kind, Market, SeriesKey
 from ckvd.network.retry import RetryPolicy
 from ckvd.network.transport import Transport
 from ckvd.vision.http_source import HttpArchiveSource
@@ -252,6 +252,46 @@ def test_a_listing_is_the_same_in_pages_of_any_size(
     listed = site.run(lambda source: source.list_archives(CHINESE, Cadence.MONTHLY))
     assert [archive.name for archive in listed] == names
     assert all(archive.nbytes == len(BYTES) for archive in listed)
+
+
+@pytest.mark.parametrize("page_size", [1, 3, 1000])
+@pytest.mark.parametrize("is_next_marker_given", [True, False])
+def test_symbols_and_intervals_are_those_of_the_folders(
+    tmp_path: Path, page_size: int, is_next_marker_given: bool
+) -> None:
+    site = Site(tmp_path, page_size=page_size, is_next_marker_given=is_next_marker_given)
+    for symbol, interval in (
+        ("币安人生USDT", "1d"),
+        ("BTCUSDT", "4h"),
+        ("BTCUSDT", "1d"),
+        ("AERGOUSDTSETTLED", "1d"),
+    ):
+        publish_months(site, SeriesKey.of(symbol, interval, market="um"), ["2025-10"])
+    for name in ("lower/1d", "BTCUSDT/7h", "BTCUSDT/1d/deeper"):
+        publish(site.root, f"data/futures/um/monthly/klines/{name}/x.zip", b"")
+    symbols = site.run(lambda source: source.list_symbols(Market.UM, Kind.KLINES, Cadence.MONTHLY))
+    assert symbols == ["AERGOUSDTSETTLED", "BTCUSDT", "币安人生USDT"]
+    assert site.run(lambda source: source.list_symbols(Market.UM, Kind.KLINES, Cadence.DAILY)) == []
+    intervals = site.run(lambda source: source.list_intervals(Market.UM, Kind.KLINES, "BTCUSDT", Cadence.MONTHLY))
+    assert intervals == [Interval.H4, Interval.D1]
+
+
+@pytest.mark.parametrize("page_size", [1, 3, 1000])
+def test_archives_are_listed_from_a_time_on_and_the_first_on_a_short_page(tmp_path: Path, page_size: int) -> None:
+    site = Site(tmp_path, page_size=page_size)
+    names = [ArchiveName(BTC, Period.of_label(f"2024-01-{day:02}")) for day in range(28, 32)]
+    names += [ArchiveName(BTC, Period.of_label(f"2024-02-{day:02}")) for day in (1, 2)]
+    for name in names:
+        publish(site.root, name.path, BYTES)
+    from_ms = Period.of_label("2024-02").start_ms
+    later = site.run(lambda source: source.list_archives(BTC, Cadence.DAILY, from_ms=from_ms))
+    assert [one.name for one in later] == names[4:]
+    (request, *_) = site.mirror.server.requests
+    assert request.query["marker"] == names[3].checksum_path
+    first = site.run(lambda source: source.list_archives(BTC, Cadence.DAILY, is_first_enough=True))
+    assert first[0].name == names[0]
+    assert len(first) <= 2
+    assert site.mirror.server.requests[-1].query["max-keys"] == "4"
 
 
 def test_an_odd_spelling_of_a_month_is_found_by_one_listing_a_series(site: Site) -> None:

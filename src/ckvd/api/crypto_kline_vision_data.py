@@ -27,11 +27,12 @@ from ckvd.concurrency.work import Workers, in_thread, run_bounded
 from ckvd.errors import CacheBusyError, ClientClosedError, NetworkError, NotCachedError, NotFetchedError
 from ckvd.lifecycle import ConnectionHolder, Resource
 from ckvd.model.grid import closed_part
-from ckvd.model.market import Kind, SeriesKey, series_of
+from ckvd.model.market import Kind, SeriesKey, parse_market, series_of
 from ckvd.model.schema import schema_of
 from ckvd.model.timespan import Span, now_ms
 from ckvd.rest.rest_data_client import RestDataClient
 from ckvd.segment.checks import require_verify
+from ckvd.universe.refresh import refresh
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from ckvd.model.provenance import Absence
     from ckvd.model.timespan import TimeLike
     from ckvd.segment.checks import Verify
+    from ckvd.universe.snapshot import Snapshot
 
 _SPANS_SHOWN: Final = 5
 
@@ -548,6 +550,50 @@ class CryptoKlineVisionData(ConnectionHolder):
         scope = Scope(series, wanted, self.folder, rest, now_ms, damaged, refresh)
         completion = Completion(scope, vision.archives)
         return await completion.run([*left, *one.left_out])
+
+    async def refresh_universe(
+        self, market: str, *, on_symbol: Callable[[int, int], None] | None = None
+    ) -> Snapshot:
+        """Find who was listed when in a market, and store it in the cache as a new snapshot.
+
+        The archives are listed, about three requests a symbol, and the exchange is asked for its symbols. Where it
+        is unavailable, or not to be asked, the snapshot is made from the archives and the earlier snapshot:
+        `Snapshot.unavailable` says why. `KlineCache.universe` chooses from snapshots.
+
+        Parameters
+        ----------
+        market : {"spot", "um", "cm"}
+        on_symbol : callable, optional
+            Called in the event loop with the number of symbols that are listed, and of all.
+
+        Returns
+        -------
+        Snapshot
+
+        Raises
+        ------
+        IdentityError
+            There is no such market.
+        NetworkError, ArchiveError
+            The archives cannot be listed, or the listing is invalid; or the client is offline.
+        RestAnswerError
+            The exchange's list of symbols is malformed.
+        SnapshotError, CacheError
+            The earlier snapshot is damaged, or the cache cannot be used. Nothing is stored then.
+        ClientClosedError
+            The client is or was closed.
+        """
+        chosen = parse_market(market)
+        if self._is_closed or self._workers is None:
+            raise ClientClosedError("the client is closed")
+        if self._vision is None:
+            raise NetworkError(
+                str(self.folder.root), f"the client is offline, and the universe of {chosen} is made of a listing"
+            )
+        with self._workers.employed():
+            return await refresh(
+                self.folder, chosen, self._vision.archives, self._rest, self._clock(), on_symbol=on_symbol
+            )
 
     @property
     def is_connected(self) -> bool:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ckvd.bars.resample import ResampledKlines
     from ckvd.bars.series_rows import RowBlock
+    from ckvd.model.life import Life
     from ckvd.model.market import SeriesKey
     from ckvd.model.table import Times
 
@@ -57,10 +58,13 @@ class Klines(SeriesRows, BarColumns):
         *,
         held: Sequence[Span] | None = None,
         three_day_opens: Callable[[], Times] | None = None,
+        lives: Callable[[], tuple[Life, ...]] | None = None,
     ) -> None:
         super().__init__(series, span, blocks, missing, held=held)
         # Reads the open times of all 3d bars of the symbol that the cache holds.
         self._three_day_opens = three_day_opens
+        # Reads the lives of the symbol within the span from the newest snapshot of the universe.
+        self._find_lives = lives
 
     @property
     def open_time_us(self) -> npt.NDArray[np.int16]:
@@ -135,6 +139,22 @@ class Klines(SeriesRows, BarColumns):
         found = find_gaps(self.open_time, covered, grid, self.absences)
         unfetched = find_gaps(self.open_time, self.missing, grid, unexplained=Reason.NOT_FETCHED)
         return tuple(sorted((*found, *unfetched), key=lambda gap: gap.start_ms))
+
+    @cached_property
+    def lives(self) -> tuple[Life, ...]:
+        """The lives of the symbol within the span, in order, by the newest snapshot of the universe in the cache.
+
+        The snapshot is read when this is first used. Without one (`ckvd universe refresh`) there are none.
+        """
+        return () if self._find_lives is None else self._find_lives()
+
+    @property
+    def is_across_lives(self) -> bool:
+        """Whether the bars are those of more than one life of the symbol: of different contracts or coins.
+
+        `read(..., life=...)` reads one of them.
+        """
+        return len(self.lives) > 1
 
     # --- Everything else ---
 

@@ -11,7 +11,8 @@ import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,9 @@ import numpy.typing as npt
 from ckvd.bars.columns import NamedColumns, grid_to_pandas, require_trades
 from ckvd.errors import ColumnError
 from ckvd.model.grid import Grid
+from ckvd.model.life import keys_of
 from ckvd.model.market import Interval
+from ckvd.model.provenance import Reason
 from ckvd.model.table import fields_of, traded_bars
 from ckvd.utils.config import PANEL_THREAD_CELLS_MIN
 
@@ -28,9 +31,33 @@ if TYPE_CHECKING:
 
     from ckvd.bars.klines import Klines
     from ckvd.bars.series_rows import RowBlock
+    from ckvd.model.life import Life
     from ckvd.model.market import SeriesKey
     from ckvd.model.table import Times
     from ckvd.model.timespan import Span
+
+
+class CellReason(IntEnum):
+    """Why a cell of a panel is missing."""
+
+    PRESENT = 0
+    NOT_LISTED = 1  # outside of the life, or by what the cache has recorded before the listing or after the end
+    HALTED = 2  # listed and downloaded, and there is no bar, or with `traded` none that traded
+    NOT_DOWNLOADED = 3  # the cache does not cover it, or has only recorded that it was unavailable
+    OFF_GRID = 4  # of 3d bars: other symbols' open time, at which nothing of this one is missing
+
+
+_CELL_REASONS: Final = {
+    Reason.BEFORE_LISTING: CellReason.NOT_LISTED,
+    Reason.AFTER_DELISTING: CellReason.NOT_LISTED,
+    Reason.BEFORE_ARCHIVES: CellReason.NOT_LISTED,
+    Reason.AFTER_ARCHIVES: CellReason.NOT_LISTED,
+    Reason.NOT_TRADING: CellReason.NOT_LISTED,
+    Reason.NOT_PUBLISHED: CellReason.NOT_DOWNLOADED,
+    Reason.ARCHIVE_DAMAGED: CellReason.NOT_DOWNLOADED,
+    Reason.NOT_FETCHED: CellReason.NOT_DOWNLOADED,
+    Reason.UNKNOWN: CellReason.NOT_DOWNLOADED,
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -66,6 +93,12 @@ class Panel(NamedColumns):
         opposite: a masked array of a column is `np.ma.array(panel.close, mask=~panel.mask)`.
     off_grid_counts : ndarray of int64, shape (S,)
         The number of bars of each symbol that do not open on its grid, and are left out.
+    reasons : ndarray of uint8, shape (T, S)
+        Why cells are missing: the `CellReason` of each.
+    labels : tuple of str
+        What names the columns of the arrays: the symbols, or of lives their keys.
+    lives : tuple of Life
+        The life of each column; empty of a panel of symbols.
     """
 
     interval: Interval
@@ -75,6 +108,9 @@ class Panel(NamedColumns):
     columns: Mapping[str, npt.NDArray[np.float64]]
     mask: npt.NDArray[np.bool_]
     off_grid_counts: Times
+    reasons: npt.NDArray[np.uint8]
+    labels: tuple[str, ...]
+    lives: tuple[Life, ...]
 
     def __len__(self) -> int:
         return len(self.open_time)
@@ -102,7 +138,7 @@ class Panel(NamedColumns):
         return self._attribute("count")
 
     def to_pandas(self, column: str) -> Any:
-        """Make a `pandas.DataFrame` of one column of the panel, with a frame column for each symbol.
+        """Make a `pandas.DataFrame` of one column of the panel, with a frame column for each symbol or life.
 
         Its shape is (T, S), and it is NaN where there is no bar. It is a read-only view of the panel's array: see
         `Klines.to_pandas`.
@@ -114,7 +150,7 @@ class Panel(NamedColumns):
         ExportError
             pandas is not installed.
         """
-        return grid_to_pandas(self[column], self.open_time, self.symbols)
+        return grid_to_pandas(self[column], self.open_time, self.labels)
 
     def __repr__(self) -> str:
         shape = f"{len(self)} open times x {len(self.symbols)} symbols"
@@ -125,9 +161,10 @@ def build_panel(
     series: Sequence[SeriesKey],
     span: Span,
     columns: str | Iterable[str],
-    read: Callable[[SeriesKey], Klines],
+    read: Callable[[SeriesKey, Span], Klines],
     *,
     traded: bool = False,
+    lives: Sequence[Life] = (),
 ) -> Panel:
     """Read several series, and place their bars on a common grid.
 
@@ -139,10 +176,12 @@ def build_panel(
     columns : str or iterable of str
         Names of columns other than `open_time`, which is the grid.
     read : callable
-        Reads the bars of one series in the span. It is called in threads if the panel is large. Its errors are
-        raised to the caller.
+        Reads the bars of one series in the span, or in the part of it in which a life has bars. It is called in
+        threads if the panel is large. Its errors are raised to the caller.
     traded : bool
         Leave out bars that did not trade, as if they were not there: see `Klines.traded`.
+    lives : sequence of Life
+        The life of each series, of which only the bars are read; none for a panel of symbols.
 
     Raises
     ------
@@ -155,10 +194,13 @@ def build_panel(
         if traded:
             require_trades(key)
     interval = series[0].bar_interval
+    wanted = [life.bars_span(interval, span) for life in lives] or [span] * len(series)
+
+    known: Sequence[Klines] = ()
     if interval is Interval.D3:
         # Their grids are known only from the bars, of which there are few.
-        read = {key: read(key) for key in series}.__getitem__
-        grids = [read(key).grid for key in series]
+        known = [read(key, part) for key, part in zip(series, wanted, strict=True)]
+        grids = [klines.grid for klines in known]
         open_time = np.unique(
             np.concatenate([np.empty(0, np.int64), *(grid.opens(span) for grid in grids if grid.is_known)])
         )
@@ -168,20 +210,26 @@ def build_panel(
     # Not filled with NaN here, so that the cells of a symbol without missing bars are written only once.
     arrays = {name: np.empty(shape, np.float64, order="F") for name in column_names}
     mask = np.zeros(shape, np.bool_, order="F")
+    reasons = np.zeros(shape, np.uint8, order="F")
 
     def place(position: int) -> int:
         cells = {name: column[:, position] for name, column in arrays.items()}
-        return _place(read(series[position]), open_time, cells, mask[:, position], traded=traded)
+        klines = known[position] if known else read(series[position], wanted[position])
+        is_there = mask[:, position]
+        off_grid_count = _place(klines, open_time, cells, is_there, traded=traded)
+        _explain(klines, open_time, is_there, reasons[:, position])
+        return off_grid_count
 
     # Copying releases the GIL. Threads help if that takes longer than they wait for the GIL between copies.
     is_worth_threads = len(open_time) * len(arrays) >= PANEL_THREAD_CELLS_MIN and len(series) > 1
     with ThreadPoolExecutor(os.cpu_count()) if is_worth_threads else contextlib.nullcontext() as threads:
         each = threads.map if threads else map
         off_grid_counts = np.fromiter(each(place, range(len(series))), np.int64, len(series))
-    for array in (open_time, *arrays.values(), mask, off_grid_counts):
+    for array in (open_time, *arrays.values(), mask, off_grid_counts, reasons):
         array.flags.writeable = False
     symbols = tuple(key.symbol for key in series)
-    return Panel(interval, span, symbols, open_time, arrays, mask, off_grid_counts)
+    labels = keys_of(lives) if lives else symbols
+    return Panel(interval, span, symbols, open_time, arrays, mask, off_grid_counts, reasons, labels, tuple(lives))
 
 
 def _require_columns(series: SeriesKey, column_names: Sequence[str]) -> None:
@@ -217,6 +265,29 @@ def _place(
         for target in cells.values():
             target[is_missing] = np.nan
     return len(klines) - placed_count
+
+
+def _explain(klines: Klines, grid: Times, is_there: npt.NDArray[np.bool_], reasons: npt.NDArray[np.uint8]) -> None:
+    """Write why the cells of one symbol are missing. Where all are there, this costs one look at the mask."""
+    if is_there.all():
+        return
+    start, end = grid.searchsorted((klines.span.start_ms, klines.span.end_ms))
+    reasons[:start] = reasons[end:] = CellReason.NOT_LISTED
+    within, times = reasons[start:end], grid[start:end]
+    within[:] = CellReason.HALTED
+    for absence in klines.absences:
+        if (reason := _CELL_REASONS.get(absence.reason)) is not None:
+            _fill(within, times, absence.span, reason)
+    for span in klines.missing:
+        _fill(within, times, span, CellReason.NOT_DOWNLOADED)
+    if klines.series.interval is Interval.D3:
+        within[~klines.grid.has_points(times)] = CellReason.OFF_GRID
+    reasons[is_there] = CellReason.PRESENT
+
+
+def _fill(reasons: npt.NDArray[np.uint8], times: Times, span: Span, reason: CellReason) -> None:
+    start, end = times.searchsorted((span.start_ms, span.end_ms))
+    reasons[start:end] = reason
 
 
 def _traded(block: RowBlock, interval: Interval, chosen: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:

@@ -30,6 +30,7 @@ class Step(StrEnum):
     RESTORED = "one segment restored"
     LEFTOVER_REMOVED = "one leftover removed"
     EXPORTED = "export written"
+    SNAPSHOT_WRITTEN = "snapshot of the universe written"
 
 
 def go_on(step: Step) -> None:

@@ -7,6 +7,8 @@
     .locks/<market>-<kind>-<symbol>-<interval>.lock       the lock file of a series
     .quarantine/<market>/<kind>/<symbol>/<interval>/      files of a series that were set aside
         <file name>, <file name>.json                     such a file, and why it is there
+    .universe/<market>/                                   snapshots of who was listed when
+        <time>-<hash>.universe                            20260822T033815Z-1f2e3d4c5b6a7988.universe
     .download-<random>/                                   archives that are being downloaded
         .lock                                             locked while that process is at work
 
@@ -33,7 +35,7 @@ from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
 from ckvd.concurrency.stopping import check_stop
 from ckvd.errors import CacheBusyError, CacheError, CkvdError, IdentityError, cannot, containing, needs, translated
-from ckvd.model.market import Kind, Market, SeriesKey
+from ckvd.model.market import Interval, Kind, Market, SeriesKey
 from ckvd.model.timespan import Span
 from ckvd.segment.atomic_file import flush_folder
 from ckvd.utils.config import (
@@ -52,6 +54,8 @@ LOCKS_FOLDER: Final = ".locks"
 LOCK_SUFFIX: Final = ".lock"
 QUARANTINE_FOLDER: Final = ".quarantine"
 QUARANTINE_REASON_SUFFIX: Final = ".json"
+UNIVERSE_FOLDER: Final = ".universe"
+UNIVERSE_SUFFIX: Final = ".universe"
 DOWNLOAD_FOLDER_PREFIX: Final = ".download-"
 DOWNLOAD_LOCK_NAME: Final = ".lock"
 
@@ -276,6 +280,11 @@ class CacheFolder:
                 for symbol in _list(path, refuse):
                     names = _list(f"{path}/{symbol}", refuse)
                     yield from sorted(_series_of(market, kind, symbol, names))
+
+    def intervals(self, market: Market, symbol: str) -> list[Interval]:
+        """The intervals of which the cache has a folder of klines, from the shortest on. Errors: see `segments`."""
+        names = set(list_names(f"{self.root}/{market}/{Kind.KLINES}/{symbol}"))
+        return [interval for interval in Interval if interval in names]
 
 
 def _series_of(market: Market, kind: Kind, symbol: str, names: Sequence[str]) -> Iterator[SeriesKey]:

@@ -6,8 +6,10 @@ time, and gives its memory back before the next block.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Final, Literal, cast
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from ckvd.bars.klines import Klines
 from ckvd.cache.folder import CacheFolder
@@ -16,7 +18,8 @@ from ckvd.cache.resolution import hull, resolve, unavailable_spans
 from ckvd.errors import IdentityError, NotCachedError
 from ckvd.lifecycle import AsyncBlock, SyncBlock
 from ckvd.model.grid import Grid
-from ckvd.model.market import Kind, SeriesKey
+from ckvd.model.life import Life
+from ckvd.model.market import Kind, Market, SeriesKey
 from ckvd.model.timespan import Span, difference, is_relative, now_ms, parse_time, union
 from ckvd.segment.checks import require_verify
 from ckvd.utils.async_cleanup import direct_file_cleanup
@@ -32,8 +35,10 @@ if TYPE_CHECKING:
     from ckvd.bars.series_rows import SeriesRows
     from ckvd.cache.resolution import Winner
     from ckvd.lifecycle import Resource
+    from ckvd.model.life import LastTrade
     from ckvd.model.table import Times
     from ckvd.model.timespan import TimeLike
+    from ckvd.model.universe import Universe
     from ckvd.segment.checks import Verify
     from ckvd.segment.reader import MappedRows
 
@@ -78,6 +83,7 @@ class KlineCache(SyncBlock, AsyncBlock):
         market: str = "spot",
         kind: str = "klines",
         missing: Literal["raise", "ignore"] = "raise",
+        life: Life | str | None = None,
     ) -> Klines:
         """Read the bars that open in a span.
 
@@ -90,11 +96,15 @@ class KlineCache(SyncBlock, AsyncBlock):
             cache holds, and to the last one: see `held`.
         missing : {"raise", "ignore"}
             What to do where the cache does not cover the span: raise, or return the bars that are there.
+        life : Life or str, optional
+            Read only the bars of one life of the symbol: the span is cut to it. Text is a key, such as
+            `BNXUSDT@2022-04-01`, and is looked up in the newest snapshot of the universe.
 
         Returns
         -------
         Klines
-            In order of open time, each bar once.
+            In order of open time, each bar once. `klines.is_across_lives` tells whether they are those of more
+            than one contract or coin.
 
         Raises
         ------
@@ -105,11 +115,80 @@ class KlineCache(SyncBlock, AsyncBlock):
             The series or the span is invalid.
         SegmentError, CacheError
             A segment cannot be used, or the folder cannot be read.
+        NoSnapshotError, UnknownLifeError, SnapshotError
+            `life` is text, and the cache has no snapshot, or no such life in it, or the snapshot is damaged.
         ValueError
             `missing` is neither of the two.
         """
         series = _cached_series(symbol, interval, market, kind)
-        return self.read_series(series, self.span_between(series, start, end, missing=missing), missing=missing)
+        span = self.span_between(series, start, end, missing=missing)
+        if life is not None:
+            series, span = self._of_life(series, span, life)
+        return self.read_series(series, span, missing=missing)
+
+    def _of_life(self, series: SeriesKey, span: Span, life: Life | str) -> tuple[SeriesKey, Span]:
+        """The series of a life, and the part of a span in which its bars open."""
+        chosen: Life = _universe().life_named(self.folder, series.market, life) if isinstance(life, str) else life
+        if chosen.market is not series.market or series.symbol not in (chosen.symbol, chosen.ticker):
+            raise IdentityError(f"{series} has no life {chosen}: it is one of {chosen.market}/{chosen.symbol}")
+        return replace(series, symbol=chosen.symbol), chosen.bars_span(series.bar_interval, span)
+
+    def universe(
+        self,
+        market: str,
+        *,
+        on: TimeLike | None = None,
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
+        as_of: TimeLike | None = None,
+        quote: str | Iterable[str] | None = None,
+        base: str | Iterable[str] | None = None,
+        contract: str | Iterable[str] | None = None,
+        names: str | Iterable[str] | None = None,
+        leveraged: Literal["include", "exclude", "only"] = "include",
+        listed_days_min: int | None = None,
+    ) -> Universe:
+        """Who was listed when: the lives of a market, by the newest snapshot in the cache.
+
+        `ckvd universe refresh` makes a snapshot. One that is made today answers for the past too.
+
+        Parameters
+        ----------
+        market : {"spot", "um", "cm"}
+        as_of : time, optional
+            Take the newest snapshot that was made at or before this time: what was known then.
+        on, start, end, quote, base, contract, names, leveraged, listed_days_min
+            Which lives to choose: see `Universe.filter`.
+
+        Returns
+        -------
+        Universe
+            A sequence of `Life`, which `panel` takes too.
+
+        Raises
+        ------
+        NoSnapshotError
+            The cache has no snapshot of that market, or none of that time.
+        SnapshotError, CacheError
+            The snapshot is damaged, or cannot be read.
+        IdentityError, TimeError, ValueError
+            See `Universe.filter`.
+        """
+        chosen: Universe = _universe().choose(
+            self.folder,
+            market,
+            as_of=as_of,
+            on=on,
+            start=start,
+            end=end,
+            quote=quote,
+            base=base,
+            contract=contract,
+            names=names,
+            leveraged=leveraged,
+            listed_days_min=listed_days_min,
+        )
+        return chosen
 
     def scan(
         self,
@@ -200,28 +279,34 @@ class KlineCache(SyncBlock, AsyncBlock):
 
     def panel(
         self,
-        symbols: str | Iterable[str],
+        symbols: str | Iterable[str] | Iterable[Life],
         interval: str,
         start: TimeLike | None = None,
         end: TimeLike | None = None,
         columns: str | Iterable[str] = ("close",),
         *,
-        market: str = "spot",
+        market: str | None = None,
         kind: str = "klines",
-        missing: Literal["raise", "ignore"] = "raise",
+        missing: Literal["raise", "ignore"] | None = None,
         traded: bool = False,
     ) -> Panel:
-        """Read columns of many symbols onto one grid.
+        """Read columns of many symbols, or of the lives of a universe, onto one grid.
 
         Parameters
         ----------
-        symbols : str or iterable of str
-            One or several. Their order is kept; a symbol given twice has two columns in every array.
-        interval, market, kind, missing
+        symbols : str, iterable of str, or iterable of Life
+            One or several. Their order is kept; a symbol given twice has two columns in every array. Each life has
+            a column of its own, which is NaN outside of it: two lives of one ticker are two columns.
+        interval, kind
             As for `read`.
         start, end : str, int, datetime or numpy.datetime64, optional
             As for `read`. By default from the first bar of any of the symbols, and to the last one. A symbol of
             which the cache has fewer bars lacks nothing before its first bar then, or after its last one.
+        market : str, optional
+            As for `read`. Of lives it is theirs.
+        missing : {"raise", "ignore"}, optional
+            As for `read`. The default is "ignore" for lives, and "raise" for symbols. `Panel.reasons` tells of each
+            missing cell whether the symbol was not listed, halted or not downloaded.
         columns : str or iterable of str
             One or several: any but `open_time`, which is the grid.
         traded : bool
@@ -243,21 +328,33 @@ class KlineCache(SyncBlock, AsyncBlock):
         """
         from ckvd.bars.panel import build_panel  # noqa: PLC0415  (only for those who use it)
 
-        names = (symbols,) if isinstance(symbols, str) else symbols
-        series = [_cached_series(symbol, interval, market, kind) for symbol in names]
-        if not series:
-            raise IdentityError("a panel is made of at least one symbol, none was given")
+        names = (symbols,) if isinstance(symbols, str) else tuple(symbols)
+        lives = [one for one in names if isinstance(one, Life)]
+        if not names:
+            raise IdentityError("a panel is made of at least one symbol or life, none was given")
+        if lives and (len(lives) < len(names) or {market or life.market for life in lives} != {lives[0].market}):
+            raise IdentityError("a panel is made of symbols, or of lives of one market and no other")
+        series = [
+            _cached_series(one.symbol, interval, one.market, kind)
+            if isinstance(one, Life)
+            else _cached_series(cast("str", one), interval, market or Market.SPOT, kind)
+            for one in names
+        ]
+        chosen = missing or ("ignore" if lives else "raise")
+
+        def read(key: SeriesKey, part: Span) -> Klines:
+            return self.read_series(key, part, missing=chosen)
+
         if start is not None and end is not None:
-            span = _cached_span(start, end)
-            return build_panel(
-                series, span, columns, partial(self.read_series, span=span, missing=missing), traded=traded
-            )
-        held = {key: self._held_part(key, start, end, missing) for key in series}
+            return build_panel(series, _cached_span(start, end), columns, read, traded=traded, lives=lives)
+        held = {key: self._held_part(key, start, end, chosen) for key in series}
         bars = [part for part in held.values() if part] or list(held.values())
         span = Span(min(part.start_ms for part in bars), max(part.end_ms for part in bars))
-        return build_panel(
-            series, span, columns, lambda key: self.read_series(key, held[key], missing=missing), traded=traded
-        )
+
+        def read_held(key: SeriesKey, part: Span) -> Klines:
+            return read(key, part.intersection(held[key]))
+
+        return build_panel(series, span, columns, read_held, traded=traded, lives=lives)
 
     def span_between(
         self,
@@ -380,7 +477,8 @@ class KlineCache(SyncBlock, AsyncBlock):
         if not series.kind.is_bars:
             return _rows_class(series)(series, span, blocks, uncovered, held=held)
         three_day_opens = partial(_three_day_opens, self.folder, series, self._verify)
-        return Klines(series, span, blocks, uncovered, held=held, three_day_opens=three_day_opens)
+        lives = partial(_lives, self.folder, series, span)
+        return Klines(series, span, blocks, uncovered, held=held, three_day_opens=three_day_opens, lives=lives)
 
     def _unavailable(
         self, series: SeriesKey, winners: Sequence[Winner], parts: Sequence[MappedRows]
@@ -426,6 +524,20 @@ class KlineCache(SyncBlock, AsyncBlock):
             'or pass missing="ignore" to read what is there',
             uncovered,
         )
+
+    def last_trade(self, life: Life) -> LastTrade | None:
+        """The last bar of a life that traded, by the shortest interval that the cache holds; None if there is none.
+
+        `Universe.last_traded` asks this for all of its lives.
+
+        Raises
+        ------
+        CacheError
+            The folder cannot be read.
+        """
+        from ckvd.cache.untraded_tail import last_trade_of  # noqa: PLC0415  (only for those who use it)
+
+        return last_trade_of(self.folder, life)
 
     def series(self) -> Iterator[SeriesKey]:
         """Every series that has a folder in the cache, in order."""
@@ -545,6 +657,17 @@ def _three_day_opens(folder: CacheFolder, series: SeriesKey, verify: Verify) -> 
     from ckvd.cache.rows import three_day_opens  # noqa: PLC0415  (only for those who use it)
 
     return three_day_opens(folder, series, verify=verify)
+
+
+def _universe() -> Any:
+    """The room of the universe, which stands above this one: a door for convenience."""
+    return import_module("ckvd.universe.choice")
+
+
+def _lives(folder: CacheFolder, series: SeriesKey, span: Span) -> tuple[Life, ...]:
+    """The lives of a series in a span. What was read may ask later."""
+    lives: tuple[Life, ...] = _universe().lives_of_series(folder, series, span)
+    return lives
 
 
 def _uncovered(span: Span, winners: Sequence[Winner]) -> tuple[Span, ...]:

@@ -27,11 +27,13 @@ from ckvd.cache.folder import (
     DOWNLOAD_FOLDER_PREFIX,
     DOWNLOAD_LOCK_NAME,
     QUARANTINE_FOLDER,
+    UNIVERSE_FOLDER,
     is_folder,
     remove_empty_folders,
 )
 from ckvd.cache.locks import SeriesLock, local_lock_file_system
 from ckvd.errors import CacheBusyError, CacheError, cannot, translated
+from ckvd.model.market import Market
 from ckvd.model.timespan import now_ms
 from ckvd.segment.atomic_file import final_name_of, holder_of
 from ckvd.utils.config import UNLOCKED_LEFTOVER_AGE_MIN_S
@@ -146,6 +148,7 @@ def _candidates(folder: CacheFolder, series: Iterable[SeriesKey] | None) -> list
         if series is None:
             places = [folder.series_path(key) for key in _series_of(folder)]
             places += sorted((folder.root / QUARANTINE_FOLDER).glob("*/*/*/*"))
+            places += [folder.root / UNIVERSE_FOLDER / market for market in Market]
         else:
             places = [folder.series_path(key) for key in series]
             places += [folder.root / QUARANTINE_FOLDER / str(key) for key in series]

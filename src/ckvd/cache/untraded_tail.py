@@ -18,7 +18,8 @@ from ckvd.cache.resolution import hull, resolve
 from ckvd.cache.rows import column_of
 from ckvd.concurrency.stopping import check_stop
 from ckvd.errors import CacheError, SegmentError
-from ckvd.model.market import Kind
+from ckvd.model.life import LastTrade
+from ckvd.model.market import Kind, SeriesKey
 from ckvd.model.record import Record
 from ckvd.model.table import traded_bars
 from ckvd.model.timespan import Span, format_time
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from ckvd.cache.folder import CacheFolder
     from ckvd.cache.resolution import Winner
-    from ckvd.model.market import SeriesKey
+    from ckvd.model.life import Life
     from ckvd.segment.reader import MappedRows
 
 # A page of volumes, and then eight times as many each time.
@@ -114,6 +115,44 @@ def untraded_tail_of(folder: CacheFolder, series: SeriesKey, winners: Sequence[W
     """
     if series.kind is not Kind.KLINES:
         return None
+    end = _end_of(folder, series, winners)
+    is_long = end.bar_count > 0 and end.end_ms - end.start_ms >= UNTRADED_TAIL_MIN_MS
+    return UntradedTail(end.start_ms, end.end_ms, end.bar_count, end.last_traded_ms) if is_long else None
+
+
+def last_trade_of(folder: CacheFolder, life: Life) -> LastTrade | None:
+    """Find the last bar of a life that traded, by the shortest interval of which the cache has such a bar.
+
+    Returns
+    -------
+    LastTrade or None
+        None if the cache has no bar that traded.
+
+    Raises
+    ------
+    CacheBusyError, CacheError
+        See `find_untraded_tail`.
+    """
+    for interval in folder.intervals(life.market, life.symbol):
+        series = SeriesKey(life.market, Kind.KLINES, life.symbol, interval)
+        segments = folder.segments(series)
+        span = life.bars_span(interval, hull(segments)) if segments else None
+        trade = look_again(folder, series, partial(_last_trade_of, folder, series, span)) if span else None
+        if trade is not None:
+            return trade
+    return None
+
+
+def _last_trade_of(folder: CacheFolder, series: SeriesKey, span: Span) -> LastTrade | None:
+    end = _end_of(folder, series, resolve(span, folder.segments(series)))
+    if end.last_traded_ms is None:
+        return None
+    is_followed = end.bar_count > 0 and end.end_ms - end.start_ms >= UNTRADED_TAIL_MIN_MS
+    return LastTrade(end.last_traded_ms, end.start_ms if end.bar_count else end.end_ms, is_followed)
+
+
+def _end_of(folder: CacheFolder, series: SeriesKey, winners: Sequence[Winner]) -> UntradedTail:
+    """The bars at the end that did not trade, however few, back to the last one that did."""
     start_ms = end_ms = bar_count = 0
     last_traded_ms: int | None = None
     for winner in reversed(winners):
@@ -131,8 +170,7 @@ def untraded_tail_of(folder: CacheFolder, series: SeriesKey, winners: Sequence[W
         last_traded_ms = end.traded_ms
         if last_traded_ms is not None:
             break
-    is_long = bar_count > 0 and end_ms - start_ms >= UNTRADED_TAIL_MIN_MS
-    return UntradedTail(start_ms, end_ms, bar_count, last_traded_ms) if is_long else None
+    return UntradedTail(start_ms, end_ms, bar_count, last_traded_ms)
 
 
 class _End(NamedTuple):

@@ -10,6 +10,7 @@
 - `show`: `ckvd show`.
 - `symbols`: the series that a command is about, by its arguments and a file.
 - `stop_signals`: Ctrl-C, SIGTERM and SIGHUP, which end every verb in order.
+- `universe`: the verbs of `ckvd universe`.
 - `update`: `ckvd update`.
 
 The exit statuses stand here because `main` needs them before it loads anything else. A command that a signal ends

@@ -28,6 +28,7 @@ from ckvd.cli.options import (
     start_option,
     symbol_argument,
 )
+from ckvd.cli.universe.app import universe
 from ckvd.version import __version__
 
 
@@ -111,3 +112,4 @@ def show(**given: Any) -> None:
 
 
 app.add_command(cache)
+app.add_command(universe)

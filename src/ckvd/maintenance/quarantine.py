@@ -319,11 +319,12 @@ def _has_tombstones(folder: CacheFolder, series: SeriesKey, tombstones: Iterable
 
 
 def _is_same(path: Path, other: Path) -> bool:
-    """Whether two paths are names of one file."""
-    try:
-        return path.samefile(other)
-    except OSError:
-        return False
+    """Whether two paths are names of one file. Raises CacheError if the system does not say."""
+    with translated("be read", other):
+        try:
+            return path.samefile(other)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
 
 def _put_beside(source: Path, target: Path) -> None:

@@ -22,6 +22,7 @@ from ckvd.acquisition.completion.scope import outer_seconds
 from ckvd.cache.folder import (
     LOCKS_FOLDER,
     QUARANTINE_FOLDER,
+    UNIVERSE_FOLDER,
     has_impossible_revision,
     is_folder,
     is_there,
@@ -35,9 +36,11 @@ from ckvd.cache.untraded_tail import find_untraded_tail
 from ckvd.errors import (
     CacheError,
     CkvdError,
+    NoSnapshotError,
     SegmentError,
     SegmentForeignError,
     SegmentVersionError,
+    SnapshotError,
     cannot,
     concerns_one_place,
     translated,
@@ -47,7 +50,7 @@ from ckvd.maintenance.misfiled import find_misfiled
 from ckvd.maintenance.phantoms import is_phantom
 from ckvd.model.grid import Grid
 from ckvd.model.impossible_bars import broken_rules, impossible_bars
-from ckvd.model.market import HOUR_MS, Kind
+from ckvd.model.market import HOUR_MS, Kind, Market
 from ckvd.model.provenance import Origin, Source
 from ckvd.model.record import Record
 from ckvd.model.settlements import settled_times
@@ -58,6 +61,7 @@ from ckvd.regular_file import irregular_kind, open_regular
 from ckvd.segment.header import decode_header, read_header_nbytes
 from ckvd.segment.layout import BYTE_ORDER, MAGIC, PREAMBLE_NBYTES, VERSION
 from ckvd.segment.reader import SegmentReader
+from ckvd.universe.snapshot import list_snapshots, read_snapshot
 from ckvd.utils.config import FILE_TIME_STEP_S, MAINTENANCE_CHUNK_ROWS, SEGMENT_REVISION_MAX
 
 if TYPE_CHECKING:
@@ -98,6 +102,7 @@ class Trouble(StrEnum):
     LOST = "lost"  # a file in quarantine covers it, and the cache does not (`repair.find_lost`)
     MISFILED = "misfiled"  # a folder under a second name of a series, which nothing reads
     PHANTOM = "phantom"  # a series of which no source had anything
+    SNAPSHOT = "snapshot"  # one of the universe that is damaged
     LEFTOVER = "leftover"  # of a process that died
     LOCAL_LOCKS = "local locks"  # locks do not exclude writers on other machines
 
@@ -239,7 +244,7 @@ def _verify_folder(folder: CacheFolder) -> Iterator[Finding]:
     if file_system is not None:
         message = f"{file_system} as mounted here excludes no writers on other machines: let one machine write"
         yield Finding(Severity.WARNING, Trouble.LOCAL_LOCKS, folder.root, message)
-    for place in (folder.root / LOCKS_FOLDER, folder.root / QUARANTINE_FOLDER):
+    for place in (folder.root / LOCKS_FOLDER, folder.root / QUARANTINE_FOLDER, folder.root / UNIVERSE_FOLDER):
         try:
             with translated("be read", place):
                 is_wrong = is_there(place) and not is_folder(place)
@@ -249,12 +254,32 @@ def _verify_folder(folder: CacheFolder) -> Iterator[Finding]:
         if is_wrong:
             message = f"{irregular_kind(place) or 'a file'} stands where a folder should be: move it away"
             yield Finding(Severity.ERROR, Trouble.UNREADABLE, place, message)
+    yield from _verify_snapshots(folder)
     for leftover in find_leftovers(folder):
         message = f"{leftover.nbytes} bytes that a process left behind; ckvd cache prune --leftovers removes it"
         yield Finding(Severity.NOTE, Trouble.LEFTOVER, leftover.path, message)
     for one in find_misfiled(folder, _void):
         message = f"its bars are those of {one.series}, and nothing reads them here; ckvd cache repair moves them"
         yield Finding(Severity.WARNING, Trouble.MISFILED, one.path, message, one.series, one.span)
+
+
+def _verify_snapshots(folder: CacheFolder) -> Iterator[Finding]:
+    """Check every snapshot of the universe."""
+    for market in Market:
+        try:
+            names = list_snapshots(folder, market)
+        except CacheError as error:
+            yield _unreadable(error)
+            continue
+        for name in names:
+            try:
+                read_snapshot(folder, market, name)
+            except SnapshotError as error:
+                yield Finding(Severity.ERROR, Trouble.SNAPSHOT, Path(error.path), error.reason)
+            except NoSnapshotError:
+                continue  # removed meanwhile
+            except CacheError as error:
+                yield _unreadable(error)
 
 
 def verify_series(

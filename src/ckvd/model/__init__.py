@@ -11,5 +11,7 @@
 - `settlements`: when funding is settled, and finding missing settlements.
 - `impossible_bars`: bars that no market can make.
 - `stray_bars`: bars of another interval among those of a series.
+- `life`: `Life`, one incarnation of a symbol, and the keys that name lives.
+- `universe`: `Universe`, lives that were chosen.
 - `record`: the JSON of values: `Record`, a mixin for dataclasses, and `as_json`.
 """

@@ -100,6 +100,12 @@ def days_of(span: Span) -> Iterator[Period]:
             yield Period(start_ms, Cadence.DAILY)
 
 
+def period_of(moment_ms: int, cadence: Cadence) -> Period:
+    """The month or day of a moment."""
+    start_ms = month_start_ms(moment_ms) if cadence is Cadence.MONTHLY else moment_ms // DAY_MS * DAY_MS
+    return Period(start_ms, cadence)
+
+
 def month_start_ms(moment_ms: int) -> int:
     """The first millisecond of the month of a moment."""
     return _month_bounds_ms(moment_ms // DAY_MS)[0]

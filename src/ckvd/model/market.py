@@ -52,6 +52,16 @@ class Kind(StrEnum):
         return self is not Kind.FUNDING_RATE and self is not Kind.METRICS
 
 
+class ContractType(StrEnum):
+    """What a symbol trades."""
+
+    SPOT = "spot"
+    PERPETUAL = "perpetual"
+    TRADFI_PERPETUAL = "tradfi perpetual"  # of a share, an index, a metal
+    QUARTERLY = "quarterly"
+    UNKNOWN = "unknown"
+
+
 class Interval(StrEnum):
     """The length of a bar, named as in archive names. The REST interface writes `1M` for `1mo`."""
 
@@ -134,7 +144,6 @@ def parse_interval(value: str) -> Interval:
 _DEVICES: Final = frozenset(
     {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in "0123456789¹²³")}
 )
-
 
 # In place of an interval, in the names of folders.
 EVENTS: Final = "events"

@@ -156,7 +156,9 @@ class Transport(ConnectionHolder):
 
     # --- Requests ------------------------------------------------------------------------------------------
 
-    async def request(self, url: str, params: Mapping[str, str | int] | None = None) -> Response | Failure:
+    async def request(
+        self, url: str, params: Mapping[str, str | int] | None = None, *, nbytes_max: int = ANSWER_NBYTES_MAX
+    ) -> Response | Failure:
         """Send a request once. The caller holds a slot until this returns.
 
         Parameters
@@ -164,6 +166,8 @@ class Transport(ConnectionHolder):
         url : str
         params : mapping of str to str or int, optional
             The query, not percent-encoded.
+        nbytes_max : int
+            The longest body to take, after decoding.
 
         Returns
         -------
@@ -175,7 +179,7 @@ class Transport(ConnectionHolder):
         ClientClosedError
         """
         address = _with_query(url, params)
-        return await self._track(lambda: self._receive(address, None, ANSWER_NBYTES_MAX), f"GET {address}")
+        return await self._track(lambda: self._receive(address, None, nbytes_max), f"GET {address}")
 
     async def get(
         self,

@@ -34,6 +34,8 @@ class MarketRules:
         Whether a page of a span that has more bars than the limit has the last bars of the span, not the first.
     is_counted_apart : bool
         Whether requests also count against a limit of their own, apart from that of weights.
+    exchange_info_weight : int
+        The weight of a request for the list of all symbols.
     """
 
     root: str
@@ -41,6 +43,7 @@ class MarketRules:
     span_max_ms: int | None = None
     is_newest_first: bool = False
     is_counted_apart: bool = False
+    exchange_info_weight: int = 1
 
     @property
     def page_rows(self) -> int:
@@ -57,7 +60,7 @@ class MarketRules:
 _FUTURES_WEIGHTS: Final = ((99, 1), (499, 2), (1000, 5), (1500, 10))
 
 RULES: Final[dict[Market, MarketRules]] = {
-    Market.SPOT: MarketRules("/api/v3", ((1000, 2),)),
+    Market.SPOT: MarketRules("/api/v3", ((1000, 2),), exchange_info_weight=20),
     Market.UM: MarketRules("/fapi/v1", _FUTURES_WEIGHTS),
     Market.CM: MarketRules("/dapi/v1", _FUTURES_WEIGHTS, span_max_ms=200 * DAY_MS, is_newest_first=True),
 }

@@ -25,6 +25,7 @@ from ckvd.network.retry import Failure, RetryPolicy, retry_after_s
 from ckvd.rest.refusal import is_transient, refusal_of
 from ckvd.rest.weight import RequestBudget, ServerClock, WeightBudget
 from ckvd.utils.config import (
+    ANSWER_NBYTES_MAX,
     REST_FUNDING_LIMIT,
     REST_FUNDING_WINDOW_S,
     REST_WEIGHT_SHARE,
@@ -128,9 +129,15 @@ class ExchangeHost:
         return f"<ExchangeHost {self.base_url}: {self._budget!r}>"
 
     async def ask(
-        self, path: str, params: Mapping[str, str | int], weight: int, *, is_counted_apart: bool = False
+        self,
+        path: str,
+        params: Mapping[str, str | int],
+        weight: int,
+        *,
+        is_counted_apart: bool = False,
+        nbytes_max: int = ANSWER_NBYTES_MAX,
     ) -> tuple[Response, int]:
-        """Send a request until it is answered with rows, as often as the policy allows.
+        """Send a request until it is answered with status 200, as often as the policy allows.
 
         Parameters
         ----------
@@ -139,6 +146,8 @@ class ExchangeHost:
         weight : int
         is_counted_apart : bool
             See `MarketRules`.
+        nbytes_max : int
+            A body that is longer is a failure.
 
         Returns
         -------
@@ -157,7 +166,7 @@ class ExchangeHost:
         number = 1
         charges = (_Charge(self._budget, weight), *([_Charge(self._apart, 1)] if is_counted_apart else []))
         while True:
-            outcome = await self._attempt(path, params, charges)
+            outcome = await self._attempt(path, params, charges, nbytes_max)
             if isinstance(outcome, _FailedAttempt):
                 await self._wait_after(outcome, number)
                 number += 1
@@ -167,13 +176,13 @@ class ExchangeHost:
     # --- One attempt ---------------------------------------------------------------------------------------
 
     async def _attempt(
-        self, path: str, params: Mapping[str, str | int], charges: Sequence[_Charge]
+        self, path: str, params: Mapping[str, str | int], charges: Sequence[_Charge], nbytes_max: int
     ) -> Response | _FailedAttempt:
         url = self.base_url + path
         await self._admit(url, charges)
         sent_s = self._steady_s()
         try:
-            outcome = await self._transport.request(url, params)
+            outcome = await self._transport.request(url, params, nbytes_max=nbytes_max)
         except BaseException:
             _lose(charges)
             raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -15,17 +16,18 @@ from ckvd.decode.records import RecordRows
 from ckvd.errors import ClientClosedError, RestAnswerError
 from ckvd.lifecycle import ConnectionHolder, Resource
 from ckvd.model.grid import Grid, closed_part
-from ckvd.model.market import DAY_MS, Interval, Market, SeriesKey
+from ckvd.model.market import DAY_MS, Interval, Market, SeriesKey, parse_market
 from ckvd.model.timespan import Span, difference, now_ms
 from ckvd.network.retry import RetryPolicy
 from ckvd.network.transport import Transport
 from ckvd.rest.answer import Page, RestAnswer, assemble
-from ckvd.rest.endpoint import Endpoint
+from ckvd.rest.endpoint import RULES, Endpoint
 from ckvd.rest.host import ExchangeHost
 from ckvd.rest.pages import fault_of, left_over, request_for, windows
 from ckvd.rest.rows import read_rows
 from ckvd.rest.settlements import read_settlements
 from ckvd.utils.config import (
+    EXCHANGE_INFO_NBYTES_MAX,
     REST_CM_EARLIEST_MS,
     REST_CONCURRENCY,
     REST_URL_CM,
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from ckvd.model.table import Times
     from ckvd.network.response import Response
 
-__all__ = ["RestAnswer", "RestDataClient"]
+__all__ = ["ExchangeInfoAnswer", "RestAnswer", "RestDataClient"]
 
 _URLS: Final = {Market.SPOT: REST_URL_SPOT, Market.UM: REST_URL_UM, Market.CM: REST_URL_CM}
 _WEIGHT_LIMITS: Final = {
@@ -55,6 +57,24 @@ _WEIGHT_LIMITS: Final = {
     Market.UM: REST_WEIGHT_LIMIT_FUTURES,
     Market.CM: REST_WEIGHT_LIMIT_FUTURES,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeInfoAnswer:
+    """The list of all symbols of a market, not parsed.
+
+    Attributes
+    ----------
+    market : Market
+    url : str
+        The address that answered.
+    body : bytes
+        JSON.
+    """
+
+    market: Market
+    url: str
+    body: bytes
 
 
 class RestDataClient(ConnectionHolder):
@@ -181,6 +201,33 @@ class RestDataClient(ConnectionHolder):
             return next(iter(opens_ms.tolist()), None)
         return await self._search_first_open_ms(series, max(from_ms, REST_CM_EARLIEST_MS))
 
+    async def exchange_info(self, market: str) -> ExchangeInfoAnswer:
+        """Fetch the list of all symbols of a market, as the exchange answers it.
+
+        Parameters
+        ----------
+        market : {"spot", "um", "cm"}
+
+        Returns
+        -------
+        ExchangeInfoAnswer
+            Its body is not parsed: `ckvd.universe` does that.
+
+        Raises
+        ------
+        IdentityError
+            There is no such market.
+        ExchangeError, NetworkError, ClientClosedError
+            See `fetch`. An answer of more than `EXCHANGE_INFO_NBYTES_MAX` bytes is a NetworkError.
+        """
+        chosen = parse_market(market)
+        rules = RULES[chosen]
+        host = self._host_of(chosen)
+        response, _ = await host.ask(
+            f"{rules.root}/exchangeInfo", {}, rules.exchange_info_weight, nbytes_max=EXCHANGE_INFO_NBYTES_MAX
+        )
+        return ExchangeInfoAnswer(chosen, response.url, response.body)
+
     async def _search_first_open_ms(self, series: SeriesKey, from_ms: int) -> int | None:
         """Find the first bar in a market with a longest span: first its day, then the bar."""
         rules, end_ms = Endpoint.of(series).rules, self._clock()
@@ -235,14 +282,14 @@ class RestDataClient(ConnectionHolder):
         self, series: SeriesKey, endpoint: Endpoint, params: Mapping[str, str | int], limit: int
     ) -> tuple[Response, int]:
         rules = endpoint.rules
-        return await self._host_of(series).ask(
+        return await self._host_of(series.market).ask(
             endpoint.path, params, rules.weight_of(limit), is_counted_apart=rules.is_counted_apart
         )
 
-    def _host_of(self, series: SeriesKey) -> ExchangeHost:
+    def _host_of(self, market: Market) -> ExchangeHost:
         if self._hosts is None:
             raise ClientClosedError("the REST client is closed")
-        return self._hosts[series.market]
+        return self._hosts[market]
 
     @property
     def is_connected(self) -> bool:

@@ -159,6 +159,9 @@ REST_URL_CM: Final = "https://dapi.binance.com"
 # Has only market data of spot. It also serves regions that the first address refuses.
 REST_URL_SPOT_ALTERNATIVE: Final = "https://data-api.binance.vision"
 REST_CONCURRENCY: Final = 8
+# The longest list of all symbols of a market. That of USD-M has 2 MB, that of spot, with its sets of permissions,
+# some ten times as much.
+EXCHANGE_INFO_NBYTES_MAX: Final = 64 << 20
 # Request weight that an IP address may use in each minute of the exchange's clock.
 REST_WEIGHT_LIMIT_SPOT: Final = 6000
 REST_WEIGHT_LIMIT_FUTURES: Final = 2400
@@ -173,3 +176,15 @@ REST_WEIGHT_SHARE: Final = 0.8
 CLOCK_AHEAD_MAX_MS: Final = 60_000
 # No coin-margined contract or index has bars before 2020.
 REST_CM_EARLIEST_MS: Final = 1_577_836_800_000
+
+# --- Universe ----------------------------------------------------------------------------------------------
+# A longer snapshot is refused. One of spot, with 4,000 lives, has some 2 MB.
+SNAPSHOT_NBYTES_MAX: Final = 64 << 20
+# Two sources mean the same listing if their dates differ by at most so many milliseconds: the first archive may be
+# that of the day after the listing date, or of the one after that.
+SAME_LISTING_MS: Final = 2 * 86_400_000
+# The archives of a symbol go on if its last one is at most so much older than the newest of the market. A day may
+# be published late.
+ARCHIVES_LATE_MS: Final = 3 * 86_400_000
+# Snapshots that a process keeps parsed.
+SNAPSHOTS_KEPT_MAX: Final = 8

@@ -10,8 +10,9 @@ import hashlib
 import os
 import stat
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from ckvd.concurrency.stopping import check_stop
 from ckvd.concurrency.work import Batching, in_thread
@@ -20,18 +21,21 @@ from ckvd.model.calendar import Cadence
 from ckvd.regular_file import irregular_kind
 from ckvd.utils.config import CHECKSUM_NBYTES_MAX, FOLDER_BATCH_DAYS_MAX
 from ckvd.vision.checksum import parse_checksum
-from ckvd.vision.listing import ListedFile, listed_archives
-from ckvd.vision.name import archive_folder
+from ckvd.vision.listing import ListedFile, listed_archives, listed_intervals, listed_symbols
+from ckvd.vision.name import archive_folder, symbols_folder
 from ckvd.vision.source import AbsentArchive, FetchedArchive, read_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ckvd.model.market import SeriesKey
+    from ckvd.model.market import Interval, Kind, Market, SeriesKey
     from ckvd.vision.name import ArchiveName
     from ckvd.vision.source import ListedArchive
 
 _CHUNK_NBYTES: Final = 1 << 20
+
+_T = TypeVar("_T")
+_P = ParamSpec("_P")
 
 
 class FolderArchiveSource:
@@ -79,12 +83,33 @@ class FolderArchiveSource:
             on_bytes(fetched.nbytes)
         return fetched
 
-    async def list_archives(self, series: SeriesKey, cadence: Cadence) -> list[ListedArchive]:
+    async def list_archives(
+        self,
+        series: SeriesKey,
+        cadence: Cadence,
+        *,
+        from_ms: int = 0,
+        is_first_enough: bool = False,  # noqa: ARG002 - a folder is listed whole
+    ) -> list[ListedArchive]:
         """See `ArchiveSource.list_archives`."""
+        listed = await self._in_thread(self._list, series, cadence)
+        return [one for one in listed if one.name.period.start_ms >= from_ms]
+
+    async def list_symbols(self, market: Market, kind: Kind, cadence: Cadence) -> list[str]:
+        """See `ArchiveSource.list_symbols`."""
+        folders = await self._in_thread(self._list_folders, symbols_folder(market, kind, cadence))
+        return listed_symbols(folders, market, kind)
+
+    async def list_intervals(self, market: Market, kind: Kind, symbol: str, cadence: Cadence) -> list[Interval]:
+        """See `ArchiveSource.list_intervals`."""
+        folder = f"{symbols_folder(market, kind, cadence)}{symbol}/"
+        return listed_intervals(await self._in_thread(self._list_folders, folder))
+
+    async def _in_thread(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         self._require_open()
-        listed = await in_thread(self._list, series, cadence)
+        result = await in_thread(function, *args, **kwargs)
         self._require_open()
-        return listed
+        return result
 
     def _require_open(self) -> None:
         if self.is_closed:
@@ -148,21 +173,29 @@ class FolderArchiveSource:
 
     def _list(self, series: SeriesKey, cadence: Cadence) -> list[ListedArchive]:
         folder = archive_folder(series, cadence)
-        files = []
+        return listed_archives(self._scan(folder, partial(_listed, folder)))
+
+    def _list_folders(self, folder: str) -> list[str]:
+        """The folders in a folder. A link to a folder is one."""
+        return self._scan(folder, lambda entry: f"{folder}{entry.name}/" if entry.is_dir() else "")
+
+    def _scan(self, folder: str, look: Callable[[os.DirEntry[str]], _T]) -> list[_T]:
+        """What each entry of a folder of the mirror is; nothing of a folder that does not exist."""
+        found = []
         try:
             self._require_mirror()
             with os.scandir(self._root / folder) as entries:
                 for entry in entries:
                     # A file may vanish meanwhile, as a temporary file of rsync does. The others are still there.
                     with contextlib.suppress(FileNotFoundError):
-                        files.append(_listed(folder, entry))
+                        found.append(look(entry))
         except NetworkError:
             raise
         except FileNotFoundError:
             return []
         except OSError as error:
             raise _unreadable(self._root / folder, error) from error
-        return listed_archives(files)
+        return found
 
     def _require_mirror(self) -> None:
         # A folder that is not mounted is empty. That does not mean that there are no archives.

@@ -21,7 +21,7 @@ from ckvd.errors import (
     NetworkError,
     shown,
 )
-from ckvd.model.calendar import Cadence
+from ckvd.model.calendar import Cadence, period_of
 from ckvd.network.response import Response
 from ckvd.utils.config import (
     CHECKSUM_NBYTES_MAX,
@@ -31,20 +31,19 @@ from ckvd.utils.config import (
     LISTING_PAGES_MAX,
 )
 from ckvd.vision.checksum import parse_checksum
-from ckvd.vision.listing import listed_archives, parse_listing
-from ckvd.vision.name import archive_folder, url_of
+from ckvd.vision.listing import listed_archives, listed_intervals, listed_symbols, parse_listing
+from ckvd.vision.name import ArchiveName, archive_folder, symbols_folder, url_of
 from ckvd.vision.source import AbsentArchive, FetchedArchive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
     from ckvd.model.calendar import Period
-    from ckvd.model.market import SeriesKey
+    from ckvd.model.market import Interval, Kind, Market, SeriesKey
     from ckvd.network.response import DownloadedFile
     from ckvd.network.transport import Transport
-    from ckvd.vision.listing import ListedFile
-    from ckvd.vision.name import ArchiveName
+    from ckvd.vision.listing import ListedFile, ListingPage
     from ckvd.vision.source import ListedArchive
 
 logger = logging.getLogger(__name__)
@@ -52,6 +51,8 @@ logger = logging.getLogger(__name__)
 _S3_CODE: Final = re.compile(rb"<Code>\s*(\w{1,64})\s*</Code>")
 # A cache on the way may serve the old version of an archive with the CHECKSUM of the new one.
 _PAST_CACHES: Final = {"Cache-Control": "no-cache"}
+# Entries to ask for where the first archive is enough: it, its CHECKSUM, and room for strangers.
+_FIRST_ENTRIES: Final = 4
 
 
 class HttpArchiveSource:
@@ -168,28 +169,59 @@ class HttpArchiveSource:
 
     # --- Listing -------------------------------------------------------------------------------------------
 
-    async def list_archives(self, series: SeriesKey, cadence: Cadence) -> list[ListedArchive]:
+    async def list_archives(
+        self, series: SeriesKey, cadence: Cadence, *, from_ms: int = 0, is_first_enough: bool = False
+    ) -> list[ListedArchive]:
         """See `ArchiveSource.list_archives`."""
+        prefix = archive_folder(series, cadence)
+        # Keys are in the order of their periods, and the CHECKSUM of an archive comes after it.
+        marker = ArchiveName(series, period_of(from_ms - 1, cadence)).checksum_path if from_ms else ""
+        files: list[ListedFile] = []
+        entry_count = _FIRST_ENTRIES if is_first_enough else None
+        async with contextlib.aclosing(self._pages(prefix, marker, entry_count=entry_count)) as pages:
+            async for page in pages:
+                files += page.files
+                if is_first_enough and (found := listed_archives(files)):
+                    return found
+        return [one for one in listed_archives(files) if one.name.period.start_ms >= from_ms]
+
+    async def list_symbols(self, market: Market, kind: Kind, cadence: Cadence) -> list[str]:
+        """See `ArchiveSource.list_symbols`."""
+        pages = self._pages(symbols_folder(market, kind, cadence))
+        return listed_symbols([folder async for page in pages for folder in page.folders], market, kind)
+
+    async def list_intervals(self, market: Market, kind: Kind, symbol: str, cadence: Cadence) -> list[Interval]:
+        """See `ArchiveSource.list_intervals`."""
+        pages = self._pages(f"{symbols_folder(market, kind, cadence)}{symbol}/")
+        return listed_intervals([folder async for page in pages for folder in page.folders])
+
+    async def _pages(
+        self, prefix: str, marker: str = "", *, entry_count: int | None = None
+    ) -> AsyncGenerator[ListingPage, None]:
+        """The pages of a listing, from a marker on. It ends: pages and entries are bounded."""
         if self._listing_url is None:
             raise NetworkError(self._base_url, "this mirror has no listing")
-        files: list[ListedFile] = []
-        prefix = archive_folder(series, cadence)
-        query = {"delimiter": "/", "prefix": prefix}
+        query: dict[str, str | int] = {"delimiter": "/", "prefix": prefix}
+        query |= {"marker": marker} if marker else {}
+        # A server that does not know it sends a page of the usual length.
+        query |= {"max-keys": entry_count} if entry_count else {}
+        found_count = 0
         for _ in range(LISTING_PAGES_MAX):
             response = await self._transport.get(self._listing_url, query)
             if response.status != 200:
                 raise _refusal(response)
             page = parse_listing(response.body, response.url, prefix)
-            files += page.files
+            found_count += len(page.files) + len(page.folders)
+            yield page
             if page.next_marker is None:
-                return listed_archives(files)
-            if page.next_marker <= query.get("marker", "") or len(files) > LISTING_FILES_MAX:
+                return
+            if page.next_marker <= marker or found_count > LISTING_FILES_MAX:
                 break
-            query["marker"] = page.next_marker
+            query["marker"] = marker = page.next_marker
         raise ArchiveError(
             self._listing_url,
             f"its listing of {prefix} does not come to an end: expected at most {LISTING_FILES_MAX} files on "
-            f"{LISTING_PAGES_MAX} pages, found {len(files)} and more after {shown(query.get('marker', ''))!r}",
+            f"{LISTING_PAGES_MAX} pages, found {found_count} and more after {shown(marker)!r}",
         )
 
     async def _other_spelling(self, name: ArchiveName) -> ArchiveName | None:

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
-from ckvd.errors import ArchiveError, shown
+from ckvd.errors import ArchiveError, IdentityError, shown
+from ckvd.model.market import Interval, SeriesKey
 from ckvd.utils.config import HEADER_LENGTH_MAX, LISTING_ELEMENTS_MAX
 from ckvd.vision.name import ArchiveName
 from ckvd.vision.source import ListedArchive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from ckvd.model.market import Kind, Market
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +53,13 @@ class ListingPage:
     files : tuple of ListedFile
     next_marker : str or None
         The marker of the next page, not percent-encoded; None on the last page.
+    folders : tuple of str
+        The folders below the requested one, as paths under the root that end with a slash.
     """
 
     files: tuple[ListedFile, ...]
     next_marker: str | None
+    folders: tuple[str, ...] = ()
 
 
 def parse_listing(content: bytes, where: str, prefix: str = "") -> ListingPage:
@@ -103,7 +109,31 @@ def parse_listing(content: bytes, where: str, prefix: str = "") -> ListingPage:
     strange = next((key for key in [*keys, marker or prefix] if not key.startswith(prefix)), None)
     if strange is not None:
         raise ArchiveError(where, f"expected a listing of {prefix}, found {shown(strange)!r} in it")
-    return ListingPage(files, marker)
+    return ListingPage(files, marker, tuple(prefixes))
+
+
+def listed_symbols(folders: Iterable[str], market: Market, kind: Kind) -> list[str]:
+    """The symbols among folders of a listing, in order, each once.
+
+    A folder without a name (`BTCUSDT//` was seen) is no symbol, and neither is one that no series can have.
+    """
+    symbols = {folder.rstrip("/").rpartition("/")[2] for folder in folders if not folder.endswith("//")}
+    return sorted(symbol for symbol in symbols if is_symbol(symbol, market, kind))
+
+
+def is_symbol(name: str, market: Market, kind: Kind) -> bool:
+    """Whether a series may have this name as its symbol."""
+    try:
+        SeriesKey(market, kind, name, Interval.D1)
+    except IdentityError:
+        return False
+    return True
+
+
+def listed_intervals(folders: Iterable[str]) -> list[Interval]:
+    """The intervals among the folders of a symbol, from the shortest to the longest."""
+    names = {folder.rstrip("/").rpartition("/")[2] for folder in folders}
+    return [interval for interval in Interval if interval in names]
 
 
 def listed_archives(files: Iterable[ListedFile]) -> list[ListedArchive]:

@@ -90,6 +90,11 @@ def archive_folder(series: SeriesKey, cadence: Cadence) -> str:
     return f"{folder}{series.interval}/" if series.kind.is_bars else folder
 
 
+def symbols_folder(market: Market, kind: Kind, cadence: Cadence) -> str:
+    """The folder of the symbols of a market, under the root of a mirror, with a slash at the end."""
+    return f"data/{_MARKET_FOLDERS[market]}/{cadence}/{kind}/"
+
+
 def url_of(base_url: str, path: str) -> str:
     """The address of a path under the root of a mirror, percent-encoded."""
     return f"{base_url.rstrip('/')}/{quote(path)}"

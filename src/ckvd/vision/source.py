@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ckvd.model.calendar import Cadence
-    from ckvd.model.market import SeriesKey
+    from ckvd.model.market import Interval, Kind, Market, SeriesKey
     from ckvd.vision.name import ArchiveName
 
 
@@ -107,7 +107,7 @@ def read_chunks(path: Path, nbytes: int) -> Iterator[bytes]:
 
 
 class ArchiveSource(Protocol):
-    """A source of archives. Both methods raise `ClientClosedError` if it is closed, or was closed meanwhile."""
+    """A source of archives. All methods raise `ClientClosedError` if it is closed, or was closed meanwhile."""
 
     async def fetch(
         self, name: ArchiveName, folder: Path, *, on_bytes: Callable[[int], None] | None = None
@@ -138,8 +138,19 @@ class ArchiveSource(Protocol):
         """
         ...
 
-    async def list_archives(self, series: SeriesKey, cadence: Cadence) -> list[ListedArchive]:
-        """All archives of a series, in the order of their periods.
+    async def list_archives(
+        self, series: SeriesKey, cadence: Cadence, *, from_ms: int = 0, is_first_enough: bool = False
+    ) -> list[ListedArchive]:
+        """The archives of a series, in the order of their periods.
+
+        Parameters
+        ----------
+        series : SeriesKey
+        cadence : Cadence
+        from_ms : int
+            Only archives of periods that start then or later.
+        is_first_enough : bool
+            Whether the first archive is enough. Others may follow it in the list.
 
         Raises
         ------
@@ -148,4 +159,12 @@ class ArchiveSource(Protocol):
         ArchiveError
             The listing is invalid.
         """
+        ...
+
+    async def list_symbols(self, market: Market, kind: Kind, cadence: Cadence) -> list[str]:
+        """The symbols that have a folder of archives, in order. Errors: see `list_archives`."""
+        ...
+
+    async def list_intervals(self, market: Market, kind: Kind, symbol: str, cadence: Cadence) -> list[Interval]:
+        """The intervals of which a symbol has a folder, from the shortest on. Errors: see `list_archives`."""
         ...

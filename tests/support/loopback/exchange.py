@@ -128,6 +128,7 @@ class Exchange:
         self._ban_ms = ban_ms
         self._suspended: set[tuple[Market, str]] = set()
         self._script: deque[Step] = deque()
+        self._infos: dict[Market, bytes] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -158,6 +159,11 @@ class Exchange:
             known = {open_ms_of(row): row for row in [*self._rows.get(series, []), *rows]}
             self._rows[series] = [known[open_ms] for open_ms in sorted(known)]
 
+    def publish_info(self, market: Market, body: bytes) -> None:
+        """Say what `exchangeInfo` of a market is answered. Without it there is no such path."""
+        with self._lock:
+            self._infos[market] = body
+
     def suspend(self, market: Market, symbol: str) -> None:
         """Let a contract not trade: it is known, and every request for it is refused."""
         with self._lock:
@@ -178,12 +184,14 @@ class Exchange:
     def _reply(self, request: Request) -> Reply:
         root, _, kind = request.path.rpartition("/")
         market = _ROOTS.get(root)
-        if market is None or kind not in set(Kind):
+        if market is None or not (kind in set(Kind) or (kind == "exchangeInfo" and market in self._infos)):
             return Reply(404, b"<html>not found</html>")
         with self._lock:
             now_ms = self._clock()
-            refused = self._judge(market, now_ms, request, is_funding=kind == Kind.FUNDING_RATE)
-            genuine = refused or self._rows_for(market, Kind(kind), now_ms, request)
+            genuine = self._judge(market, now_ms, request, is_funding=kind == Kind.FUNDING_RATE)
+            if genuine is None and kind == "exchangeInfo":
+                genuine = Reply(200, self._infos[market])
+            genuine = genuine or self._rows_for(market, Kind(kind), now_ms, request)
             dated = self._dated(genuine, market, now_ms)
             step = self._script.popleft() if self._script else dated
         return self._dated(step, market, now_ms) if isinstance(step, Reply) else step(dated)

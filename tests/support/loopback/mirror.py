@@ -109,7 +109,7 @@ class Mirror:
     def _listing(self, query: Mapping[str, str]) -> Reply:
         prefix, marker, delimiter = query.get("prefix", ""), query.get("marker", ""), query.get("delimiter", "")
         entries = [entry for entry in sorted(self._entries(prefix, delimiter)) if entry > marker]
-        page = entries[: self._page_size]
+        page = entries[: min(self._page_size, int(query.get("max-keys", self._page_size)))]
         is_cut = len(page) < len(entries)
         lines = [
             '<?xml version="1.0" encoding="UTF-8"?>',
