@@ -122,12 +122,12 @@ def test_an_invalid_series_or_span_is_refused_before_anything_is_read(tmp_path: 
                 cache.read(symbol, interval, start="2024-01-01", end="2024-01-02", market=market, kind=kind)
         with pytest.raises(IdentityError, match="a symbol is text"):
             cache.read(["BTCUSDT"], "1m", start="2024-01-01", end="2024-01-02")  # type: ignore[arg-type]
-        for start, end in (("2024-01-02", "2024-01-01"), ("yesterday", "now")):
+        for start, end in (("2024-01-02", "2024-01-01"), ("lately", "now")):
             with pytest.raises(TimeError):
                 cache.read("BTCUSDT", "1m", start=start, end=end)
 
 
-@pytest.mark.parametrize("missing", ["Ignore", "rais", "", None, True])
+@pytest.mark.parametrize("missing", ["Ignore", "rais", "", True])
 def test_a_misspelled_missing_is_refused_whether_anything_is_missing_or_not(tmp_path: Path, missing: Any) -> None:
     put(tmp_path, WINDOW)
     start, end = WINDOW.start_ms, WINDOW.end_ms

@@ -340,7 +340,7 @@ class KlineCache(SyncBlock, AsyncBlock):
             else _cached_series(cast("str", one), interval, market or Market.SPOT, kind)
             for one in names
         ]
-        chosen = missing or ("ignore" if lives else "raise")
+        chosen = ("ignore" if lives else "raise") if missing is None else missing
 
         def read(key: SeriesKey, part: Span) -> Klines:
             return self.read_series(key, part, missing=chosen)

@@ -32,7 +32,7 @@ from ckvd.errors import CkvdError, DataLockError, NotCachedError, cannot
 from ckvd.model.market import SeriesKey
 from ckvd.model.record import Record, as_json, fields_as_json
 from ckvd.model.table import REGULAR_US, fields_of
-from ckvd.model.timespan import Span, difference, union
+from ckvd.model.timespan import Span, difference, is_relative, union
 from ckvd.segment.atomic_file import atomic_write, remove_abandoned
 
 if TYPE_CHECKING:
@@ -258,6 +258,8 @@ def _parse_line(line: str) -> ContentHash:
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise ValueError(f"{sha256[:80]!r} is no SHA-256 of 64 hexadecimal digits")
     market, kind, symbol, folder_name = parts
+    if is_relative(start) or is_relative(end):
+        raise ValueError(f"{span[:80]!r} is no span: it means another one at another time")
     key = SeriesKey.of_older(symbol, folder_name, market=market, kind=kind)
     return ContentHash(key, Span.of(start, end), int(bar_count), sha256)
 

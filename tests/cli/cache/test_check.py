@@ -195,10 +195,18 @@ def test_verify_since_takes_what_was_changed_in_the_seconds_before_because_clock
 
 
 def test_verify_since_takes_the_times_that_other_verbs_take(folder: CacheFolder) -> None:
-    for since in ("2023", "2099-01-01", "lately", "7x", "1700000000"):
+    for since in ("2023", "2099-01-01", "lately", "7 d", "1700000000"):
         run_any(folder, "verify", "--since", since, status=2)
     assert "lies in the future" in run_any(folder, "verify", "--since", "2099-01-01", status=2).stderr
-    for since in ("2023-01", "2023-01-31T12:00Z", "2023-01-31T12:00:00.5+01:00", "7d", "yesterday", "now"):
+    for since in (
+        "2023-01",
+        "2023-01-31",
+        "2023-01-31T12:00Z",
+        "2023-01-31T12:00:00.5+01:00",
+        "yesterday",
+        "7d",
+        "now",
+    ):
         run(folder, "verify", "--quick", "--since", since)
 
 

@@ -100,7 +100,7 @@ def gaps(**given: Any) -> Result:
 @click.option(
     "--since",
     metavar="TIME",
-    help="Look only into segments written, replaced or restored since: an ISO date or time.",
+    help="Look only into segments written, replaced or restored since: an ISO date or time, or `7d` before now.",
 )
 @verb
 def verify(**given: Any) -> Result:
@@ -202,7 +202,9 @@ def pack(**given: Any) -> Result:
 @cache.command()
 @series_options
 @bounds_options
-@click.option("--before", metavar="TIME", help="Remove bars that open before this moment.")
+@click.option(
+    "--before", metavar="TIME", help="Remove bars that open before this moment: ISO date or time, or `30d` ago."
+)
 @click.option("--max-size", metavar="SIZE", help="Remove what was not read for longest, until this much is left.")
 @click.option("--leftovers", is_flag=True, help="Remove what dead processes left behind.")
 @click.option("--quarantine", is_flag=True, help="Delete files that were set aside.")
