@@ -19,6 +19,7 @@ from ckvd.api.vision_data_client import VisionDataClient
 from ckvd.cache.coverage import unavailable_absences, uncovered_spans
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.kline_cache import KlineCache, require_bars
+from ckvd.cache.resolution import hull
 from ckvd.cache.rows import read_grid
 from ckvd.cache.selection import SeriesFilter
 from ckvd.cache.untraded_tail import find_untraded_tails
@@ -27,12 +28,14 @@ from ckvd.concurrency.work import Workers, in_thread, run_bounded
 from ckvd.errors import CacheBusyError, ClientClosedError, NetworkError, NotCachedError, NotFetchedError
 from ckvd.lifecycle import ConnectionHolder, Resource
 from ckvd.model.grid import closed_part
-from ckvd.model.market import Kind, SeriesKey, parse_market, series_of
+from ckvd.model.market import DAY_MS, Kind, Market, SeriesKey, parse_market, series_of
 from ckvd.model.schema import schema_of
 from ckvd.model.timespan import Span, now_ms
 from ckvd.rest.rest_data_client import RestDataClient
 from ckvd.segment.checks import require_verify
+from ckvd.universe.new_listings import find_new_listings
 from ckvd.universe.refresh import refresh
+from ckvd.universe.snapshot import newest_snapshot, oldest_snapshot_ms
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 
 if TYPE_CHECKING:
@@ -411,6 +414,7 @@ class CryptoKlineVisionData(ConnectionHolder):
         *,
         market: Choice = None,
         kind: Choice = None,
+        new_listings: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> DownloadReport:
         """Bring every series that the cache holds up to the present, each from where it ends.
@@ -424,6 +428,10 @@ class CryptoKlineVisionData(ConnectionHolder):
         ----------
         symbols, interval, market, kind : str or sequence of str, optional
             Which series; by default all. Symbols are patterns, see `SeriesFilter`.
+        new_listings : bool
+            Also begin with the symbols that were listed since the cache has followed their market, and that are
+            like those that it holds: see `ckvd.universe.new_listings`. The universe of a market is refreshed first
+            if its newest snapshot is a day old.
         on_progress : callable, optional
             See `VisionDataClient.download`.
 
@@ -443,14 +451,23 @@ class CryptoKlineVisionData(ConnectionHolder):
             The client is or was closed.
         """
         chosen = SeriesFilter.parse(symbols=symbols, markets=market, kinds=kind, intervals=interval)
-        return await self.update_series(await in_thread(chosen.choose, self.folder), on_progress=on_progress)
+        return await self.update_series(
+            await in_thread(chosen.choose, self.folder),
+            new_listings=chosen if new_listings else None,
+            on_progress=on_progress,
+        )
 
     async def update_series(
-        self, series: Sequence[SeriesKey], *, on_progress: Callable[[Progress], None] | None = None
+        self,
+        series: Sequence[SeriesKey],
+        *,
+        new_listings: SeriesFilter | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> DownloadReport:
-        """`update`, by keys."""
+        """`update`, by keys. `new_listings` says which new series are wanted as well."""
         with self._employed():
             wanted, refused = await self._due(series)
+            wanted += await self._new_listings(series, new_listings)
             if not self._offline:
                 await in_thread(note_begun, self.folder, wanted, self._clock())
             report = await self._ensure(wanted, refresh=False, on_progress=on_progress)
@@ -470,10 +487,13 @@ class CryptoKlineVisionData(ConnectionHolder):
             wanted = [Wanted(key, span) for key in dict.fromkeys(series)]
             return await self._require_vision().survey(wanted, refresh=refresh)
 
-    async def survey_update(self, series: Sequence[SeriesKey]) -> DownloadPlan:
-        """Say what `update_series` would fetch. Errors: see `survey`."""
+    async def survey_update(
+        self, series: Sequence[SeriesKey], *, new_listings: SeriesFilter | None = None
+    ) -> DownloadPlan:
+        """Say what `update_series` would fetch. The newest snapshot tells new listings. Errors: see `survey`."""
         with self._employed():
             wanted, _ = await self._due(series)
+            wanted += await self._new_listings(series, new_listings, may_refresh=False)
             return await self._require_vision().survey(wanted)
 
     async def _due(self, series: Sequence[SeriesKey]) -> tuple[list[Wanted], dict[SeriesKey, CkvdError]]:
@@ -484,6 +504,33 @@ class CryptoKlineVisionData(ConnectionHolder):
             find_due, self.folder, chosen, self._clock(), use_rest=use_rest, refuse=refused.__setitem__
         )
         return wanted, refused
+
+    async def _new_listings(
+        self, held: Sequence[SeriesKey], chosen: SeriesFilter | None, *, may_refresh: bool = True
+    ) -> list[Wanted]:
+        """The series that were listed since the cache has followed their markets."""
+        if chosen is None or self._offline:
+            return []
+        present_ms = self._clock()
+        wanted = []
+        for market in dict.fromkeys(key.market for key in held):
+            series = [key for key in held if key.market is market]
+            since_ms = await in_thread(self._followed_since, market, series)
+            snapshot = await in_thread(newest_snapshot, self.folder, market)
+            if may_refresh and (snapshot is None or present_ms - snapshot.made_ms >= DAY_MS):
+                snapshot = await self.refresh_universe(market)
+            if snapshot is not None:
+                found = find_new_listings(series, snapshot.lives, since_ms=since_ms, until_ms=present_ms)
+                wanted += [Wanted(key, Span(life.first_ms, present_ms)) for key, life in found if key in chosen]
+        return wanted
+
+    def _followed_since(self, market: Market, series: Sequence[SeriesKey]) -> int:
+        """When the cache began to follow a market: with its first snapshot, or else where its newest bars end."""
+        first_ms = oldest_snapshot_ms(self.folder, market)
+        if first_ms is not None:
+            return first_ms
+        # A cache without any bar follows nothing yet.
+        return max(hull(self.folder.segments(key)).end_ms for key in series) or self._clock()
 
     def _employed(self) -> contextlib.AbstractContextManager[None]:
         """In the block, work in threads is stopped when this client is closed."""

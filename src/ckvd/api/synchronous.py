@@ -201,13 +201,16 @@ def update(
     *,
     market: Choice = None,
     kind: Choice = None,
+    new_listings: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     **options: Unpack[DataOptions],
 ) -> DownloadReport:
     """Bring what the cache holds up to now, synchronously: see `CryptoKlineVisionData.update` and `get_klines`."""
     return _run(
         options,
-        lambda data: data.update(symbols, interval, market=market, kind=kind, on_progress=on_progress),
+        lambda data: data.update(
+            symbols, interval, market=market, kind=kind, new_listings=new_listings, on_progress=on_progress
+        ),
     )
 
 

@@ -45,12 +45,15 @@ def app() -> None:
 
 
 @app.command()
-@click.argument("symbols", nargs=-1, help="Symbols, such as BTCUSDT ETHUSDT.")
+@click.argument("symbols", nargs=-1, help="Symbols; a pattern such as 'BTC*' means those of the universe.")
 @click.option(
     "--symbols-file",
     "-f",
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     help="A file with one symbol a line, and # before comments; - for standard input.",
+)
+@click.option(
+    "--quote", multiple=True, help="Only symbols of the universe with this quote, such as USDT (repeatable)."
 )
 @intervals_option
 @start_option
@@ -65,7 +68,8 @@ def app() -> None:
 def download(**given: Any) -> None:
     """Download klines into the cache; what is there already is not fetched again.
 
-    Begin at --start, or some --days ago. Every symbol is downloaded at every --interval.
+    Begin at --start, or some --days ago. Every symbol is downloaded at every --interval. Patterns and --quote
+    choose among the symbols that were listed in the span: ckvd universe refresh finds out who was.
     """
     from ckvd.cli.download import download
 
@@ -74,6 +78,9 @@ def download(**given: Any) -> None:
 
 @app.command()
 @series_options
+@click.option(
+    "--new-listings", is_flag=True, help="Also begin with symbols that were listed since, at what the cache holds."
+)
 @fetching_options
 @exit_status_of_errors()
 def update(**given: Any) -> None:

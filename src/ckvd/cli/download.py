@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ckvd.cache.folder import CacheFolder
 from ckvd.cli.fetching import Fetching, describe_fetched
 from ckvd.cli.printing import complain
-from ckvd.cli.symbols import read_symbols, resolve_series
+from ckvd.cli.symbols import choose_symbols, read_symbols, resolve_series
 from ckvd.model.market import Interval, Kind, Market
 from ckvd.model.timespan import Span, now_ms
 
@@ -21,6 +22,7 @@ def download(
     *,
     symbols: tuple[str, ...],
     symbols_file: Path | None,
+    quote: tuple[str, ...],
     interval: tuple[Interval, ...],
     start: str | None,
     days: int | None,
@@ -34,10 +36,11 @@ def download(
     """`ckvd download`."""
     span = _span_of(start, days, end)
     named = [*symbols, *(() if symbols_file is None else read_symbols(symbols_file))]
-    if not named:
-        raise click.UsageError("name symbols, such as BTCUSDT, or a file of them with --symbols-file")
-    series = resolve_series(named, interval, market=market, kind=kind)
+    if not (named or quote):
+        raise click.UsageError("name symbols, such as BTCUSDT or 'BTC*', a --quote, or a --symbols-file")
     fetching = Fetching.of(**options)
+    chosen = choose_symbols(CacheFolder(fetching.root), named, span, market=market, quote=quote)
+    series = resolve_series(chosen, interval, market=market, kind=kind)
     if dry_run:
         fetching.print_plan(fetching.run(lambda data, _: data.survey(series, span, refresh=refresh)))
         return

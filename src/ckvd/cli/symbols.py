@@ -1,4 +1,4 @@
-"""Which series a command is about: symbols from its arguments and from a file, and `resolve_series`."""
+"""Which series a command is about: symbols from its arguments, a file or the universe, and `resolve_series`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ckvd.cache.kline_cache import KlineCache
 from ckvd.errors import IdentityError, cannot
-from ckvd.model.market import require_symbol, series_of
+from ckvd.model.market import Kind, pair_of, require_symbol, series_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ckvd.model.market import Interval, Kind, Market, SeriesKey
+    from ckvd.cache.folder import CacheFolder
+    from ckvd.model.market import Interval, Market, SeriesKey
+    from ckvd.model.timespan import Span
 
 STANDARD_INPUT: Final = Path("-")
+_PATTERN_MARKS: Final = frozenset("*?[")
 
 
 def resolve_series(
     symbols: Sequence[str], intervals: Sequence[Interval], *, market: Market, kind: Kind
 ) -> list[SeriesKey]:
-    """The series that symbols and intervals mean: each symbol at each interval, each series once. Pure.
+    """The series of some symbols: each symbol at each interval, each series once. Pure.
 
     Funding rates and metrics need no interval.
 
@@ -29,7 +33,50 @@ def resolve_series(
     IdentityError
         A symbol is none, or the market has no such bars.
     """
-    return series_of(symbols, intervals or None, market=market, kind=kind)
+    # Index prices are those of a pair.
+    names = map(pair_of, symbols) if kind is Kind.INDEX_PRICE else symbols
+    return series_of(names, intervals or None, market=market, kind=kind)
+
+
+def choose_symbols(
+    folder: CacheFolder, named: Sequence[str], span: Span, *, market: Market, quote: Sequence[str]
+) -> list[str]:
+    """The symbols that names and patterns mean, with the help of the universe.
+
+    A pattern means the symbols that were listed at any time in the span, by the newest snapshot in the cache. With
+    a quote, every name is a pattern, and without names all symbols are meant.
+
+    Raises
+    ------
+    NoSnapshotError
+        The cache has no snapshot of the market. The error says how to make one.
+    IdentityError
+        A pattern means no symbol.
+    SnapshotError, CacheError
+        The snapshot is damaged or cannot be read.
+    """
+    if not quote and not any(map(_is_pattern, named)):
+        return list(named)
+    with KlineCache(folder.root) as cache:
+        listed = cache.universe(market, start=span.start_ms, end=span.end_ms, quote=quote or None)
+    chosen: list[str] = []
+    for name in named or ["*"]:
+        if not quote and not _is_pattern(name):
+            chosen.append(name)
+            continue
+        found = listed.filter(names=name.upper()).symbols
+        if not found:
+            of_quote = f" of quote {', '.join(quote)}" if quote else ""
+            raise IdentityError(
+                f"{name!r} means no symbol of {market}{of_quote} that was listed in {span}, by the snapshot "
+                f"{listed.snapshot}; make a new one with ckvd universe refresh --market {market}"
+            )
+        chosen += found
+    return list(dict.fromkeys(chosen))
+
+
+def _is_pattern(name: str) -> bool:
+    return not _PATTERN_MARKS.isdisjoint(name)
 
 
 def read_symbols(path: Path) -> list[str]:

@@ -23,6 +23,7 @@ def update(
     market: tuple[Market, ...],
     kind: tuple[Kind, ...],
     interval: tuple[Interval, ...],
+    new_listings: bool,
     dry_run: bool,
     **options: Any,
 ) -> None:
@@ -35,17 +36,20 @@ def update(
         complain(refusal)
     if not series:
         raise exit_with(EXIT_INCOMPLETE, f"nothing of that is in the cache {fetching.root}")
+    new = chosen if new_listings else None
     if dry_run:
-        fetching.print_plan(fetching.run(lambda data, _: data.survey_update(series)))
+        fetching.print_plan(fetching.run(lambda data, _: data.survey_update(series, new_listings=new)))
         return
-    report = fetching.run(lambda data, on_progress: data.update_series(series, on_progress=on_progress))
+    report = fetching.run(
+        lambda data, on_progress: data.update_series(series, new_listings=new, on_progress=on_progress)
+    )
     fetching.tell(report)
     for name in dict.fromkeys(key.market for key in series):
-        fetching.say(_describe_market(name, report, fetching))
+        fetching.say(_describe_market(name, report, set(series), fetching))
     fetching.end(report, is_well=not refusals)
 
 
-def _describe_market(market: Market, report: DownloadReport, fetching: Fetching) -> str:
+def _describe_market(market: Market, report: DownloadReport, held: set[SeriesKey], fetching: Fetching) -> str:
     """The line of one market."""
 
     def is_of_market(series: SeriesKey) -> bool:
@@ -62,7 +66,10 @@ def _describe_market(market: Market, report: DownloadReport, fetching: Fetching)
         archives=tuple(one for one in report.archives if is_of_market(one.series)),
         completions=tuple(one for one in report.completions if is_of_market(one.series)),
     )
-    parts = [f"{len(asked):,} series updated", f"{current_count:,} were current"]
+    new_count = sum(series not in held for series in asked)
+    parts = [f"{len(asked) - new_count:,} series updated", f"{current_count:,} were current"]
+    if new_count:
+        parts.append(f"{new_count:,} new")
     if failed_count:
         parts.append(f"{failed_count:,} incomplete")
     return f"{market}: {', '.join(parts)}; {describe_fetched(of_market)}, in {fetching.root}"

@@ -13,5 +13,6 @@ What is kept and asked:
 - `snapshot`: the lives at one time as an immutable file, with its hash.
 - `choice`: `Universe`, a choice of lives, and its keys and filters.
 - `difference`: what two snapshots have different.
+- `new_listings`: which lives a cache should hold beside those that it has. Pure.
 - `refresh`: asks the sources, and stores a snapshot.
 """

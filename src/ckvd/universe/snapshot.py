@@ -227,6 +227,12 @@ def newest_snapshot(folder: CacheFolder, market: Market, as_of_ms: int | None = 
     return None
 
 
+def oldest_snapshot_ms(folder: CacheFolder, market: Market) -> int | None:
+    """When the first snapshot of a market in a cache was made; None if there is none. Errors: `list_snapshots`."""
+    names = list_snapshots(folder, market)
+    return _made_ms(names[0]) if names else None
+
+
 def find_snapshot(folder: CacheFolder, market: Market, as_of_ms: int | None = None) -> Snapshot:
     """`newest_snapshot`, which has to be there.
 
