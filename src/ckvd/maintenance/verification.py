@@ -269,7 +269,8 @@ def _verify_snapshots(folder: CacheFolder) -> Iterator[Finding]:
         try:
             names = list_snapshots(folder, market)
         except CacheError as error:
-            yield _unreadable(error)
+            if error.path != str(folder.root):  # `find_unlisted` names that one
+                yield _unreadable(error)
             continue
         for name in names:
             try:

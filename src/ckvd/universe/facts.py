@@ -45,34 +45,31 @@ def _known(
 
 
 KNOWN_LIVES: Final = (
-    # The contract of the old BNX was settled, and that of the new one listed eleven days later. The announcements:
-    # "Binance Futures Will Delist BNXUSDT Perpetual Contract", 2023-02-11 04:00 UTC, and "Will Launch BNXUSDT",
-    # 2023-02-22 14:45 UTC; the exchange swapped BNX for FORM and delisted it again on 2025-03-17. First archive:
-    # 2022-04-01.
+    # Announced by the exchange: the old contract was delisted on 2023-02-11 at 04:00 UTC, one of the same name
+    # listed on 2023-02-22 at 14:45 UTC, and delisted on 2025-03-17. The listing of the archives begins on
+    # 2022-04-01. `exchangeInfo` of 2025-10-17 has it as PENDING_TRADING, with a listing date of 2025-03-21.
     _known(Market.UM, "BNXUSDT", "2022-04-01", "2023-02-11T04:00Z", EndReason.SETTLED),
     _known(Market.UM, "BNXUSDT", "2023-02-22T14:45Z", "2025-03-18"),
-    # "Binance Futures Will Delist ICPUSDT", 2022-06-10, and its launch again on 2022-09-27. First archive:
-    # 2021-05-11.
+    # Announced by the exchange: delisted on 2022-06-10, listed again on 2022-09-27. The listing of the archives
+    # begins on 2021-05-11, and the old contract has a folder ICPUSDT_SETTLED.
     _known(Market.UM, "ICPUSDT", "2021-05-11", "2022-06-11", EndReason.SETTLED),
     _known(Market.UM, "ICPUSDT", "2022-09-27"),
-    # LUNA became LUNC, and another coin is LUNA since the new chain of 2022-05-28. In bars: the last hour of the
-    # old one opens 2022-05-13 00:00, the first of the new one, which opened at 1.0, 2022-05-31 06:00 as announced
-    # in "Binance Will List Terra 2.0 (LUNA)". First archive: 2020-08-21.
+    # The coin became LUNC, and another coin is LUNA since the new chain of 2022-05-28. In the bars of an hour, the
+    # last of the old one opens on 2022-05-13 at 00:00, the first of the new one, at a price of 1.0, on 2022-05-31
+    # at 06:00. The listing of the archives begins on 2020-08-21.
     _known(Market.SPOT, "LUNAUSDT", "2020-08-21", "2022-05-13T01:00Z", EndReason.RENAMED),
     _known(Market.SPOT, "LUNAUSDT", "2022-05-31T06:00Z"),
 )
 
-# Coins that the exchange lists under another name, and when it did: "Binance Will Support the TomoChain (TOMO)
-# Rebranding to Viction (VIC)", "Render (RNDR) Token Swap & Rebranding to Render (RENDER)", "Polygon (MATIC) Token
-# Swap & Rebranding to Polygon (POL)". A new name is a new life, and is never spliced. Pairs that ended long before,
-# such as those with BUSD, were delisted for other reasons.
+# Coins that the exchange renamed, by its announcements, and the first archive of the new name in spot. A new name
+# is a new life, and is never spliced. Pairs that ended long before, such as those with BUSD, had other reasons.
 RENAMED_COINS: Final = {
-    "TOMO": ("VIC", parse_time("2023-11-01")),
-    "RNDR": ("RENDER", parse_time("2024-07-01")),
-    "MATIC": ("POL", parse_time("2024-09-01")),
+    "TOMO": ("VIC", parse_time("2023-11-24")),
+    "RNDR": ("RENDER", parse_time("2024-07-26")),
+    "MATIC": ("POL", parse_time("2024-09-13")),
 }
 _RENAMING_MS: Final = 30 * DAY_MS
-# The old LUNA goes on as LUNC, in spot from 2022-09-09. It ended with the only life of LUNAUSDT before 2022-05-28.
+# The old LUNA goes on as LUNC, whose archives of spot begin on 2022-09-09.
 _RENAMED_LUNA: Final = (Market.SPOT, "LUNAUSDT", parse_time("2022-05-28"), "LUNCUSDT")
 
 

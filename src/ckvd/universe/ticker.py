@@ -17,7 +17,7 @@ from ckvd.model.market import ContractType, Market
 _SETTLED: Final = re.compile(r"(?:_?SETTLED)+$")
 _DELIVERY: Final = re.compile(r"_(\d{2})(\d{2})(\d{2})$", re.ASCII)
 _PERPETUAL_SUFFIX: Final = "_PERP"
-# Quarterlies are delivered at 08:00 UTC: https://www.binance.com/en/support/faq/360039512552
+# Quarterlies are delivered at 08:00 UTC: so is each of those in recorded answers of `exchangeInfo`.
 _DELIVERY_HOUR: Final = 8
 _MULTIPLIER: Final = re.compile(r"(10{3,})(?=\D)", re.ASCII)
 _MILLION: Final = re.compile(r"1M(?=[A-Z]{3})")
@@ -55,8 +55,8 @@ _QUOTES: Final = tuple(
 _LAST_QUOTE: Final = "U"
 _COIN_MARGINED_QUOTE: Final = "USD"
 
-# Leveraged tokens of spot, all of them: https://www.binance.com/en/support/faq/360042178012, and those of another
-# issuer, delisted 2020-03-31. Names alone do not tell: JUP, SYRUP and PUMP are coins.
+# Leveraged tokens of spot. UP and DOWN are those that `exchangeInfo` of 2021-10-12 permits as LEVERAGED, BULL and
+# BEAR older ones that it permits as SPOT. Names alone do not tell: JUP, SYRUP and PUMP are coins.
 _UP_DOWN: Final = frozenset(
     f"{coin}{way}"
     for coin in (
