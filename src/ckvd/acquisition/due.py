@@ -104,7 +104,9 @@ def note_begun(folder: CacheFolder, wanted: Iterable[Wanted], now_ms: int) -> No
     """
     for one in wanted:
         check_stop()
-        end = Span(min(hull(folder.segments(one.series)).end_ms, one.span.end_ms), one.span.end_ms)
+        segments = folder.segments(one.series)
+        held_end_ms = hull(segments).end_ms if segments else one.span.start_ms
+        end = Span(min(held_end_ms, one.span.end_ms), one.span.end_ms)
         if len(list(days_of(end))) < 2:
             continue  # one piece, which is stored whole or not at all
         absence = Absence(end.start_ms, end.end_ms, Reason.NOT_FETCHED, now_ms)

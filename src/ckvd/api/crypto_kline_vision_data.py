@@ -27,7 +27,7 @@ from ckvd.concurrency.stopping import check_stop
 from ckvd.concurrency.work import Workers, in_thread, run_bounded
 from ckvd.errors import CacheBusyError, ClientClosedError, NetworkError, NotCachedError, NotFetchedError
 from ckvd.lifecycle import ConnectionHolder, Resource
-from ckvd.model.grid import closed_part
+from ckvd.model.grid import Grid, closed_part
 from ckvd.model.market import DAY_MS, Kind, Market, SeriesKey, parse_market, series_of
 from ckvd.model.schema import schema_of
 from ckvd.model.timespan import Span, now_ms
@@ -521,7 +521,10 @@ class CryptoKlineVisionData(ConnectionHolder):
                 snapshot = await self.refresh_universe(market)
             if snapshot is not None:
                 found = find_new_listings(series, snapshot.lives, since_ms=since_ms, until_ms=present_ms)
-                wanted += [Wanted(key, Span(life.first_ms, present_ms)) for key, life in found if key in chosen]
+                for key, life in found:
+                    span = closed_part(Span(life.first_ms, present_ms), Grid.of(key.interval), present_ms)
+                    if span and key in chosen:
+                        wanted.append(Wanted(key, span))
         return wanted
 
     def _followed_since(self, market: Market, series: Sequence[SeriesKey]) -> int:
