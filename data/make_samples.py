@@ -251,6 +251,47 @@ def usd_margined() -> Iterator[Archive]:
         yield from publish(untraded, "1h", prices, "2025-01")
 
 
+def beside_bars() -> Iterator[Archive]:
+    """USD-M: funding rates whose interval changes, and metrics of a day before and after their labels changed."""
+    folder, hour_ms, changed_ms = "data/futures/um", LENGTH_MS["1h"], ms("2025-01-20")
+    for label, start, end in (("2024-12", "2024-12-01", "2025-01-01"), ("2025-01", "2025-01-01", "2025-02-01")):
+        times = np.arange(ms(start), ms(end), 4 * hour_ms)
+        hours = np.where(times < changed_ms, 8, 4)
+        is_settled = times % (hours * hour_ms) == 0
+        delays, rates = draws(f"funding {label}", len(times), 2)
+        rows = [
+            f"{time_ms + delay % 32},{every},{decimal(rate % 40_000 - 10_000, 8, 8)}"
+            for time_ms, every, delay, rate in np.array([times, hours, delays, rates]).T[is_settled].tolist()
+        ]
+        name = f"{folder}/monthly/fundingRate/BTCUSDT/BTCUSDT-fundingRate-{label}.zip"
+        yield Archive(name, text("calc_time,funding_interval_hours,last_funding_rate", rows))
+    header = (
+        "create_time,symbol,sum_open_interest,sum_open_interest_value,count_toptrader_long_short_ratio,"
+        "sum_toptrader_long_short_ratio,count_long_short_ratio,sum_taker_long_short_vol_ratio"
+    )
+    for day, first in (("2025-01-01", "00:05"), ("2025-01-02", "00:00")):
+        rows = []
+        for row, drawn in enumerate(draws(f"metrics {day}", 288, 5).T.tolist()):
+            time = np.datetime64(f"{day}T{first}", "s") + np.timedelta64(5 * row, "m")
+            contracts, *ratios = (number % 1_000_000 for number in drawn)
+            held = 76_000_000 + contracts
+            cells = [
+                decimal(held, 3, 16),
+                decimal(held * 95_000, 3, 16),
+                *(decimal(one + 1, 6, 8) for one in ratios),
+            ]
+            if row == 100:
+                cells[2:5] = ['""'] * 3  # as the publisher leaves cells blank
+            rows.append(",".join([str(time).replace("T", " "), "BTCUSDT", *cells]))
+        name = f"{folder}/daily/metrics/BTCUSDT/BTCUSDT-metrics-{day}.zip"
+        yield Archive(name, text(header, rows))
+
+
+def text(header: str, rows: list[str]) -> bytes:
+    """The lines of an archive that has no bars."""
+    return "".join(f"{line}\n" for line in (header, *rows)).encode()
+
+
 def coin_margined() -> Iterator[Archive]:
     """COIN-M: volumes in contracts of 100 dollars, and in coins in the columns that are called quote volume."""
 
@@ -274,7 +315,7 @@ def coin_margined() -> Iterator[Archive]:
 
 def samples() -> Iterator[Archive]:
     """All archives of the mirror."""
-    return chain(bitcoin(), spot_oddities(), usd_margined(), coin_margined())
+    return chain(bitcoin(), spot_oddities(), usd_margined(), beside_bars(), coin_margined())
 
 
 def member_of(archive: Archive) -> zipfile.ZipInfo:

@@ -12,6 +12,7 @@ import io
 import re
 import zipfile
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +29,9 @@ LENGTH_MS = {"1s": 1_000, "1m": 60_000, "5m": 300_000, "1h": 3_600_000, "1d": 86
 # They concern files, and nothing that runs on an interpreter.
 pytestmark = pytest.mark.long
 
+BARS = [path for path in ARCHIVES if "lines/" in path]
 every_archive = pytest.mark.parametrize("path", ARCHIVES)
+every_archive_of_bars = pytest.mark.parametrize("path", BARS)
 
 
 class Row(NamedTuple):
@@ -106,7 +109,7 @@ def test_a_checksum_is_digits_two_spaces_and_the_name(path: str) -> None:
     assert (MIRROR / f"{path}.CHECKSUM").read_bytes() == f"{digest}  {archive.name}".encode()
 
 
-@every_archive
+@every_archive_of_bars
 def test_rows_are_sane(path: str) -> None:
     for row in content(path).rows:
         assert row.low <= min(row.open, row.close)
@@ -119,7 +122,7 @@ def test_rows_are_sane(path: str) -> None:
             assert (row.trades == 0) == (row.volume == 0)
 
 
-@every_archive
+@every_archive_of_bars
 def test_turnover_lies_between_volume_at_the_lowest_and_at_the_highest_price(path: str) -> None:
     for row in content(path).rows:
         worths = sorted(row.volume * price for price in (row.low, row.high))
@@ -129,7 +132,7 @@ def test_turnover_lies_between_volume_at_the_lowest_and_at_the_highest_price(pat
         assert worths[0] * (1 - 1e-12) - 1e-4 <= row.quote <= worths[1] * (1 + 1e-12)
 
 
-@every_archive
+@every_archive_of_bars
 def test_bars_open_in_order_within_the_period_of_their_archive(path: str) -> None:
     year, month, *day = map(int, Path(path).stem.split("-")[2:])
     opens = [row.open_ms for row in content(path).rows]
@@ -139,7 +142,7 @@ def test_bars_open_in_order_within_the_period_of_their_archive(path: str) -> Non
         assert [date.year, date.month, date.day][: 2 + len(day)] == [year, month, *day]
 
 
-@every_archive
+@every_archive_of_bars
 def test_times_are_microseconds_in_spot_from_2025_and_milliseconds_elsewhere(path: str) -> None:
     micro = path in SPOT and Path(path).stem.split("-")[2] >= "2025"
     for cells in content(path).cells:
@@ -300,7 +303,7 @@ def test_an_outage_of_futures_is_flat_bars_with_bare_zeros() -> None:
     assert all(len(set(cells[1:5])) == 1 for cells in quiet)
 
 
-@pytest.mark.parametrize("path", sorted(set(ARCHIVES) - TRADED))
+@pytest.mark.parametrize("path", sorted(set(BARS) - TRADED))
 def test_prices_that_nobody_trades_at_have_samples_and_no_volume(path: str) -> None:
     for cells in content(path).cells:
         assert cells[5] == cells[7] == cells[9] == cells[10] == "0"
@@ -322,3 +325,28 @@ def test_coin_margined_numbers_have_lost_zeros_at_their_ends() -> None:
 
 def test_coin_margined_volume_is_whole_contracts() -> None:
     assert all(cells[5].isdigit() for cells in of("futures/cm/daily/klines/BTCUSD_PERP/1h", "2024-01-01").cells)
+
+
+def lines_of(path: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text(f"data/futures/um/{path}"))))[1:]
+
+
+def test_settlements_are_late_by_milliseconds_and_their_interval_changes() -> None:
+    name = "monthly/fundingRate/BTCUSDT/BTCUSDT-fundingRate"
+    rows = [row for label in ("2024-12", "2025-01") for row in lines_of(f"{name}-{label}.zip")]
+    times = [int(time) for time, _, _ in rows]
+    assert max(time % 3_600_000 for time in times) in range(1, 32)
+    settled = [time // 3_600_000 for time in times]
+    assert {hours for (_, hours, _), time in zip(rows, times, strict=True) if time < ms("2025-01-20")} == {"8"}
+    assert {after - before for before, after in pairwise(settled)} == {8, 4}
+    assert {row[1] for row in rows} == {"8", "4"}
+
+
+def test_metrics_of_two_days_have_labels_of_either_end_and_blank_cells() -> None:
+    name = "daily/metrics/BTCUSDT/BTCUSDT-metrics"
+    first, second = (lines_of(f"{name}-2025-01-{day:02}.zip") for day in (1, 2))
+    assert (first[0][0], first[-1][0]) == ("2025-01-01 00:05:00", "2025-01-02 00:00:00")
+    assert (second[0][0], second[-1][0]) == ("2025-01-02 00:00:00", "2025-01-02 23:55:00")
+    for rows in (first, second):
+        assert len(rows) == 288
+        assert sum(cell == "" for row in rows for cell in row) == 3

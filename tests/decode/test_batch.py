@@ -21,7 +21,7 @@ from support.venue import zip_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PATHS = sorted(path.relative_to(SAMPLES).as_posix() for path in SAMPLES.rglob("*.zip"))
+PATHS = sorted(path.relative_to(SAMPLES).as_posix() for path in SAMPLES.rglob("*/*lines/**/*.zip"))
 DAY = SeriesKey.of("BTCUSDT", "1h")
 GOOD = ("1672531200000", "1", "2", "0.5", "1.5", "8", "1672534799999", "9", "5", "6", "7", "0")
 
