@@ -66,7 +66,7 @@ def test_symbols_come_from_standard_input(site: DownloadSite, monkeypatch: pytes
         (("-i", "1d", *HALF_YEAR), "name symbols, such as BTCUSDT"),
         (("BTCUSDT", "-i", "1d"), "say where to begin: --start TIME, such as 2024-01-31 or 30d, or --days 30"),
         (("BTCUSDT", "-i", "1d", "--start", "30d", "--days", "30"), "give one of them"),
-        (("BTCUSDT", *HALF_YEAR), "--interval"),
+        (("BTCUSDT", *HALF_YEAR), "klines need an interval"),
         (("-f", "none.txt", "-i", "1d", *HALF_YEAR), "none.txt: cannot be read: No such file"),
     ],
 )

@@ -140,12 +140,12 @@ def test_an_archive_of_a_symbol_beyond_ascii_is_stored_or_the_disk_is_named(fold
 
 def test_damage_is_found_also_among_what_was_written_since(folder: CacheFolder) -> None:
     before = format_time(now_ms() - DAY_MS)
-    path = segment_paths(folder)[-1]
-    flip(path)
+    paths = segment_paths(folder)
+    flip(paths[-1])
     assert unusual(folder) == [Trouble.DAMAGED]
     result = run(folder, "verify", "--since", before, status=1)
     assert "1 error" in result
-    assert "22 segments looked at, 0 left out" in result
+    assert f"{len(paths)} segments looked at, 0 left out" in result
 
 
 def test_what_was_set_aside_without_links_is_restored(folder: CacheFolder) -> None:

@@ -98,8 +98,9 @@ def test_at_its_ends_a_span_lacks_what_even_the_longest_interval_would_have() ->
     assert gaps_in([7, 11, 15], 4, (0, 23)) == []
     assert gaps_in([8, 16], 8, (0, 24)) == [(0, 8, 1)]
     assert gaps_in([0, 4], 4, (0, 13)) == [(8, 13, 2)]
-    # Every moment of a day may be without a settlement: nobody knows how many there should be.
-    assert gaps_in([], 8, (0, 24)) == []
+    # Nobody knows how many there should be in a day without any. Eight hours may have none.
+    assert gaps_in([], 8, (0, 24)) == [(0, 24, 0)]
+    assert gaps_in([], 8, (0, 8)) == []
     halted = Absence(START, START + 99 * HOUR_MS, Reason.HALTED)
     assert gaps_in([], 8, (0, 24), (halted,)) == [(0, 24, 0)]
 

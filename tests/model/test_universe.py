@@ -199,7 +199,7 @@ def test_days_listed_end_with_the_life() -> None:
         ({"start": "2023-01-01", "end": "2022-01-01"}, TimeError, "ends before it starts"),
         ({"contract": "future"}, IdentityError, "unknown contract type 'future': expected one of spot, "),
         ({"leveraged": "no"}, ValueError, "leveraged is"),
-        ({"on": "yesterday"}, TimeError, "is no time"),
+        ({"on": "lately"}, TimeError, "is no time"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(given: Any, error: type[Exception], reason: str) -> None:

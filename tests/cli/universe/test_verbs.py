@@ -127,7 +127,7 @@ def test_a_difference_names_what_changed_between_two_dates_or_snapshots(folder: 
         (["list", "-m", "um", "--as-of", "2020-01-01"], 1, "the oldest was made at 2025-10-17"),
         (["diff", "2020-01-01", "2026-01-01", "-m", "um"], 1, "made at or before 2020-01-01"),
         (["diff", "x.universe", "2026-01-01", "-m", "um"], 1, "there is no such snapshot"),
-        (["diff", "yesterday", "2026-01-01", "-m", "um"], 2, "is no time"),
+        (["diff", "lately", "2026-01-01", "-m", "um"], 2, "is no time"),
         (["list", "-m", "um", "--on", "2023-01-01", "--end", "2024-01-01"], 2, "choose --on a day"),
         (["list", "-m", "um", "--contract", "future"], 2, "is not one of"),
     ],
