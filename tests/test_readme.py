@@ -101,8 +101,10 @@ def test_whoever_follows_the_readme_from_top_to_bottom_has_the_command_and_sees_
         "python",
         "python",
         "bash",
+        "python",
+        "bash",
     ]
-    said = printed_by(walk, "ckvd download")
+    said = printed_by(walk, "ckvd show")
     assert said.startswith("3 archives stored")
     assert "1360 bars of spot/klines/BTCUSDT/1m" in said
 
@@ -112,13 +114,24 @@ def test_every_example_of_the_readme_prints_something(walk: tuple[Path, list[str
         assert printed.strip() or (language == "bash" and "make demo" in block), block
 
 
+def test_positions_pay_what_was_settled_and_metrics_count_from_when_they_were_known(
+    walk: tuple[Path, list[str]],
+) -> None:
+    settlements, received, known, panel = printed_by(walk, "funding.on").splitlines()
+    assert settlements.startswith("129 settlements, every {8, 4} hours; ")
+    assert received.endswith(" USDT for half a coin, held all the time")
+    assert known.endswith(" was known at 1735689900000")  # 2025-01-01T00:05Z
+    assert panel == "('BTCUSDT',) (744, 1)"
+
+
 def test_the_cache_that_the_readme_made_is_locked_and_checked_whole(walk: tuple[Path, list[str]]) -> None:
     place, _ = walk
     said = printed_by(walk, "ckvd cache lock")
     same = [line for line in said.splitlines() if line.startswith("same: ")]
     # Minutes of the command, and hours of the application, which begin before the first archive of BTCUSDT.
-    names = ("BTCUSDT/1h", "BTCUSDT/1m", "ETHUSDT/1h")
-    assert [line.split()[1] for line in same] == [f"spot/klines/{name}" for name in names]
+    spot = [f"spot/klines/{name}" for name in ("BTCUSDT/1h", "BTCUSDT/1m", "ETHUSDT/1h")]
+    futures = [f"um/{name}" for name in ("klines/BTCUSDT/1h", "fundingRate/BTCUSDT/events", "metrics/BTCUSDT/5m")]
+    assert [line.split()[1] for line in same] == [*spot, *futures]
     assert "unavailable" not in (place / "bars.lock").read_text(encoding="utf-8")
     (missing,) = re.findall(r"^spot/klines/BTCUSDT/1m\t[^\t]*\t0\t4240\t(\d+)\t", said, re.MULTILINE)
     assert missing == "80"
