@@ -22,6 +22,7 @@ from ckvd.model.provenance import Reason
 from ckvd.model.timespan import Span, format_time, parse_time
 from support.locked import held_elsewhere
 from support.loopback.rows import Row, make_rows, open_ms_of
+from support.places import IS_WHOLE
 from support.processes import ENVIRONMENT
 from support.tables import folder_state
 from support.venue import HOURS, Venue, assert_equal, ensure, ensure_series, hours, rows_between
@@ -289,7 +290,8 @@ def test_two_updates_at_once_do_not_hurt_each_other(venue: Venue) -> None:
 
 # --- A market ----------------------------------------------------------------------------------------------
 
-SYMBOLS = [f"COIN{number:03}USDT" for number in range(150)]
+# Three hundred symbols and ten kills in `make acceptance`.
+SYMBOLS = [f"COIN{number:03}USDT" for number in range(300 if IS_WHOLE else 100)]
 MARKET = [SeriesKey.of(symbol, "12h") for symbol in SYMBOLS]
 HALF_DAY_MS = 12 * HOUR_MS
 ROWS = make_rows(range(parse_time("2024-02-27"), parse_time("2024-03-20"), HALF_DAY_MS), HALF_DAY_MS)
@@ -343,8 +345,8 @@ def test_a_market_is_filled_and_updated_and_nothing_is_asked_twice_also_after_ki
         publish_market(venue, MARKET, "2024-03-02")
         venue.time.advance_to(parse_time("2024-03-03T13:30"))
         chance = random.Random(5)
-        for _ in range(3):
-            wanted = venue.request_count + chance.randrange(1, 300)
+        for _ in range(10 if IS_WHOLE else 3):
+            wanted = venue.request_count + chance.randrange(1, 2 * len(MARKET))
             with start_update(venue) as process:
                 while process.poll() is None and venue.request_count < wanted:
                     with contextlib.suppress(subprocess.TimeoutExpired):
