@@ -37,7 +37,8 @@ test: $(VENV)/installed-test
 acceptance: $(VENV)/installed-test
 	CKVD_ACCEPTANCE=whole $(RUN) $(PYTEST) -o faulthandler_timeout=1800 \
 		tests/acceptance tests/api/vision_data_client/test_real_archives.py tests/decode/test_decode.py \
-		tests/maintenance/export/test_csv_text.py tests/maintenance/test_verification.py $(TESTS)
+		tests/maintenance/export/test_csv_text.py tests/maintenance/test_verification.py \
+		tests/api/crypto_kline_vision_data/test_update.py $(TESTS)
 
 quick: $(VENV)/installed-test
 	$(RUN) $(PYTEST) --quiet -m 'not long' @tests/quick.txt
