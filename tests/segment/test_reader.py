@@ -147,6 +147,25 @@ def test_the_first_row_after_a_moment_is_found_however_far_from_the_guess(
             assert reader.rows.between(moment, 1000).start == sum(open_ms < moment for open_ms in opens)
 
 
+@given(uneven_times(), st.integers(0, 3), st.data())
+def test_runs_of_evenly_spaced_rows_are_found_whichever_part_was_asked_for_before(
+    tmp_path_factory: pytest.TempPathFactory, opens: list[int], runs_max: int, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "runs.ckvd"
+    write_segment(path, make_table(BTCUSDT_1M, opens), Span(0, 100_000))
+    row = st.integers(0, len(opens))
+    with SegmentReader(path) as reader, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ckvd.segment.reader._RUNS_MAX", 1 << 2 * runs_max)
+        for _ in range(data.draw(st.integers(1, 5))):
+            start, stop = sorted((data.draw(row), data.draw(row)))
+            step_ms = data.draw(st.sampled_from([1, 5]))
+            expected = [
+                at - start for at in range(start, stop) if at == start or opens[at] - opens[at - 1] != step_ms
+            ]
+            found = reader.rows.rows(start, stop).even_runs(step_ms)
+            assert found == tuple(expected) or (found is None and len(expected) > 1 << 2 * runs_max)
+
+
 # --- Lifetime of a view ------------------------------------------------------------------------------------
 
 
