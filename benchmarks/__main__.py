@@ -29,6 +29,7 @@ NAMES = (
         "read",
         "scan",
         "panel",
+        "growth",
         "universe",
         "resample",
         "append",

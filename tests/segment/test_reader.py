@@ -17,6 +17,7 @@ from ckvd.errors import CacheError, SegmentCorruptError, SegmentError
 from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader, read_segment_header
 from ckvd.segment.layout import Encoding
+from ckvd.segment.reader import read_last_row
 from support import leaks
 from support.models import DAY_MS, MINUTE_MS
 from support.tables import (
@@ -262,6 +263,35 @@ def test_a_header_read_alone_equals_that_of_the_reader(path: Path) -> None:
         assert reader.header == header
     assert header.span == HOUR
     assert (header.first_open_ms, header.last_open_ms) == (0, 59 * MINUTE_MS)
+
+
+@pytest.mark.parametrize("opens", [[0], [0, MINUTE_MS, 3 * MINUTE_MS], list(range(0, 1000 * MINUTE_MS, MINUTE_MS))])
+def test_the_last_row_read_alone_is_that_of_the_reader(tmp_path: Path, opens: list[int]) -> None:
+    """Stored columns, constant ones and regular close times."""
+    path = write_segment(tmp_path / "file", make_table(BTCUSDT_1M, opens), Span(0, 1000 * MINUTE_MS))
+    with SegmentReader(path) as reader:
+        names = [column.name for column in reader.header.columns]
+        header, cells = read_last_row(str(path), names)
+        assert header == reader.header
+        assert cells is not None
+        assert {name: cell.tolist() for name, cell in cells.items()} == {
+            name: reader[name][-1:].tolist() for name in names
+        }
+        assert {cell.dtype for cell in cells.values()} <= {np.dtype(kind) for kind in ("i8", "f8", "i2")}
+
+
+def test_a_segment_without_rows_has_no_last_one(tmp_path: Path) -> None:
+    path = write_segment(tmp_path / "file", make_table(BTCUSDT_1M, []), HOUR)
+    header, cells = read_last_row(str(path), ["volume"])
+    assert (header.row_count, cells) == (0, None)
+
+
+def test_a_last_row_of_a_file_that_is_cut_off_or_lacks_a_column_is_refused(path: Path) -> None:
+    with pytest.raises(SegmentCorruptError, match="it lacks the column base_volume"):
+        read_last_row(str(path), ["base_volume"])
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(SegmentCorruptError):
+        read_last_row(str(path), ["volume"])
 
 
 def test_a_header_longer_than_one_page_is_read_whole(tmp_path: Path) -> None:

@@ -174,7 +174,8 @@ class CacheFolder:
 
     def series_path(self, series: SeriesKey) -> Path:
         """The folder of a series, in which its segments lie."""
-        return self.root / series.market / series.kind / series.symbol / series.folder_name
+        # One step, because each takes a Path of its own.
+        return self.root / f"{series.market}/{series.kind}/{series.symbol}/{series.folder_name}"
 
     def series_text_path(self, series: SeriesKey) -> str:
         """The folder of a series as text, which is joined and listed faster than a Path."""
@@ -252,7 +253,7 @@ class CacheFolder:
         CacheError
             The status of a file cannot be read.
         """
-        path = str(self.series_path(series))
+        path = self.series_text_path(series)
         found = []
         for name in names:
             try:

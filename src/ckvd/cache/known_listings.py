@@ -78,17 +78,17 @@ class KnownListings:
         if known is None:
             return self._list(series, self._folder.series_text_path(series))
         path = known.listing.path
-        if _version_of(path) == known.version and abs(_clock_offset_ns() - known.offset_ns) < _STEP_NS:
-            return known.listing
-        return self._list(series, path)
+        is_same = _version_of(path) == known.version and abs(_clock_offset_ns() - known.offset_ns) < _STEP_NS
+        # Only now, so that a cache that is opened for a single read does not ask.
+        return known.listing if is_same and self._is_told_at_once(known.version[1]) else self._list(series, path)
 
     def _list(self, series: SeriesKey, path: str) -> Listing:
         looked_ns, offset_ns = now_ns(), _clock_offset_ns()
         version = _version_of(path)
         listing = self._folder.segments(series)
-        if version is not None and is_settled(version[2], looked_ns) and self._is_told_at_once(version[1]):
+        if version is not None and is_settled(version[2], looked_ns):
             self._keep(series, _Known(listing, version, offset_ns))
-        elif series in self._known:
+        else:
             self._forget(series)
         return listing
 

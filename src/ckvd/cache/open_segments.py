@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from ckvd.errors import CacheBusyError, SegmentCorruptError, shown
 from ckvd.model.table import fields_of
 from ckvd.platforms.operating_system import in_forked_children
-from ckvd.segment.reader import SegmentReader, read_segment_header
+from ckvd.segment.reader import SegmentReader, read_last_row, read_segment_header
 from ckvd.utils.config import CACHE_OPEN_SEGMENTS_MAX, CACHE_READ_ATTEMPTS_MAX, CACHE_STATUS_TRUST_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ckvd.cache.folder import CacheFolder, Listing, SegmentName
     from ckvd.model.market import SeriesKey
+    from ckvd.model.table import Column
     from ckvd.segment.checks import Verify
     from ckvd.segment.header import SegmentHeader
     from ckvd.segment.reader import MappedRows
@@ -95,6 +96,16 @@ def read_named_header(folder: CacheFolder, series: SeriesKey, name: SegmentName)
     return header
 
 
+def read_named_last_row(
+    folder: CacheFolder, series: SeriesKey, name: SegmentName, columns: Sequence[str]
+) -> dict[str, Column] | None:
+    """Read cells of the last row of a segment by its name: see `read_last_row`. Errors: see `open_named`."""
+    path = _path_of(folder, series, name)
+    header, cells = read_last_row(path, columns)
+    _require_name(header, path, series, name)
+    return cells
+
+
 def _require_name(header: SegmentHeader, path: str, series: SeriesKey, name: SegmentName) -> None:
     if header.span != name.span or header.revision != name.revision or not header.is_of(series):
         raise SegmentCorruptError(
@@ -112,7 +123,7 @@ def _path_of(folder: CacheFolder, series: SeriesKey, name: SegmentName) -> str:
 
 
 # Before Python 3.13 each map holds a file descriptor, of which a process has about a thousand.
-_OPEN_SEGMENTS_MAX: Final = CACHE_OPEN_SEGMENTS_MAX * (8 if sys.version_info >= (3, 13) else 1)
+_OPEN_SEGMENTS_MAX: Final = CACHE_OPEN_SEGMENTS_MAX * (32 if sys.version_info >= (3, 13) else 1)
 
 # What listings of FUSE have in place of an inode that is not known.
 _UNKNOWN_INODES: Final = frozenset({0, 0xFFFF_FFFF})

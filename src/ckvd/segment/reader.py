@@ -35,7 +35,7 @@ from ckvd.utils.async_cleanup import direct_file_cleanup, give_back
 from ckvd.utils.config import SEGMENT_PAGE_NBYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -426,6 +426,52 @@ def read_open_times(path: str, header: SegmentHeader) -> Times:
     return np.frombuffer(content, np.int64)
 
 
+def read_last_row(path: str, names: Sequence[str]) -> tuple[SegmentHeader, dict[str, Column] | None]:
+    """Read the header of a segment and some cells of its last row: cheaper than mapping the file.
+
+    Parameters
+    ----------
+    path : str
+    names : sequence of str
+        Columns that the segment has, stored or not.
+
+    Returns
+    -------
+    header : SegmentHeader
+    cells : dict of str to ndarray of shape (1,), or None
+        None if there is no row.
+
+    Raises
+    ------
+    FileNotFoundError, CacheError, SegmentError
+        See `SegmentReader`.
+    """
+
+    def read(descriptor: int, path: str, status: os.stat_result) -> tuple[SegmentHeader, dict[str, Column] | None]:
+        header = _read_header(descriptor, path, status)
+        if not header.row_count:
+            return header, None
+        # The open time first: regular close times are computed from it.
+        cells: dict[str, Column] = {}
+        for name in ("open_time", *names):
+            column = header.column(name)
+            if column is None:
+                raise SegmentCorruptError(path, f"it lacks the column {name}")
+            if column.encoding is Encoding.CONSTANT:
+                cells[name] = np.full(1, column.constant_value)
+            elif column.encoding is Encoding.STORED:
+                itemsize = column.dtype.itemsize
+                content = os.pread(descriptor, itemsize, column.offset + (header.row_count - 1) * itemsize)
+                if len(content) != itemsize:
+                    raise SegmentCorruptError(path, f"truncated: its last {name} is not there")
+                cells[name] = np.frombuffer(content, column.dtype)
+            else:
+                cells[name] = regular_close_times(cells["open_time"], header.series.bar_interval)
+        return header, cells
+
+    return _open(path, read)
+
+
 def _version_of(status: os.stat_result) -> tuple[int, ...]:
     """What tells a file from every other one, and from itself after a change."""
     return status.st_ino, status.st_ctime_ns, status.st_size, status.st_dev
@@ -476,4 +522,4 @@ def _read_header(descriptor: int, path: str, status: os.stat_result) -> SegmentH
 
 
 # A worker opens the same segments again and again. Equal bytes need to be checked and decoded only once.
-_decode_header: Final = lru_cache(maxsize=1024)(decode_header)
+_decode_header: Final = lru_cache(maxsize=4096)(decode_header)
