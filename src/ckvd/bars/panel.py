@@ -238,7 +238,8 @@ def build_panel(
         klines = known[position] if known else read(series[position], wanted[position])
         is_there = mask[:, position]
         off_grid_count = _place(klines, open_time, step_ms, cells, is_there, traded=traded)
-        _explain(klines, open_time, is_there, reasons[:, position])
+        if not is_there.all():
+            _explain(klines, open_time, cells, is_there, reasons[:, position])
         return off_grid_count
 
     # Copying releases the GIL. Threads help if that takes longer than they wait for the GIL between copies.
@@ -330,7 +331,7 @@ def _place(
     *,
     traded: bool,
 ) -> int:
-    """Write the bars of one symbol to their rows, NaN to other rows, and return the number of bars off the grid."""
+    """Write the bars of one symbol to their rows, and return the number of bars off the grid."""
     placed_count = 0
     interval = klines.series.bar_interval
     for block in klines.blocks:
@@ -344,17 +345,20 @@ def _place(
                 cells[name][rows] = column[chosen]
             mask[rows] = True if is_traded is None else is_traded[chosen]
             placed_count += rows.stop - rows.start if isinstance(rows, slice) else len(rows)
-    if not mask.all():
-        is_missing = ~mask
-        for target in cells.values():
-            target[is_missing] = np.nan
     return len(klines) - placed_count
 
 
-def _explain(klines: Klines, grid: Times, is_there: npt.NDArray[np.bool_], reasons: npt.NDArray[np.uint8]) -> None:
-    """Write why the cells of one symbol are missing. Where all are there, this costs one look at the mask."""
-    if is_there.all():
-        return
+def _explain(
+    klines: Klines,
+    grid: Times,
+    cells: Mapping[str, npt.NDArray[np.float64]],
+    is_there: npt.NDArray[np.bool_],
+    reasons: npt.NDArray[np.uint8],
+) -> None:
+    """Write NaN to the missing cells of one symbol, and why they are missing."""
+    is_missing = ~is_there
+    for target in cells.values():
+        target[is_missing] = np.nan
     start, end = grid.searchsorted((klines.span.start_ms, klines.span.end_ms))
     reasons[:start] = reasons[end:] = CellReason.NOT_LISTED
     within, times = reasons[start:end], grid[start:end]

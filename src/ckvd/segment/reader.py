@@ -54,6 +54,7 @@ _HUGE_PAGE_NBYTES: Final = 2 << 20
 _SEARCH_REACH_ROWS: Final = 1024
 # Runs of evenly spaced rows that are kept for each open segment. In a year of 1m there are mostly fewer than ten.
 _RUNS_MAX: Final = 64
+_ONE_RUN: Final = (0,)
 
 _Result = TypeVar("_Result")
 
@@ -174,8 +175,10 @@ class MappedRows:
                 return None
             known = _Runs(self.start, self.stop, step_ms, tuple((breaks + (self.start + 1)).tolist()))
             self._even.found = known
-        if not len(self):
+        if self.start == self.stop:
             return ()
+        if not known.breaks:
+            return _ONE_RUN
         return (0, *(row - self.start for row in known.breaks if self.start < row < self.stop))
 
     def give_back(self) -> None:
