@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from benchmarks.measure import Result
 
 NAMES = (
-    *("decode", "ingest", "read", "scan", "panel", "universe", "funding", "resample", "append", "update"),
-    *("sharing", "release", "import_time"),
+    *("decode", "ingest", "read", "scan", "panel", "growth", "universe", "funding", "resample", "append"),
+    *("update", "sharing", "release", "import_time"),
 )
 
 

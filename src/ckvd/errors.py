@@ -84,6 +84,10 @@ class ColumnError(CkvdError, KeyError):
         return str(self.args[0])
 
 
+class PanelArrayError(CkvdError, ValueError):
+    """An array that a panel cannot be written to, or a type that its cells cannot have."""
+
+
 class ColumnAttributeError(ColumnError, AttributeError):
     """A column that the series does not have was asked for as an attribute: `hasattr` is then false."""
 

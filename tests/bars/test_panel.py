@@ -6,7 +6,7 @@ import copy
 import math
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_type
+from typing import TYPE_CHECKING, Any, Literal, assert_type
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ckvd.bars import panel as panel_module
 from ckvd.cache import CacheFolder, SeriesStore, open_cache
-from ckvd.errors import ColumnError, IdentityError, NotCachedError
+from ckvd.errors import ColumnError, IdentityError, NotCachedError, PanelArrayError
 from ckvd.model.grid import Grid
 from ckvd.model.market import Interval, SeriesKey
 from ckvd.model.timespan import Span
@@ -27,6 +27,7 @@ from support.tables import make_table, regular_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ckvd.bars.panel import Panel
     from ckvd.model.table import KlineTable
 
 DAY = Span(0, DAY_MS)
@@ -234,3 +235,107 @@ def test_prices_that_are_sampled_cannot_be_asked_for_trades(tmp_path: Path) -> N
     put(tmp_path, regular_table(series, DAY), DAY)
     with open_cache(tmp_path) as cache, pytest.raises(ColumnError, match="has no trades"):
         cache.panel("BTCUSDT", "1h", *DATES, market="um", kind="markPriceKlines", traded=True)
+
+
+# --- Arrays and types of the caller ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Path:
+    """A whole symbol, one in two segments with holes and bars off the grid, and one with every other hour."""
+    put(tmp_path, hours("AUSDT"), DAY)
+    ragged = hours("BUSDT", [HOUR_MS, 2 * HOUR_MS, 3 * HOUR_MS + 1, 5 * HOUR_MS, 13 * HOUR_MS, 14 * HOUR_MS])
+    put(tmp_path, ragged.rows(0, 4), Span(0, DAY_MS // 2))
+    put(tmp_path, ragged.rows(4, 6), Span(DAY_MS // 2, DAY_MS))
+    put(tmp_path, hours("CUSDT", range(0, DAY_MS, 2 * HOUR_MS)), DAY)
+    return tmp_path
+
+
+SYMBOLS = ["AUSDT", "BUSDT", "CUSDT"]
+
+
+def assert_same_panel(found: Panel, expected: Panel, dtype: npt.DTypeLike = np.float64) -> None:
+    assert found.column_names == expected.column_names
+    for name in expected:
+        assert found[name].dtype == dtype
+        assert np.array_equal(found[name], expected[name].astype(dtype), equal_nan=True)
+    for name in ("mask", "reasons", "off_grid_counts", "open_time"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+
+
+@pytest.mark.usefixtures("cells_min")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("traded", [False, True])
+def test_what_is_written_to_the_callers_arrays_is_the_same_panel(
+    three: Path, dtype: type[np.floating], order: Literal["C", "F"], traded: bool
+) -> None:
+    names = ("close", "count")
+    with open_cache(three) as cache:
+        expected = cache.panel(SYMBOLS, "1h", *DATES, names, traded=traded)
+        # Full of what was there before: each cell is written.
+        out = {name: np.full((24, 3), 7.5, dtype, order=order) for name in names}
+        for _ in range(2):
+            panel = cache.panel(SYMBOLS, "1h", *DATES, names, traded=traded, out=out)
+            assert_same_panel(panel, expected, dtype)
+        for name in names:
+            assert np.shares_memory(panel[name], out[name])
+            assert not panel[name].flags.writeable
+            assert out[name].flags.writeable
+        assert_same_panel(cache.panel(SYMBOLS, "1h", *DATES, names, traded=traded, dtype=dtype), expected, dtype)
+
+
+def test_one_array_is_that_of_the_only_column_and_may_be_a_part_of_another(three: Path) -> None:
+    whole = np.full((24, 3, 2), -1.0)
+    with open_cache(three) as cache:
+        expected = cache.panel(SYMBOLS, "1h", *DATES, ("close", "open"))
+        cache.panel(SYMBOLS, "1h", *DATES, "close", out=whole[:, :, 0])
+        assert np.array_equal(whole[:, :, 0], expected.close, equal_nan=True)
+        assert (whole[:, :, 1] == -1).all()
+        out = {"close": whole[:, :, 0], "open": whole[:, :, 1]}
+        cache.panel(SYMBOLS, "1h", *DATES, ("close", "open"), out=out)
+    assert np.array_equal(whole[:, :, 1], expected.open, equal_nan=True)
+
+
+GOOD = np.zeros((24, 3))
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        ("close", {"out": np.zeros((3, 24))}, r"out for close has the shape \(3, 24\): expected \(24, 3\)"),
+        ("close", {"out": np.zeros((24, 3), np.int64)}, "is of type int64: expected float64 or float32"),
+        ("close", {"out": np.zeros((24, 3), ">f8")}, "is of type >f8: expected float64 or float32"),
+        ("close", {"out": GOOD, "dtype": np.float32}, "is of type float64: expected float32"),
+        ("close", {"out": np.broadcast_to(0.0, (24, 3))}, "is read-only: pass an array that may be written"),
+        ("close", {"out": {"close": [1.0]}}, "no array for close, but one list"),
+        ("close", {"out": {"open": GOOD}}, "out has arrays for open: expected close"),
+        ("close", {"out": {}}, "out has arrays for nothing: expected close"),
+        (("open", "close"), {"out": GOOD}, "one array, for the columns open, close: pass a mapping"),
+        (("open", "close"), {"out": {"open": GOOD, "close": GOOD}}, "the same memory for open and close"),
+        (("open", "close"), {"out": {"open": GOOD, "close": GOOD[::-1]}}, "the same memory for open and close"),
+        ("close", {"dtype": np.int64}, "no cells of type int64: expected float64 or float32"),
+        ("close", {"dtype": "number"}, "'number' is no type of cells"),
+        ("close_time", {"dtype": np.float32}, "close_time has more digits than float32"),
+    ],
+)
+def test_an_array_or_type_that_does_not_fit_is_refused_before_anything_is_written(
+    three: Path, columns: str | tuple[str, ...], options: dict[str, Any], message: str
+) -> None:
+    with open_cache(three) as cache, pytest.raises(PanelArrayError, match=message):
+        cache.panel(SYMBOLS, "1h", *DATES, columns, **options)
+    assert not GOOD.any()
+
+
+def test_a_segment_with_more_runs_than_are_kept_is_placed_all_the_same(tmp_path: Path) -> None:
+    """Every other minute of a day: as many runs as bars."""
+    series = SeriesKey.of("AUSDT", "1m")
+    opens = range(0, DAY_MS, 2 * MINUTE_MS)
+    put(tmp_path, make_table(series, opens), DAY)
+    with open_cache(tmp_path) as cache:
+        panels = [cache.panel("AUSDT", "1m", *DATES) for _ in range(2)]
+        closes = cache.read("AUSDT", "1m", start=DATES[0], end=DATES[1]).close
+    for panel in panels:
+        assert np.flatnonzero(panel.mask[:, 0]).tolist() == list(range(0, 1440, 2))
+        assert np.array_equal(panel.close[::2, 0], closes)
+        assert np.isnan(panel.close[1::2]).all()

@@ -144,9 +144,16 @@ def test_the_tail_is_what_a_walk_from_the_end_finds(runs: list[int], cuts: list[
         assert (0 if tail is None else tail.bar_count) == (count if count >= 24 else 0)
 
 
-def test_a_series_that_trades_costs_one_small_read(folder: CacheFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("quiet_end", "expected"),
+    [(0, {}), (1, {"close_time": 1, "volume": 512, "count": 512})],
+    ids=["the last row alone", "one block"],
+)
+def test_a_series_that_trades_costs_one_small_read(
+    folder: CacheFolder, monkeypatch: pytest.MonkeyPatch, quiet_end: int, expected: dict[str, int]
+) -> None:
     """However long the series is, and whatever was quiet in its middle."""
-    put(folder, [True, False] * 20_000 + [True])
+    put(folder, [True, False] * 20_000 + [True] + [False] * quiet_end)
     looked_at: list[tuple[str, int]] = []
 
     def column_of(some: MappedRows, name: str, series: SeriesKey) -> Column:
@@ -157,7 +164,7 @@ def test_a_series_that_trades_costs_one_small_read(folder: CacheFolder, monkeypa
     monkeypatch.setattr(untraded_tail, "column_of", column_of)
     assert find_untraded_tail(folder, HOURS) is None
     read = {name: count for name, count in looked_at if name != "open_time"}  # a view: looked up in one place
-    assert read == {"close_time": 1, "volume": 512, "count": 512}
+    assert read == expected
 
 
 def test_the_phantom_bars_of_waves_are_told_apart_everywhere(folder: CacheFolder, shared_data: Path) -> None:

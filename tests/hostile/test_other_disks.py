@@ -104,6 +104,21 @@ def unusual(folder: CacheFolder) -> list[Trouble]:
     return [finding.trouble for finding in verify_cache(folder)]
 
 
+def test_an_open_cache_sees_each_change_at_once(folder: CacheFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the clock says that the folder was left alone for an hour."""
+    monkeypatch.setattr("ckvd.cache.known_listings.now_ns", lambda: now_ms() * 1_000_000 + 3_600_000_000_000)
+    first, *_ = sorted(segment_paths(folder))
+    aside = folder.root / "aside"
+    series = BTCUSDT_1M if BTCUSDT_1M.symbol in first.parts else HOURS
+    with ckvd.open_cache(folder.root) as cache:
+        coverage = folder.segments(series)
+        for _ in range(20):
+            assert sorted(cache._listed(series)) == sorted(coverage)
+            first.rename(aside)
+            assert len(cache._listed(series)) == len(coverage) - 1
+            aside.rename(first)
+
+
 def test_bars_are_downloaded_read_packed_and_exported_as_on_the_usual_disk(
     folder: CacheFolder, usual: CacheFolder
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from ckvd.platforms import operating_system
 from ckvd.segment.atomic_file import atomic_write, flush_folder
+from support.disks import small_disk
 from support.locked import held_elsewhere
 from support.places import SOURCES
 from support.processes import fork, run_in_child
@@ -115,6 +116,14 @@ def test_the_table_of_mounts_names_what_is_mounted() -> None:
     table = operating_system.mount_table()
     assert table is not None
     assert "/proc" in {line.split(" ")[1] for line in table.splitlines()}
+
+
+@is_linux
+def test_only_disks_that_are_known_to_tell_of_changes_at_once_are_said_to(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "memory") as memory:
+        assert operating_system.has_prompt_folders(memory.stat().st_dev)
+    assert not operating_system.has_prompt_folders(Path("/proc").stat().st_dev)
+    assert not operating_system.has_prompt_folders(os.makedev(4095, 1))
 
 
 def test_no_other_module_asks_for_a_lock_or_a_flush() -> None:

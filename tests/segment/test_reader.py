@@ -17,6 +17,7 @@ from ckvd.errors import CacheError, SegmentCorruptError, SegmentError
 from ckvd.model.timespan import Span
 from ckvd.segment import SegmentReader, read_segment_header
 from ckvd.segment.layout import Encoding
+from ckvd.segment.reader import read_last_row
 from support import leaks
 from support.models import DAY_MS, MINUTE_MS
 from support.tables import (
@@ -147,6 +148,25 @@ def test_the_first_row_after_a_moment_is_found_however_far_from_the_guess(
             assert reader.rows.between(moment, 1000).start == sum(open_ms < moment for open_ms in opens)
 
 
+@given(uneven_times(), st.integers(0, 3), st.data())
+def test_runs_of_evenly_spaced_rows_are_found_whichever_part_was_asked_for_before(
+    tmp_path_factory: pytest.TempPathFactory, opens: list[int], runs_max: int, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "runs.ckvd"
+    write_segment(path, make_table(BTCUSDT_1M, opens), Span(0, 100_000))
+    row = st.integers(0, len(opens))
+    with SegmentReader(path) as reader, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ckvd.segment.reader._RUNS_MAX", 1 << 2 * runs_max)
+        for _ in range(data.draw(st.integers(1, 5))):
+            start, stop = sorted((data.draw(row), data.draw(row)))
+            step_ms = data.draw(st.sampled_from([1, 5]))
+            expected = [
+                at - start for at in range(start, stop) if at == start or opens[at] - opens[at - 1] != step_ms
+            ]
+            found = reader.rows.rows(start, stop).even_runs(step_ms)
+            assert found == tuple(expected) or (found is None and len(expected) > 1 << 2 * runs_max)
+
+
 # --- Lifetime of a view ------------------------------------------------------------------------------------
 
 
@@ -243,6 +263,35 @@ def test_a_header_read_alone_equals_that_of_the_reader(path: Path) -> None:
         assert reader.header == header
     assert header.span == HOUR
     assert (header.first_open_ms, header.last_open_ms) == (0, 59 * MINUTE_MS)
+
+
+@pytest.mark.parametrize("opens", [[0], [0, MINUTE_MS, 3 * MINUTE_MS], list(range(0, 1000 * MINUTE_MS, MINUTE_MS))])
+def test_the_last_row_read_alone_is_that_of_the_reader(tmp_path: Path, opens: list[int]) -> None:
+    """Stored columns, constant ones and regular close times."""
+    path = write_segment(tmp_path / "file", make_table(BTCUSDT_1M, opens), Span(0, 1000 * MINUTE_MS))
+    with SegmentReader(path) as reader:
+        names = [column.name for column in reader.header.columns]
+        header, cells = read_last_row(str(path), names)
+        assert header == reader.header
+        assert cells is not None
+        assert {name: cell.tolist() for name, cell in cells.items()} == {
+            name: reader[name][-1:].tolist() for name in names
+        }
+        assert {cell.dtype for cell in cells.values()} <= {np.dtype(kind) for kind in ("i8", "f8", "i2")}
+
+
+def test_a_segment_without_rows_has_no_last_one(tmp_path: Path) -> None:
+    path = write_segment(tmp_path / "file", make_table(BTCUSDT_1M, []), HOUR)
+    header, cells = read_last_row(str(path), ["volume"])
+    assert (header.row_count, cells) == (0, None)
+
+
+def test_a_last_row_of_a_file_that_is_cut_off_or_lacks_a_column_is_refused(path: Path) -> None:
+    with pytest.raises(SegmentCorruptError, match="it lacks the column base_volume"):
+        read_last_row(str(path), ["base_volume"])
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(SegmentCorruptError):
+        read_last_row(str(path), ["volume"])
 
 
 def test_a_header_longer_than_one_page_is_read_whole(tmp_path: Path) -> None:

@@ -26,3 +26,7 @@ class Block:
 
     def column(self, name: str, interval: Interval | None) -> Column | None:
         return self.table.columns.get(name)
+
+    def even_runs(self, step_ms: int) -> Sequence[int] | None:
+        opens = self.table.open_time.tolist()
+        return [row for row, open_ms in enumerate(opens) if not row or open_ms - opens[row - 1] != step_ms]

@@ -56,8 +56,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Series that a thread plans at a time: a hop to a thread takes as long as planning one.
-_PLANNED_TOGETHER: Final = 64
+# Series that a thread plans, or looks through, at a time: a hop to a thread takes as long as planning one.
+SERIES_TOGETHER: Final = 64
 
 
 class Download:
@@ -131,8 +131,8 @@ class Download:
     async def _plan_all(self, wanted: Sequence[Wanted], *, listing_worth: int) -> list[_Job]:
         """The series of which something is to be fetched, with their first plans."""
         jobs: list[_Job] = []
-        for first in range(0, len(wanted), _PLANNED_TOGETHER):
-            part = [_Job(one) for one in wanted[first : first + _PLANNED_TOGETHER]]
+        for first in range(0, len(wanted), SERIES_TOGETHER):
+            part = [_Job(one) for one in wanted[first : first + SERIES_TOGETHER]]
             await in_thread(self._plan_each, part)
             jobs += [job for job in part if job.periods]
         worth = [job for job in jobs if len(job.periods) >= listing_worth]

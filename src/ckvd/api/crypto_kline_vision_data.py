@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast, overload
 from ckvd.acquisition.completion import Completion
 from ckvd.acquisition.completion.scope import Scope, to_complete
 from ckvd.acquisition.derive import derive_klines
-from ckvd.acquisition.download import find_missing, pack_stored
+from ckvd.acquisition.download import SERIES_TOGETHER, find_missing, pack_stored
 from ckvd.acquisition.due import find_due, note_begun
 from ckvd.acquisition.planning import Wanted
 from ckvd.acquisition.report import CompletionReport, DownloadReport, Progress
@@ -563,8 +563,20 @@ class CryptoKlineVisionData(ConnectionHolder):
         for archive in report.failed:
             failed.setdefault(archive.series, []).append(archive)
 
+        def begin(one: Wanted) -> tuple[Completion, list[Span]] | None:
+            return self._begin(one, failed.get(one.series, ()), vision, rest, refresh=refresh)
+
+        # Mostly there is nothing to do, and a hop to a thread takes as long as finding that out.
+        done: set[SeriesKey] = set()
+        for first in range(0, len(wanted), SERIES_TOGETHER):
+            done |= await in_thread(_find_done, wanted[first : first + SERIES_TOGETHER], begin)
+
         async def complete(one: Wanted) -> CompletionReport:
-            completion = await self._complete(one, failed.get(one.series, ()), vision, rest, refresh=refresh)
+            begun = None if one.series in done else await in_thread(begin, one)
+            if begun is None:
+                completion = CompletionReport(one.series, 0, (), (), has_changed=False)
+            else:
+                completion = await begun[0].run(begun[1])
             progress.finish(one.series)
             return completion
 
@@ -575,7 +587,7 @@ class CryptoKlineVisionData(ConnectionHolder):
         await pack_stored(self.folder, whole, vision.limits)
         return whole
 
-    async def _complete(
+    def _begin(
         self,
         one: Wanted,
         failed: Sequence[ArchiveReport],
@@ -583,14 +595,14 @@ class CryptoKlineVisionData(ConnectionHolder):
         rest: RestDataClient | None,
         *,
         refresh: bool,
-    ) -> CompletionReport:
+    ) -> tuple[Completion, list[Span]] | None:
+        """The completion of a series, and what it leaves out; None where another process has the series locked."""
         rest = rest if schema_of(one.series).has_rest else None
         # An archive that was not fetched is left for the next call. So is a damaged one, unless the REST interface
         # may have its bars; bars that it lacks too are missing until the archive is repaired.
         series = one.series
         if any(isinstance(archive.error, CacheBusyError) for archive in failed):
-            # Its lock was waited for already.
-            return CompletionReport(series, 0, (), (), has_changed=False)
+            return None  # its lock was waited for already
         left = [
             archive.period.span for archive in failed if rest is None or isinstance(archive.error, NetworkError)
         ]
@@ -598,8 +610,7 @@ class CryptoKlineVisionData(ConnectionHolder):
         now_ms = self._clock()
         wanted = to_complete(one.span, read_grid(self.folder, series), now_ms)
         scope = Scope(series, wanted, self.folder, rest, now_ms, damaged, refresh)
-        completion = Completion(scope, vision.archives)
-        return await completion.run([*left, *one.left_out])
+        return Completion(scope, vision.archives), [*left, *one.left_out]
 
     async def refresh_universe(
         self, market: str, *, on_symbol: Callable[[int, int], None] | None = None
@@ -683,6 +694,19 @@ class CryptoKlineVisionData(ConnectionHolder):
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "offline" if self._offline else "open"
         return f"<CryptoKlineVisionData {str(self.folder.root)!r} {state}>"
+
+
+def _find_done(
+    wanted: Sequence[Wanted], begin: Callable[[Wanted], tuple[Completion, list[Span]] | None]
+) -> set[SeriesKey]:
+    """The series that need no completion, by what the cache has of them."""
+    done = set()
+    for one in wanted:
+        check_stop()
+        begun = begin(one)
+        if begun is None or begun[0].is_done(begun[1]):
+            done.add(one.series)
+    return done
 
 
 def _look(folder: CacheFolder, wanted: Sequence[Wanted], present_ms: int) -> DownloadReport:

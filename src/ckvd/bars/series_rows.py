@@ -34,6 +34,10 @@ class RowBlock(Protocol):
         """A column of shape (len(self),), or None if the block leaves it out."""
         ...
 
+    def even_runs(self, step_ms: int) -> Sequence[int] | None:
+        """The rows at which runs begin: each row of a run opens `step_ms` after the one before. None if many."""
+        ...
+
     @property
     def sources(self) -> Sequence[Source]:
         """Where the rows come from."""

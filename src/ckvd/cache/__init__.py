@@ -4,6 +4,7 @@ What every module needs:
 
 - `folder`: every name in a cache folder; lists series and segments.
 - `resolution`: which segment wins at each moment of a span. Pure.
+- `known_listings`: the listings of an open cache, made again when their folders have changed.
 - `open_segments`: opens segments by name while others change the series, and keeps them open between reads.
 
 Reading:

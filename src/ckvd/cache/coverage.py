@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from ckvd.cache.open_segments import look_again, read_named_header
 from ckvd.cache.resolution import is_answered, is_unfounded, resolve
 from ckvd.cache.rows import lacking_bars, read_grid
 from ckvd.errors import SegmentError
-from ckvd.model.grid import closed_part
+from ckvd.model.grid import Grid, closed_part
 from ckvd.model.provenance import Reason, narrow
 from ckvd.model.timespan import difference, union
+from ckvd.segment.reader import read_open_times
 
 if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
@@ -108,6 +111,35 @@ def uncovered_spans(folder: CacheFolder, series: SeriesKey, span: Span, now_ms: 
     """Which parts of a span are missing in the cache. Bars that are not closed yet are left out."""
     answered = [covered.span for covered in read_coverage(folder, series, span) if covered.is_answered]
     return difference([closed_part(span, read_grid(folder, series), now_ms)], answered)
+
+
+def has_every_bar(folder: CacheFolder, series: SeriesKey, span: Span) -> bool:
+    """Whether each bar of the grid is there that opens in a span, where the cache covers it, and no other.
+
+    It reads no more than the open times. Where the grid is known only from the bars, or has months, it is False.
+
+    Raises
+    ------
+    SegmentError, CacheError
+        See `read_named_header`.
+    """
+    grid = Grid.of(series.interval)
+    if grid.is_of_events or not grid.is_known or grid.step_ms is None:
+        return False
+    return look_again(folder, series, partial(_has_every_bar, folder, series, span, grid))
+
+
+def _has_every_bar(folder: CacheFolder, series: SeriesKey, span: Span, grid: Grid) -> bool:
+    for winner in resolve(span, folder.segments(series)):
+        header = read_named_header(folder, series, winner.segment)
+        expected = grid.opens(winner.span)
+        if header.row_count < len(expected):
+            return False
+        opens = read_open_times(f"{folder.series_text_path(series)}/{winner.segment.file_name}", header)
+        start, stop = opens.searchsorted((winner.span.start_ms, winner.span.end_ms))
+        if not np.array_equal(opens[start:stop], expected):
+            return False
+    return True
 
 
 def unavailable_spans_of(folder: CacheFolder, series: SeriesKey, span: Span) -> tuple[Span, ...]:

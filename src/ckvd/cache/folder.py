@@ -29,7 +29,7 @@ import stat
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ckvd.cache import fault_points
 from ckvd.cache.fault_points import Step
@@ -134,12 +134,15 @@ class Listing(list[SegmentName]):
         The folder of the series.
     inodes : dict of str to int
         The number of each file in the folder, as the folder has it. It cost no further system call.
+    resolved : tuple or None
+        For whoever reads the same span again and again: the last one, and what was found for it.
     """
 
-    __slots__ = ("inodes", "path")
+    __slots__ = ("inodes", "path", "resolved")
 
     path: str
     inodes: dict[str, int]
+    resolved: tuple[Any, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +174,12 @@ class CacheFolder:
 
     def series_path(self, series: SeriesKey) -> Path:
         """The folder of a series, in which its segments lie."""
-        return self.root / series.market / series.kind / series.symbol / series.folder_name
+        # One step, because each takes a Path of its own.
+        return self.root / f"{series.market}/{series.kind}/{series.symbol}/{series.folder_name}"
+
+    def series_text_path(self, series: SeriesKey) -> str:
+        """The folder of a series as text, which is joined and listed faster than a Path."""
+        return f"{self.root}/{series.market}/{series.kind}/{series.symbol}/{series.folder_name}"
 
     def segment_path(self, series: SeriesKey, name: SegmentName) -> Path:
         """The file of a segment."""
@@ -227,15 +235,14 @@ class CacheFolder:
         CacheError
             The folder cannot be listed.
         """
-        # A string is joined and listed faster than a Path, and this is the first step of every read.
-        path = f"{self.root}/{series.market}/{series.kind}/{series.symbol}/{series.folder_name}"
+        path = self.series_text_path(series)
         inodes = _scan(path)
         if len(inodes) > LISTING_ATOMIC_NAMES_MAX:
             # Listing a long folder takes several system calls. A segment that replaces others might be added where
             # the listing has been, and the others removed where it comes next. Two equal listings are complete.
             inodes = _scan_twice(path, inodes)
         listing = Listing([name for name in map(parse_segment_name, inodes) if name is not None])
-        listing.path, listing.inodes = path, inodes
+        listing.path, listing.inodes, listing.resolved = path, inodes, None
         return listing
 
     def statuses(self, series: SeriesKey, names: Iterable[SegmentName]) -> list[os.stat_result]:
@@ -246,7 +253,7 @@ class CacheFolder:
         CacheError
             The status of a file cannot be read.
         """
-        path = str(self.series_path(series))
+        path = self.series_text_path(series)
         found = []
         for name in names:
             try:

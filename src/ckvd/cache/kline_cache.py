@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from ckvd.bars.klines import Klines
 from ckvd.cache.folder import CacheFolder
+from ckvd.cache.known_listings import KnownListings
 from ckvd.cache.open_segments import OpenSegments, look_again, replaced_too_often
 from ckvd.cache.resolution import hull, resolve, unavailable_spans
 from ckvd.errors import IdentityError, NotCachedError
@@ -29,10 +30,13 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    import numpy.typing as npt
+
     from ckvd.bars.funding import Funding
     from ckvd.bars.metrics import Metrics
-    from ckvd.bars.panel import Panel
+    from ckvd.bars.panel import Panel, PanelArrays
     from ckvd.bars.series_rows import SeriesRows
+    from ckvd.cache.folder import Listing
     from ckvd.cache.resolution import Winner
     from ckvd.lifecycle import Resource
     from ckvd.model.life import LastTrade
@@ -71,6 +75,7 @@ class KlineCache(SyncBlock, AsyncBlock):
         require_verify(verify)
         self.folder = CacheFolder.at(root)
         self._verify: Verify = verify
+        self._listings = KnownListings(self.folder)
         self._open_segments: OpenSegments | None = OpenSegments(self.folder, verify=verify)
 
     def read(
@@ -289,6 +294,8 @@ class KlineCache(SyncBlock, AsyncBlock):
         kind: str = "klines",
         missing: Literal["raise", "ignore"] | None = None,
         traded: bool = False,
+        dtype: npt.DTypeLike | None = None,
+        out: PanelArrays | None = None,
     ) -> Panel:
         """Read columns of many symbols, or of the lives of a universe, onto one grid.
 
@@ -312,6 +319,12 @@ class KlineCache(SyncBlock, AsyncBlock):
         traded : bool
             Leave out bars that did not trade: their cells are NaN and their mask is False. The exchange goes on
             making flat bars of a contract after its settlement: see `Klines.traded`.
+        dtype : dtype, optional
+            `np.float32` for half of the memory; by default float64, or the type of `out`.
+        out : ndarray, or mapping of str to ndarray, optional
+            Arrays of shape (open times, symbols) to write the columns to, in place of new ones: a backtest that
+            goes on window by window uses the same memory again. One array is that of the only column. The panel's
+            columns are views of them. If an error is raised, what they hold is undefined.
 
         Returns
         -------
@@ -323,6 +336,8 @@ class KlineCache(SyncBlock, AsyncBlock):
         ------
         ColumnError
             The series have no such column, or with `traded` no trades.
+        PanelArrayError
+            `dtype` is neither float64 nor float32, or float32 for close times, or `out` does not fit the panel.
         NotCachedError, IdentityError, TimeError, SegmentError, CacheError
             See `read`.
         """
@@ -346,7 +361,8 @@ class KlineCache(SyncBlock, AsyncBlock):
             return self.read_series(key, part, missing=chosen)
 
         if start is not None and end is not None:
-            return build_panel(series, _cached_span(start, end), columns, read, traded=traded, lives=lives)
+            span = _cached_span(start, end)
+            return build_panel(series, span, columns, read, traded=traded, lives=lives, dtype=dtype, out=out)
         held = {key: self._held_part(key, start, end, chosen) for key in series}
         bars = [part for part in held.values() if part] or list(held.values())
         span = Span(min(part.start_ms for part in bars), max(part.end_ms for part in bars))
@@ -354,7 +370,7 @@ class KlineCache(SyncBlock, AsyncBlock):
         def read_held(key: SeriesKey, part: Span) -> Klines:
             return read(key, part.intersection(held[key]))
 
-        return build_panel(series, span, columns, read_held, traded=traded, lives=lives)
+        return build_panel(series, span, columns, read_held, traded=traded, lives=lives, dtype=dtype, out=out)
 
     def span_between(
         self,
@@ -496,13 +512,23 @@ class KlineCache(SyncBlock, AsyncBlock):
     ) -> tuple[list[Winner], tuple[Span, ...]]:
         if missing not in ("raise", "ignore"):
             raise ValueError(f'missing is "raise" or "ignore", not {missing!r}')
-        listing = self.folder.segments(series)
-        self._require_open().confirm(series, listing)
-        winners = resolve(span, listing)
-        uncovered = _uncovered(span, winners)
+        listing = self._listed(series)
+        resolved = listing.resolved
+        if resolved is None or resolved[0] != span:
+            winners = resolve(span, listing)
+            # One tuple, so that another thread has this one or the one before.
+            listing.resolved = resolved = span, winners, _uncovered(span, winners)
+        _, winners, uncovered = resolved
         if uncovered and missing == "raise":
             raise self._not_cached(series, span, uncovered)
         return winners, uncovered
+
+    def _listed(self, series: SeriesKey) -> Listing:
+        """The segments that a series has now. Those that are open are still what has their names."""
+        open_segments = self._require_open()
+        listing = self._listings.segments(series)
+        open_segments.confirm(series, listing)
+        return listing
 
     def _open_rows(self, series: SeriesKey, winner: Winner) -> MappedRows:
         rows = self._require_open().rows(series, winner.segment)
@@ -557,8 +583,7 @@ class KlineCache(SyncBlock, AsyncBlock):
         return look_again(self.folder, series, partial(self._held, series))
 
     def _held(self, series: SeriesKey) -> Span:
-        listing = self.folder.segments(series)
-        self._require_open().confirm(series, listing)
+        listing = self._listed(series)
         winners = resolve(hull(listing), listing)
         first = self._edge_ms(series, winners, 0)
         last = self._edge_ms(series, reversed(winners), -1)

@@ -151,7 +151,8 @@ def _candidates(folder: CacheFolder, series: Iterable[SeriesKey] | None) -> list
             places += [folder.root / UNIVERSE_FOLDER / market for market in Market]
         else:
             places = [folder.series_path(key) for key in series]
-            places += [folder.root / QUARANTINE_FOLDER / str(key) for key in series]
+            if is_folder(folder.root / QUARANTINE_FOLDER):
+                places += [folder.root / QUARANTINE_FOLDER / str(key) for key in series]
         for place in places:
             with contextlib.suppress(OSError):  # a finding of verification
                 found += _temporaries_in(place)

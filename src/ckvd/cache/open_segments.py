@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from ckvd.errors import CacheBusyError, SegmentCorruptError, shown
 from ckvd.model.table import fields_of
 from ckvd.platforms.operating_system import in_forked_children
-from ckvd.segment.reader import SegmentReader, read_segment_header
+from ckvd.segment.reader import SegmentReader, read_last_row, read_segment_header
 from ckvd.utils.config import CACHE_OPEN_SEGMENTS_MAX, CACHE_READ_ATTEMPTS_MAX, CACHE_STATUS_TRUST_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ckvd.cache.folder import CacheFolder, Listing, SegmentName
     from ckvd.model.market import SeriesKey
+    from ckvd.model.table import Column
     from ckvd.segment.checks import Verify
     from ckvd.segment.header import SegmentHeader
     from ckvd.segment.reader import MappedRows
@@ -95,6 +96,16 @@ def read_named_header(folder: CacheFolder, series: SeriesKey, name: SegmentName)
     return header
 
 
+def read_named_last_row(
+    folder: CacheFolder, series: SeriesKey, name: SegmentName, columns: Sequence[str]
+) -> dict[str, Column] | None:
+    """Read cells of the last row of a segment by its name: see `read_last_row`. Errors: see `open_named`."""
+    path = _path_of(folder, series, name)
+    header, cells = read_last_row(path, columns)
+    _require_name(header, path, series, name)
+    return cells
+
+
 def _require_name(header: SegmentHeader, path: str, series: SeriesKey, name: SegmentName) -> None:
     if header.span != name.span or header.revision != name.revision or not header.is_of(series):
         raise SegmentCorruptError(
@@ -112,7 +123,7 @@ def _path_of(folder: CacheFolder, series: SeriesKey, name: SegmentName) -> str:
 
 
 # Before Python 3.13 each map holds a file descriptor, of which a process has about a thousand.
-_OPEN_SEGMENTS_MAX: Final = CACHE_OPEN_SEGMENTS_MAX * (8 if sys.version_info >= (3, 13) else 1)
+_OPEN_SEGMENTS_MAX: Final = CACHE_OPEN_SEGMENTS_MAX * (32 if sys.version_info >= (3, 13) else 1)
 
 # What listings of FUSE have in place of an inode that is not known.
 _UNKNOWN_INODES: Final = frozenset({0, 0xFFFF_FFFF})
@@ -139,7 +150,9 @@ class OpenSegments:
     def __init__(self, folder: CacheFolder, *, verify: Verify = "never") -> None:
         self._folder = folder
         self._verify: Verify = verify
-        self._readers: OrderedDict[tuple[SeriesKey, SegmentName], SegmentReader] = OrderedDict()
+        # By series, so that a look at one does not take as long as there are others.
+        self._readers: dict[SeriesKey, dict[SegmentName, SegmentReader]] = {}
+        self._recent: OrderedDict[SegmentReader, tuple[SeriesKey, SegmentName]] = OrderedDict()
         # By the folder of a series: the inodes for which its open segments were last found current, and when.
         self._confirmed: dict[str, tuple[dict[str, int], float]] = {}
         self._lock = threading.Lock()
@@ -162,15 +175,16 @@ class OpenSegments:
         """
         now_s = time.monotonic()
         inodes, confirmed_s = self._confirmed.get(listing.path, (None, 0.0))
-        if listing.inodes == inodes and now_s - confirmed_s < CACHE_STATUS_TRUST_S:
+        is_same = listing.inodes is inodes or listing.inodes == inodes
+        if is_same and now_s - confirmed_s < CACHE_STATUS_TRUST_S:
             return
         with self._lock:
-            opened = [(key, reader) for key, reader in self._readers.items() if key[0] == series]
-        replaced = [(key, reader) for key, reader in opened if not reader.is_current()]
+            opened = list(self._readers.get(series, {}).items())
+        replaced = [(name, reader) for name, reader in opened if not reader.is_current()]
         with self._lock:
-            for key, reader in replaced:
-                if self._readers.get(key) is reader:
-                    del self._readers[key]
+            for name, reader in replaced:
+                if self._readers.get(series, {}).get(name) is reader:
+                    self._drop(reader)
             if _UNKNOWN_INODES.isdisjoint(listing.inodes.values()):
                 self._confirmed[listing.path] = listing.inodes, now_s
             else:  # no proof: each read looks at the files
@@ -188,38 +202,50 @@ class OpenSegments:
         ValueError
             The cache is closed.
         """
-        key = (series, name)
         with self._lock:
             self._require_open()
-            if (reader := self._readers.get(key)) is not None:
-                self._readers.move_to_end(key)
+            of_series = self._readers.get(series)
+            if of_series is not None and (reader := of_series.get(name)) is not None:
+                self._recent.move_to_end(reader)
                 return reader.rows
         # Outside the lock, so that other threads need not wait for the disk.
         opened = open_named(self._folder, series, name, verify=self._verify)
         try:
-            return self._keep(key, opened)
+            return self._keep(series, name, opened)
         except BaseException:
             opened.close()
             raise
 
-    def _keep(self, key: tuple[SeriesKey, SegmentName], opened: SegmentReader) -> MappedRows:
+    def _keep(self, series: SeriesKey, name: SegmentName, opened: SegmentReader) -> MappedRows:
         """Keep a reader for later, unless another thread opened the same segment first."""
-        surplus = None
+        surplus = []
         with self._lock:
             self._require_open()
-            reader = self._readers.get(key)
+            reader = self._readers.get(series, {}).get(name)
             if reader is not None and reader.is_same_file(opened):
-                rows, surplus = reader.rows, opened
+                rows = reader.rows
+                surplus.append(opened)
             else:
-                rows, surplus = opened.rows, reader
-                self._readers[key] = opened
-                self._readers.move_to_end(key)
-                if len(self._readers) > _OPEN_SEGMENTS_MAX:
-                    surplus = self._readers.popitem(last=False)[1]
+                rows = opened.rows
+                if reader is not None:
+                    surplus.append(self._drop(reader))
+                self._readers.setdefault(series, {})[name] = opened
+                self._recent[opened] = series, name
+                if len(self._recent) > _OPEN_SEGMENTS_MAX:
+                    surplus.append(self._drop(next(iter(self._recent))))
                 self._distrust(opened)
-        if surplus is not None:
-            surplus.close()
+        for one in surplus:
+            one.close()
         return rows
+
+    def _drop(self, reader: SegmentReader) -> SegmentReader:
+        """Forget a reader that is kept; whoever calls this has the lock, and closes it."""
+        series, name = self._recent.pop(reader)
+        of_series = self._readers[series]
+        del of_series[name]
+        if not of_series:
+            del self._readers[series]
+        return reader
 
     def _distrust(self, opened: SegmentReader) -> None:
         """Forget the listing that was confirmed, if it has another file under this name."""
@@ -236,8 +262,8 @@ class OpenSegments:
         """Release every segment that no array uses. Closing twice does nothing."""
         with self._lock:
             self._is_closed = True
-            readers, self._readers = self._readers, OrderedDict()
-        for reader in readers.values():
+            readers, self._recent, self._readers = self._recent, OrderedDict(), {}
+        for reader in readers:
             reader.close()
 
     def renew_lock(self) -> None:

@@ -89,6 +89,8 @@ def is_unfounded(header: SegmentHeader) -> bool:
 
 def unavailable_spans(winners: Sequence[Winner], parts: Sequence[MappedRows]) -> tuple[Span, ...]:
     """Where the segment that wins only records that bars were unavailable."""
+    if all(rows.header.row_count for rows in parts):
+        return ()  # as mostly, and this is a part of every read
     return union(
         winner.span
         for winner, rows in zip(winners, parts, strict=True)

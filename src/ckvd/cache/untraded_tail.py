@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from ckvd.cache.open_segments import look_again, open_named
+from ckvd.cache.open_segments import look_again, open_named, read_named_last_row
 from ckvd.cache.resolution import hull, resolve
 from ckvd.cache.rows import column_of
 from ckvd.concurrency.stopping import check_stop
@@ -157,9 +157,11 @@ def _end_of(folder: CacheFolder, series: SeriesKey, winners: Sequence[Winner]) -
     last_traded_ms: int | None = None
     for winner in reversed(winners):
         try:
-            with open_named(folder, series, winner.segment) as reader:
-                # No view of the segment outlives this call, so that its map is closed at once.
-                end = _read_end(reader.rows.between(winner.span.start_ms, winner.span.end_ms), series)
+            end = _read_traded_end(folder, series, winner)
+            if end is None:
+                with open_named(folder, series, winner.segment) as reader:
+                    # No view of the segment outlives this call, so that its map is closed at once.
+                    end = _read_end(reader.rows.between(winner.span.start_ms, winner.span.end_ms), series)
         except (CacheError, SegmentError):
             break  # verification tells why it cannot be read
         if end is None:
@@ -180,6 +182,17 @@ class _End(NamedTuple):
     untraded_count: int
     untraded_ms: int | None
     traded_ms: int | None
+
+
+def _read_traded_end(folder: CacheFolder, series: SeriesKey, winner: Winner) -> _End | None:
+    """The end of a segment whose last bar traded, as mostly; None where all of its rows have to be looked at."""
+    if winner.span.end_ms != winner.segment.span.end_ms:
+        return None
+    last = read_named_last_row(folder, series, winner.segment, ("volume", "count", "close_time"))
+    if last is None or not traded_bars(last["volume"], last["count"])[0]:
+        return None
+    open_ms = int(last["open_time"][0])
+    return _End(int(last["close_time"][0]) + 1, 0, None, open_ms) if open_ms in winner.span else None
 
 
 def _read_end(rows: MappedRows, series: SeriesKey) -> _End | None:

@@ -208,7 +208,7 @@ def _summarise_once(folder: CacheFolder, series: SeriesKey) -> SeriesSummary:
     segments = folder.segments(series)
     coverage = union(name.span for name in segments)
     winners = [winner for span in coverage for winner in resolve(span, segments)]
-    place = str(folder.series_path(series))
+    place = folder.series_text_path(series)
     paths = {name: f"{place}/{name.file_name}" for name in segments}
     headers = _read_headers(paths, {winner.segment for winner in winners})
     provisional = []

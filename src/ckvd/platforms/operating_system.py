@@ -126,3 +126,30 @@ def mount_table() -> str | None:
             return file.read()
     except OSError:
         return None
+
+
+# Of these the time of change of a folder tells at once of each change of its names, whoever made it. Disks on a
+# network may tell of it a minute later; of FUSE it depends on the program behind it.
+_PROMPT_FILE_SYSTEMS: Final = frozenset((b"ext2", b"ext3", b"ext4", b"xfs", b"f2fs", b"bcachefs", b"zfs", b"tmpfs"))
+
+
+def has_prompt_folders(device: int) -> bool:
+    """Whether the time of change of a folder on a device is a new one as soon as a name in it is made or removed.
+
+    False where the system does not say what is mounted there.
+
+    Parameters
+    ----------
+    device : int
+        The number that the status of a file on it has.
+    """
+    wanted = f"{os.major(device)}:{os.minor(device)}".encode()
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:  # noqa: PTH123  (no pathlib)
+            for line in file:
+                mount, _, file_system = line.partition(b" - ")
+                if mount.split(b" ", 3)[2] == wanted:
+                    return file_system.split(b" ", 1)[0] in _PROMPT_FILE_SYSTEMS
+    except OSError:
+        pass
+    return False

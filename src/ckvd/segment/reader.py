@@ -19,7 +19,7 @@ import os
 import sys
 import warnings
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -35,7 +35,7 @@ from ckvd.utils.async_cleanup import direct_file_cleanup, give_back
 from ckvd.utils.config import SEGMENT_PAGE_NBYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -52,8 +52,29 @@ _UNTRACKED: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3
 _HUGE_PAGE_NBYTES: Final = 2 << 20
 # A bar is first searched for within this many rows of where it would be if no bars were missing.
 _SEARCH_REACH_ROWS: Final = 1024
+# Runs of evenly spaced rows that are kept for each open segment. In a year of 1m there are mostly fewer than ten.
+_RUNS_MAX: Final = 64
+_ONE_RUN: Final = (0,)
 
 _Result = TypeVar("_Result")
+
+
+class _Runs(NamedTuple):
+    """Rows of a segment from `start` on and before `stop`, and those among them that do not open one step later."""
+
+    start: int
+    stop: int
+    step_ms: int
+    breaks: tuple[int, ...]
+
+
+class _EvenRows:
+    """What was found of the open times of an open segment. It is replaced as a whole: threads may share it."""
+
+    __slots__ = ("found",)
+
+    def __init__(self) -> None:
+        self.found = _Runs(0, 0, 0, ())
 
 
 class MappedRows:
@@ -70,13 +91,22 @@ class MappedRows:
         The first row, and the one after the last, counted from the beginning of the segment.
     """
 
-    __slots__ = ("_buffer", "header", "start", "stop")
+    __slots__ = ("_buffer", "_even", "header", "start", "stop")
 
-    def __init__(self, header: SegmentHeader, buffer: npt.NDArray[np.uint8], start: int, stop: int) -> None:
+    def __init__(
+        self,
+        header: SegmentHeader,
+        buffer: npt.NDArray[np.uint8],
+        start: int,
+        stop: int,
+        even: _EvenRows | None = None,
+    ) -> None:
         self.header = header
         self._buffer = buffer
         self.start = start
         self.stop = stop
+        # All rows of a segment share what was found of its open times.
+        self._even = _EvenRows() if even is None else even
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -93,7 +123,7 @@ class MappedRows:
 
     def rows(self, start: int, stop: int) -> MappedRows:
         """Some of these rows, counted from the first one here."""
-        return MappedRows(self.header, self._buffer, self.start + start, self.start + stop)
+        return MappedRows(self.header, self._buffer, self.start + start, self.start + stop, self._even)
 
     def between(self, start_ms: int, end_ms: int) -> MappedRows:
         """The rows that open from `start_ms` on and before `end_ms`.
@@ -124,6 +154,32 @@ class MappedRows:
             if starts_before and (high == row_count or open_time[high] >= moment_ms):
                 return low + int(open_time[low:high].searchsorted(moment_ms))
             reach *= 8
+
+    def even_runs(self, step_ms: int) -> tuple[int, ...] | None:
+        """The rows at which runs begin: within a run, each row opens `step_ms` after the one before.
+
+        What was found is kept as long as the segment is open: asking again reads no open times.
+
+        Returns
+        -------
+        tuple of int, or None
+            Ascending, counted from the first row here, which is one of them. None if there are too many.
+        """
+        known = self._even.found
+        if not (known.start <= self.start and self.stop <= known.stop and known.step_ms == step_ms):
+            open_time = self.stored("open_time")
+            if open_time is None:
+                return ()
+            breaks = np.flatnonzero(open_time[1:] - open_time[:-1] != step_ms)
+            if len(breaks) >= _RUNS_MAX:
+                return None
+            known = _Runs(self.start, self.stop, step_ms, tuple((breaks + (self.start + 1)).tolist()))
+            self._even.found = known
+        if self.start == self.stop:
+            return ()
+        if not known.breaks:
+            return _ONE_RUN
+        return (0, *(row - self.start for row in known.breaks if self.start < row < self.stop))
 
     def give_back(self) -> None:
         """Tell the kernel that the memory of the whole segment is not needed for now.
@@ -186,7 +242,7 @@ class CheckedRows(MappedRows):
     __slots__ = ("_checks", "_path")
 
     def __init__(self, rows: MappedRows, path: str, checks: ColumnChecks) -> None:
-        super().__init__(rows.header, rows._buffer, rows.start, rows.stop)  # noqa: SLF001  (a subclass)
+        super().__init__(rows.header, rows._buffer, rows.start, rows.stop, rows._even)  # noqa: SLF001  (a subclass)
         self._path = path
         self._checks = checks
 
@@ -248,6 +304,7 @@ class SegmentReader(SyncBlock, AsyncBlock):
             self.header, self._map, self._version = _open(self.path, _map_segment)
             self._checks = checks_of(self._version, changed_ns=self._version[1], opened_ns=opened_ns)
         self._buffer = np.frombuffer(self._map, np.uint8)
+        self._even = _EvenRows()
 
     @property
     def inode(self) -> int:
@@ -280,7 +337,7 @@ class SegmentReader(SyncBlock, AsyncBlock):
         """All rows. Raises ValueError if the reader is closed."""
         if self._buffer is None:
             raise ValueError(f"{self.path}: the reader is closed")
-        rows = MappedRows(self.header, self._buffer, 0, self.header.row_count)
+        rows = MappedRows(self.header, self._buffer, 0, self.header.row_count, self._even)
         return rows if self._checks is None else CheckedRows(rows, self.path, self._checks)
 
     @property
@@ -372,6 +429,52 @@ def read_open_times(path: str, header: SegmentHeader) -> Times:
     return np.frombuffer(content, np.int64)
 
 
+def read_last_row(path: str, names: Sequence[str]) -> tuple[SegmentHeader, dict[str, Column] | None]:
+    """Read the header of a segment and some cells of its last row: cheaper than mapping the file.
+
+    Parameters
+    ----------
+    path : str
+    names : sequence of str
+        Columns that the segment has, stored or not.
+
+    Returns
+    -------
+    header : SegmentHeader
+    cells : dict of str to ndarray of shape (1,), or None
+        None if there is no row.
+
+    Raises
+    ------
+    FileNotFoundError, CacheError, SegmentError
+        See `SegmentReader`.
+    """
+
+    def read(descriptor: int, path: str, status: os.stat_result) -> tuple[SegmentHeader, dict[str, Column] | None]:
+        header = _read_header(descriptor, path, status)
+        if not header.row_count:
+            return header, None
+        # The open time first: regular close times are computed from it.
+        cells: dict[str, Column] = {}
+        for name in ("open_time", *names):
+            column = header.column(name)
+            if column is None:
+                raise SegmentCorruptError(path, f"it lacks the column {name}")
+            if column.encoding is Encoding.CONSTANT:
+                cells[name] = np.full(1, column.constant_value)
+            elif column.encoding is Encoding.STORED:
+                itemsize = column.dtype.itemsize
+                content = os.pread(descriptor, itemsize, column.offset + (header.row_count - 1) * itemsize)
+                if len(content) != itemsize:
+                    raise SegmentCorruptError(path, f"truncated: its last {name} is not there")
+                cells[name] = np.frombuffer(content, column.dtype)
+            else:
+                cells[name] = regular_close_times(cells["open_time"], header.series.bar_interval)
+        return header, cells
+
+    return _open(path, read)
+
+
 def _version_of(status: os.stat_result) -> tuple[int, ...]:
     """What tells a file from every other one, and from itself after a change."""
     return status.st_ino, status.st_ctime_ns, status.st_size, status.st_dev
@@ -422,4 +525,4 @@ def _read_header(descriptor: int, path: str, status: os.stat_result) -> SegmentH
 
 
 # A worker opens the same segments again and again. Equal bytes need to be checked and decoded only once.
-_decode_header: Final = lru_cache(maxsize=1024)(decode_header)
+_decode_header: Final = lru_cache(maxsize=4096)(decode_header)

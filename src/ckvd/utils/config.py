@@ -65,6 +65,10 @@ CACHE_OPEN_SEGMENTS_MAX: Final = 128
 # For so long the inodes of a listing alone tell that open segments still have their names. Then their status is
 # looked at again.
 CACHE_STATUS_TRUST_S: Final = 0.1
+# Names in the listings that a KlineCache keeps while their folders are unchanged: some 30 MB.
+CACHE_KNOWN_NAMES_MAX: Final = 1 << 17
+# For so long it is believed what kind of file system a device has.
+CACHE_DEVICE_TRUST_S: Final = 1.0
 # How often a read is tried in a race with writers.
 CACHE_READ_ATTEMPTS_MAX: Final = 16
 # How often the completion of a span is tried if others change the span meanwhile.

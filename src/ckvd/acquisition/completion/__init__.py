@@ -58,6 +58,18 @@ class Completion:
         self._healing = Healing(scope, archives, reasons)
         self._errors: list[CkvdError] = []
 
+    def is_done(self, excluded: Sequence[Span]) -> bool:
+        """Whether `run` would find nothing to do. It asks nobody, and changes nothing; to be called in a thread.
+
+        Where the cache cannot be read it is False: running it says why.
+        """
+        try:
+            return self._tail.is_filled(excluded) and self._healing.is_whole(excluded)
+        except FATAL_ERRORS:
+            raise
+        except CkvdError:
+            return False
+
     async def run(self, excluded: Sequence[Span]) -> CompletionReport:
         """Complete the series.
 

@@ -17,7 +17,7 @@ from ckvd.acquisition.completion.scope import Completed, impossible_times, inner
 from ckvd.acquisition.completion.shortfalls import Shortfall, find_shortfalls, join_requests, provisional_recheck_ms
 from ckvd.acquisition.ingest import fetch_table
 from ckvd.bars.series_rows import SeriesRows
-from ckvd.cache.coverage import read_coverage
+from ckvd.cache.coverage import has_every_bar, read_coverage
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.cache.resolution import resolve
 from ckvd.cache.rows import read_contents, read_grid
@@ -135,11 +135,14 @@ class Healing:
     async def shortfalls(self, excluded: Sequence[Span], within: Sequence[Span]) -> list[Shortfall]:
         """The shortfalls that not every source was asked for: those that overlap `within`, and not `excluded`."""
         found = await in_thread(self._find_shortfalls)
-        return [
-            shortfall
-            for shortfall in found
-            if any(map(shortfall.span.overlaps, within)) and not any(map(shortfall.span.overlaps, excluded))
-        ]
+        return [shortfall for shortfall in _not_in(excluded, found) if any(map(shortfall.span.overlaps, within))]
+
+    def is_whole(self, excluded: Sequence[Span]) -> bool:
+        """Whether there is no shortfall to look up. It asks nobody; to be called in a thread."""
+        scope = self._scope
+        # Without a gap there is no shortfall, whatever its reason would be.
+        is_full = has_every_bar(scope.folder, scope.series, scope.span)
+        return is_full or not _not_in(excluded, self._find_shortfalls())
 
     def _find_shortfalls(self) -> tuple[Shortfall, ...]:
         series, wanted, now_ms = self._scope.series, self._scope.span, self._scope.now_ms
@@ -319,6 +322,10 @@ def _without_known(table: KlineTable, known: Times) -> KlineTable:
     """The settlements of a table that are none of the known ones."""
     is_new = ~np.isin(settled_times(table.open_time), settled_times(known))
     return replace(table, columns={name: column[is_new] for name, column in table.columns.items()})
+
+
+def _not_in(excluded: Sequence[Span], shortfalls: Sequence[Shortfall]) -> list[Shortfall]:
+    return [shortfall for shortfall in shortfalls if not any(map(shortfall.span.overlaps, excluded))]
 
 
 def _covered_parts(coverage: Sequence[Covered]) -> tuple[Span, ...]:

@@ -59,6 +59,12 @@ class Tail:
         self.open_from_ms: int | None = None
         self.beyond_archives: list[Absence] = []
 
+    def is_filled(self, excluded: Sequence[Span]) -> bool:
+        """Whether `spans_to_fill` would find nothing. It asks nobody; to be called in a thread."""
+        uncovered = self._find_uncovered()
+        unlisted = self._unlisted if self._scope.rest is None else ()
+        return not difference([*uncovered, *unlisted], excluded)
+
     async def spans_to_fill(self, excluded: Sequence[Span]) -> list[Span]:
         """The uncovered spans, cut so that each is stored by itself; `excluded` is left out.
 
