@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NAMES = (
     *("decode", "ingest", "read", "scan", "panel", "growth", "universe", "funding", "resample", "append"),
-    *("update", "sharing", "release", "import_time"),
+    *("update", "sharing", "release", "import_time", "command"),
 )
 
 
