@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,6 +63,16 @@ def test_years_of_single_months_become_one_segment() -> None:
 def test_a_day_after_five_years_is_left_alone() -> None:
     assert plan_packing(inputs_of([2_600_000, 1440])) == ()
     assert plan_packing(inputs_of([2_600_000, *[1440] * (PACK_GROWTH_MIN - 1)])) == ()
+
+
+def test_what_was_just_stored_is_merged_whatever_it_grows_and_with_nothing_older() -> None:
+    year = inputs_of([1_000_000, *[100_000] * 4, 3_000])
+    fresh = [replace(item, is_fresh=number > 0) for number, item in enumerate(year)]
+    assert plan_packing(year) == ()
+    assert [len(merge.inputs) for merge in plan_packing(fresh)] == [5]
+    # Also where an older one lies between.
+    fresh[3] = year[3]
+    assert [len(merge.inputs) for merge in plan_packing(fresh)] == [2, 2]
 
 
 def test_days_after_five_years_are_merged_among_themselves() -> None:

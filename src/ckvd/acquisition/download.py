@@ -269,16 +269,19 @@ async def pack_stored(folder: CacheFolder, report: DownloadReport, limits: Inges
     A series that another process is changing, or that the disk has no room for, stays as it is: its
     bars are stored.
     """
+    stored: dict[SeriesKey, list[Span]] = {}
+    for archive in report.stored:
+        stored.setdefault(archive.series, []).append(archive.period.span)
 
     async def pack(series: SeriesKey) -> None:
         try:
-            await in_thread(pack_series, folder, series)
+            await in_thread(pack_series, folder, series, fresh=union(stored.get(series, ())))
         except CacheBusyError as error:
             logger.info("%s; a later download will pack it", error)
         except CacheError as error:
             logger.warning("everything is stored, but not packed: %s", error)
 
-    changed = {archive.series for archive in report.stored}
+    changed = set(stored)
     changed |= {completion.series for completion in report.completions if completion.has_changed}
     await run_bounded(pack, sorted(changed), count=limits.threads)
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder, SegmentName
     from ckvd.model.market import SeriesKey
     from ckvd.model.table import Column
+    from ckvd.model.timespan import Span
     from ckvd.segment.layout import ColumnLayout
     from ckvd.segment.reader import MappedRows
 
@@ -83,7 +84,9 @@ def survey_packing(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool 
     return PackReport(series, merges, removed=removed, removed_nbytes=folder.nbytes_of(series, removed))
 
 
-def pack_series(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool = False) -> PackReport:
+def pack_series(
+    folder: CacheFolder, series: SeriesKey, *, is_thorough: bool = False, fresh: Sequence[Span] = ()
+) -> PackReport:
     """Merge segments as planned, and remove those that are superseded.
 
     This is safe at any time: readers and writers need not stop. Arrays that view a removed segment stay valid.
@@ -94,6 +97,8 @@ def pack_series(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool = F
     series : SeriesKey
     is_thorough : bool
         See `plan_packing`.
+    fresh : sequence of Span
+        What was just stored: segments that lie within are fresh, see `PackInput`. Disjoint and in order.
 
     Returns
     -------
@@ -111,7 +116,8 @@ def pack_series(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool = F
     store = SeriesStore(folder, series)
     refusals: list[str] = []
     packed: list[SegmentName] = []
-    merges = plan_packing(_read_inputs(folder, series, folder.segments(series)), is_thorough=is_thorough)
+    inputs = _read_inputs(folder, series, folder.segments(series), fresh)
+    merges = plan_packing(inputs, is_thorough=is_thorough)
     for merge in merges:
         try:
             made = merge_segments(store, merge)
@@ -143,7 +149,9 @@ def pack_series(folder: CacheFolder, series: SeriesKey, *, is_thorough: bool = F
     return PackReport(series, merges, tuple(packed), removed, removed_nbytes, tuple(refusals))
 
 
-def _read_inputs(folder: CacheFolder, series: SeriesKey, segments: Sequence[SegmentName]) -> list[PackInput]:
+def _read_inputs(
+    folder: CacheFolder, series: SeriesKey, segments: Sequence[SegmentName], fresh: Sequence[Span] = ()
+) -> list[PackInput]:
     inputs = []
     for winner in resolve(hull(segments), segments):
         try:
@@ -156,7 +164,8 @@ def _read_inputs(folder: CacheFolder, series: SeriesKey, segments: Sequence[Segm
             # Gone, or damaged: either way there is nothing to pack.
             inputs.append(PackInput(winner, 0, is_closed=False))
         else:
-            inputs.append(PackInput(winner, row_count, is_closed))
+            is_fresh = any(span.covers(winner.span) for span in fresh)
+            inputs.append(PackInput(winner, row_count, is_closed, is_fresh))
     return inputs
 
 

@@ -4,7 +4,8 @@ Closed history is merged, so that years of a series are one view, while the newe
 merged when the result is `PACK_GROWTH_MIN` times as long as the longest of them, and has at most `PACK_ROWS_MAX`
 rows. So the segment of a bar grows at least that much each time the bar is copied: years that are fetched at once
 are copied once, and bars that come day by day about three times in all. Appending a day to five years never copies
-the five years. The last merge, to more than half of the maximum, may grow less, because none follows.
+the five years. The last merge, to more than half of the maximum, may grow less, because none follows. Neighbours
+that one download has stored are merged whatever they grow: they are copied for the first time.
 """
 
 from __future__ import annotations
@@ -41,11 +42,14 @@ class PackInput:
         Bars that open in the span of the winner.
     is_closed : bool
         Whether nothing in it will be fetched again, so that it may go into one segment with years of others.
+    is_fresh : bool
+        Whether it was just stored, and never copied.
     """
 
     winner: Winner
     row_count: int
     is_closed: bool
+    is_fresh: bool = False
 
     @property
     def span(self) -> Span:
@@ -107,13 +111,15 @@ def _worthwhile_count(run: Sequence[PackInput], *, is_thorough: bool) -> int:
     growth_min, last_growth_min = (1, 1) if is_thorough else (PACK_GROWTH_MIN, PACK_LAST_GROWTH_MIN)
     rows = size = longest = 0
     count = 1
+    are_fresh = True
     for position, item in enumerate(run):
         rows += item.row_count
         if rows > PACK_ROWS_MAX:
             break
         size += item.row_count + PACK_SEGMENT_COST_ROWS
         longest = max(longest, item.row_count + PACK_SEGMENT_COST_ROWS)
-        growth = last_growth_min if 2 * rows >= PACK_ROWS_MAX else growth_min
+        are_fresh &= item.is_fresh
+        growth = 1 if are_fresh else last_growth_min if 2 * rows >= PACK_ROWS_MAX else growth_min
         if size >= growth * longest:
             count = position + 1
     return count
