@@ -25,12 +25,13 @@ from ckvd.model.calendar import Cadence
 from ckvd.model.provenance import Origin, Source, narrow
 from ckvd.model.table import KlineTable, join_tables, rows_within
 from ckvd.model.timespan import Span, difference
-from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX, REPORT_EXAMPLES_MAX
+from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX, INGEST_GROUP_NBYTES_MAX, REPORT_EXAMPLES_MAX
 from ckvd.vision.source import AbsentArchive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+    from typing import BinaryIO
 
     from ckvd.acquisition.limits import IngestLimits
     from ckvd.cache.coverage import Covered
@@ -69,14 +70,15 @@ def read_archives(
     list of ReadArchive or ArchiveError
         For each archive its bars, or why it cannot be used.
     """
-    contents = [_read_and_remove(fetched) for fetched in archives]
-    readable = [
-        (fetched, content)
-        for fetched, content in zip(archives, contents, strict=True)
-        if not isinstance(content, ArchiveError)
-    ]
-    expected = [expected_of(fetched.name) for fetched, _ in readable]
-    decoded = iter(decode_archives([content for _, content in readable], expected, workspace))
+    with contextlib.ExitStack() as files:
+        contents = [_read_or_open(fetched, files) for fetched in archives]
+        readable = [
+            (fetched, content)
+            for fetched, content in zip(archives, contents, strict=True)
+            if not isinstance(content, ArchiveError)
+        ]
+        expected = [expected_of(fetched.name) for fetched, _ in readable]
+        decoded = iter(decode_archives([content for _, content in readable], expected, workspace))
     outcomes = [content if isinstance(content, ArchiveError) else next(decoded) for content in contents]
     return [
         outcome if isinstance(outcome, ArchiveError) else ReadArchive(_source_of(fetched, outcome), outcome.table)
@@ -84,10 +86,12 @@ def read_archives(
     ]
 
 
-def _read_and_remove(fetched: FetchedArchive) -> bytes | ArchiveError:
+def _read_or_open(fetched: FetchedArchive, files: contextlib.ExitStack) -> bytes | BinaryIO | ArchiveError:
+    """Read an archive, or open it if it is long, and remove its name where it is temporary."""
     check_stop()
     try:
-        return fetched.read_bytes()
+        is_long = fetched.nbytes > INGEST_GROUP_NBYTES_MAX
+        return files.enter_context(fetched.open()) if is_long else fetched.read_bytes()
     except ArchiveError as error:
         return error
     finally:

@@ -18,8 +18,9 @@ five limits on its way from the source to the cache, and holds each until it has
 5. **group**: archives of one series that a thread decodes and stores together: they are parsed as one text, and
    those that follow on each other become one segment, with one flush to disk.
 
-So the memory of an ingest is bounded by threads: each holds the ZIPs of one group, their text (some five times as
-long) and their columns. An archive longer than the group's bytes is a group of its own. The disk is bounded by the
+So the memory of an ingest is bounded by threads: each holds the ZIPs of one group, a block of their text (1 MiB)
+and their columns, which are 96 bytes a bar. An archive longer than the group's bytes is a group of its own, and is
+read from its file as it is parsed: a month of 1s has 2.7 million bars, in 257 MB. The disk is bounded by the
 backlog. Packing after a download uses the same number of threads, when the others have ended.
 """
 

@@ -37,9 +37,9 @@ ARCHIVE_ROWS_FACTOR_MAX: Final = 4
 ARCHIVE_ROW_NBYTES_MAX: Final = 400
 # A longer line is no row.
 ARCHIVE_LINE_NBYTES_MAX: Final = 4096
-# Line ends are searched in blocks of this size. Rows are parsed in a fraction of it, which fits the second-level
-# cache.
-PARSE_BLOCK_NBYTES: Final = 2 << 20
+# Text is inflated into blocks of this size and parsed there. With what parsing makes of it, a block fits the
+# second-level cache.
+TEXT_BLOCK_NBYTES: Final = 1 << 20
 # How many open times a report lists. It counts all of them.
 REPORT_EXAMPLES_MAX: Final = 1000
 # Bars without a trade at the end of a series are reported if they last so long. Bars of an illiquid pair, or of a
