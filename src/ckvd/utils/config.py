@@ -24,6 +24,10 @@ FORCED_GC_ADVANCE_S: Final = 0.05
 
 # Seconds that leaving waits for work in threads, which was told to stop, to end the step at hand.
 THREAD_STOP_TIMEOUT_S: Final = 0.5
+# Seconds that a child process has to end in order, and again after it was killed.
+PROCESS_STOP_TIMEOUT_S: Final = 0.3
+# Whoever waits for a child process looks so often whether he was told to stop.
+PROCESS_WAIT_S: Final = 0.05
 
 # --- Identity ----------------------------------------------------------------------------------------------
 SYMBOL_LENGTH_MAX: Final = 64
@@ -78,6 +82,10 @@ INGEST_GROUP_NBYTES_MAX: Final = 4 << 20
 # them. Small ones wait for others of their series.
 INGEST_BACKLOG_ARCHIVES_MAX: Final = 192
 INGEST_BACKLOG_NBYTES_MAX: Final = 512 << 20
+# Archives of so many bytes in all are worth processes of their own. Each takes a quarter of a second to start.
+INGEST_PROCESSES_NBYTES_MIN: Final = 32 << 20
+# At most so many processes, whatever number of processors there is.
+INGEST_PROCESSES_MAX: Final = 16
 # Bytes of an archive for each of its bars: mostly 30 to 60.
 ARCHIVE_BAR_NBYTES: Final = 60
 # Daily archives of a mirror in a folder that are read in one batch.
