@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckvd.decode import unzip
-from ckvd.decode.unzip import find_csv, unzip_csv
+from ckvd.decode.unzip import find_csv
 from ckvd.errors import ArchiveError
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
@@ -72,7 +72,7 @@ def at_most_two_megabytes() -> Iterator[None]:
 
 
 def unzipped(content: bytes | memoryview, name: ArchiveName = NAME, *, nbytes_max: int = 1 << 30) -> bytes:
-    return unzip_csv(content, name.series, name.file_name, nbytes_max=nbytes_max)
+    return find_csv(content, name.series, name.file_name, nbytes_max=nbytes_max).read()
 
 
 def refusal(content: bytes, name: ArchiveName = NAME) -> str:

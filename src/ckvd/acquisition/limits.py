@@ -109,8 +109,12 @@ class IngestLimits:
 
     @property
     def processes(self) -> int:
-        """Child processes that decode and store archives, if these are worth it; 1 for none."""
-        return min(self.workers or os.cpu_count() or 1, INGEST_PROCESSES_MAX)
+        """Child processes that decode and store archives, if these are worth it; 1 for none.
+
+        A thread waits for each, and asyncio has four more threads than processors: some are for the rest.
+        """
+        processors = os.cpu_count() or 1
+        return min(self.workers or processors, processors + 2, INGEST_PROCESSES_MAX)
 
     def are_worth_processes(self, archive_count: int, nbytes: int) -> bool:
         """Whether so many archives, of so many bytes in all, are decoded faster by child processes."""

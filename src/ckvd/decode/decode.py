@@ -162,7 +162,7 @@ def decode_archive(
     """
     if expected.series.kind.is_bars:
         return decode_rows(parse_archives([content], [expected], workspace).whole, expected)
-    csv = b"".join(_csv_of(content, expected).pieces())
+    csv = _csv_of(content, expected).read()
     return decode_records(read_records(csv, expected.series, expected.span, expected.label), expected)
 
 

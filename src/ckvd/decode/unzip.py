@@ -41,11 +41,6 @@ _ENCRYPTED: Final = 0x1 | 0x40 | 0x2000  # flag bits: encrypted, strongly, and w
 _MEMBER_NAME: Final = re.compile(r"(?:.*/)?(?P<symbol>[^/]+)-(?P<label>[^-/]+)-\d{4}-\d{1,2}(?:-\d{1,2})?\.csv")
 
 
-def unzip_csv(content: bytes | memoryview | BinaryIO, series: SeriesKey, label: str, *, nbytes_max: int) -> bytes:
-    """Inflate the one member of a ZIP as a whole. Parameters and errors: see `find_csv` and `ZippedCsv.pieces`."""
-    return b"".join(find_csv(content, series, label, nbytes_max=nbytes_max).pieces())
-
-
 def find_csv(
     content: bytes | memoryview | BinaryIO, series: SeriesKey, label: str, *, nbytes_max: int
 ) -> ZippedCsv:
@@ -122,6 +117,10 @@ class ZippedCsv:
             raise ArchiveError(
                 self.label, f"its CSV has CRC {crc:08x}, its directory declares {self.member.CRC:08x}"
             )
+
+    def read(self) -> bytes:
+        """The whole CSV. Errors: see `pieces`."""
+        return b"".join(self.pieces())
 
     def _inflated(self) -> Iterator[bytes]:
         """Inflate what is declared. One byte more is inflated, to notice a longer stream."""
