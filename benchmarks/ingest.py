@@ -23,8 +23,9 @@ from benchmarks.measure import Result, Target, files_under, heat, take_turns
 from benchmarks.peers import load
 from ckvd.acquisition.ingest import expected_of
 from ckvd.cache import CacheFolder, SeriesStore
-from ckvd.decode.decode import Expected, decode_rows, inflate_expected
-from ckvd.decode.rows import parse_rows
+from ckvd.decode.decode import Expected, decode_rows
+from ckvd.decode.rows import RowParser
+from ckvd.decode.unzip import find_csv
 from ckvd.decode.workspace import Workspace
 from ckvd.model.calendar import Cadence
 from ckvd.model.table import fields_of
@@ -32,7 +33,7 @@ from ckvd.model.timespan import Span
 from ckvd.vision.name import ArchiveName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from benchmarks.measure import Effort
 
@@ -149,12 +150,18 @@ def _ingest_by_step(
     with steps.step("reading and hashing"):
         contents = [path.read_bytes() for path in paths]
         _ = [hashlib.sha256(content).hexdigest() for content in contents]
-    workspace.clear()
-    with steps.step("inflating"):
-        for content, name in zip(contents, names, strict=True):
-            inflate_expected(content, expected_of(name), workspace)
+    parser = RowParser(
+        "benchmark.csv", row_count=sum(expected_of(name).usual_row_count for name in names), workspace=workspace
+    )
+    for content, name in zip(contents, names, strict=True):
+        with steps.step("inflating"):
+            pieces = list(_pieces(content, name))
+        with steps.step("parsing"):
+            for piece in pieces:
+                parser.feed(piece)
+            parser.end_text()
     with steps.step("parsing"):
-        rows = parse_rows(workspace.taken, "benchmark.csv")
+        rows = parser.finish().whole
     series, span = names[0].series, Span(names[0].period.start_ms, names[-1].period.span.end_ms)
     with steps.step("checking rows"):
         decoded = decode_rows(rows, Expected(series, span, "benchmark.csv"))
@@ -177,14 +184,17 @@ def _inflate(mirror: Path, paths: Sequence[Path]) -> int:
 
 
 def _inflate_some(mirror: Path, left: SimpleQueue[Path]) -> int:
-    nbytes, workspace = 0, Workspace()
+    nbytes = 0
     with contextlib.suppress(Empty):
         while True:
             path = left.get_nowait()
-            workspace.clear()
-            name = _name_of(mirror, path)
-            nbytes += len(inflate_expected(path.read_bytes(), expected_of(name), workspace))
+            nbytes += sum(map(len, _pieces(path.read_bytes(), _name_of(mirror, path))))
     return nbytes
+
+
+def _pieces(content: bytes, name: ArchiveName) -> Iterator[bytes]:
+    nbytes_max = expected_of(name).csv_nbytes_max
+    return find_csv(content, name.series, name.file_name, nbytes_max=nbytes_max).pieces()
 
 
 def _with_polars(polars: Any, paths: Sequence[Path], names: Sequence[str], target: Path) -> Any:

@@ -98,6 +98,7 @@ if TYPE_CHECKING:
         SnapshotError,
         TimeError,
         UnknownLifeError,
+        WorkerDiedError,
     )
     from ckvd.model.life import Life
     from ckvd.model.market import Interval, Kind, Market, SeriesKey
@@ -139,6 +140,7 @@ _NAMES_BY_MODULE = {
         "SnapshotError",
         "TimeError",
         "UnknownLifeError",
+        "WorkerDiedError",
     ),
     "ckvd.model.life": ("Life",),
     "ckvd.model.market": ("Interval", "Kind", "Market", "SeriesKey"),
@@ -205,6 +207,7 @@ __all__ = [
     "Universe",
     "UnknownLifeError",
     "VisionDataClient",
+    "WorkerDiedError",
     "ensure",
     "get_funding",
     "get_klines",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno as errno_codes
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +31,18 @@ class SpanOfTime(Protocol):
 
 
 class CkvdError(Exception):
-    """The root of all errors of ckvd."""
+    """The root of all errors of ckvd. They can be pickled, with their attributes and without their cause."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[CkvdError], args: tuple[Any, ...], attributes: dict[str, Any]) -> CkvdError:
+    """An error by its arguments and attributes. Its own `__init__` takes others."""
+    error = kind.__new__(kind)
+    super(CkvdError, error).__init__(*args)
+    error.__dict__.update(attributes)
+    return error
 
 
 _FOREIGN_LENGTH_MAX: Final = 200
@@ -325,6 +336,22 @@ class HttpStatusError(NetworkError):
 
 class ClientClosedError(CkvdError, RuntimeError):
     """A client was used after it was closed, or was closed during the request."""
+
+
+class WorkerDiedError(CkvdError, RuntimeError):
+    """A process that did some work died, and so did the next one that tried.
+
+    Attributes
+    ----------
+    work : str
+        What it was working on.
+    """
+
+    def __init__(self, work: str, how: str) -> None:
+        self.work = work
+        super().__init__(
+            f"{work}: the process that stored it {how}, twice; if memory ran out, use fewer processes (workers=1)"
+        )
 
 
 class DependencyError(CkvdError, ImportError):

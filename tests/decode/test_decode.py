@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckvd.acquisition.ingest import expected_of
+from ckvd.concurrency.stopping import stopped_by
 from ckvd.decode.decode import DecodedRows, Expected, decode_archive, decode_rows
 from ckvd.decode.rows import parse_rows
 from ckvd.errors import ArchiveError
@@ -23,6 +24,7 @@ from ckvd.model.market import SeriesKey
 from ckvd.model.schema import COLUMN_DTYPES, FIELD_COUNT
 from ckvd.model.table import CLOSE_TIME_US, OPEN_TIME_US, BarFlag, Decimals, bar_flags, fields_of
 from ckvd.model.timespan import Span, format_time
+from ckvd.utils.config import TEXT_BLOCK_NBYTES
 from ckvd.vision.name import ArchiveName
 from support.archives import zip_text
 from support.places import IS_WHOLE, sample_of
@@ -437,6 +439,36 @@ def test_headers_are_found_in_the_archives_that_have_one(shared_data: Path) -> N
         if path.name in wanted and name.series.market != "spot"
     }
     assert found == wanted
+
+
+def with_wrong_crc(content: bytes) -> bytes:
+    """The same ZIP with another CRC in its directory."""
+    changed = bytearray(content)
+    changed[content.index(b"PK\x01\x02") + 16] ^= 1
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("broken_row", [0, 700, 1439])
+def test_that_a_zip_is_damaged_is_said_before_what_is_wrong_in_a_row(broken_row: int) -> None:
+    rows = [row(minute) if minute != broken_row else "x\n" for minute in range(1440)]
+    assert refusal(rows).row == broken_row + 1
+    with pytest.raises(ArchiveError, match="CRC") as caught:
+        decode_archive(with_wrong_crc(zip_text(NAME.file_name, rows)), expected_of(NAME))
+    assert caught.value.row is None
+
+
+def test_decoding_can_be_stopped_after_each_block() -> None:
+    month = ArchiveName(SeriesKey.of("BTCUSDT", "1s"), Period.of_label("2025-01"))
+    content = zip_text(month.file_name, (row(minute) for minute in range(120_000)))
+    checks = 0
+
+    def check() -> None:
+        nonlocal checks
+        checks += 1
+
+    with stopped_by(check), pytest.raises(ArchiveError, match="these are the bars of another archive"):
+        decode_archive(content, expected_of(month))
+    assert checks >= 120_000 * len(row(0)) // TEXT_BLOCK_NBYTES
 
 
 def test_the_outage_of_march_2023_is_a_gap_and_an_odd_close(shared_data: Path) -> None:

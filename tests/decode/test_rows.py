@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import tracemalloc
 from typing import TYPE_CHECKING
 
@@ -11,14 +13,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ckvd.decode import rows as rows_module
-from ckvd.decode.rows import RawRows, parse_decimal, parse_integer, parse_line, parse_rows
+from ckvd.decode.rows import ParsedTexts, RawRows, RowParser, parse_decimal, parse_integer, parse_line, parse_rows
 from ckvd.errors import ArchiveError
 from ckvd.model.schema import FIELD_COUNT, FLOAT_FIELDS, INTEGER_FIELDS
 from ckvd.model.table import Decimals
 from ckvd.utils.config import ARCHIVE_LINE_NBYTES_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 HEADER = (
@@ -246,8 +248,80 @@ def test_the_size_of_blocks_changes_nothing(block_row_count: int, block_row_coun
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows_module, "_BLOCK_ROWS", block_row_count)
         patch.setattr(rows_module, "_BLOCK_ROWS_MIN", block_row_count_min)
-        patch.setattr(rows_module, "PARSE_BLOCK_NBYTES", 64)
+        patch.setattr(rows_module, "TEXT_BLOCK_NBYTES", 5000)
         assert_as_by_line(csv)
+
+
+@contextlib.contextmanager
+def short_blocks(nbytes: int) -> Iterator[None]:
+    """Blocks of text of so many bytes, with lines that are a little shorter at most."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows_module, "TEXT_BLOCK_NBYTES", nbytes)
+        patch.setattr(rows_module, "ARCHIVE_LINE_NBYTES_MAX", 360)
+        patch.setattr(rows_module, "_HEADER_NBYTES_MAX", 150)
+        patch.setattr(rows_module, "_LINE_NBYTES_USUAL", 40)
+        yield
+
+
+def parsed_in_pieces(csvs: Sequence[bytes], piece_nbytes: int, *, row_count: int = 0) -> ParsedTexts:
+    parser = RowParser("a.zip", row_count=row_count)
+    for csv in csvs:
+        for start in range(0, len(csv), piece_nbytes):
+            parser.feed(csv[start : start + piece_nbytes])
+        parser.end_text()
+    return parser.finish()
+
+
+@settings(max_examples=100)
+@given(csvs(odd=True), st.integers(362, 700), st.integers(1, 800), st.integers(0, 12))
+@example(f"{ROW}\n\n".encode() * 8, 364, 90, 0)
+@example(f"{ROW}\n".encode() * 8 + b"\r", len(ROW) * 5 + 5, 1, 3)
+@example(b"0" * 800, 362, 100, 1)
+def test_pieces_and_blocks_of_any_length_change_nothing(
+    csv: bytes, block_nbytes: int, piece_nbytes: int, row_count: int
+) -> None:
+    def parse(csv: bytes, _label: str) -> RawRows:
+        return parsed_in_pieces([csv], piece_nbytes, row_count=row_count).whole
+
+    with short_blocks(block_nbytes), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[__name__], "parse_rows", parse)
+        assert_as_by_line(csv)
+
+
+@settings(max_examples=100)
+@given(st.lists(csvs(), max_size=5), st.integers(362, 700), st.integers(1, 800))
+def test_of_texts_parsed_together_each_has_the_rows_that_it_has_alone(
+    csvs: list[bytes], block_nbytes: int, piece_nbytes: int
+) -> None:
+    with short_blocks(block_nbytes):
+        alone = [outcome(csv) for csv in csvs]
+        if any(not isinstance(rows, RawRows) for rows in alone):
+            with pytest.raises(ArchiveError):
+                parsed_in_pieces(csvs, piece_nbytes)
+            return
+        together = parsed_in_pieces(csvs, piece_nbytes)
+    assert len(together.each) == len(csvs)
+    assert together.whole.row_count == sum(rows.row_count for rows in together.each)
+    for rows, single in zip(together.each, alone, strict=True):
+        assert isinstance(single, RawRows)
+        assert rows.has_header == single.has_header
+        assert [cells.tobytes() for cells in rows.cells] == [cells.tobytes() for cells in single.cells]
+
+
+def test_a_long_text_takes_hardly_more_memory_than_its_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_module, "_BLOCK_ROWS", 8192)
+    text = f"{ROW}\n".encode() * 10_000
+    columns_nbytes = 8 * FIELD_COUNT * 200_000
+    tracemalloc.start()
+    try:
+        parser = RowParser("a.zip", row_count=200_000)
+        for _ in range(20):
+            parser.feed(text)
+        parser.end_text()
+        assert parser.finish().whole.row_count == 200_000
+        assert tracemalloc.get_traced_memory()[1] < columns_nbytes + 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_usual_rows_are_never_parsed_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@
 - `archives`: paths of archives, archives made by hand, and an independent reading of archives.
 - `block`: rows of a table as the block of a segment, without a file.
 - `caches`: caches filled from the samples, damaged and repaired.
+- `child_work`: what child processes of the package are asked to do, and which of them are alive.
 - `command`: runs the command `ckvd` as users do, also in a terminal.
 - `disks`: disks that refuse: a small one, and a limit on the length of files; FAT, overlays and others.
 - `download_site`: a mirror on loopback, an empty cache, and the client between them.

@@ -12,12 +12,13 @@ still there.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from ckvd.acquisition.backlog import Backlog
+from ckvd.acquisition.backlog import Backlog, estimated_nbytes
 from ckvd.acquisition.ingest import GroupCommit
 from ckvd.acquisition.planning import plan
 from ckvd.acquisition.report import (
@@ -32,9 +33,11 @@ from ckvd.cache.download_folder import download_folder
 from ckvd.cache.leftovers import remove_leftovers
 from ckvd.cache.packing import pack_series
 from ckvd.cache.rows import read_grid
+from ckvd.concurrency.processes import ChildProcesses, can_start
 from ckvd.concurrency.stopping import check_stop
 from ckvd.concurrency.work import in_thread, run_bounded
-from ckvd.errors import FATAL_ERRORS, CacheBusyError, CacheError, CkvdError, NetworkError
+from ckvd.errors import FATAL_ERRORS, CacheBusyError, CacheError, CkvdError, NetworkError, WorkerDiedError
+from ckvd.lifecycle import AsyncBlock
 from ckvd.model.calendar import Cadence, Period
 from ckvd.model.grid import closed_part
 from ckvd.model.schema import cadences_of
@@ -44,12 +47,13 @@ from ckvd.vision.name import ArchiveName
 from ckvd.vision.source import AbsentArchive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from ckvd.acquisition.limits import IngestLimits
     from ckvd.acquisition.planning import Wanted
     from ckvd.cache.folder import CacheFolder
+    from ckvd.lifecycle import Resource
     from ckvd.model.market import SeriesKey
     from ckvd.model.timespan import Span
     from ckvd.vision.source import ArchiveSource, ListedArchive
@@ -91,7 +95,8 @@ class Download:
         self._now_ms = now_ms
         self._refresh = refresh
         self._backlog = Backlog(limits.backlog_archives, limits.backlog_nbytes)
-        self._commit = GroupCommit(folder, limits, lambda held: held.is_kept(now_ms))
+        self._is_kept = partial(Covered.is_kept, now_ms=now_ms)
+        self._commit = GroupCommit(folder, limits, self._is_kept)
         self._tally = _Tally(on_progress)
 
     async def run(self, wanted: Sequence[Wanted]) -> DownloadReport:
@@ -191,11 +196,28 @@ class Download:
             return ()
         self._tally.expect(jobs)
         at_a_time = self._limits.archives_of_each(min(len(jobs), self._limits.series))
-        with download_folder(self._folder) as place:
-            fetch = partial(self._fetch_series, place=place, at_a_time=at_a_time)
-            reports = await run_bounded(fetch, jobs, count=self._limits.series)
+        async with self._processes_for(jobs):
+            with download_folder(self._folder) as place:
+                fetch = partial(self._fetch_series, place=place, at_a_time=at_a_time)
+                reports = await run_bounded(fetch, jobs, count=self._limits.series)
         archives = [report for found in reports for report in found]
         return tuple(sorted(archives, key=lambda report: (report.series, report.period)))
+
+    @contextlib.asynccontextmanager
+    async def _processes_for(self, jobs: Sequence[_Job]) -> AsyncIterator[None]:
+        """In the block, archives are stored by child processes, if those planned are worth it."""
+        archive_count = sum(len(job.periods) for job in jobs)
+        if not (can_start() and self._limits.are_worth_processes(archive_count, sum(map(_nbytes_of, jobs)))):
+            yield
+            return
+        processes = ChildProcesses()
+        self._commit = GroupCommit(self._folder, self._limits, self._is_kept, processes)
+        try:
+            async with _Closing(processes):
+                yield
+        finally:
+            if processes.death_count:
+                await in_thread(_clear, self._folder, [job.wanted.series for job in jobs])
 
     async def _fetch_series(self, job: _Job, *, place: Path, at_a_time: int) -> list[ArchiveReport]:
         """Fetch and store the archives of one series, and plan again until nothing is left."""
@@ -243,6 +265,26 @@ class Download:
         return ArchiveReport(
             name.series, name.period, Outcome.STORED, fetched.nbytes, fetched.attempt_count, source=source
         )
+
+
+class _Closing(AsyncBlock):
+    """Closes child processes at the end of a block."""
+
+    _processes: ChildProcesses | None = None
+
+    def __init__(self, processes: ChildProcesses) -> None:
+        self._processes = processes
+
+    @property
+    def _resources(self) -> tuple[Resource, ...]:
+        return (("_processes", "child processes", False),)
+
+
+def _nbytes_of(job: _Job) -> int:
+    """About how long the planned archives of a series are together."""
+    if job.nbytes is not None:
+        return job.nbytes
+    return sum(estimated_nbytes(ArchiveName(job.wanted.series, period)) for period in job.periods)
 
 
 def _clear(folder: CacheFolder, series: Sequence[SeriesKey]) -> None:
@@ -317,10 +359,11 @@ class _Published:
         """Note the archives that were asked for: days replace a month that is absent or damaged.
 
         An archive that could not be reached may exist, and its days could not be reached either: its span is left
-        for the next download. So is one that could not be stored, because the series is locked elsewhere.
+        for the next download. So is one that could not be stored, because the series is locked elsewhere or because
+        processes died of it.
         """
         for report in reports:
-            if isinstance(report.error, NetworkError | CacheBusyError):
+            if isinstance(report.error, NetworkError | CacheBusyError | WorkerDiedError):
                 self.given_up.append(report.period.span)
             else:
                 self._unavailable.add(report.period)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -25,16 +26,18 @@ from ckvd.model.calendar import Cadence
 from ckvd.model.provenance import Origin, Source, narrow
 from ckvd.model.table import KlineTable, join_tables, rows_within
 from ckvd.model.timespan import Span, difference
-from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX, REPORT_EXAMPLES_MAX
+from ckvd.utils.config import CACHE_READ_ATTEMPTS_MAX, INGEST_GROUP_NBYTES_MAX, REPORT_EXAMPLES_MAX
 from ckvd.vision.source import AbsentArchive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+    from typing import BinaryIO
 
     from ckvd.acquisition.limits import IngestLimits
     from ckvd.cache.coverage import Covered
     from ckvd.cache.folder import CacheFolder
+    from ckvd.concurrency.processes import ChildProcesses
     from ckvd.decode.decode import DecodedRows
     from ckvd.model.market import SeriesKey
     from ckvd.vision.name import ArchiveName
@@ -69,14 +72,15 @@ def read_archives(
     list of ReadArchive or ArchiveError
         For each archive its bars, or why it cannot be used.
     """
-    contents = [_read_and_remove(fetched) for fetched in archives]
-    readable = [
-        (fetched, content)
-        for fetched, content in zip(archives, contents, strict=True)
-        if not isinstance(content, ArchiveError)
-    ]
-    expected = [expected_of(fetched.name) for fetched, _ in readable]
-    decoded = iter(decode_archives([content for _, content in readable], expected, workspace))
+    with contextlib.ExitStack() as files:
+        contents = [_read_or_open(fetched, files) for fetched in archives]
+        readable = [
+            (fetched, content)
+            for fetched, content in zip(archives, contents, strict=True)
+            if not isinstance(content, ArchiveError)
+        ]
+        expected = [expected_of(fetched.name) for fetched, _ in readable]
+        decoded = iter(decode_archives([content for _, content in readable], expected, workspace))
     outcomes = [content if isinstance(content, ArchiveError) else next(decoded) for content in contents]
     return [
         outcome if isinstance(outcome, ArchiveError) else ReadArchive(_source_of(fetched, outcome), outcome.table)
@@ -84,17 +88,24 @@ def read_archives(
     ]
 
 
-def _read_and_remove(fetched: FetchedArchive) -> bytes | ArchiveError:
+def _read_or_open(fetched: FetchedArchive, files: contextlib.ExitStack) -> bytes | BinaryIO | ArchiveError:
+    """Read an archive, or open it if it is long, and remove its name where it is temporary."""
     check_stop()
     try:
-        return fetched.read_bytes()
+        is_long = fetched.nbytes > INGEST_GROUP_NBYTES_MAX
+        return files.enter_context(fetched.open()) if is_long else fetched.read_bytes()
     except ArchiveError as error:
         return error
     finally:
-        if fetched.is_temporary:
-            # Its folder is removed with all that is in it when the download ends.
-            with contextlib.suppress(OSError):
-                fetched.path.unlink()
+        _remove(fetched)
+
+
+def _remove(fetched: FetchedArchive) -> None:
+    """Remove the file of an archive where it is temporary."""
+    if fetched.is_temporary:
+        # Its folder is removed with all that is in it when the download ends.
+        with contextlib.suppress(OSError):
+            fetched.path.unlink()
 
 
 def expected_of(name: ArchiveName) -> Expected:
@@ -253,7 +264,7 @@ def _neighbours(archives: Sequence[ReadArchive]) -> Iterator[list[ReadArchive]]:
 
 
 class GroupCommit:
-    """Stores archives in a cache, several together where several wait, in as many threads as there are processors.
+    """Stores archives in a cache, several together where several wait, in threads or in child processes.
 
     Where the network is slower than the disk every archive is stored at once by itself. Where it is faster, groups
     grow.
@@ -263,16 +274,23 @@ class GroupCommit:
     folder : CacheFolder
     limits : IngestLimits
     is_kept : callable
-        See `ingest_archives`.
+        See `ingest_archives`. For processes it has to be one that can be pickled.
+    processes : ChildProcesses, optional
+        Where to decode and store.
     """
 
     def __init__(
-        self, folder: CacheFolder, limits: IngestLimits, is_kept: Callable[[Covered], bool] = keep_nothing
+        self,
+        folder: CacheFolder,
+        limits: IngestLimits,
+        is_kept: Callable[[Covered], bool] = keep_nothing,
+        processes: ChildProcesses | None = None,
     ) -> None:
+        self._processes = processes
         self._folder = folder
         self._is_kept = is_kept
         self._batching: Batching[FetchedArchive, Source] = Batching(
-            self._ingest, partial(choose_group, limits=limits)
+            self._ingest, partial(choose_group, limits=limits), limits.processes if processes else None
         )
         self._parsing = threading.Lock()
         self._workspaces: list[Workspace] = []
@@ -309,14 +327,34 @@ class GroupCommit:
     def _ingest(self, archives: list[FetchedArchive]) -> list[Source | ArchiveError]:
         series = archives[0].name.series
         self.require_free(series)
-        workspace = self._workspaces.pop() if self._workspaces else Workspace(self._parsing)
         try:
-            return ingest_archives(archives, self._folder, workspace, self._is_kept)
+            if self._processes is not None:
+                return self._ingest_elsewhere(archives, self._processes)
+            return self._ingest_here(archives)
         except CacheBusyError as error:
             self._busy[series] = error
             raise
+
+    def _ingest_here(self, archives: Sequence[FetchedArchive]) -> list[Source | ArchiveError]:
+        workspace = self._workspaces.pop() if self._workspaces else Workspace(self._parsing)
+        try:
+            return ingest_archives(archives, self._folder, workspace, self._is_kept)
         finally:
             self._workspaces.append(workspace)
+
+    def _ingest_elsewhere(
+        self, archives: Sequence[FetchedArchive], processes: ChildProcesses
+    ) -> list[Source | ArchiveError]:
+        name = archives[0].name.path
+        if len(archives) > 1:
+            name += f" and {len(archives) - 1} more"
+        # If the process dies, the archives are needed once more: they are removed here, and at last.
+        lasting = [replace(archive, is_temporary=False) for archive in archives]
+        try:
+            return processes.call(name, ingest_archives, lasting, self._folder, is_kept=self._is_kept)
+        finally:
+            for archive in archives:
+                _remove(archive)
 
 
 def choose_group(waiting: Sequence[FetchedArchive], limits: IngestLimits) -> list[int]:

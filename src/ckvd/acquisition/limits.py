@@ -18,9 +18,14 @@ five limits on its way from the source to the cache, and holds each until it has
 5. **group**: archives of one series that a thread decodes and stores together: they are parsed as one text, and
    those that follow on each other become one segment, with one flush to disk.
 
-So the memory of an ingest is bounded by threads: each holds the ZIPs of one group, their text (some five times as
-long) and their columns. An archive longer than the group's bytes is a group of its own. The disk is bounded by the
+So the memory of an ingest is bounded by threads: each holds the ZIPs of one group, a block of their text (1 MiB)
+and their columns, which are 96 bytes a bar. An archive longer than the group's bytes is a group of its own, and is
+read from its file as it is parsed: a month of 1s has 2.7 million bars, in 257 MB. The disk is bounded by the
 backlog. Packing after a download uses the same number of threads, when the others have ended.
+
+Where the planned archives are worth it, a thread hands its group to a child process and waits: children do not
+share the GIL. There are as many as processors, or as `workers` says, and each takes some 50 MB beside the columns
+of one group. With one worker, all is done in threads of this process.
 """
 
 from __future__ import annotations
@@ -34,6 +39,8 @@ from ckvd.utils.config import (
     INGEST_BACKLOG_NBYTES_MAX,
     INGEST_GROUP_ARCHIVES_MAX,
     INGEST_GROUP_NBYTES_MAX,
+    INGEST_PROCESSES_MAX,
+    INGEST_PROCESSES_NBYTES_MIN,
 )
 
 
@@ -47,13 +54,19 @@ class IngestLimits:
         Archives being fetched, at least one.
     group_archives, group_nbytes : int
         What a thread stores together: at most so many archives, of so many zipped bytes in all.
+    workers : int, optional
+        Processes that decode and store; by default as many as there are processors. 1 stands for threads of this
+        process.
     """
 
     transfers: int = DOWNLOAD_CONCURRENCY
     group_archives: int = INGEST_GROUP_ARCHIVES_MAX
     group_nbytes: int = INGEST_GROUP_NBYTES_MAX
+    workers: int | None = None
 
     def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"workers is {self.workers}: expected at least 1, which is this process alone")
         if self.transfers < 1:
             raise ValueError(f"concurrency is {self.transfers}: expected at least 1, or nothing is ever fetched")
 
@@ -93,3 +106,16 @@ class IngestLimits:
     def threads(self) -> int:
         """Groups being decoded and stored, and series being packed."""
         return os.cpu_count() or 1
+
+    @property
+    def processes(self) -> int:
+        """Child processes that decode and store archives, if these are worth it; 1 for none.
+
+        A thread waits for each, and asyncio has four more threads than processors: some are for the rest.
+        """
+        processors = os.cpu_count() or 1
+        return min(self.workers or processors, processors + 2, INGEST_PROCESSES_MAX)
+
+    def are_worth_processes(self, archive_count: int, nbytes: int) -> bool:
+        """Whether so many archives, of so many bytes in all, are decoded faster by child processes."""
+        return self.processes > 1 < archive_count and nbytes >= INGEST_PROCESSES_NBYTES_MIN

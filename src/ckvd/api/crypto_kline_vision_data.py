@@ -85,6 +85,8 @@ class CryptoKlineVisionData(ConnectionHolder):
         Open no connection at all. Asking for what the cache lacks is an error that names it.
     concurrency : int
         Archives fetched at a time.
+    workers : int, optional
+        Processes that decode and store archives: see `VisionDataClient`.
     is_checksum_required : bool
         Refuse archives without a CHECKSUM file.
     verify : {"never", "first"}
@@ -111,6 +113,7 @@ class CryptoKlineVisionData(ConnectionHolder):
         use_rest: bool = True,
         offline: bool = False,
         concurrency: int = DOWNLOAD_CONCURRENCY,
+        workers: int | None = None,
         is_checksum_required: bool = False,
         verify: Verify = "never",
         clock: Callable[[], int] = now_ms,
@@ -132,6 +135,7 @@ class CryptoKlineVisionData(ConnectionHolder):
                     cache=self.folder.root,
                     listing_url=listing_url,
                     concurrency=concurrency,
+                    workers=workers,
                     is_checksum_required=is_checksum_required,
                     clock=clock,
                 ).part()

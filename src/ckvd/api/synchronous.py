@@ -39,6 +39,7 @@ class DataOptions(TypedDict, total=False):
     use_rest: bool
     offline: bool
     concurrency: int
+    workers: int | None
     is_checksum_required: bool
     verify: Verify
     clock: Callable[[], int]

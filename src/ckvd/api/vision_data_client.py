@@ -58,6 +58,10 @@ class VisionDataClient(ConnectionHolder):
         A session to use. It is never closed here.
     concurrency : int
         Archives fetched at a time, at least one: see `ckvd.acquisition.limits`.
+    workers : int, optional
+        Processes that decode and store archives, where these are worth it: by default one for each processor. With
+        1, no process is started: threads of this one decode and store. A process takes some 50 MB, and 96 bytes for
+        each bar of the archives at hand.
     is_checksum_required : bool
         Refuse archives without a CHECKSUM file. By default they are stored, and the report says so.
     clock : callable
@@ -83,13 +87,14 @@ class VisionDataClient(ConnectionHolder):
         listing_url: str | None = None,
         client: AsyncSession[CurlResponse] | None = None,
         concurrency: int = DOWNLOAD_CONCURRENCY,
+        workers: int | None = None,
         is_checksum_required: bool = False,
         clock: Callable[[], int] = now_ms,
         **transport_options: Any,
     ) -> None:
         self.folder = CacheFolder.at(cache)
         self._clock = clock
-        self.limits = IngestLimits(concurrency)
+        self.limits = IngestLimits(concurrency, workers=workers)
         self._workers = Workers()
         self._client = client
         self._client_is_external = client is not None

@@ -64,6 +64,7 @@ class Fetching:
         rest_url: str | None,
         no_rest: bool,
         jobs: int,
+        workers: int | None,
         require_checksum: bool,
         quiet: bool,
         verbose: bool,
@@ -78,6 +79,7 @@ class Fetching:
             "use_rest": not no_rest,
             "offline": offline,
             "concurrency": jobs,
+            "workers": workers,
             "is_checksum_required": require_checksum,
         }
         return cls(options, quiet, verbose, json)

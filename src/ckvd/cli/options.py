@@ -123,6 +123,11 @@ _FETCHING: Final = (
         show_default=True,
         help="Archives fetched at a time.",
     ),
+    click.option(
+        "--workers",
+        type=click.IntRange(1, 64),
+        help="Processes that decode and store, 1 for this one alone [default: one for each processor].",
+    ),
     click.option("--require-checksum", is_flag=True, help="Refuse archives without a CHECKSUM file."),
     click.option("--dry-run", is_flag=True, help="Say what would be fetched, and write nothing."),
     click.option("--quiet", "-q", is_flag=True, help="Say only what failed or is missing."),

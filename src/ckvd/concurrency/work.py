@@ -224,7 +224,7 @@ class _Ticket(Generic[Item, Result]):
 
 
 class Batching(Generic[Item, Result]):
-    """Process items in batches, in as many threads as there are processors. Any event loop may submit items.
+    """Process items in batches, in several threads. Any event loop may submit items.
 
     Parameters
     ----------
@@ -234,13 +234,17 @@ class Batching(Generic[Item, Result]):
     choose : callable
         Takes all waiting items, the oldest first, and returns the indices of the next batch, at least one. It runs
         in a thread.
+    thread_count : int, optional
+        By default as many threads as there are processors.
     """
 
     def __init__(
         self,
         work: Callable[[list[Item]], Sequence[Result | Exception]],
         choose: Callable[[Sequence[Item]], Sequence[int]],
+        thread_count: int | None = None,
     ) -> None:
+        self._thread_count_max = thread_count or os.cpu_count() or 1
         self._work = work
         self._choose = choose
         # Guards the two attributes below.
@@ -280,7 +284,7 @@ class Batching(Generic[Item, Result]):
     def _start_thread(self) -> None:
         """Start one more thread if an item waits, and not all threads are busy."""
         with self._lock:
-            if self._waiting and self._thread_count < (os.cpu_count() or 1):
+            if self._waiting and self._thread_count < self._thread_count_max:
                 asyncio.get_running_loop().run_in_executor(None, self._work_on_waiting)
                 self._thread_count += 1
 

@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ckvd.decode.records import read_records
-from ckvd.decode.rows import RawRows, parse_rows
-from ckvd.decode.unzip import unzip_csv
-from ckvd.decode.workspace import Workspace
+from ckvd.decode.rows import RowParser
+from ckvd.decode.unzip import find_csv
 from ckvd.errors import ArchiveError
+from ckvd.model.grid import Grid
 from ckvd.model.impossible_bars import impossible_bars
 from ckvd.model.market import DAY_MS, HOUR_MS
 from ckvd.model.provenance import Labels
@@ -39,9 +39,13 @@ from ckvd.utils.config import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from typing import BinaryIO
 
     from ckvd.decode.records import RecordRows
+    from ckvd.decode.rows import ParsedTexts, RawRows
+    from ckvd.decode.unzip import ZippedCsv
+    from ckvd.decode.workspace import Workspace
     from ckvd.model.market import SeriesKey
     from ckvd.model.table import Column, Times
 
@@ -49,6 +53,10 @@ if TYPE_CHECKING:
 # 1973-03-03.
 _MICROSECONDS_MIN: Final = 10**14
 _OPEN_TIME, _CLOSE_TIME = 0, 6
+# The shortest row is twelve digits, eleven commas and a newline; most have six times as many bytes.
+_ROW_NBYTES_MIN: Final = 24
+# Rows converted at a time: what is made of them stays in the processor's cache.
+_CHUNK_ROWS: Final = 1 << 16
 # A bar may close at an odd time, but not outside the years that ckvd accepts.
 _PLAUSIBLE: Final = Span.of("1970-01-01", "2200-01-01")
 # Where a bar of another archive may open. No market of the exchange is older. Seconds that are read as milliseconds
@@ -86,6 +94,11 @@ class Expected:
         bar_ms = HOUR_MS if interval is None else interval.fixed_ms or _MONTH_MS_MIN
         row_count_max = ARCHIVE_ROWS_FACTOR_MAX * (self.span.length_ms // bar_ms + 2)
         return min(ARCHIVE_CSV_NBYTES_MAX, ARCHIVE_ROW_NBYTES_MAX * row_count_max + ARCHIVE_LINE_NBYTES_MAX)
+
+    @property
+    def usual_row_count(self) -> int:
+        """The number of bars that there is room for on the grid. A source may have more rows than that."""
+        return Grid.of(self.series.bar_interval).count_max(self.span)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,37 +143,81 @@ class DecodedRows:
 
 
 def decode_archive(
-    content: bytes | memoryview, expected: Expected, workspace: Workspace | None = None
+    content: bytes | BinaryIO, expected: Expected, workspace: Workspace | None = None
 ) -> DecodedRows:
     """Decode a zipped CSV.
 
     Parameters
     ----------
-    content : bytes or memoryview
+    content : bytes or binary file
         The whole ZIP.
     expected : Expected
     workspace : Workspace, optional
-        That of the calling thread, which is cleared first.
+        That of the calling thread.
 
     Raises
     ------
     ArchiveError
         The ZIP is damaged or unusual, a row is malformed, or `decode_rows` refuses the rows.
     """
-    workspace = workspace or Workspace()
-    workspace.clear()
-    csv = inflate_expected(content, expected, workspace)
-    with workspace.parsing:
-        if not expected.series.kind.is_bars:
-            return decode_records(read_records(csv, expected.series, expected.span, expected.label), expected)
-        rows = parse_rows(csv, expected.label)
-    return decode_rows(rows, expected)
+    if expected.series.kind.is_bars:
+        return decode_rows(parse_archives([content], [expected], workspace).whole, expected)
+    csv = _csv_of(content, expected).read()
+    return decode_records(read_records(csv, expected.series, expected.span, expected.label), expected)
 
 
-def inflate_expected(content: bytes | memoryview, expected: Expected, workspace: Workspace) -> memoryview:
-    """Inflate the CSV of an archive: `unzip_csv`, bounded by what such an archive may hold."""
-    nbytes_max = expected.csv_nbytes_max
-    return unzip_csv(content, expected.series, expected.label, nbytes_max=nbytes_max, workspace=workspace)
+def parse_archives(
+    contents: Sequence[bytes | BinaryIO], expected: Sequence[Expected], workspace: Workspace | None = None
+) -> ParsedTexts:
+    """Inflate and parse the bars of several archives, block by block, one archive after the other.
+
+    Parameters
+    ----------
+    contents : sequence of bytes or binary file
+        The whole ZIPs.
+    expected : sequence of Expected
+        What the rows of each should be.
+    workspace : Workspace, optional
+        That of the calling thread.
+
+    Returns
+    -------
+    ParsedTexts
+        The rows of the archives.
+
+    Raises
+    ------
+    ArchiveError
+        A ZIP is damaged or unusual, or a row is malformed. Of several archives, it may name another one.
+    """
+    texts = [_csv_of(content, one) for content, one in zip(contents, expected, strict=True)]
+    row_count = sum(
+        min(one.usual_row_count, text.nbytes // _ROW_NBYTES_MIN + 1)
+        for text, one in zip(texts, expected, strict=True)
+    )
+    parser = RowParser(expected[0].label, row_count=row_count, workspace=workspace)
+    for text in texts:
+        _parse_text(parser, text)
+    return parser.finish()
+
+
+def _parse_text(parser: RowParser, text: ZippedCsv) -> None:
+    refusal: ArchiveError | None = None
+    for piece in text.pieces():
+        if refusal is None:
+            try:
+                parser.feed(piece)
+            except ArchiveError as error:
+                # Is it the ZIP that is damaged? That is known at its end, and says more than a row does.
+                refusal = error
+    if refusal is not None:
+        raise refusal
+    parser.end_text()
+
+
+def _csv_of(content: bytes | BinaryIO, expected: Expected) -> ZippedCsv:
+    """Find the CSV of an archive: `find_csv`, bounded by what such an archive may hold."""
+    return find_csv(content, expected.series, expected.label, nbytes_max=expected.csv_nbytes_max)
 
 
 def decode_rows(rows: RawRows, expected: Expected, *, are_possible: bool = False) -> DecodedRows:
@@ -278,11 +335,15 @@ def _to_ms(moments: Times, regular_us: int) -> tuple[Times, npt.NDArray[np.int16
     is_us = moments >= _MICROSECONDS_MIN
     if not np.any(is_us):
         return moments, None, "ms"
-    moments_ms = moments // 1000
-    within_us = (moments - moments_ms * 1000).astype(np.int16)
+    moments_ms, within_us = np.empty_like(moments), np.empty(len(moments), np.int16)
+    for start in range(0, len(moments), _CHUNK_ROWS):
+        rows = slice(start, start + _CHUNK_ROWS)
+        np.floor_divide(moments[rows], 1000, out=moments_ms[rows])
+        within_us[rows] = moments[rows] - moments_ms[rows] * 1000
     unit = "us"
     if not np.all(is_us):
-        unit, moments_ms = "mixed", np.where(is_us, moments_ms, moments)
+        unit = "mixed"
+        np.copyto(moments_ms, moments, where=~is_us)
         within_us[~is_us] = regular_us
     return moments_ms, None if np.all(within_us == regular_us) else within_us, unit
 

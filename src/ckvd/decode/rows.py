@@ -1,8 +1,12 @@
 """CSV bytes to arrays: twelve fields a row, three of them integers, nine of them decimal numbers.
 
 `parse_line` is the reference parser: it reads one line with `int` and `float`, in a strict grammar, and says why it
-refuses one. `parse_rows` gives the same result faster: `ckvd.decode.block` reads thousands of rows at once, and the
+refuses one. `RowParser` gives the same result faster: `ckvd.decode.block` reads thousands of rows at once, and the
 reference parser reads the rows that are left.
+
+A `RowParser` takes text as it comes, in pieces of any length, and parses it in blocks that stay in the processor's
+cache. So a long text takes the memory of its columns and no more. Several texts can follow each other as if they
+were one: numpy takes nearly as long for the rows of a day as for those of a month.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +22,11 @@ import numpy.typing as npt
 from ckvd.concurrency.stopping import check_stop
 from ckvd.decode.block import TEXT_MARGIN_NBYTES, read_block
 from ckvd.decode.digits import bits_of_any
+from ckvd.decode.workspace import Workspace
 from ckvd.errors import ArchiveError
 from ckvd.model.schema import FIELD_COUNT, FLOAT_FIELDS, INTEGER_FIELDS, QUOTE_FIELDS
 from ckvd.model.table import Decimals
-from ckvd.utils.config import ARCHIVE_LINE_NBYTES_MAX, PARSE_BLOCK_NBYTES
+from ckvd.utils.config import ARCHIVE_LINE_NBYTES_MAX, TEXT_BLOCK_NBYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,9 +36,10 @@ if TYPE_CHECKING:
 
 _NEWLINE: Final = ord("\n")
 _ONE: Final = np.array(1, dtype=np.uint64)
-# The shortest row is twelve digits, eleven commas and a newline; most have six times as many bytes.
-_ROW_NBYTES_MIN: Final = 24
-_BLOCK_ROWS: Final = PARSE_BLOCK_NBYTES // 160
+# A row has hardly fewer bytes, so texts have hardly more rows than by this.
+_ROW_NBYTES_USUAL: Final = 100
+_LINE_NBYTES_USUAL: Final = 400
+_BLOCK_ROWS: Final = 8192
 # A block costs some hundred numpy operations; fewer rows than this are faster one by one.
 _BLOCK_ROWS_MIN: Final = 40
 _INTEGER: Final = re.compile(rb"(-?)0*([0-9]{1,19})")
@@ -148,7 +154,7 @@ def _shown(text: bytes) -> str:
 # --- The fast parser ---------------------------------------------------------------------------------------
 
 
-def parse_rows(csv: bytes | memoryview, label: str, *, ends: Times | None = None) -> RawRows:
+def parse_rows(csv: bytes | memoryview, label: str) -> RawRows:
     """Parse a CSV of klines.
 
     Parameters
@@ -157,8 +163,6 @@ def parse_rows(csv: bytes | memoryview, label: str, *, ends: Times | None = None
         Rows of twelve fields, with or without a header line. The last newline may be missing or doubled.
     label : str
         What errors call the source.
-    ends : ndarray of int64, shape (n,), optional
-        The result of `find_line_ends`, if it is known already.
 
     Returns
     -------
@@ -170,34 +174,182 @@ def parse_rows(csv: bytes | memoryview, label: str, *, ends: Times | None = None
     ArchiveError
         The header names the fields in another order, or `parse_line` refuses a line.
     """
-    begin = header_end(csv, label)
-    has_header = begin > 0
-    text = np.frombuffer(csv, np.uint8)
-    ends = find_line_ends(csv, begin) if ends is None else ends
-    starts = np.concatenate(([begin], ends + 1))[: len(ends)]
-    # One allocation for all columns: numpy asks for huge pages if it is large.
-    columns = np.empty((FIELD_COUNT, len(ends)), dtype=np.int64)
-    cells = tuple(
-        column if field in INTEGER_FIELDS else column.view(np.float64) for field, column in enumerate(columns)
-    )
-    decimals: list[Decimals | None] = [None] * FIELD_COUNT
-    for first in range(0, len(ends), _BLOCK_ROWS):
+    parser = RowParser(label, row_count=len(csv) // _ROW_NBYTES_USUAL)
+    parser.feed(csv)
+    parser.end_text()
+    return parser.finish().whole
+
+
+class ParsedTexts(NamedTuple):
+    """The rows of all texts of a parser, and those of each, as views. Decimals are those of all texts together."""
+
+    whole: RawRows
+    each: Sequence[RawRows]
+
+
+class RowParser:
+    """Parses one text after another: `feed` with the pieces of a text, then `end_text`, and after all, `finish`.
+
+    Any of these calls raises `ArchiveError` if the header names the fields in another order, or if `parse_line`
+    refuses a line. If there are several texts, it does not tell which of them is refused: the caller finds out with
+    a parser for each.
+
+    Parameters
+    ----------
+    label : str
+        What errors call the source.
+    row_count : int
+        How many rows are expected in all. If there are more, what was parsed is copied to a longer place.
+    workspace : Workspace, optional
+        That of the calling thread. Only one parser uses it at a time.
+
+    Notes
+    -----
+    Text that is not parsed yet stands at the beginning of a block of fixed length. If the block is full, its rows
+    are parsed, and what follows them moves to the beginning. The last line of a text that goes on stays: more of it
+    may come, and at the end of a text a blank line is left out.
+    """
+
+    def __init__(self, label: str, *, row_count: int = 0, workspace: Workspace | None = None) -> None:
+        workspace = workspace or Workspace()
+        self._label = label
+        self._parsing = workspace.parsing
+        # A newline may be added behind the last byte.
+        self._block = workspace.take(TEXT_BLOCK_NBYTES + 1 + TEXT_MARGIN_NBYTES)
+        self._used = 0
+        # One allocation for all columns: numpy asks for huge pages if it is large. Pages that no row needs are
+        # never touched.
+        self._columns = np.empty((FIELD_COUNT, row_count), dtype=np.int64)
+        self._row_count = 0
+        self._decimals: list[Decimals | None] = [None] * FIELD_COUNT
+        # Where the present text continues in the block, and whether its header was looked for.
+        self._start = 0
+        self._is_header_due = True
+        # Whether each text has a header. Where those that have ended do so: in the block, and in rows if parsed.
+        self._headers = [False]
+        self._ends: list[int] = []
+        self._stops: list[int] = []
+
+    def feed(self, piece: bytes | memoryview) -> None:
+        """Take the next piece of the present text."""
+        left = np.frombuffer(piece, np.uint8)
+        while len(left):
+            part = left[: TEXT_BLOCK_NBYTES - self._used]
+            self._block[self._used : self._used + len(part)] = part
+            self._used += len(part)
+            left = left[len(part) :]
+            if self._is_header_due and self._used - self._start >= _HEADER_NBYTES_MAX:
+                self._take_out_header()
+            if self._used == TEXT_BLOCK_NBYTES:
+                self._parse_full()
+
+    def end_text(self) -> None:
+        """End the present text. What is fed next is another one."""
+        if self._is_header_due:
+            self._take_out_header()
+        last = self._last_line()
+        if bytes(self._block[last : self._used][:3]) in (b"\r", b"\n", b"\r\n"):
+            self._used = last
+        elif last < self._used and self._block[self._used - 1] != _NEWLINE:
+            self._block[self._used] = _NEWLINE
+            self._used += 1
+        self._ends.append(self._used)
+        if self._used > TEXT_BLOCK_NBYTES - _HEADER_NBYTES_MAX:
+            self._parse(self._used)
+        self._start = self._used
+        self._headers.append(False)
+        self._is_header_due = True
+
+    def finish(self) -> ParsedTexts:
+        """Parse what is left, and return the rows of all texts, as views of the same columns."""
+        self._parse(self._used)
+        columns = self._columns[:, : self._row_count]
+        cells = tuple(
+            column if field in INTEGER_FIELDS else column.view(np.float64) for field, column in enumerate(columns)
+        )
+        decimals = tuple(self._decimals[field] or Decimals(0, 0) for field in FLOAT_FIELDS)
+        whole = RawRows(cells, decimals, self._headers[0])
+        each = [
+            RawRows(tuple(column[first:stop] for column in cells), decimals, has_header)
+            for first, stop, has_header in zip((0, *self._stops), self._stops, self._headers, strict=False)
+        ]
+        return ParsedTexts(whole, each)
+
+    def _take_out_header(self) -> None:
+        self._is_header_due = False
+        start, used = self._start, self._used
+        nbytes = header_end(memoryview(self._block[start:used]), self._label)
+        if nbytes:
+            self._headers[-1] = True
+            self._block[start : used - nbytes] = self._block[start + nbytes : used].copy()
+            self._used -= nbytes
+
+    def _last_line(self) -> int:
+        """Where the last line of the present text begins, whole or not."""
+        # Mostly it is short.
+        for first in (max(self._start, self._used - _LINE_NBYTES_USUAL), self._start):
+            found = bytes(self._block[first : max(first, self._used - 1)]).rfind(b"\n")
+            if found >= 0:
+                return first + found + 1
+        return self._start
+
+    def _parse_full(self) -> None:
+        """Parse all lines of a full block but the last. If it is the only one, it is too long for a row."""
+        last = self._last_line()
+        if last == 0:
+            self._parse_alone(0, TEXT_BLOCK_NBYTES, self._row_count)
+        self._parse(last)
+
+    def _parse(self, stop: int) -> None:
+        """Parse the lines in the first bytes of the block, and move the rest to its beginning."""
         check_stop()
-        rows = slice(first, first + _BLOCK_ROWS)
-        found, unread = _parse_block(text, starts[rows], ends[rows], columns[:, rows])
-        decimals = _merge(decimals, found)
-        for row in unread.tolist():
-            # Of a line that is too long for a row, no more is copied than shows that.
-            end = min(ends[first + row], starts[first + row] + ARCHIVE_LINE_NBYTES_MAX + 1)
-            line = bytes(csv[starts[first + row] : end])
-            try:
-                values, found = parse_line(line)
-            except ValueError as error:
-                raise ArchiveError(label, str(error), row=first + row + 1 + has_header) from None
-            decimals = _merge(decimals, found)
-            for column, value in zip(cells, values, strict=True):
-                column[first + row] = value
-    return RawRows(cells, tuple(decimals[field] or Decimals(0, 0) for field in FLOAT_FIELDS), has_header)
+        with self._parsing:
+            ends = _find_newlines(self._block[:stop])
+            self._stops += (self._row_count + np.searchsorted(ends, self._ends)).tolist()
+            self._ends = []
+            self._require_room(len(ends))
+            starts = np.empty_like(ends)
+            starts[:1] = 0
+            starts[1:] = ends[:-1] + 1
+            for first in range(0, len(ends), _BLOCK_ROWS):
+                self._parse_some(starts[first : first + _BLOCK_ROWS], ends[first : first + _BLOCK_ROWS])
+        left = self._used - stop
+        self._block[:left] = self._block[stop : self._used].copy()
+        self._used = left
+        self._start = 0
+
+    def _require_room(self, row_count: int) -> None:
+        needed = self._row_count + row_count
+        if needed > self._columns.shape[1]:
+            columns = np.empty((FIELD_COUNT, needed + needed // 2), dtype=np.int64)
+            columns[:, : self._row_count] = self._columns[:, : self._row_count]
+            self._columns = columns
+
+    def _parse_some(self, starts: Times, ends: Times) -> None:
+        row_count = self._row_count
+        columns = self._columns[:, row_count : row_count + len(ends)]
+        if len(ends) < _BLOCK_ROWS_MIN:
+            unread: Sequence[int] = range(len(ends))
+        else:
+            found, places = read_block(self._block, starts, ends, columns)
+            self._decimals = _merge(self._decimals, found)
+            unread = places.tolist()
+        for place in unread:
+            self._parse_alone(int(starts[place]), int(ends[place]), row_count + place)
+        self._row_count = row_count + len(ends)
+
+    def _parse_alone(self, start: int, end: int, row: int) -> None:
+        """Parse one line with the reference parser."""
+        # Of a line that is too long for a row, no more is copied than shows that.
+        line = bytes(self._block[start : min(end, start + ARCHIVE_LINE_NBYTES_MAX + 1)])
+        try:
+            values, found = parse_line(line)
+        except ValueError as error:
+            raise ArchiveError(self._label, str(error), row=row + 1 + self._headers[0]) from None
+        self._decimals = _merge(self._decimals, found)
+        for field, value in enumerate(values):
+            cells = self._columns[field]
+            (cells if field in INTEGER_FIELDS else cells.view(np.float64))[row] = value
 
 
 def header_end(csv: bytes | memoryview, label: str) -> int:
@@ -220,34 +372,12 @@ def header_end(csv: bytes | memoryview, label: str) -> int:
     return len(line) + len(newline)
 
 
-def find_line_ends(csv: bytes | memoryview, begin: int = 0) -> Times:
-    """Find the newline of each row from `begin` on, or the end of the text if the last newline is missing.
-
-    Returns
-    -------
-    ndarray of int64, shape (n,)
-        Ascending. Of a text with more lines than it could have rows, only enough to include one that is no row.
-    """
-    text = np.frombuffer(csv, np.uint8)
-    found = [np.empty(0, dtype=np.int64)]
-    count = 0
+def _find_newlines(text: Text) -> Times:
     # Rounded up to whole words, for `_true_places`.
-    is_newline = np.zeros(min(PARSE_BLOCK_NBYTES, len(text) + 7 & -8), dtype=np.bool_)
-    for start in range(begin, len(text), PARSE_BLOCK_NBYTES):
-        check_stop()
-        chunk = text[start : start + PARSE_BLOCK_NBYTES]
-        np.equal(chunk, _NEWLINE, out=is_newline[: len(chunk)])
-        is_newline[len(chunk) :] = False
-        found.append(_true_places(is_newline) + start)
-        count += len(found[-1])
-        if count > (start + len(chunk) - begin) // _ROW_NBYTES_MIN + 2:
-            break  # too many lines for so few bytes: one will be refused, whatever follows
-    ends = np.concatenate(found)
-    if begin < len(text) and text[-1] != _NEWLINE:
-        ends = np.append(ends, len(text))
-    last_start = int(ends[-2]) + 1 if len(ends) > 1 else begin
-    is_blank = len(ends) > 0 and bytes(text[last_start : ends[-1]][:2]) in (b"", b"\r")
-    return ends[:-1] if is_blank else ends
+    is_newline = np.empty(len(text) + 7 & -8, dtype=np.bool_)
+    np.equal(text, _NEWLINE, out=is_newline[: len(text)])
+    is_newline[len(text) :] = False
+    return _true_places(is_newline)
 
 
 def _true_places(mask: npt.NDArray[np.bool_]) -> Times:
@@ -262,21 +392,6 @@ def _true_places(mask: npt.NDArray[np.bool_]) -> Times:
     places = marked << 3
     places += np.bitwise_count(below) >> 3
     return places
-
-
-def _parse_block(
-    text: Text, starts: Times, ends: Times, columns: npt.NDArray[np.int64]
-) -> tuple[list[Decimals | None], npt.NDArray[np.intp]]:
-    """Call `read_block` with the margin that it needs. Of a short block, all rows are left unread."""
-    if len(starts) < _BLOCK_ROWS_MIN:
-        return [None] * FIELD_COUNT, np.arange(len(starts))
-    begin, end = int(starts[0]), int(ends[-1])
-    if len(text) < end + 1 + TEXT_MARGIN_NBYTES:
-        margin = np.zeros(1 + TEXT_MARGIN_NBYTES, dtype=np.uint8)
-        margin[0] = _NEWLINE
-        text = np.concatenate((text[begin:end], margin))
-        starts, ends = starts - begin, ends - begin
-    return read_block(text, starts, ends, columns)
 
 
 def _merge(known: Sequence[Decimals | None], found: Sequence[Decimals | None]) -> list[Decimals | None]:

@@ -24,6 +24,10 @@ FORCED_GC_ADVANCE_S: Final = 0.05
 
 # Seconds that leaving waits for work in threads, which was told to stop, to end the step at hand.
 THREAD_STOP_TIMEOUT_S: Final = 0.5
+# Seconds that a child process has to end in order, and again after it was killed.
+PROCESS_STOP_TIMEOUT_S: Final = 0.3
+# Whoever waits for a child process looks so often whether he was told to stop.
+PROCESS_WAIT_S: Final = 0.05
 
 # --- Identity ----------------------------------------------------------------------------------------------
 SYMBOL_LENGTH_MAX: Final = 64
@@ -37,9 +41,9 @@ ARCHIVE_ROWS_FACTOR_MAX: Final = 4
 ARCHIVE_ROW_NBYTES_MAX: Final = 400
 # A longer line is no row.
 ARCHIVE_LINE_NBYTES_MAX: Final = 4096
-# Line ends are searched in blocks of this size. Rows are parsed in a fraction of it, which fits the second-level
-# cache.
-PARSE_BLOCK_NBYTES: Final = 2 << 20
+# Text is inflated into blocks of this size and parsed there. With what parsing makes of it, a block fits the
+# second-level cache.
+TEXT_BLOCK_NBYTES: Final = 1 << 20
 # How many open times a report lists. It counts all of them.
 REPORT_EXAMPLES_MAX: Final = 1000
 # Bars without a trade at the end of a series are reported if they last so long. Bars of an illiquid pair, or of a
@@ -82,6 +86,10 @@ INGEST_GROUP_NBYTES_MAX: Final = 4 << 20
 # them. Small ones wait for others of their series.
 INGEST_BACKLOG_ARCHIVES_MAX: Final = 192
 INGEST_BACKLOG_NBYTES_MAX: Final = 512 << 20
+# Archives of so many bytes in all are worth processes of their own. Each takes a quarter of a second to start.
+INGEST_PROCESSES_NBYTES_MIN: Final = 32 << 20
+# At most so many processes, whatever number of processors there is.
+INGEST_PROCESSES_MAX: Final = 16
 # Bytes of an archive for each of its bars: mostly 30 to 60.
 ARCHIVE_BAR_NBYTES: Final = 60
 # Daily archives of a mirror in a folder that are read in one batch.

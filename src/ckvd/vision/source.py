@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from ckvd.errors import ArchiveError
 from ckvd.regular_file import open_regular
@@ -61,6 +62,28 @@ class FetchedArchive:
             return b"".join(read_chunks(self.path, self.nbytes + 1))
         except OSError as error:
             raise ArchiveError(str(self.path), f"cannot be read: {error.strerror}") from error
+
+    def open(self) -> BinaryIO:
+        """Open the file, unbuffered. Whatever of it cannot be read is an `ArchiveError`, as in `read_bytes`."""
+        try:
+            descriptor, _ = open_regular(self.path, is_link_followed=True)
+        except OSError as error:
+            raise ArchiveError(str(self.path), f"cannot be read: {error.strerror}") from error
+        return cast("BinaryIO", _ArchiveFile(descriptor, self.path))
+
+
+class _ArchiveFile(io.FileIO):
+    """An open archive. The disk may fail at any read."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        super().__init__(descriptor)
+        self._path = path
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        try:
+            return super().read(size) or b""
+        except OSError as error:
+            raise ArchiveError(str(self._path), f"cannot be read: {error.strerror}") from error
 
 
 @dataclass(frozen=True, slots=True)
