@@ -15,7 +15,7 @@ from ckvd.model.grid import regular_close_times
 from ckvd.model.market import Market
 from ckvd.model.provenance import Gap, Reason
 from ckvd.model.settlements import find_missing_settlements, known_hours, settled_times
-from ckvd.model.timespan import Span, difference
+from ckvd.model.timespan import Span, difference, format_time
 
 if TYPE_CHECKING:
     from ckvd.bars.resample import ResampledKlines
@@ -110,7 +110,8 @@ class Funding(SeriesRows):
         Raises
         ------
         NotCachedError
-            The funding does not cover the bars: read it for the same span.
+            The funding does not cover the bars: read it from the open of the first to the end of the last. Weeks
+            and other long bars may end after the span for which they were read, and resampled ones begin before it.
         """
         rows, bars = self._rows_in(klines)
         return np.bincount(bars, self.rate[rows], len(klines)).astype(np.float64, copy=False)
@@ -171,7 +172,7 @@ class Funding(SeriesRows):
         if lacking := difference(needed, difference([self.span], self.missing)):
             raise NotCachedError(
                 f"{self.series}: the bars reach over {needed[0]}, and the funding does not cover {lacking[0]}: "
-                "read both for the same span",
+                f"read it from {format_time(needed[0].start_ms)} to {format_time(end_ms)}",
                 lacking,
             )
         settled = self.settled_time
