@@ -150,12 +150,15 @@ class DownloadPlan(Record):
     beyond_archives : mapping of SeriesKey to tuple of Span
         What the cache lacks and no archive has, of the series of which there is such a part. The REST interface
         would be asked.
+    refused : mapping of SeriesKey to CkvdError
+        Series of which nobody knows what would be fetched, because their folder cannot be read, and why.
     """
 
     spans: Mapping[SeriesKey, Span]
     archives: Mapping[SeriesKey, tuple[Period, ...]]
     nbytes: int | None
     beyond_archives: Mapping[SeriesKey, tuple[Span, ...]]
+    refused: Mapping[SeriesKey, CkvdError] = field(default_factory=dict)
 
     @property
     def archive_count(self) -> int:

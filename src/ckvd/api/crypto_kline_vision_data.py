@@ -5,6 +5,7 @@ In that order: each is asked only for what the one before lacks.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal, cast, overload
 
@@ -25,7 +26,7 @@ from ckvd.cache.selection import SeriesFilter
 from ckvd.cache.untraded_tail import find_untraded_tails
 from ckvd.concurrency.stopping import check_stop
 from ckvd.concurrency.work import Workers, in_thread, run_bounded
-from ckvd.errors import CacheBusyError, ClientClosedError, NetworkError, NotCachedError, NotFetchedError
+from ckvd.errors import CacheBusyError, CkvdError, ClientClosedError, NetworkError, NotCachedError, NotFetchedError
 from ckvd.lifecycle import ConnectionHolder, Resource
 from ckvd.model.grid import Grid, closed_part
 from ckvd.model.market import DAY_MS, Kind, Market, SeriesKey, parse_market, series_of
@@ -39,7 +40,6 @@ from ckvd.universe.snapshot import newest_snapshot, oldest_snapshot_ms
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 
 if TYPE_CHECKING:
-    import contextlib
     import os
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from ckvd.bars.resample import ResampledKlines
     from ckvd.bars.series_rows import SeriesRows
     from ckvd.cache.selection import Choice
-    from ckvd.errors import CkvdError
     from ckvd.model.provenance import Absence
     from ckvd.model.timespan import TimeLike
     from ckvd.segment.checks import Verify
@@ -492,9 +491,9 @@ class CryptoKlineVisionData(ConnectionHolder):
     ) -> DownloadPlan:
         """Say what `update_series` would fetch. The newest snapshot tells new listings. Errors: see `survey`."""
         with self._employed():
-            wanted, _ = await self._due(series)
+            wanted, refused = await self._due(series)
             wanted += await self._new_listings(series, new_listings, may_refresh=False)
-            return await self._require_vision().survey(wanted)
+            return replace(await self._require_vision().survey(wanted), refused=refused)
 
     async def _due(self, series: Sequence[SeriesKey]) -> tuple[list[Wanted], dict[SeriesKey, CkvdError]]:
         """What is due of some series, and the failure of each that cannot be read."""
@@ -532,8 +531,13 @@ class CryptoKlineVisionData(ConnectionHolder):
         first_ms = oldest_snapshot_ms(self.folder, market)
         if first_ms is not None:
             return first_ms
+        ends_ms = [0]
+        for key in series:
+            # A folder that cannot be read fails alone: `_due` has found it too.
+            with contextlib.suppress(CkvdError):
+                ends_ms.append(hull(self.folder.segments(key)).end_ms)
         # A cache without any bar follows nothing yet.
-        return max(hull(self.folder.segments(key)).end_ms for key in series) or self._clock()
+        return max(ends_ms) or self._clock()
 
     def _employed(self) -> contextlib.AbstractContextManager[None]:
         """In the block, work in threads is stopped when this client is closed."""
