@@ -29,11 +29,7 @@ from ckvd.model.market import MINUTE_MS
 from ckvd.model.timespan import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ckvd.api.crypto_kline_vision_data import CryptoKlineVisionData
-    from ckvd.errors import CkvdError
-    from ckvd.model.market import SeriesKey
 
 _T = TypeVar("_T")
 
@@ -128,7 +124,7 @@ class Fetching:
         """Say what would be fetched."""
         self.print_document(plan.to_json())
         if not self.json:
-            _complain_of_refused(plan.refused)
+            _complain_of_refused(plan)
         if plan.is_empty:
             everything = "has everything" if not plan.refused else "has everything of the others"
             self.say(f"nothing would be fetched: {self.root} {everything}")
@@ -198,16 +194,18 @@ def _complain_of(report: DownloadReport) -> None:
             complain(note if archive.error is not None else f"{archive.series} {archive.period}: {note}")
     for completion in report.completions:
         _complain_of_completion(completion)
-    _complain_of_refused(report.refused)
+    _complain_of_refused(report)
     for series, spans in report.missing.items():
         for span in spans:
             why = report.why(series, span)
             complain(f"{series}: {span} is not in the cache" + (f": {why}" if why else ""))
 
 
-def _complain_of_refused(refused: Mapping[SeriesKey, CkvdError]) -> None:
-    for series, error in refused.items():
+def _complain_of_refused(found: DownloadPlan | DownloadReport) -> None:
+    for series, error in found.refused.items():
         complain(f"{series}: {error}")
+    for market, error in found.unlisted.items():
+        complain(f"{market}: new listings are unknown: {error}")
 
 
 def _complain_of_completion(completion: CompletionReport) -> None:

@@ -42,7 +42,7 @@ def update(
     if dry_run:
         plan = fetching.run(lambda data, _: data.survey_update(series, new_listings=new))
         fetching.print_plan(plan)
-        if refusals or plan.refused:
+        if refusals or plan.refused or plan.unlisted:
             raise click.exceptions.Exit(EXIT_INCOMPLETE)
         return
     report = fetching.run(

@@ -39,7 +39,7 @@ def as_json(value: Any) -> Any:
 
     Parameters
     ----------
-    value : None, bool, int, float, str, Enum, Span, SeriesKey, Period, path, CkvdError, dataclass, mapping or sequence
+    value : None, bool, number, str, Enum, Span, SeriesKey, Period, path, error, dataclass, mapping, list or tuple
 
     Returns
     -------
