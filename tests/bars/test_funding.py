@@ -188,6 +188,9 @@ def test_what_does_not_fit_is_refused() -> None:
         funding_of([START], [0.1]).pay([1.0], bars, contract_size=10)
     with pytest.raises(ValueError, match="needs the contract_size"):
         funding_of([START], [0.1], series=COIN).pay([1.0], bars)
+    for size in (0, -10, math.nan, math.inf):
+        with pytest.raises(ValueError, match="is a positive number"):
+            funding_of([START], [0.1], series=COIN).pay([1.0], bars, contract_size=size)
     with pytest.raises(ColumnError, match="its times are 'time'"):
         _ = funding_of([START], [0.1])["open_time"]
 

@@ -148,7 +148,7 @@ class Funding(SeriesRows):
         NotCachedError
             See `on`.
         ValueError
-            There are not as many positions as bars, or the contract size is missing or superfluous.
+            There are not as many positions as bars, or the contract size is missing, superfluous or not positive.
         """
         held = np.asarray(positions, np.float64)
         if held.shape != (len(klines),):
@@ -157,6 +157,8 @@ class Funding(SeriesRows):
         if is_coin is (contract_size is None):
             needed = "needs the contract_size" if is_coin else "has no contract_size"
             raise ValueError(f"market {self.series.market} {needed}: only COIN-M contracts have one")
+        if contract_size is not None and not 0 < contract_size < np.inf:
+            raise ValueError(f"the value of a contract is a positive number, not {contract_size!r}")
         rows, bars = self._rows_in(klines)
         marks = self.mark_price[rows]
         prices = np.where(np.isnan(marks), klines.open[bars], marks)
