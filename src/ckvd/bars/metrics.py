@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 _FIVE_MINUTES_MS = 5 * MINUTE_MS
 
 
+def known_times(open_time: Times) -> Times:
+    """From when on the rows that describe the five minutes from `open_time` on could be known, milliseconds."""
+    return open_time + _FIVE_MINUTES_MS
+
+
 class Metrics(SeriesRows):
     """Open interest and ratios of one contract in one span of time.
 
@@ -52,7 +57,7 @@ class Metrics(SeriesRows):
     @cached_property
     def known_time(self) -> Times:
         """From when on each row could be known, int64 milliseconds, read-only: five minutes after `open_time`."""
-        known = self.open_time + _FIVE_MINUTES_MS
+        known = known_times(self.open_time)
         known.flags.writeable = False
         return known
 
