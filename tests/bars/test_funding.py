@@ -172,6 +172,10 @@ def test_funding_that_does_not_cover_the_bars_is_refused() -> None:
     bars = klines_of([START + step * HOUR for step in range(25)])
     with pytest.raises(NotCachedError, match="the funding does not cover"):
         funding_of([START], [0.1], span=day).on(bars)
+    # A week ends after the span that it opens in.
+    week = klines_of([START - 2 * 24 * HOUR], "1w")
+    with pytest.raises(NotCachedError, match="read it from 2024-01-29 to 2024-02-05"):
+        funding_of([START], [0.1], span=day).on(week)
     with pytest.raises(NotCachedError):
         funding_of([START], [0.1], missing=(day,)).pay([1.0] * 25, bars)
 
@@ -184,6 +188,9 @@ def test_what_does_not_fit_is_refused() -> None:
         funding_of([START], [0.1]).pay([1.0], bars, contract_size=10)
     with pytest.raises(ValueError, match="needs the contract_size"):
         funding_of([START], [0.1], series=COIN).pay([1.0], bars)
+    for size in (0, -10, math.nan, math.inf):
+        with pytest.raises(ValueError, match="is a positive number"):
+            funding_of([START], [0.1], series=COIN).pay([1.0], bars, contract_size=size)
     with pytest.raises(ColumnError, match="its times are 'time'"):
         _ = funding_of([START], [0.1])["open_time"]
 
@@ -206,3 +213,21 @@ def test_missing_settlements_have_the_reason_that_is_known() -> None:
         (16, 1, Reason.NOT_IN_ARCHIVE),
         (40, 2, Reason.HALTED),
     ]
+
+
+def test_settlements_that_are_missing_for_several_reasons_are_a_gap_for_each() -> None:
+    span = Span(START, START + 72 * HOUR)
+    ended = (
+        Absence(START + 24 * HOUR, START + 48 * HOUR, Reason.NOT_IN_ARCHIVE),
+        Absence(START + 48 * HOUR, START + 72 * HOUR, Reason.AFTER_ARCHIVES),
+    )
+    funding = funding_of([START, START + 8 * HOUR], [0.0] * 2, span=span, absences=ended[1:])
+    expected = [(16, 48, 4, Reason.NOT_IN_ARCHIVE), (48, 72, 3, Reason.AFTER_ARCHIVES)]
+    found = [
+        ((gap.start_ms - START) // HOUR, (gap.end_ms - START) // HOUR, gap.bar_count, gap.reason)
+        for gap in funding.gaps
+    ]
+    assert found == expected
+    # A known reason of a part counts there, also where it is the same as none.
+    again = funding_of([START, START + 8 * HOUR], [0.0] * 2, span=span, absences=ended)
+    assert again.gaps == funding.gaps

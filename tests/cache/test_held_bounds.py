@@ -11,6 +11,7 @@ from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.errors import NotCachedError
 from ckvd.model.market import SeriesKey
 from ckvd.model.provenance import Absence, Reason
+from ckvd.model.table import KlineTable, empty_table
 from ckvd.model.timespan import Span
 from support.models import DAY_MS, MINUTE_MS, ms
 from support.tables import BTCUSDT_1M, make_table, regular_table
@@ -109,3 +110,32 @@ def test_the_last_bar_of_days_and_months_ends_where_the_next_would_open(tmp_path
         put(tmp_path, series, Span(start_ms, end_ms))
         with KlineCache(tmp_path) as cache:
             assert cache.held(series) == Span(start_ms, end_ms)
+
+
+def test_rates_without_bounds_cover_the_bars_before_the_first_and_after_the_last(tmp_path: Path) -> None:
+    rates = SeriesKey.of("BTCUSDT", market="um", kind="fundingRate")
+    times = [START_MS + 12, START_MS + 480 * MINUTE_MS + 3]
+    columns = {
+        "open_time": np.array(times, np.int64),
+        "interval_hours": np.full(2, 8, np.int64),
+        "rate": np.array([0.25, 0.5]),
+        "mark_price": np.full(2, np.nan),
+    }
+    store = SeriesStore(CacheFolder(tmp_path), rates)
+    store.put(KlineTable(rates, columns, {}), minutes(0, 900))
+    # What was not downloaded is no part of it.
+    later = minutes(900, 1440)
+    late = Absence(later.start_ms, later.end_ms, Reason.NOT_PUBLISHED)
+    store.put(empty_table(rates), later, absences=[late])
+    bars = SeriesKey.of("BTCUSDT", "1m", market="um")
+    put(tmp_path, bars, minutes(0, 900))
+    with KlineCache(tmp_path) as cache:
+        funding, klines = cache.funding("BTCUSDT"), cache.read("BTCUSDT", "1m", market="um")
+        assert funding.span == cache.held(rates) == minutes(0, 900)
+        assert funding.on(klines)[[0, 480]].tolist() == [0.25, 0.5]
+        assert funding.on(klines).sum() == 0.75
+        assert cache.funding("BTCUSDT", start=times[0] + 1).time.tolist() == times[1:]
+    with KlineCache(tmp_path / "other") as cache:
+        with pytest.raises(NotCachedError, match="has no row of it"):
+            cache.funding("BTCUSDT")
+        assert not cache.funding("BTCUSDT", missing="ignore").span

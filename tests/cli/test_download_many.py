@@ -160,6 +160,18 @@ def test_an_update_says_one_line_for_each_market(site: DownloadSite, monkeypatch
     assert (document["series"], document["is_complete"], len(document["current"])) == ([], True, 2)
 
 
+def test_a_dry_run_of_an_update_names_the_folder_that_it_cannot_read(site: DownloadSite) -> None:
+    assert run(site, "download", "BTCUSDT", "ETHUSDT", "-i", "1d", *HALF_YEAR).status == 0
+    path = site.cache / "spot/klines/ETHUSDT/1d"
+    path.rename(path.with_name("aside"))
+    path.symlink_to("nowhere")
+    for words in (("update", "--dry-run"), ("update", "--dry-run", "-q"), ("update", "--dry-run", "--json")):
+        finished = run(site, *words)
+        assert finished.status == 1
+        assert "spot/klines/ETHUSDT/1d" in (finished.out if "--json" in words else finished.err)
+        assert "has everything\n" not in finished.out
+
+
 def test_a_cache_without_such_series_is_an_error(site: DownloadSite) -> None:
     finished = run(site, "update", "BTC*")
     assert (finished.status, finished.err) == (1, f"ckvd: nothing of that is in the cache {site.cache}\n")

@@ -14,6 +14,7 @@ from ckvd.api.vision_data_client import VisionDataClient
 from ckvd.cache import CacheFolder, KlineCache, SeriesStore
 from ckvd.cache.packing import pack_series
 from ckvd.cache.selection import SeriesFilter
+from ckvd.errors import ColumnError
 from ckvd.maintenance.audit import Change, audit_cache
 from ckvd.maintenance.comparison import Against, Agreement, OtherBars, compare_bars
 from ckvd.maintenance.data_lock import Verdict, check_lock, format_lock, lock_data, parse_lock
@@ -388,3 +389,14 @@ def test_a_file_that_does_not_show_its_labels_is_known_late_and_never_early(tmp_
         described = (metrics.open_interest - 1000.25).astype(np.int64) * FIVE
         assert (metrics.known_time >= described + FIVE).all()
         assert [source.labels for source in metrics.sources] == ["unclear", "unclear"]
+
+
+def test_tables_of_metrics_say_when_each_row_could_be_known(folder: CacheFolder) -> None:
+    with KlineCache(folder.root) as cache:
+        metrics = cache.metrics("BTCUSDT", start="2024-03-01", end="2024-03-05")
+        assert metrics.column_names[:3] == ("open_time", "known_time", "create_time")
+        assert (metrics["known_time"] == metrics.open_time + FIVE).all()
+        assert metrics.as_dict()["known_time"] is metrics.known_time
+        assert (metrics.to_pandas()["known_time"] - metrics.to_pandas().index == np.timedelta64(FIVE, "ms")).all()
+        with pytest.raises(ColumnError, match="no column 'close'"):
+            _ = metrics["close"]

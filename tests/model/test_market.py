@@ -253,3 +253,8 @@ def test_a_series_is_equal_to_the_one_its_text_names(series: SeriesKey) -> None:
 @given(series_keys(), series_keys())
 def test_series_differ_where_a_part_differs(one: SeriesKey, other: SeriesKey) -> None:
     assert (one == other) == (str(one) == str(other))
+
+
+def test_what_stands_in_place_of_an_interval_is_to_be_left_out() -> None:
+    with pytest.raises(IdentityError, match=r"'events' is no interval, .* leave it out"):
+        SeriesKey.of("BTCUSDT", "events", market="um", kind="fundingRate")

@@ -230,6 +230,12 @@ def test_the_bar_in_which_a_life_began_is_its_own(interval: Interval, opens: str
     assert (parse_time(opens) in BNX[1].bars_span(interval, span)) is is_its
 
 
+@pytest.mark.parametrize("first", ["2023-05-01", "2023-05-31T12:00Z", "2023-03-01", "2023-03-02"])
+def test_a_life_begins_with_the_month_in_which_it_was_listed_and_no_month_before(first: str) -> None:
+    bars = life("AUSDT", first).bars_span(Interval.MO1, Span.of("2020-01-01", "2026-01-01"))
+    assert bars.start_ms == parse_time(first[:7])
+
+
 @given(chains(), st.sampled_from(Interval), HOURS, HOURS)
 def test_bars_of_a_life_lie_in_the_span_and_those_of_two_lives_never_meet(
     lives: list[Life], interval: Interval, one_ms: int, other_ms: int

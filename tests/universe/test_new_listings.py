@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ckvd
+from ckvd.cache.selection import SeriesFilter
 from ckvd.model.market import ContractType, Market, SeriesKey
 from ckvd.model.timespan import format_time, parse_time
 from ckvd.universe.new_listings import find_new_listings
@@ -118,6 +119,25 @@ def test_without_a_snapshot_what_was_listed_since_the_newest_bars_is_new(venue: 
     venue.time.advance_to(parse_time("2024-03-04T00:30"))
     tell_exchange(venue, "BTCUSDT", "ETHUSDT", new=("NEWUSDT",))
     assert HOURS[2] in update(venue).spans
+
+
+def test_what_is_held_is_updated_where_new_listings_are_unknown(venue: Venue) -> None:
+    run(venue, lambda data: data.refresh_universe("um"))
+    run(venue, lambda data: data.ensure(["BTCUSDT"], "1h", start="2024-03-01", market="um"))
+    venue.time.advance_to(parse_time("2024-03-04T00:30"))
+    venue.exchange.publish_info(Market.UM, b"{}")
+    report = update(venue)
+    assert list(report.unlisted) == [Market.UM]
+    assert not report.is_complete
+    assert report.errors == (report.unlisted[Market.UM],)
+    assert report.to_json()["unlisted"] == {"um": str(report.unlisted[Market.UM])}
+    with ckvd.open_cache(venue.cache_path) as cache:
+        assert cache.read("BTCUSDT", "1h", market="um").span.end_ms == parse_time("2024-03-04")
+    # A damaged snapshot is another reason.
+    (path,) = venue.cache_path.glob(".universe/um/*.universe")
+    path.write_bytes(path.read_bytes()[:-1])
+    plan = run(venue, lambda data: data.survey_update(HOURS[:1], new_listings=SeriesFilter()))
+    assert isinstance(plan.unlisted[Market.UM], ckvd.SnapshotError)
 
 
 def download(venue: Venue, *arguments: str) -> Finished:

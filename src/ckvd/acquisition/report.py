@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ckvd.cache.untraded_tail import UntradedTail
     from ckvd.errors import CkvdError
     from ckvd.model.calendar import Period
-    from ckvd.model.market import SeriesKey
+    from ckvd.model.market import Market, SeriesKey
     from ckvd.model.provenance import Absence, Source
 
 
@@ -150,12 +150,18 @@ class DownloadPlan(Record):
     beyond_archives : mapping of SeriesKey to tuple of Span
         What the cache lacks and no archive has, of the series of which there is such a part. The REST interface
         would be asked.
+    refused : mapping of SeriesKey to CkvdError
+        Series of which nobody knows what would be fetched, because their folder cannot be read, and why.
+    unlisted : mapping of Market to CkvdError
+        Markets whose new listings are unknown, because their snapshot cannot be read, and why.
     """
 
     spans: Mapping[SeriesKey, Span]
     archives: Mapping[SeriesKey, tuple[Period, ...]]
     nbytes: int | None
     beyond_archives: Mapping[SeriesKey, tuple[Span, ...]]
+    refused: Mapping[SeriesKey, CkvdError] = field(default_factory=dict)
+    unlisted: Mapping[Market, CkvdError] = field(default_factory=dict)
 
     @property
     def archive_count(self) -> int:
@@ -195,6 +201,8 @@ class DownloadReport(Record):
         Series that an update left as they are, because nothing of them is due. They have no span.
     refused : mapping of SeriesKey to CkvdError
         Series that an update could not look at, and why. They have no span.
+    unlisted : mapping of Market to CkvdError
+        Markets whose new listings an update could not find, and why.
     """
 
     spans: Mapping[SeriesKey, Span]
@@ -207,6 +215,7 @@ class DownloadReport(Record):
     unavailable: dict[SeriesKey, tuple[Absence, ...]] = field(default_factory=dict)
     current: tuple[SeriesKey, ...] = ()
     refused: dict[SeriesKey, CkvdError] = field(default_factory=dict)
+    unlisted: dict[Market, CkvdError] = field(default_factory=dict)
 
     @property
     def series(self) -> tuple[SeriesKey, ...]:
@@ -236,7 +245,7 @@ class DownloadReport(Record):
         """All errors, in order."""
         of_archives = (archive.error for archive in self.archives if archive.error is not None)
         of_completions = (error for completion in self.completions for error in completion.errors)
-        return (*of_archives, *of_completions, *self.refused.values())
+        return (*of_archives, *of_completions, *self.refused.values(), *self.unlisted.values())
 
     def failure_of(self, series: SeriesKey, missing: Iterable[Span]) -> CkvdError | None:
         """The error for which bars of some spans are missing: of an archive of them, else of another source."""
@@ -269,8 +278,8 @@ class DownloadReport(Record):
 
     @property
     def is_complete(self) -> bool:
-        """Whether the cache covers everything that was asked for."""
-        return not any(self.missing.values()) and not self.refused
+        """Whether the cache covers everything that was asked for, new listings included."""
+        return not any(self.missing.values()) and not self.refused and not self.unlisted
 
     @property
     def is_closed(self) -> bool:
@@ -303,6 +312,7 @@ class DownloadReport(Record):
           archives, and `untraded_tail`;
         - `current`: the names of the series that an update left as they are;
         - `refused`: by the name of a series that an update could not look at, the reason;
+        - `unlisted`: by the name of a market whose new listings an update could not find, the reason;
         - `archives`: for each that was asked for its `series`, `period`, `outcome`, `nbytes`, `attempt_count` and
           `notes`.
         """
@@ -318,7 +328,8 @@ class DownloadReport(Record):
             "failed_count": len(self.failed),
             "series": [self._series_as_json(series, completions.get(series)) for series in self.spans],
             "current": as_json(self.current),
-            "refused": {str(series): str(error) for series, error in self.refused.items()},
+            "refused": as_json(self.refused),
+            "unlisted": as_json(self.unlisted),
             "archives": [_archive_as_json(archive) for archive in self.archives],
         }
 

@@ -5,6 +5,7 @@ In that order: each is asked only for what the one before lacks.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal, cast, overload
 
@@ -25,7 +26,16 @@ from ckvd.cache.selection import SeriesFilter
 from ckvd.cache.untraded_tail import find_untraded_tails
 from ckvd.concurrency.stopping import check_stop
 from ckvd.concurrency.work import Workers, in_thread, run_bounded
-from ckvd.errors import CacheBusyError, ClientClosedError, NetworkError, NotCachedError, NotFetchedError
+from ckvd.errors import (
+    ArchiveError,
+    CacheBusyError,
+    CkvdError,
+    ClientClosedError,
+    NetworkError,
+    NotCachedError,
+    NotFetchedError,
+    SnapshotError,
+)
 from ckvd.lifecycle import ConnectionHolder, Resource
 from ckvd.model.grid import Grid, closed_part
 from ckvd.model.market import DAY_MS, Kind, Market, SeriesKey, parse_market, series_of
@@ -39,7 +49,6 @@ from ckvd.universe.snapshot import newest_snapshot, oldest_snapshot_ms
 from ckvd.utils.config import DOWNLOAD_CONCURRENCY
 
 if TYPE_CHECKING:
-    import contextlib
     import os
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
@@ -51,7 +60,6 @@ if TYPE_CHECKING:
     from ckvd.bars.resample import ResampledKlines
     from ckvd.bars.series_rows import SeriesRows
     from ckvd.cache.selection import Choice
-    from ckvd.errors import CkvdError
     from ckvd.model.provenance import Absence
     from ckvd.model.timespan import TimeLike
     from ckvd.segment.checks import Verify
@@ -435,7 +443,8 @@ class CryptoKlineVisionData(ConnectionHolder):
         new_listings : bool
             Also begin with the symbols that were listed since the cache has followed their market, and that are
             like those that it holds: see `ckvd.universe.new_listings`. The universe of a market is refreshed first
-            if its newest snapshot is a day old.
+            if its newest snapshot is a day old. Where that fails, `unlisted` of the report says why, and what the
+            cache holds is updated all the same.
         on_progress : callable, optional
             See `VisionDataClient.download`.
 
@@ -471,13 +480,14 @@ class CryptoKlineVisionData(ConnectionHolder):
         """`update`, by keys. `new_listings` says which new series are wanted as well."""
         with self._employed():
             wanted, refused = await self._due(series)
-            wanted += await self._new_listings(series, new_listings)
+            listed, unlisted = await self._new_listings(series, new_listings)
+            wanted += listed
             if not self._offline:
                 await in_thread(note_begun, self.folder, wanted, self._clock())
             report = await self._ensure(wanted, refresh=False, on_progress=on_progress)
             asked = {*report.spans, *refused}
             current = tuple(key for key in dict.fromkeys(series) if key not in asked)
-            return replace(report, refused=refused, current=current)
+            return replace(report, refused=refused, unlisted=unlisted, current=current)
 
     async def survey(self, series: Sequence[SeriesKey], span: Span, *, refresh: bool = False) -> DownloadPlan:
         """Say what `ensure_series` would fetch. Archives are listed, none is fetched, and nothing is written.
@@ -496,9 +506,10 @@ class CryptoKlineVisionData(ConnectionHolder):
     ) -> DownloadPlan:
         """Say what `update_series` would fetch. The newest snapshot tells new listings. Errors: see `survey`."""
         with self._employed():
-            wanted, _ = await self._due(series)
-            wanted += await self._new_listings(series, new_listings, may_refresh=False)
-            return await self._require_vision().survey(wanted)
+            wanted, refused = await self._due(series)
+            listed, unlisted = await self._new_listings(series, new_listings, may_refresh=False)
+            plan = await self._require_vision().survey([*wanted, *listed])
+            return replace(plan, refused=refused, unlisted=unlisted)
 
     async def _due(self, series: Sequence[SeriesKey]) -> tuple[list[Wanted], dict[SeriesKey, CkvdError]]:
         """What is due of some series, and the failure of each that cannot be read."""
@@ -511,33 +522,44 @@ class CryptoKlineVisionData(ConnectionHolder):
 
     async def _new_listings(
         self, held: Sequence[SeriesKey], chosen: SeriesFilter | None, *, may_refresh: bool = True
-    ) -> list[Wanted]:
-        """The series that were listed since the cache has followed their markets."""
+    ) -> tuple[list[Wanted], dict[Market, CkvdError]]:
+        """The series that were listed since the cache has followed their markets, and why they are unknown."""
+        wanted: list[Wanted] = []
+        unlisted: dict[Market, CkvdError] = {}
         if chosen is None or self._offline:
-            return []
+            return wanted, unlisted
         present_ms = self._clock()
-        wanted = []
         for market in dict.fromkeys(key.market for key in held):
             series = [key for key in held if key.market is market]
             since_ms = await in_thread(self._followed_since, market, series)
-            snapshot = await in_thread(newest_snapshot, self.folder, market)
-            if may_refresh and (snapshot is None or present_ms - snapshot.made_ms >= DAY_MS):
-                snapshot = await self.refresh_universe(market)
+            # The series that the cache holds are updated all the same.
+            try:
+                snapshot = await in_thread(newest_snapshot, self.folder, market)
+                if may_refresh and (snapshot is None or present_ms - snapshot.made_ms >= DAY_MS):
+                    snapshot = await self.refresh_universe(market)
+            except (NetworkError, ArchiveError, SnapshotError) as error:
+                unlisted[market] = error
+                continue
             if snapshot is not None:
                 found = find_new_listings(series, snapshot.lives, since_ms=since_ms, until_ms=present_ms)
                 for key, life in found:
                     span = closed_part(Span(life.first_ms, present_ms), Grid.of(key.interval), present_ms)
                     if span and key in chosen:
                         wanted.append(Wanted(key, span))
-        return wanted
+        return wanted, unlisted
 
     def _followed_since(self, market: Market, series: Sequence[SeriesKey]) -> int:
         """When the cache began to follow a market: with its first snapshot, or else where its newest bars end."""
         first_ms = oldest_snapshot_ms(self.folder, market)
         if first_ms is not None:
             return first_ms
+        ends_ms = [0]
+        for key in series:
+            # A folder that cannot be read fails alone: `_due` has found it too.
+            with contextlib.suppress(CkvdError):
+                ends_ms.append(hull(self.folder.segments(key)).end_ms)
         # A cache without any bar follows nothing yet.
-        return max(hull(self.folder.segments(key)).end_ms for key in series) or self._clock()
+        return max(ends_ms) or self._clock()
 
     def _employed(self) -> contextlib.AbstractContextManager[None]:
         """In the block, work in threads is stopped when this client is closed."""

@@ -15,7 +15,7 @@ from ckvd.model.grid import regular_close_times
 from ckvd.model.market import Market
 from ckvd.model.provenance import Gap, Reason
 from ckvd.model.settlements import find_missing_settlements, known_hours, settled_times
-from ckvd.model.timespan import Span, difference
+from ckvd.model.timespan import Span, difference, format_time
 
 if TYPE_CHECKING:
     from ckvd.bars.resample import ResampledKlines
@@ -110,7 +110,8 @@ class Funding(SeriesRows):
         Raises
         ------
         NotCachedError
-            The funding does not cover the bars: read it for the same span.
+            The funding does not cover the bars: read it from the open of the first to the end of the last. Weeks
+            and other long bars may end after the span for which they were read, and resampled ones begin before it.
         """
         rows, bars = self._rows_in(klines)
         return np.bincount(bars, self.rate[rows], len(klines)).astype(np.float64, copy=False)
@@ -147,7 +148,7 @@ class Funding(SeriesRows):
         NotCachedError
             See `on`.
         ValueError
-            There are not as many positions as bars, or the contract size is missing or superfluous.
+            There are not as many positions as bars, or the contract size is missing, superfluous or not positive.
         """
         held = np.asarray(positions, np.float64)
         if held.shape != (len(klines),):
@@ -156,6 +157,8 @@ class Funding(SeriesRows):
         if is_coin is (contract_size is None):
             needed = "needs the contract_size" if is_coin else "has no contract_size"
             raise ValueError(f"market {self.series.market} {needed}: only COIN-M contracts have one")
+        if contract_size is not None and not 0 < contract_size < np.inf:
+            raise ValueError(f"the value of a contract is a positive number, not {contract_size!r}")
         rows, bars = self._rows_in(klines)
         marks = self.mark_price[rows]
         prices = np.where(np.isnan(marks), klines.open[bars], marks)
@@ -171,7 +174,7 @@ class Funding(SeriesRows):
         if lacking := difference(needed, difference([self.span], self.missing)):
             raise NotCachedError(
                 f"{self.series}: the bars reach over {needed[0]}, and the funding does not cover {lacking[0]}: "
-                "read both for the same span",
+                f"read it from {format_time(needed[0].start_ms)} to {format_time(end_ms)}",
                 lacking,
             )
         settled = self.settled_time

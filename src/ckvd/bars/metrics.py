@@ -17,9 +17,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from ckvd.model.provenance import Gap
-    from ckvd.model.table import Times
+    from ckvd.model.table import Column, Times
 
 _FIVE_MINUTES_MS = 5 * MINUTE_MS
+
+
+def known_times(open_time: Times) -> Times:
+    """From when on the rows that describe the five minutes from `open_time` on could be known, milliseconds."""
+    return open_time + _FIVE_MINUTES_MS
 
 
 class Metrics(SeriesRows):
@@ -31,8 +36,18 @@ class Metrics(SeriesRows):
 
     A row describes the five minutes from `open_time` on, and could be known from `known_time` on, when they were
     over. The labels of the archives (`create_time`) mean the beginning of these minutes in some files, and the end
-    in others: use `known_time` to join rows to bars, never `create_time`.
+    in others: use `known_time` to join rows to bars, never `create_time`. It stands in tables too.
     """
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """`open_time`, `known_time` and the fields of the archives."""
+        first, *fields = super().column_names
+        return (first, "known_time", *fields)
+
+    def __getitem__(self, name: str) -> Column:
+        """A column by name. Raises ColumnError if there is none."""
+        return self.known_time if name == "known_time" else super().__getitem__(name)
 
     @property
     def create_time(self) -> Times:
@@ -42,7 +57,7 @@ class Metrics(SeriesRows):
     @cached_property
     def known_time(self) -> Times:
         """From when on each row could be known, int64 milliseconds, read-only: five minutes after `open_time`."""
-        known = self.open_time + _FIVE_MINUTES_MS
+        known = known_times(self.open_time)
         known.flags.writeable = False
         return known
 

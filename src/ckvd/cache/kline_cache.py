@@ -15,7 +15,7 @@ from ckvd.bars.klines import Klines
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.known_listings import KnownListings
 from ckvd.cache.open_segments import OpenSegments, look_again, replaced_too_often
-from ckvd.cache.resolution import hull, resolve, unavailable_spans
+from ckvd.cache.resolution import hull, is_answered, resolve, unavailable_spans
 from ckvd.errors import IdentityError, NotCachedError
 from ckvd.lifecycle import AsyncBlock, SyncBlock
 from ckvd.model.grid import Grid
@@ -394,8 +394,9 @@ class KlineCache(SyncBlock, AsyncBlock):
     ) -> Span:
         held = self.held(series)
         if not held and missing == "raise":
+            noun = "bar" if series.kind.is_bars else "row"
             raise NotCachedError(
-                f"{series}: the cache {self.folder.root} has no bar of it; fetch it (ckvd download), or pass "
+                f"{series}: the cache {self.folder.root} has no {noun} of it; fetch it (ckvd download), or pass "
                 'missing="ignore" to read what is there',
                 (),
             )
@@ -436,7 +437,8 @@ class KlineCache(SyncBlock, AsyncBlock):
         symbol, market : str
             A perpetual of `um` or `cm`.
         start, end, missing
-            As for `read`.
+            As for `read`. A bound that is left out is where the cache begins or ends to know whether rates were
+            settled, and not the time of a rate: see `held`.
 
         Returns
         -------
@@ -572,7 +574,8 @@ class KlineCache(SyncBlock, AsyncBlock):
     def held(self, series: SeriesKey) -> Span:
         """From the open of the first bar that the cache has of a series to the end of the last one.
 
-        It is empty where there is no bar. In between, bars may be missing.
+        It is empty where there is no bar. In between, bars may be missing. Of funding rates, which have no length,
+        it is from the first moment for which the cache knows whether a rate was settled to the last one.
 
         Raises
         ------
@@ -589,6 +592,9 @@ class KlineCache(SyncBlock, AsyncBlock):
         last = self._edge_ms(series, reversed(winners), -1)
         if first is None or last is None:
             return Span(0, 0)
+        if series.interval is None:
+            answered = [one.span for one in winners if is_answered(self._open_rows(series, one).header)]
+            return Span(answered[0].start_ms, answered[-1].end_ms)
         return Span(first, Grid.of(series.interval).slot(last).end_ms)
 
     def _edge_ms(self, series: SeriesKey, winners: Iterable[Winner], row: int) -> int | None:

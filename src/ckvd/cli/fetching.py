@@ -125,8 +125,11 @@ class Fetching:
     def print_plan(self, plan: DownloadPlan) -> None:
         """Say what would be fetched."""
         self.print_document(plan.to_json())
+        if not self.json:
+            _complain_of_refused(plan)
         if plan.is_empty:
-            self.say(f"nothing would be fetched: {self.root} has everything")
+            everything = "has everything" if not plan.refused else "has everything of the others"
+            self.say(f"nothing would be fetched: {self.root} {everything}")
             return
         size = "" if plan.nbytes is None else f" ({format_nbytes(plan.nbytes)})"
         for series, periods in plan.archives.items():
@@ -193,12 +196,18 @@ def _complain_of(report: DownloadReport) -> None:
             complain(note if archive.error is not None else f"{archive.series} {archive.period}: {note}")
     for completion in report.completions:
         _complain_of_completion(completion)
-    for series, error in report.refused.items():
-        complain(f"{series}: {error}")
+    _complain_of_refused(report)
     for series, spans in report.missing.items():
         for span in spans:
             why = report.why(series, span)
             complain(f"{series}: {span} is not in the cache" + (f": {why}" if why else ""))
+
+
+def _complain_of_refused(found: DownloadPlan | DownloadReport) -> None:
+    for series, error in found.refused.items():
+        complain(f"{series}: {error}")
+    for market, error in found.unlisted.items():
+        complain(f"{market}: new listings are unknown: {error}")
 
 
 def _complain_of_completion(completion: CompletionReport) -> None:

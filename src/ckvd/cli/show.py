@@ -55,13 +55,10 @@ def show(
 
 
 def _columns_of(found: Klines | Funding | Metrics) -> dict[str, Column]:
-    """The columns to print. Of metrics, when a row could be known comes right after its five minutes."""
+    """The columns to print."""
     columns = {name: found[name] for name in found.column_names if name != "ignore"}
     if isinstance(found, Klines):
         return columns | {"flags": found.flags}
-    if found.series.kind is Kind.METRICS:
-        times = {"open_time": columns["open_time"], "known_time": cast("Metrics", found).known_time}
-        return times | columns
     return columns
 
 

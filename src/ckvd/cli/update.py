@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from ckvd.cache.folder import CacheFolder
 from ckvd.cache.selection import SeriesFilter
 from ckvd.cli import EXIT_INCOMPLETE
@@ -38,7 +40,10 @@ def update(
         raise exit_with(EXIT_INCOMPLETE, f"nothing of that is in the cache {fetching.root}")
     new = chosen if new_listings else None
     if dry_run:
-        fetching.print_plan(fetching.run(lambda data, _: data.survey_update(series, new_listings=new)))
+        plan = fetching.run(lambda data, _: data.survey_update(series, new_listings=new))
+        fetching.print_plan(plan)
+        if refusals or plan.refused or plan.unlisted:
+            raise click.exceptions.Exit(EXIT_INCOMPLETE)
         return
     report = fetching.run(
         lambda data, on_progress: data.update_series(series, new_listings=new, on_progress=on_progress)

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from ckvd.model.calendar import month_start_ms
 from ckvd.model.market import DAY_MS, ContractType, Interval, Market
 from ckvd.model.record import Record, fields_as_json
 from ckvd.model.timespan import Span, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-_MONTH_MAX_MS = 31 * DAY_MS
 
 
 class EndReason(StrEnum):
@@ -156,7 +155,10 @@ class Life(Record):
         The bar in which it began belongs to it, unless the life before it was still alive when that bar opened.
         Where it did not live in the span, the result is empty.
         """
-        start_ms = self.first_ms - (interval.fixed_ms or _MONTH_MAX_MS) + 1
+        if (length_ms := interval.fixed_ms) is None:  # months differ in length
+            start_ms = month_start_ms(self.first_ms)
+        else:
+            start_ms = self.first_ms - length_ms + 1
         start_ms = max(start_ms, 0, self.previous_end_ms or 0, span.start_ms)
         end_ms = span.end_ms if self.end_ms is None else min(self.end_ms, span.end_ms)
         start_ms = min(start_ms, span.end_ms)

@@ -137,6 +137,8 @@ def parse_interval(value: str) -> Interval:
     IdentityError
         No interval has this name.
     """
+    if value == EVENTS:
+        raise IdentityError(f"{EVENTS!r} is no interval, but stands in its place where there is none: leave it out")
     return Interval.MO1 if value == "1M" else _choose(Interval, value, "interval")
 
 

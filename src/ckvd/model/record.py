@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any, Final
 
+from ckvd.errors import CkvdError
 from ckvd.model.calendar import Period
 from ckvd.model.market import SeriesKey
 from ckvd.model.provenance import Absence, Source
@@ -38,13 +39,13 @@ def as_json(value: Any) -> Any:
 
     Parameters
     ----------
-    value : None, bool, int, float, str, Enum, Span, SeriesKey, Period, path, dataclass, mapping, list or tuple
+    value : None, bool, number, str, Enum, Span, SeriesKey, Period, path, error, dataclass, mapping, list or tuple
 
     Returns
     -------
     None, bool, int, float, str, list or dict
-        An enum becomes its value, a span `[start_ms, end_ms]`, a series, period or path its text, a dataclass the
-        object of its fields; `Record`, `Source` and `Absence` have their own `to_json`.
+        An enum becomes its value, a span `[start_ms, end_ms]`, a series, period, path or error its text, a
+        dataclass the object of its fields; `Record`, `Source` and `Absence` have their own `to_json`.
 
     Raises
     ------
@@ -63,6 +64,7 @@ def as_json(value: Any) -> Any:
 _ENCODERS: Final[tuple[tuple[Any, Callable[[Any], Any]], ...]] = (
     (Enum, lambda value: value.value),
     ((bool, int, float, str, type(None)), lambda value: value),
+    (CkvdError, str),
     (Span, lambda span: [span.start_ms, span.end_ms]),
     ((SeriesKey, Period, PurePath), str),
     (Mapping, lambda mapping: {str(as_json(key)): as_json(item) for key, item in mapping.items()}),

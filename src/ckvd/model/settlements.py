@@ -9,13 +9,14 @@ The times carry some milliseconds of delay: 08:00:00.031 is the settlement of 08
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from ckvd.model.market import HOUR_MS, MINUTE_MS
 from ckvd.model.provenance import Gap, Reason
-from ckvd.model.timespan import Span, difference
+from ckvd.model.timespan import Span, difference, union
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -105,7 +106,8 @@ def find_missing_settlements(
     -------
     tuple of Gap
         In order. Each starts when the first missing settlement was due, and ends with the settlement that follows,
-        or with what is covered. Their count is of settlements, at the interval that was last seen.
+        with the next reason, or with what is covered. Their count is of settlements, at the interval that was last
+        seen.
     """
     settled = settled_times(time)
     gaps: list[Gap] = []
@@ -131,9 +133,9 @@ def _between(
     allowed = np.minimum(np.where(told > 0, told, np.maximum(before, after)), LONGEST_HOURS)
     for row in np.flatnonzero(steps > allowed).tolist():
         hours = int(min(published[row] or before[row], allowed[row]))
-        due_ms = int(settled[row]) + hours * HOUR_MS
-        count = -(-(int(settled[row + 1]) - due_ms) // (hours * HOUR_MS))
-        yield _gap(Span(due_ms, int(settled[row + 1])), count, absences, unexplained)
+        step_ms = hours * HOUR_MS
+        due = Span(int(settled[row]) + step_ms, int(settled[row + 1]))
+        yield from _gaps(due, step_ms, absences, unexplained)
 
 
 def _at_ends(
@@ -146,11 +148,11 @@ def _at_ends(
     if first_ms - span.start_ms >= longest_ms:
         step_ms = int(hours[0] or LONGEST_HOURS) * HOUR_MS
         before = Span(first_ms - (first_ms - span.start_ms) // step_ms * step_ms, first_ms)
-        yield _gap(before, before.length_ms // step_ms, absences, unexplained)
+        yield from _gaps(before, step_ms, absences, unexplained)
     if span.end_ms - last_ms > longest_ms:
         step_ms = int(hours[-1] or LONGEST_HOURS) * HOUR_MS
         after = Span(last_ms + step_ms, span.end_ms)
-        yield _gap(after, -(-after.length_ms // step_ms), absences, unexplained)
+        yield from _gaps(after, step_ms, absences, unexplained)
 
 
 def _whole_spans(span: Span, absences: Sequence[Absence], unexplained: Reason) -> Iterator[Gap]:
@@ -158,16 +160,26 @@ def _whole_spans(span: Span, absences: Sequence[Absence], unexplained: Reason) -
 
     Parts without a known reason count where they are longer than the longest interval.
     """
-    for absence in absences:
-        if part := absence.span.intersection(span):
-            yield Gap(part.start_ms, part.end_ms, 0, absence.reason)
+    # Each month of what lies after an end has an absence of its own.
+    for reason in dict.fromkeys(absence.reason for absence in absences):
+        parts = (absence.span.intersection(span) for absence in absences if absence.reason is reason)
+        yield from (Gap(part.start_ms, part.end_ms, 0, reason) for part in union(parts))
     for left in difference([span], [absence.span for absence in absences]):
         if left.length_ms > LONGEST_HOURS * HOUR_MS:
             yield Gap(left.start_ms, left.end_ms, 0, unexplained)
 
 
-def _gap(span: Span, count: int, absences: Sequence[Absence], unexplained: Reason) -> Gap:
-    """A gap with the reason that is known where it starts, if absences cover all of it."""
-    known = [] if difference([span], [absence.span for absence in absences]) else absences
-    reasons = [absence.reason for absence in known if span.start_ms in absence.span]
-    return Gap(span.start_ms, span.end_ms, count, reasons[-1] if reasons else unexplained)
+def _gaps(span: Span, step_ms: int, absences: Sequence[Absence], unexplained: Reason) -> Iterator[Gap]:
+    """The settlements that were due from the start of a span on: a gap for each reason that is known of them."""
+    due = np.arange(span.start_ms, span.end_ms, step_ms)
+    told = np.full(len(due), -1)
+    for place, absence in enumerate(absences):
+        start, stop = np.searchsorted(due, (absence.start_ms, absence.end_ms))
+        told[start:stop] = place
+    reasons = [absences[place].reason if place >= 0 else unexplained for place in told.tolist()]
+    start = 0
+    for reason, same in itertools.groupby(reasons):
+        stop = start + sum(1 for _ in same)
+        end_ms = int(due[stop]) if stop < len(due) else span.end_ms
+        yield Gap(int(due[start]), end_ms, stop - start, reason)
+        start = stop

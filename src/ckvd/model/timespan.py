@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from ckvd.errors import TimeError
-from ckvd.model.market import DAY_MS, UNIT_MS
+from ckvd.model.market import DAY_MS, SECOND_MS, UNIT_MS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,7 +47,7 @@ def parse_time(value: TimeLike, *, present_ms: int | None = None) -> int:
 
         Relative to the present are `now`, `today` and `yesterday` (the midnight, UTC, with which they began), and
         a whole number with `h`, `d` or `w`: so many hours, days of 24 hours or weeks before now. They are lower
-        case, without blanks.
+        case, without blanks. Now is the second that has begun, because segments can be cut at whole seconds only.
     present_ms : int, optional
         The present, for texts that are relative to it; by default that of the system's clock.
 
@@ -164,6 +164,7 @@ def _text_to_ms(text: str, present_ms: int | None) -> int:
 
 def _relative_to_ms(text: str, present_ms: int) -> int:
     midnight_ms = present_ms // DAY_MS * DAY_MS
+    present_ms = present_ms // SECOND_MS * SECOND_MS
     named = {"now": present_ms, "today": midnight_ms, "yesterday": midnight_ms - DAY_MS}
     if text in named:
         return named[text]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from ckvd.acquisition.report import DownloadReport, Progress
+    from ckvd.acquisition.report import DownloadPlan, DownloadReport, Progress
 
 # The archive of the day before yesterday is there on the morning of the second; that of yesterday follows at eight.
 START, NOW = "2024-03-01", "2024-03-03T03:30"
@@ -61,6 +61,14 @@ def update(
     async def run() -> DownloadReport:
         async with venue.data(**changes) as data:
             return await data.update(symbols or None, on_progress=on_progress)
+
+    return asyncio.run(run())
+
+
+def survey_update(venue: Venue) -> DownloadPlan:
+    async def run() -> DownloadPlan:
+        async with venue.data() as data:
+            return await data.survey_update(list(data.folder.series()))
 
     return asyncio.run(run())
 
@@ -265,6 +273,9 @@ def test_a_folder_that_cannot_be_read_fails_alone(venue: Venue) -> None:
     moved = path.with_name("1h-moved")
     path.rename(moved)
     path.symlink_to("nowhere")
+    plan = survey_update(venue)
+    assert (list(plan.refused), list(plan.spans)) == ([HOURS], [ETHER])
+    assert "leads nowhere" in plan.to_json()["refused"][str(HOURS)]
     report = update(venue)
     assert list(report.refused) == [HOURS]
     assert "symbolic link that leads nowhere" in str(report.errors[0])

@@ -8,8 +8,10 @@ from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
+from ckvd.bars.metrics import known_times
 from ckvd.cache.rows import chunks_of, column_of
 from ckvd.errors import ExportError
+from ckvd.model.market import Kind
 from ckvd.model.schema import COLUMN_DTYPES
 from ckvd.model.table import REGULAR_US, fields_of
 from ckvd.utils.config import EXPORT_GROUP_ROWS
@@ -18,10 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ckvd.model.market import SeriesKey
+    from ckvd.model.table import Column, Times
     from ckvd.segment.reader import MappedRows
 
 # The date of ZIP members: the same each time, so that the same bars make the same bytes.
 _ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+# Not stored: without it, a join of metrics by `open_time` would be five minutes ahead of time.
+_KNOWN_TIME: Final = "known_time"
 
 
 def write_arrow(file: IO[bytes], blocks: Sequence[MappedRows], series: SeriesKey, *, is_parquet: bool) -> None:
@@ -38,7 +43,7 @@ def write_arrow(file: IO[bytes], blocks: Sequence[MappedRows], series: SeriesKey
     except ImportError as error:
         raise ExportError("this format needs pyarrow: pip install 'ckvd[arrow]'") from error
     types = {
-        name: pa.timestamp("ms", "UTC") if name.endswith("_time") else pa.from_numpy_dtype(COLUMN_DTYPES[name])
+        name: pa.timestamp("ms", "UTC") if name.endswith("_time") else pa.from_numpy_dtype(_dtype_of(name))
         for name in _names_of(blocks, series)
     }
     fields = [pa.field(name, kind, nullable=False) for name, kind in types.items()]
@@ -46,7 +51,7 @@ def write_arrow(file: IO[bytes], blocks: Sequence[MappedRows], series: SeriesKey
     open_writer = partial(pa.parquet.ParquetWriter, compression="zstd") if is_parquet else pa.ipc.new_file
     with open_writer(file, schema) as writer:
         for rows in chunks_of(blocks, EXPORT_GROUP_ROWS):
-            arrays = [pa.array(column_of(rows, name, series)).cast(kind) for name, kind in types.items()]
+            arrays = [pa.array(_column_of(rows, name, series)).cast(kind) for name, kind in types.items()]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
             del rows, arrays
 
@@ -58,14 +63,26 @@ def write_npz(file: IO[bytes], blocks: Sequence[MappedRows], series: SeriesKey) 
         for name in _names_of(blocks, series):
             member = zipfile.ZipInfo(f"{name}.npy", _ZIP_EPOCH)
             with archive.open(member, "w", force_zip64=True) as stream:
-                described = {"descr": COLUMN_DTYPES[name].str, "fortran_order": False, "shape": (row_count,)}
+                described = {"descr": _dtype_of(name).str, "fortran_order": False, "shape": (row_count,)}
                 np.lib.format.write_array_header_1_0(cast("Any", stream), described)
                 for rows in chunks_of(blocks):
-                    stream.write(np.ascontiguousarray(column_of(rows, name, series)).tobytes())
+                    stream.write(np.ascontiguousarray(_column_of(rows, name, series)).tobytes())
                     del rows
 
 
 def _names_of(blocks: Sequence[MappedRows], series: SeriesKey) -> tuple[str, ...]:
-    """The fields of a row, and microseconds where a segment has irregular ones."""
+    """The fields of a row, when metrics could be known, and microseconds where a segment has irregular ones."""
     irregular = (name for name in REGULAR_US if any(rows.layout(name) is not None for rows in blocks))
-    return (*fields_of(series), *irregular)
+    first, *fields = fields_of(series)
+    known = (_KNOWN_TIME,) if series.kind is Kind.METRICS else ()
+    return (first, *known, *fields, *irregular)
+
+
+def _dtype_of(name: str) -> np.dtype[Any]:
+    return COLUMN_DTYPES["open_time" if name == _KNOWN_TIME else name]
+
+
+def _column_of(rows: MappedRows, name: str, series: SeriesKey) -> Column:
+    if name == _KNOWN_TIME:
+        return known_times(cast("Times", column_of(rows, "open_time", series)))
+    return column_of(rows, name, series)

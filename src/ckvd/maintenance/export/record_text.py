@@ -6,7 +6,8 @@ Archives do not have the mark price of a settlement. Where one is known, it is a
 settlement that is unknown is empty: the mark price, and the interval of one that is from the REST interface.
 
 The `create_time` of metrics is the label as published, which means the end of the five minutes in some archives and
-the beginning in others. The other formats of export have the column `open_time`, which always is the beginning.
+the beginning in others. The other formats of export have the columns `open_time`, always the beginning, and
+`known_time`, always the end.
 """
 
 from __future__ import annotations
