@@ -38,6 +38,7 @@ acceptance: $(VENV)/installed-test
 	CKVD_ACCEPTANCE=whole $(RUN) $(PYTEST) -o faulthandler_timeout=1800 \
 		tests/acceptance tests/api/vision_data_client/test_real_archives.py tests/decode/test_decode.py \
 		tests/maintenance/export/test_csv_text.py tests/maintenance/test_verification.py \
+		tests/api/vision_data_client/test_child_processes.py \
 		tests/api/crypto_kline_vision_data/test_update.py $(TESTS)
 
 quick: $(VENV)/installed-test

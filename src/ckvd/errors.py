@@ -339,7 +339,7 @@ class ClientClosedError(CkvdError, RuntimeError):
 
 
 class WorkerDiedError(CkvdError, RuntimeError):
-    """A process that did some work died, and so did the next one that tried.
+    """A process that did some work died, and so did the next one that tried; or none could be started.
 
     Attributes
     ----------
@@ -350,7 +350,7 @@ class WorkerDiedError(CkvdError, RuntimeError):
     def __init__(self, work: str, how: str) -> None:
         self.work = work
         super().__init__(
-            f"{work}: the process that stored it {how}, twice; if memory ran out, use fewer processes (workers=1)"
+            f"{work}: the process that stores it {how}; if memory runs out, use fewer or none (workers=1)"
         )
 
 

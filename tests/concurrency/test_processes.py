@@ -73,14 +73,14 @@ def test_a_child_that_dies_is_replaced(
     processes: ChildProcesses, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert processes.call("x.zip", child_work.die_unless, str(tmp_path / "marker")) == "alive"
-    assert processes.death_count == 1
+    assert processes.lost_count == 1
     assert "x.zip was killed by SIGKILL; it is tried once more" in caplog.text
 
 
 def test_work_of_which_two_children_die_is_an_error_that_names_it(processes: ChildProcesses) -> None:
-    with pytest.raises(WorkerDiedError, match=r"^x\.zip: the process that stored it was killed by SIGKILL, twice"):
+    with pytest.raises(WorkerDiedError, match=r"^x\.zip: the process that stores it was killed by SIGKILL, twice"):
         processes.call("x.zip", child_work.die)
-    assert processes.death_count == 2
+    assert processes.lost_count == 2
     assert processes.call("sum", operator.add, 2, 3) == 5
 
 
@@ -89,6 +89,16 @@ def test_a_child_that_died_while_it_was_idle_is_replaced(processes: ChildProcess
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not child_work.is_alive(pid))
     assert processes.call("sum", operator.add, 2, 3) == 5
+
+
+def test_that_no_child_can_be_started_is_an_error_that_says_so(
+    processes: ChildProcesses, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no python"))
+    with pytest.raises(
+        WorkerDiedError, match=r"^x\.zip: the process that stores it cannot be started \(No such file"
+    ):
+        processes.call("x.zip", os.getpid)
 
 
 @pytest.mark.parametrize("work", [child_work.work_until_stopped, child_work.wait_for_ever])

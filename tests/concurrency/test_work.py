@@ -100,12 +100,13 @@ def test_items_of_one_turn_of_the_loop_are_one_batch() -> None:
     assert batches == [list(range(50))]
 
 
-def test_there_are_no_more_threads_than_processors() -> None:
-    count = os.cpu_count() or 1
+@pytest.mark.parametrize("thread_count", [None, 1])
+def test_there_are_no_more_threads_than_processors_or_than_asked_for(thread_count: int | None) -> None:
+    count = thread_count or os.cpu_count() or 1
     gate = Gate()
 
     async def main() -> None:
-        batching = Batching(gate.work, choose_first)
+        batching = Batching(gate.work, choose_first, thread_count)
         tasks = [asyncio.create_task(batching.do(item)) for item in range(count + 3)]
         await gate.start(count)
         assert not gate.has_started.acquire(timeout=0.05)

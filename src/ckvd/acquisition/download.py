@@ -12,6 +12,7 @@ still there.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass, field
@@ -216,8 +217,9 @@ class Download:
             async with _Closing(processes):
                 yield
         finally:
-            if processes.death_count:
-                await in_thread(_clear, self._folder, [job.wanted.series for job in jobs])
+            if processes.lost_count:
+                # Also if the client is closed: what a child left is not to stay until the next download.
+                await asyncio.to_thread(_clear, self._folder, [job.wanted.series for job in jobs])
 
     async def _fetch_series(self, job: _Job, *, place: Path, at_a_time: int) -> list[ArchiveReport]:
         """Fetch and store the archives of one series, and plan again until nothing is left."""

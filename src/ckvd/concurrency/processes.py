@@ -66,15 +66,15 @@ class ChildProcesses:
 
     Attributes
     ----------
-    death_count : int
-        How many died during a call.
+    lost_count : int
+        How many died during a call, or had to be killed: each may have left something behind.
     """
 
     # How long closing may take.
     cleanup_budget_s: Final = 2 * PROCESS_STOP_TIMEOUT_S + CLEANUP_GRACE_S
 
     def __init__(self) -> None:
-        self.death_count = 0
+        self.lost_count = 0
         # Guards what follows.
         self._lock = threading.Lock()
         self._is_closed = False
@@ -104,20 +104,18 @@ class ChildProcesses:
         Raises
         ------
         WorkerDiedError
-            The child died, and so did the next one with the same call.
+            The child died, and so did the next one with the same call; or none can be started.
         ClientClosedError
             The work was told to stop, or the processes are closed.
         """
         died: _ChildDiedError | None = None
         for _ in range(2):
-            child = self._take()
+            child = self._take(name)
             try:
                 result = child.call(function, args, kwargs)
             except _ChildDiedError as error:
                 died = error
                 self._let_go(child)
-                with self._lock:
-                    self.death_count += 1
                 logger.warning("a process that stored %s %s; it is tried once more", name, died)
                 continue
             except BaseException:
@@ -127,13 +125,16 @@ class ChildProcesses:
             if isinstance(result, _Raised):
                 raise result.error
             return cast("_T", result)
-        raise WorkerDiedError(name, str(died))
+        raise WorkerDiedError(name, f"{died}, twice")
 
-    def _take(self) -> _Child:
+    def _take(self, name: str) -> _Child:
         with self._lock:
             if self._is_closed:
                 raise ClientClosedError("the client was closed before the work was done")
-            child = self._idle.pop() if self._idle else _Child()
+            try:
+                child = self._idle.pop() if self._idle else _Child()
+            except OSError as error:
+                raise WorkerDiedError(name, f"cannot be started ({error.strerror})") from error
             self._busy.add(child)
             return child
 
@@ -150,6 +151,7 @@ class ChildProcesses:
         child.close()
         with self._lock:
             self._busy.discard(child)
+            self.lost_count += child.is_lost
 
     def close(self) -> None:
         """End all children, and wait for that for a bounded time. Safe to repeat."""
@@ -164,6 +166,7 @@ class ChildProcesses:
         for child in busy:
             # Whoever waits for it was told to stop, and has not done so. The pipes are his.
             child.kill()
+            self.lost_count += 1
 
     async def aclose(self) -> None:
         """`close`, in a thread."""
@@ -218,6 +221,11 @@ class _Child:
         if status is not None and status < 0:
             return _ChildDiedError(f"was killed by {_signal_name(-status)}")
         return _ChildDiedError(f"ended with status {status}")
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it ended in another way than in order, or has not ended."""
+        return self._process.returncode != 0
 
     def hang_up(self) -> None:
         """Tell it to end."""

@@ -25,7 +25,7 @@ FORCED_GC_ADVANCE_S: Final = 0.05
 # Seconds that leaving waits for work in threads, which was told to stop, to end the step at hand.
 THREAD_STOP_TIMEOUT_S: Final = 0.5
 # Seconds that a child process has to end in order, and again after it was killed.
-PROCESS_STOP_TIMEOUT_S: Final = 0.3
+PROCESS_STOP_TIMEOUT_S: Final = 0.2
 # Whoever waits for a child process looks so often whether he was told to stop.
 PROCESS_WAIT_S: Final = 0.05
 
