@@ -154,7 +154,6 @@ def test_verify_since_looks_only_at_what_is_new_and_says_how_much_it_left_out(
     began = everything["began"]
     nothing = run_json(folder, "verify", "--since", began)
     assert {**nothing, "began": None} == {"began": None, "segment_count": 0, "left_out_count": 2, "findings": []}
-    assert run(folder, "verify", "--since", "now").startswith("0 errors, 0 warnings, 0 notes\n0 segments looked at")
     # What comes now is looked at, what was there is not.
     SeriesStore(folder, HOURS).put(regular_table(HOURS, DAY), DAY)
     (new,) = set(folder.series_path(HOURS).glob("*.ckvd")) - {old}

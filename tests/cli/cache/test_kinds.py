@@ -43,7 +43,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     publish(mirror, METRICS, "2024-03-02", [METRICS_HEADER, *five_minutes("2024-03-02", "start", without=[7])])
     publish(mirror, BARS, "2024-03", bars("2024-03"))
     for words in (
-        (*RATES, "--start", "2024-02-01", "--end", "2024-04-01"),
+        # Month by month, so that each is a segment.
+        (*RATES, "--start", "2024-02-01", "--end", "2024-03-01"),
+        (*RATES, "--start", "2024-03-01", "--end", "2024-04-01"),
         (*RATIOS, "--start", "2024-03-01", "--end", "2024-03-03"),
         (*UM, "-i", "5m", "--start", "2024-03-01", "--end", "2024-03-03"),
     ):
