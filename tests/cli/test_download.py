@@ -462,6 +462,9 @@ def test_what_only_the_listing_of_the_archives_settled_is_said(tmp_path: Path) -
     assert f"{series}: 2022-07-01..2022-09-01 lies after the last archive; asked for again from" in finished.err
     again = command.run_here("download", *wide, *options)
     assert (again.status, again.err) == (0, "")
+    # It is no failure: a job that speaks of failures only says nothing.
+    quiet = command.run_here("download", *wide, *options, "--refresh", "--quiet")
+    assert (quiet.status, quiet.out, quiet.err) == (0, "", "")
 
 
 def test_what_is_missing_is_said_with_its_reason(half_year: DownloadSite, tmp_path: Path) -> None:

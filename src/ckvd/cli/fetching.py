@@ -146,6 +146,8 @@ class Fetching:
         self.print_document(report.to_json())
         if not self.json:
             _complain_of(report)
+        if not (self.json or self.quiet):
+            _say_what_ended(report)
 
     def end(self, report: DownloadReport, *, is_well: bool = True) -> None:
         """End with the status of a report, and of what went before."""
@@ -219,9 +221,14 @@ def _complain_of_completion(completion: CompletionReport) -> None:
     if completion.impossible_open_times:
         number = len(completion.impossible_open_times)
         complain(f"{completion.series}: no market can make {number} bars of the REST interface; kept as published")
-    for absence in completion.beyond_archives:
-        again = format_time(absence.recheck_ms // MINUTE_MS * MINUTE_MS)
-        complain(f"{completion.series}: {absence.span} lies {absence.reason}; asked for again from {again}")
+
+
+def _say_what_ended(report: DownloadReport) -> None:
+    """Name the spans before the first archive and after the last one. Nothing is missing there."""
+    for completion in report.completions:
+        for absence in completion.beyond_archives:
+            again = format_time(absence.recheck_ms // MINUTE_MS * MINUTE_MS)
+            complain(f"{completion.series}: {absence.span} lies {absence.reason}; asked for again from {again}")
 
 
 def describe_fetched(report: DownloadReport) -> str:
