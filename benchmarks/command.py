@@ -14,7 +14,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -63,6 +62,15 @@ if threads == 1:
 else:
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, items))
+"""
+# A process begins with the peak of the one that made it, and this one has made archives: so a small one comes between.
+LAUNCHER: Final = """
+import resource, subprocess, sys, time
+start_s = time.perf_counter()
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+wall_s = time.perf_counter() - start_s
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss)
 """
 CORES: Final = os.cpu_count() or 1
 
@@ -207,11 +215,7 @@ def _make_mirror(mirror: Path, wanted: Load) -> tuple[int, int]:
 
 
 def _run(argv: list[str]) -> tuple[float, float, int]:
-    """Run a process; return its time, its processor time, and the most memory that it or its children had."""
-    start_s = time.perf_counter()
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    wall_s = time.perf_counter() - start_s
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, argv[:6]
-    return wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    """Run a process; return its time, its processor time, and the most memory that it or a child of it had."""
+    finished = subprocess.run([sys.executable, "-c", LAUNCHER, *argv], check=True, capture_output=True, text=True)
+    wall_s, processor_s, peak_kb = map(float, finished.stdout.split())
+    return wall_s, processor_s, int(peak_kb) * 1024
