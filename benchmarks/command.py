@@ -63,7 +63,7 @@ else:
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, items))
 """
-# A process begins with the peak of the one that made it, and this one has made archives: so a small one comes between.
+# A process begins with the peak of the one that made it. This one has made archives, so a small one comes between.
 LAUNCHER: Final = """
 import resource, subprocess, sys, time
 start_s = time.perf_counter()
