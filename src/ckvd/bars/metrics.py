@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from ckvd.bars.series_rows import SeriesRows
 from ckvd.model.gaps import find_gaps
 from ckvd.model.grid import Grid
-from ckvd.model.market import MINUTE_MS
+from ckvd.model.market import METRICS_STEP_MS
 from ckvd.model.provenance import Reason
 from ckvd.model.timespan import difference
 
@@ -19,12 +19,10 @@ if TYPE_CHECKING:
     from ckvd.model.provenance import Gap
     from ckvd.model.table import Column, Times
 
-_FIVE_MINUTES_MS = 5 * MINUTE_MS
-
 
 def known_times(open_time: Times) -> Times:
     """From when on the rows that describe the five minutes from `open_time` on could be known, milliseconds."""
-    return open_time + _FIVE_MINUTES_MS
+    return open_time + METRICS_STEP_MS
 
 
 class Metrics(SeriesRows):

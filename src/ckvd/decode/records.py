@@ -21,7 +21,7 @@ import numpy as np
 
 from ckvd.decode.rows import parse_decimal, parse_integer
 from ckvd.errors import ArchiveError, shown
-from ckvd.model.market import MINUTE_MS, Kind
+from ckvd.model.market import METRICS_STEP_MS, Kind
 from ckvd.model.provenance import Labels
 from ckvd.model.schema import COLUMN_DTYPES, schema_of
 from ckvd.model.table import Decimals
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_FIVE_MINUTES_MS: Final = 5 * MINUTE_MS
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
 _TIME_TEXT: Final = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
@@ -106,7 +105,7 @@ def read_records(csv: bytes | memoryview, series: SeriesKey, span: Span, label: 
     if series.kind is not Kind.METRICS:
         return _rows_of(names, rows, has_header=has_header)
     labels = labels_of([cells[0] for cells, _ in rows], span)
-    earlier_ms = _FIVE_MINUTES_MS if labels is Labels.END else 0
+    earlier_ms = METRICS_STEP_MS if labels is Labels.END else 0
     rows = [([cells[0] - earlier_ms, *cells], [None, *places]) for cells, places in rows]
     return _rows_of(names, rows, has_header=has_header, labels=labels)
 

@@ -19,7 +19,7 @@ import numpy as np
 from ckvd.cache.kline_cache import KlineCache
 from ckvd.errors import SegmentError
 from ckvd.model.calendar import months_of
-from ckvd.model.market import DAY_MS, MINUTE_MS, Interval, Kind, SeriesKey
+from ckvd.model.market import DAY_MS, METRICS_STEP_MS, Interval, Kind, SeriesKey
 from ckvd.model.record import Record
 from ckvd.model.timespan import Span, union
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from ckvd.cache.folder import CacheFolder
     from ckvd.model.table import Times
 
-_BAR_MS: Final = 5 * MINUTE_MS
 # The bars that a row may describe, counted from the one at its own time.
 _PLACES: Final = (-1, 0, 1)
 # Fewer rows of a day tell nothing.
@@ -48,7 +47,7 @@ def has_own_label(open_time: Times, create_time: Times) -> npt.NDArray[np.bool_]
     Where it is later than the end, the row would count as known before it was published.
     """
     ages: Times = create_time - open_time
-    is_own: npt.NDArray[np.bool_] = (ages == 0) | (ages == _BAR_MS)
+    is_own: npt.NDArray[np.bool_] = (ages == 0) | (ages == METRICS_STEP_MS)
     return is_own
 
 
@@ -116,7 +115,7 @@ def fit_days(
         row_log = np.log(ratio)
     distances = np.full((len(_PLACES), len(open_time)), np.nan)
     for line, place in zip(distances, _PLACES, strict=True):
-        described = open_time + place * _BAR_MS
+        described = open_time + place * METRICS_STEP_MS
         bars = np.searchsorted(bar_open_time, described)
         has_bar = bars < len(bar_open_time)
         has_bar[has_bar] = bar_open_time[bars[has_bar]] == described[has_bar]
@@ -173,7 +172,7 @@ def find_day_fits(folder: CacheFolder, series: SeriesKey, spans: Iterable[Span])
 
 def _fit_part(cache: KlineCache, series: SeriesKey, klines: SeriesKey, span: Span) -> tuple[DayFit, ...]:
     metrics = cast("Metrics", cache.read_rows(series, span, missing="ignore"))
-    beside = Span(span.start_ms - _BAR_MS, span.end_ms + _BAR_MS)
+    beside = Span(span.start_ms - METRICS_STEP_MS, span.end_ms + METRICS_STEP_MS)
     bars: Klines = cache.read_series(klines, beside, missing="ignore")
     if not (len(metrics) and len(bars)):
         return ()

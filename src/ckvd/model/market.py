@@ -98,6 +98,8 @@ class Interval(StrEnum):
         return self not in (Interval.D3, Interval.W1, Interval.MO1)
 
 
+# How long the time is that a row of metrics describes.
+METRICS_STEP_MS: Final = 5 * MINUTE_MS
 # The units of intervals, except months, whose length varies.
 UNIT_MS: Final = {"s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS}
 _FIXED_MS: Final[dict[Interval, int | None]] = {
