@@ -48,7 +48,7 @@ from ckvd.vision.name import ArchiveName
 from ckvd.vision.source import AbsentArchive
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
     from pathlib import Path
 
     from ckvd.acquisition.limits import IngestLimits
@@ -124,11 +124,10 @@ class Download:
     async def survey(self, wanted: Sequence[Wanted]) -> DownloadPlan:
         """Plan what `run` would fetch, and change nothing. Every series with something to fetch is listed."""
         jobs = await self._plan_all(wanted, listing_worth=1)
-        sizes = [job.nbytes for job in jobs if job.nbytes is not None]
         return DownloadPlan(
             {one.series: one.span for one in wanted},
             {job.wanted.series: job.periods for job in jobs if job.periods},
-            sum(sizes) if len(sizes) == len(jobs) else None,
+            _sum_known(job.nbytes for job in jobs),
             await in_thread(self._beyond_archives, wanted, jobs),
         )
 
@@ -173,8 +172,7 @@ class Download:
             nbytes |= {archive.name.period: archive.nbytes for archive in listed}
         published.is_listed = True
         job.periods = await in_thread(self._plan, job)
-        sizes = [nbytes[period] for period in job.periods if period in nbytes]
-        job.nbytes = sum(sizes) if len(sizes) == len(job.periods) else None
+        job.nbytes = _sum_known(nbytes.get(period) for period in job.periods)
 
     def _beyond_archives(self, wanted: Sequence[Wanted], jobs: Sequence[_Job]) -> dict[SeriesKey, tuple[Span, ...]]:
         """What no archive has of what the cache lacks."""
@@ -395,6 +393,16 @@ class _Job:
     nbytes: int | None = None
 
 
+def _sum_known(sizes: Iterable[int | None]) -> int | None:
+    """The sum of sizes; None unless all are known."""
+    total = 0
+    for nbytes in sizes:
+        if nbytes is None:
+            return None
+        total += nbytes
+    return total
+
+
 class _Tally:
     """Counts for the progress. The totals are known before the first archive is fetched, and never shrink."""
 
@@ -407,9 +415,8 @@ class _Tally:
 
     def expect(self, jobs: Sequence[_Job]) -> None:
         """Set the totals, by the plans of all series."""
-        sizes = [job.nbytes for job in jobs if job.nbytes is not None]
         self._archive_total = sum(len(job.periods) for job in jobs)
-        self._nbytes_total = sum(sizes) if len(sizes) == len(jobs) else None
+        self._nbytes_total = _sum_known(job.nbytes for job in jobs)
         self._tell()
 
     def correct(self, archive_count: int) -> None:
