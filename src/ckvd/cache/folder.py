@@ -22,7 +22,6 @@ gives the same, and a segment whose header and name differ is refused.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import os
 import re
 import stat
@@ -36,7 +35,7 @@ from ckvd.cache.fault_points import Step
 from ckvd.concurrency.stopping import check_stop
 from ckvd.errors import CacheBusyError, CacheError, CkvdError, IdentityError, cannot, containing, needs, translated
 from ckvd.model.market import Interval, Kind, Market, SeriesKey
-from ckvd.model.timespan import Span
+from ckvd.model.timespan import Span, compact_time, parse_compact_time
 from ckvd.segment.atomic_file import flush_folder
 from ckvd.utils.config import (
     FOLDER_ATTEMPTS_MAX,
@@ -63,7 +62,6 @@ _NAME: Final = re.compile(r"(\d{8}T\d{6}Z)-(\d{8}T\d{6}Z)-r(0|[1-9]\d{0,99})\.ck
 _REVISION_DIGITS_MAX: Final = len(str(SEGMENT_REVISION_MAX))
 # Folders from that of the cache to that of a series.
 _DEPTH: Final = 5
-_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -95,10 +93,9 @@ def _format_name(name: SegmentName) -> str:
 
 
 def _format_second(moment_ms: int) -> str:
-    second, rest = divmod(moment_ms, 1000)
-    if rest:
+    if moment_ms % 1000:
         raise ValueError(f"a segment starts and ends on whole seconds, not at {moment_ms} ms")
-    return f"{_EPOCH + dt.timedelta(seconds=second):%Y%m%dT%H%M%SZ}"
+    return compact_time(moment_ms)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -108,8 +105,7 @@ def parse_segment_name(file_name: str) -> SegmentName | None:
     if match is None or _is_beyond(match[3]):
         return None
     try:
-        start, end = (dt.datetime.fromisoformat(text) for text in match.groups()[:2])
-        span = Span(int((start - _EPOCH).total_seconds()) * 1000, int((end - _EPOCH).total_seconds()) * 1000)
+        span = Span(parse_compact_time(match[1]), parse_compact_time(match[2]))
     except ValueError:
         return None
     return SegmentName(span, int(match[3]))

@@ -207,6 +207,16 @@ def format_time(moment_ms: int) -> str:
     return moment.isoformat(timespec="minutes" if moment_ms % 60_000 == 0 else "seconds")[:-6] + "Z"
 
 
+def compact_time(moment_ms: int) -> str:
+    """The second of a time, as names of files have it: 20230101T000000Z."""
+    return f"{_EPOCH + moment_ms * _MILLISECOND:%Y%m%dT%H%M%SZ}"
+
+
+def parse_compact_time(text: str) -> int:
+    """The inverse of `compact_time`, milliseconds. Raises ValueError if there is no such time."""
+    return (dt.datetime.fromisoformat(text) - _EPOCH) // _MILLISECOND
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Span:
     """A half-open span of time: it contains `start_ms` and not `end_ms`. It may be empty.

@@ -7,7 +7,6 @@ some time is found without opening any, and a file that was changed is refused.
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import json
 import os
@@ -23,7 +22,7 @@ from ckvd.errors import NoSnapshotError, SnapshotError, cannot, shown, translate
 from ckvd.model.life import EndReason, EndSource, FirstSource, Life
 from ckvd.model.market import ContractType, Market
 from ckvd.model.record import Record, as_json, fields_as_json
-from ckvd.model.timespan import format_time
+from ckvd.model.timespan import compact_time, format_time, parse_compact_time
 from ckvd.regular_file import open_regular
 from ckvd.segment.atomic_file import atomic_write, remove_abandoned
 from ckvd.utils.config import SNAPSHOT_NBYTES_MAX, SNAPSHOTS_KEPT_MAX
@@ -40,7 +39,6 @@ _NAME_DIGITS: Final = 16
 _NAME: Final = re.compile(rf"(\d{{8}}T\d{{6}}Z)-([0-9a-f]{{{_NAME_DIGITS}}})\{UNIVERSE_SUFFIX}", re.ASCII)
 # Snapshots that were read, by path, inode, size and time of change.
 _kept: Final[dict[tuple[str, int, int, int], Snapshot]] = {}
-_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _ENUMS: Final[Mapping[str, type]] = {
     "market": Market,
     "contract": ContractType,
@@ -169,8 +167,7 @@ def snapshots_path(folder: CacheFolder, market: Market) -> Path:
 
 
 def _name_of(made_ms: int, sha256: str) -> str:
-    moment = _EPOCH + dt.timedelta(milliseconds=made_ms)
-    return f"{moment:%Y%m%dT%H%M%SZ}-{sha256[:_NAME_DIGITS]}{UNIVERSE_SUFFIX}"
+    return f"{compact_time(made_ms)}-{sha256[:_NAME_DIGITS]}{UNIVERSE_SUFFIX}"
 
 
 def _made_ms(name: str) -> int | None:
@@ -179,7 +176,7 @@ def _made_ms(name: str) -> int | None:
     if match is None:
         return None
     try:
-        return int((dt.datetime.fromisoformat(match[1]) - _EPOCH).total_seconds()) * 1000
+        return parse_compact_time(match[1])
     except ValueError:
         return None
 
